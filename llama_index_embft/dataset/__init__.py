@@ -1,0 +1,1 @@
+"""The data set and what is done to it before training: reading documents, checking, splitting."""
