@@ -1,0 +1,1 @@
+"""Score embedding models and retrievers, and say honestly which is better."""

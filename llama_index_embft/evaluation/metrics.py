@@ -1,0 +1,271 @@
+"""Retrieval metrics over whole runs at once, with trec_eval's definitions.
+
+Only the places where a relevant document was found matter, and they are few. So a run of 100,000 queries and 1,000
+hits each is first reduced to its `Hits`, by vectorised comparison, and every metric at every cut-off is then a sum
+over those.
+
+Conventions, where tools differ: a query without a hit scores 0 and counts; nDCG's gain is the grade itself (linear)
+and its ideal goes over the best k grades; MAP@k divides by the number of relevant documents, not by min(k, that
+number); precision@k divides by k also where fewer came back; hit rate is trec_eval's ``success``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from llama_index_embft.errors import EvaluationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+FAMILIES: Final = ("hit_rate", "mrr", "ndcg", "map", "recall", "precision")
+"""Metrics that have a cut-off, in the order in which tables show them."""
+
+DEFAULT_KS: Final = (1, 3, 5, 10)
+
+_FEW_RELEVANT: Final = 6  # measured: up to this many relevant documents a query, comparing beats looking up
+_BLOCK_CELLS: Final = 1 << 18  # cells of a run that are compared at a time: the booleans stay in the cache
+_TABLE_CELLS: Final = 1 << 22  # bytes of the look-up table of one block of queries
+
+
+class Judgements(NamedTuple):
+    """Which documents are relevant to which query, as arrays; within a query the highest grade comes first.
+
+    Attributes:
+        offsets: Shape ``(n_queries + 1,)``; query ``q`` owns the slice ``offsets[q]:offsets[q + 1]`` of the others.
+        rows: Shape ``(n_judged,)``, row of the document in the corpus; -1 for one that the corpus lacks.
+        grades: Shape ``(n_judged,)``, relevance grade, at least 1.
+    """
+
+    offsets: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    grades: NDArray[np.float64]
+
+    @property
+    def n_relevant(self) -> NDArray[np.int64]:
+        """Number of relevant documents of each query, shape ``(n_queries,)``."""
+        return np.diff(self.offsets)
+
+    @classmethod
+    def from_qrels(
+        cls, qrels: Mapping[str, Mapping[str, int]], query_ids: Sequence[str], row_of: Mapping[str, int]
+    ) -> Judgements:
+        """Turn ``{query id: {document id: grade}}`` into arrays.
+
+        Args:
+            qrels: Grades of 0 and below mean "judged, not relevant" and are left out, as in trec_eval.
+            query_ids: The queries, in the order of the run's rows; one without an entry has nothing relevant.
+            row_of: Corpus id -> row. A relevant document that is not in it can never be found, and still counts.
+        """
+        counts = [0]
+        rows: list[int] = []
+        grades: list[float] = []
+        for query_id in query_ids:
+            judged = [(grade, doc) for doc, grade in qrels.get(query_id, {}).items() if grade > 0]
+            judged.sort(key=lambda pair: -pair[0])
+            counts.append(len(judged))
+            rows.extend(row_of.get(doc, -1) for _, doc in judged)
+            grades.extend(float(grade) for grade, _ in judged)
+        return cls(
+            np.cumsum(counts, dtype=np.int64), np.array(rows, dtype=np.int64), np.array(grades, dtype=np.float64)
+        )
+
+
+class Hits(NamedTuple):
+    """Where the relevant documents were found, ordered by query and then rank.
+
+    Attributes:
+        query: Shape ``(n_hits,)``, row of the query.
+        rank: Shape ``(n_hits,)``, 0 for the first place.
+        grade: Shape ``(n_hits,)``, relevance grade.
+    """
+
+    query: NDArray[np.int64]
+    rank: NDArray[np.int64]
+    grade: NDArray[np.float64]
+
+
+def find_hits(rows: NDArray[np.int64], judgements: Judgements, n_documents: int) -> Hits:
+    """Find the relevant documents in ranked lists.
+
+    Works in blocks: besides the result it needs a few megabytes (or ``n_documents`` bytes, where that is more).
+
+    Args:
+        rows: Shape ``(n_queries, depth)``: corpus rows, best first, none twice in a row; -1 where nothing came back.
+        judgements: For the same queries in the same order.
+        n_documents: Size of the corpus.
+
+    Raises:
+        EvaluationError: The run and the judgements are over different numbers of queries.
+    """
+    n_queries = len(judgements.n_relevant)
+    if rows.ndim != 2 or len(rows) != n_queries:
+        raise EvaluationError(
+            f"The run has shape {rows.shape}, the judgements are over {n_queries} queries; pass one row a query."
+        )
+    if not rows.size or not judgements.rows.size:
+        return Hits(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+    few = len(judgements.rows) <= _FEW_RELEVANT * n_queries
+    query, rank, grade = (_by_comparing if few else _by_lookup)(rows, judgements, n_documents)
+    order = np.lexsort((rank, query))
+    return Hits(query[order], rank[order], grade[order])
+
+
+def _by_comparing(
+    rows: NDArray[np.int64], judgements: Judgements, _: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Hold each relevant document against its query's list; fastest where there are few of them."""
+    n_relevant, starts = judgements.n_relevant, judgements.offsets[:-1]
+    found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]] = []
+    step = max(1, _BLOCK_CELLS // rows.shape[1])
+    for nth in range(int(n_relevant.max())):
+        queries = np.flatnonzero(n_relevant > nth)
+        for begin in range(0, len(queries), step):
+            block = queries[begin : begin + step]
+            # Neighbouring queries are taken as a view: no copy of the run in the usual case.
+            contiguous = block[-1] - block[0] + 1 == len(block)
+            lists = rows[block[0] : block[-1] + 1] if contiguous else rows[block]
+            judged = starts[block] + nth
+            wanted = judgements.rows[judged]
+            place = (lists == wanted[:, None]).argmax(axis=1)
+            hit = (lists[np.arange(len(block)), place] == wanted) & (wanted >= 0)
+            found.append((block[hit], place[hit], judged[hit]))
+    query, rank, judged = (np.concatenate(part) for part in zip(*found, strict=True))
+    return query, rank, judgements.grades[judged]
+
+
+def _by_lookup(
+    rows: NDArray[np.int64], judgements: Judgements, n_documents: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Look each retrieved document up in a table of relevant ones; costs the same however many are relevant."""
+    n_queries = len(rows)
+    step = int(np.clip(_TABLE_CELLS // (n_documents + 1), 1, n_queries))
+    width = n_documents + 1  # the last column takes the -1 of "nothing came back": never relevant
+    table = np.zeros((step, width), dtype=np.int32)
+    found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]] = []
+    for begin in range(0, n_queries, step):
+        end = min(begin + step, n_queries)
+        first, last = judgements.offsets[begin], judgements.offsets[end]
+        owner = np.repeat(np.arange(end - begin), judgements.n_relevant[begin:end])
+        wanted = judgements.rows[first:last]
+        known = wanted >= 0
+        table[owner[known], wanted[known]] = np.flatnonzero(known) + 1
+        shift = (np.arange(end - begin) * width)[:, None]
+        marks = table.ravel().take(np.where(rows[begin:end] < 0, n_documents, rows[begin:end]) + shift)
+        query, rank = np.nonzero(marks)
+        found.append((query + begin, rank, marks[query, rank] - 1 + first))
+        table[owner[known], wanted[known]] = 0
+    query, rank, judged = (np.concatenate(part) for part in zip(*found, strict=True))
+    return query, rank, judgements.grades[judged]
+
+
+def hits_from_grades(grades: NDArray[np.float64]) -> Hits:
+    """Hits of ranked grades, shape ``(n_queries, depth)``: 0 where the document at that rank is not relevant."""
+    query, rank = np.nonzero(grades > 0)
+    return Hits(query.astype(np.int64), rank.astype(np.int64), grades[query, rank].astype(float))
+
+
+def metric_names(ks: Iterable[int] = DEFAULT_KS, families: Iterable[str] = FAMILIES) -> tuple[str, ...]:
+    """Column names in table order, for example ``("hit_rate@1", "hit_rate@3", ...)``; `families` may hold full names.
+
+    Raises:
+        EvaluationError: A name is unknown or a cut-off is below 1.
+    """
+    ks = tuple(dict.fromkeys(ks))
+    names: dict[str, None] = {}
+    for family in families:
+        wanted = [family] if "@" in family or family == "r_precision" else [f"{family}@{k}" for k in ks]
+        for name in wanted:
+            parse_metric(name)
+            names[name] = None
+    return tuple(names)
+
+
+def parse_metric(name: str) -> tuple[str, int | None]:
+    """Split ``"ndcg@10"`` into ``("ndcg", 10)``; ``"r_precision"`` has no cut-off.
+
+    Raises:
+        EvaluationError: The name is unknown or the cut-off is below 1.
+    """
+    if name == "r_precision":
+        return name, None
+    match = re.fullmatch(r"([a-z_]+)@([1-9][0-9]*)", name)
+    if match is None or match[1] not in FAMILIES:
+        raise EvaluationError(
+            f"Unknown metric {name!r}: write one of {', '.join(FAMILIES)} with a cut-off of at least 1, "
+            f"for example 'ndcg@10', or 'r_precision'."
+        )
+    return match[1], int(match[2])
+
+
+def score_hits(hits: Hits, judgements: Judgements, names: Iterable[str]) -> dict[str, NDArray[np.float64]]:
+    """Compute metrics for each query.
+
+    Args:
+        hits: Where relevant documents were found; ranks beyond the largest cut-off do no harm.
+        judgements: The judgements the hits were found with.
+        names: For example ``metric_names(ks=(1, 10))``.
+
+    Returns:
+        Metric name -> shape ``(n_queries,)``, each in [0, 1].
+
+    Raises:
+        EvaluationError: A name is unknown.
+    """
+    n_queries = len(judgements.n_relevant)
+    n_relevant = np.maximum(judgements.n_relevant, 1)  # nothing relevant: no hits either, and 0 / 1 is the 0 we want
+    starts = np.searchsorted(hits.query, np.arange(n_queries))
+    nth = np.arange(len(hits.query)) - starts[hits.query]  # this is the query's nth hit, from 0
+    discount = np.log2(np.arange(2, 2 + max(int(hits.rank.max(initial=0)) + 1, int(n_relevant.max(initial=1)))))
+    place = np.arange(len(judgements.rows)) - np.repeat(judgements.offsets[:-1], judgements.n_relevant)
+    owner = np.repeat(np.arange(n_queries), judgements.n_relevant)
+
+    def total(mask: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        part = None if weights is None else weights[mask]
+        return np.bincount(hits.query[mask], weights=part, minlength=n_queries).astype(float)
+
+    scores: dict[str, NDArray[np.float64]] = {}
+    for name in names:
+        family, k = parse_metric(name)
+        within = hits.rank < (n_relevant[hits.query] if k is None else k)
+        if family in ("recall", "r_precision"):
+            scores[name] = total(within) / n_relevant
+        elif family == "precision":
+            scores[name] = total(within) / float(k or 1)
+        elif family == "hit_rate":
+            scores[name] = total(within & (nth == 0))
+        elif family == "mrr":
+            scores[name] = total(within & (nth == 0), 1.0 / (hits.rank + 1))
+        elif family == "map":
+            scores[name] = total(within, (nth + 1) / (hits.rank + 1)) / n_relevant
+        else:
+            ideal_within = place < (k or 0)
+            ideal = np.bincount(
+                owner[ideal_within],
+                weights=(judgements.grades / discount[place])[ideal_within],
+                minlength=n_queries,
+            )
+            scores[name] = total(within, hits.grade / discount[hits.rank]) / np.where(ideal > 0, ideal, 1.0)
+    return scores
+
+
+def rank_order(ids: Sequence[str], scores: NDArray[np.floating] | Sequence[float]) -> list[int]:
+    """Positions in trec_eval's order: score, then id, both descending; a repeated id keeps its best place only.
+
+    Scores are compared in single precision, because trec_eval stores them so: what differs less is a tie.
+
+    Raises:
+        EvaluationError: A score is not a number.
+    """
+    values = np.asarray(scores, dtype=np.float32)
+    if np.isnan(values).any():
+        bad = ids[int(np.flatnonzero(np.isnan(values))[0])]
+        raise EvaluationError(f"The score of document {bad!r} is not a number; remove such hits before scoring a run.")
+    order = sorted(range(len(ids)), key=lambda i: (values[i], ids[i]), reverse=True)
+    seen: set[str] = set()
+    return [i for i in order if not (ids[i] in seen or seen.add(ids[i]))]  # type: ignore[func-returns-value]

@@ -1,0 +1,140 @@
+"""Metrics equal trec_eval and ranx on random runs, and behave at the edges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from llama_index_embft.errors import EvaluationError
+from llama_index_embft.evaluation import metrics as m
+
+KS = (1, 3, 5, 10, 100)
+TREC = {"hit_rate": "success", "ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": "P"}
+
+
+def random_case(seed: int, *, n_queries: int = 12, n_docs: int = 40, ties: bool = True):
+    """Graded qrels and runs: many, one or no relevant documents found, short runs, empty runs, repeated scores."""
+    rng = np.random.default_rng(seed)
+    ids = [f"d{i}" for i in rng.permutation(n_docs)]
+    qrels, run = {}, {}
+    for q in range(n_queries):
+        judged = rng.choice(n_docs, size=rng.integers(1, 15), replace=False)
+        qrels[f"q{q}"] = {ids[d]: int(rng.integers(1, 4)) for d in judged}
+        found = rng.choice(n_docs, size=0 if q == 0 else rng.integers(1, n_docs), replace=False)
+        scores = rng.integers(0, 5, len(found)) / 4 if ties else rng.random(len(found))
+        run[f"q{q}"] = {ids[d]: float(s) for d, s in zip(found, scores, strict=True)}
+    return ids, qrels, run
+
+
+def ours(ids, qrels, run, names):
+    row_of = {doc: row for row, doc in enumerate(ids)}
+    depth = max(1, max(len(found) for found in run.values()))
+    rows = np.full((len(qrels), depth), -1)
+    for i, query in enumerate(qrels):
+        docs = list(run[query])
+        order = m.rank_order(docs, list(run[query].values()))
+        rows[i, : len(order)] = [row_of[docs[j]] for j in order]
+    judgements = m.Judgements.from_qrels(qrels, list(qrels), row_of)
+    return m.score_hits(m.find_hits(rows, judgements, len(ids)), judgements, names)
+
+
+@pytest.mark.parametrize("few", [0, 1000], ids=["lookup", "comparing"])
+@pytest.mark.parametrize("seed", range(60))
+def test_equal_to_trec_eval(seed: int, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytrec_eval = pytest.importorskip("pytrec_eval")
+    monkeypatch.setattr(m, "_FEW_RELEVANT", few)  # both ways of finding hits
+    monkeypatch.setattr(m, "_BLOCK_CELLS", 64)
+    monkeypatch.setattr(m, "_TABLE_CELLS", 100)
+    ids, qrels, run = random_case(seed)
+    measures = {f"{trec}_{k}" for trec in TREC.values() for k in KS} | {"recip_rank", "Rprec"}
+    theirs = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run)
+    names = (*m.metric_names(KS), "r_precision")
+    got = ours(ids, qrels, run, names)
+    for i, query in enumerate(qrels):
+        if not run[query]:
+            assert all(got[name][i] == 0 for name in names)  # trec_eval leaves such a query out; we count it
+            continue
+        for family, trec in TREC.items():
+            for k in KS:
+                assert got[f"{family}@{k}"][i] == pytest.approx(theirs[query][f"{trec}_{k}"], abs=1e-9)
+        assert got["mrr@100"][i] == pytest.approx(theirs[query]["recip_rank"], abs=1e-9)
+        assert got["r_precision"][i] == pytest.approx(theirs[query]["Rprec"], abs=1e-9)
+
+
+def test_equal_to_ranx_on_thousands_of_queries() -> None:
+    ranx = pytest.importorskip("ranx")
+    ids, qrels, run = random_case(7, n_queries=2000, ties=False)  # ranx has no rule for ties
+    run["q0"] = {ids[0]: 1.0}  # ranx fails on an empty list
+    names = (*m.metric_names(KS), "r_precision")
+    got = ours(ids, qrels, run, names)
+    theirs = ranx.evaluate(
+        ranx.Qrels(qrels), ranx.Run(run), [n.replace("r_precision", "r-precision") for n in names], return_mean=False
+    )
+    order = {query: i for i, query in enumerate(ranx.Run(run).keys())}
+    index = [order[q] for q in qrels]
+    for name in names:
+        np.testing.assert_allclose(
+            got[name], theirs[name.replace("r_precision", "r-precision")][index], atol=1e-9, err_msg=name
+        )
+
+
+def test_worked_by_hand() -> None:
+    # Grades 2 and 1 are relevant; found at ranks 2 and 4 of 5; a third relevant document is not in the corpus.
+    judgements = m.Judgements.from_qrels({"q": {"a": 1, "b": 2, "gone": 1}}, ["q"], {"a": 0, "b": 1, "c": 2, "d": 3})
+    rows = np.array([[2, 0, 3, 1, -1]])
+    got = m.score_hits(m.find_hits(rows, judgements, 4), judgements, (*m.metric_names((1, 5)), "r_precision"))
+    ideal = 2 + 1 / np.log2(3) + 1 / np.log2(4)
+    expected = {
+        "hit_rate@1": 0, "hit_rate@5": 1, "mrr@1": 0, "mrr@5": 1 / 2, "ndcg@1": 0,
+        "ndcg@5": (1 / np.log2(3) + 2 / np.log2(5)) / ideal, "map@1": 0, "map@5": (1 / 2 + 2 / 4) / 3,
+        "recall@1": 0, "recall@5": 2 / 3, "precision@1": 0, "precision@5": 2 / 5, "r_precision": 1 / 3,
+    }  # fmt: skip
+    assert {name: float(value[0]) for name, value in got.items()} == pytest.approx(expected)
+
+
+def test_grades_give_the_same_as_rows() -> None:
+    judgements = m.Judgements.from_qrels({"q": {"a": 3, "b": 1}, "r": {"c": 1}}, ["q", "r"], {"a": 0, "b": 1, "c": 2})
+    by_row = m.find_hits(np.array([[2, 0, 1], [0, 1, -1]]), judgements, 3)
+    by_grade = m.hits_from_grades(np.array([[0, 3, 1], [0, 0, 0]]))
+    for left, right in zip(by_row, by_grade, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_nothing_judged_or_nothing_found_scores_zero() -> None:
+    judgements = m.Judgements.from_qrels({"q": {"a": 0}}, ["q", "unjudged"], {"a": 0})
+    got = m.score_hits(m.find_hits(np.array([[0], [0]]), judgements, 1), judgements, m.metric_names((1,)))
+    assert all((values == 0).all() and len(values) == 2 for values in got.values())
+
+
+def test_rank_order_is_score_then_id_descending_and_drops_repeats() -> None:
+    ids = ["b", "a", "c", "a", "é"]
+    assert [ids[i] for i in m.rank_order(ids, [1.0, 1.0, 1.0, 2.0, 1.0])] == ["a", "é", "c", "b"]
+    # trec_eval keeps scores in single precision: a difference in the tenth digit is a tie, and the id decides
+    assert m.rank_order(["a", "b"], [1.0 + 1e-10, 1.0]) == [1, 0]
+
+
+def test_a_constant_scorer_is_not_perfect() -> None:
+    assert m.rank_order(["relevant", "zzz"], [0.5, 0.5]) == [1, 0]
+
+
+@pytest.mark.parametrize("bad", ["ndcg", "ndcg@0", "ndcg@-1", "NDCG@5", "bogus@5", "ndcg@5x", ""])
+def test_unknown_metric_names_are_refused(bad: str) -> None:
+    with pytest.raises(EvaluationError, match="Unknown metric"):
+        m.parse_metric(bad)
+
+
+def test_metric_names_take_families_and_full_names() -> None:
+    assert m.metric_names((5, 1, 5), ("ndcg", "hit_rate@7", "r_precision")) == (
+        "ndcg@5",
+        "ndcg@1",
+        "hit_rate@7",
+        "r_precision",
+    )
+
+
+def test_not_a_number_and_wrong_shape_are_refused() -> None:
+    with pytest.raises(EvaluationError, match="'b' is not a number"):
+        m.rank_order(["a", "b"], [1.0, float("nan")])
+    judgements = m.Judgements.from_qrels({"q": {"a": 1}}, ["q"], {"a": 0})
+    with pytest.raises(EvaluationError, match="over 1 queries"):
+        m.find_hits(np.zeros((2, 3), dtype=np.int64), judgements, 1)
