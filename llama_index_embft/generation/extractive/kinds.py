@@ -1,0 +1,152 @@
+"""The kinds of question that can be made without an LLM, each a function of one chunk.
+
+A kind gets the chunk, the corpus' term counts and a seeded random generator, and returns candidate questions, best
+first; it may return none. What a kind is worth is measured by `benchmarks/extractive.py`, not assumed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from llama_index_embft.generation.extractive import chinese, english
+from llama_index_embft.generation.extractive.text import (
+    CHINESE_STOP_CHARS,
+    ENGLISH_STOP_WORDS,
+    Chunk,
+    CorpusTerms,
+    is_unspaced,
+    pick_sentences,
+    words,
+)
+
+Kind = Callable[[Chunk, CorpusTerms, random.Random], list[str]]
+
+# More candidates than anyone asks for: some fall away as duplicates of another chunk's.
+_CANDIDATES: Final = 8
+
+
+def title(chunk: Chunk, corpus: CorpusTerms, rng: random.Random) -> list[str]:  # noqa: ARG001 - one signature for all
+    """Headings and titles: of the metadata, and heading-like lines of the text."""
+    return list(chunk.headings[:_CANDIDATES])
+
+
+def keywords(chunk: Chunk, corpus: CorpusTerms, rng: random.Random) -> list[str]:
+    """A keyword search: two to four key phrases of the chunk, space-separated."""
+    phrases = corpus.key_phrases(chunk.text, 10)
+    if len(phrases) < 2:
+        return []
+    made = []
+    for _ in range(_CANDIDATES):
+        size = min(len(phrases), rng.randint(2, 4))
+        # The best phrases come first, so a draw from a short head stays on the chunk's subject.
+        made.append(" ".join(rng.sample(phrases[: max(size, 6)], size)))
+    return made
+
+
+def phrases(chunk: Chunk, corpus: CorpusTerms, rng: random.Random) -> list[str]:
+    """A question template around one or two key phrases ("What is the role of X in Y?")."""
+    found = corpus.key_phrases(chunk.text, 6)
+    if chunk.language == "en":
+        return english.phrase_questions(found, rng, _CANDIDATES)
+    if chunk.language == "zh":
+        return chinese.phrase_questions(chunk, found, rng, _CANDIDATES)
+    return []
+
+
+def pattern(chunk: Chunk, corpus: CorpusTerms, rng: random.Random) -> list[str]:
+    """A question made from the form of one sentence: a definition, a cause, a figure, a date, an auxiliary verb."""
+    made: list[str] = []
+    for sentence in pick_sentences(chunk, corpus, rng):
+        if chunk.language == "en":
+            options = english.sentence_questions(sentence)
+        elif chunk.language == "zh":
+            options = chinese.sentence_questions(chunk, sentence)
+        else:
+            options = []
+        if options:
+            made.append(rng.choice(options))
+        if len(made) == _CANDIDATES:
+            break
+    return made
+
+
+def asked(chunk: Chunk, corpus: CorpusTerms, rng: random.Random) -> list[str]:
+    """A question word before the words of one sentence, some dropped: no grammar, but the look of a question."""
+    if chunk.language == "other":
+        return []
+    starts = english.QUESTION_STARTS if chunk.language == "en" else ("",)
+    ends = ("?",) if chunk.language == "en" else chinese.QUESTION_ENDS
+    return [f"{rng.choice(starts)} {thinned}{rng.choice(ends)}".strip() for thinned in dropout(chunk, corpus, rng)]
+
+
+def cloze(chunk: Chunk, corpus: CorpusTerms, rng: random.Random) -> list[str]:
+    """The inverse cloze task: one sentence as it stands, which the chunk (left whole) should be found by."""
+    return pick_sentences(chunk, corpus, rng)[:_CANDIDATES]
+
+
+def dropout(chunk: Chunk, corpus: CorpusTerms, rng: random.Random) -> list[str]:
+    """The inverse cloze task with words dropped and lower-cased, so that the query is no copy of the chunk."""
+    made = (thin(sentence, rng) for sentence in pick_sentences(chunk, corpus, rng)[:_CANDIDATES])
+    return [text for text in made if text]
+
+
+def crop(chunk: Chunk, corpus: CorpusTerms, rng: random.Random) -> list[str]:  # noqa: ARG001 - one signature for all
+    """A random stretch of the text of 6 to 24 words, wherever it begins and ends (as in Contriever)."""
+    unspaced = is_unspaced(chunk.text)
+    units: Sequence[str] = chunk.text.replace("\n", "") if unspaced else chunk.text.split()
+    low, high = (8, 40) if unspaced else (6, 24)
+    if len(units) < 2 * low:
+        return []
+    made = []
+    for _ in range(_CANDIDATES):
+        size = min(len(units), rng.randint(low, high))
+        start = rng.randrange(len(units) - size + 1)
+        made.append(("" if unspaced else " ").join(units[start : start + size]).strip())
+    return made
+
+
+def thin(sentence: str, rng: random.Random, *, keep: float = 0.6, longest: int = 16) -> str:
+    """Drop words of a sentence at random.
+
+    Args:
+        sentence: One sentence.
+        rng: Where the choice comes from.
+        keep: Share of the content words kept; of function words, half of that share.
+        longest: Most words kept; in a script without spaces, three characters count as one word.
+
+    Returns:
+        The words kept, in order, lower-cased; empty where fewer than three remain.
+    """
+    if is_unspaced(sentence):
+        parts, run = [], ""
+        for token in [*words(sentence), ""]:
+            if token and token not in CHINESE_STOP_CHARS:
+                run += token
+                continue
+            if run and rng.random() < keep:
+                parts.append(run)
+            run = ""
+        return "".join(parts)[: 3 * longest] if len("".join(parts)) >= 4 else ""
+    kept = []
+    for word in words(sentence):
+        share = keep / 2 if word.lower() in ENGLISH_STOP_WORDS else keep
+        if rng.random() < share:
+            kept.append(word.lower())
+    if len(kept) > longest:
+        start = rng.randrange(len(kept) - longest + 1)
+        kept = kept[start : start + longest]
+    return " ".join(kept) if len(kept) >= 3 else ""
+
+
+KINDS: Final[dict[str, Kind]] = {
+    "title": title,
+    "keywords": keywords,
+    "phrases": phrases,
+    "pattern": pattern,
+    "asked": asked,
+    "cloze": cloze,
+    "dropout": dropout,
+    "crop": crop,
+}

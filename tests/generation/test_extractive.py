@@ -1,0 +1,177 @@
+"""Contract of `generate_extractive_pairs`: deterministic, no empty or ambiguous question, corpus as embedded."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+
+import pytest
+from llama_index.core.schema import MetadataMode, NodeRelationship, RelatedNodeInfo, TextNode
+
+from llama_index_embft.errors import ConfigError, GenerationError
+from llama_index_embft.generation.extractive import DEFAULT_KINDS, KINDS, generate_extractive_pairs
+from llama_index_embft.generation.extractive.pairs import headings_of, source_of
+
+WHALE = (
+    "The blue whale is a marine mammal. It was hunted for oil in 1931 by whalers from Norway. "
+    "Adult blue whales could consume four tonnes of krill every day. "
+    "Hunting stopped because the International Whaling Commission banned it."
+)
+MILL = (
+    "A windmill is a machine that converts wind into rotational energy. "
+    "Dutch millers drained 12 polders with windmills. "
+    "Sails made of canvas must be furled before a storm reaches the village."
+)
+FISH = (
+    "美洲似银汉鱼为辐鳍鱼纲的其中一种。美洲似银汉鱼分布于美国奥勒冈州沿岸。"
+    "体长可达45厘米，1860年被首次描述，又称加州银汉鱼。"
+)
+
+
+def node(text: str, node_id: str, **metadata: str) -> TextNode:
+    return TextNode(id_=node_id, text=text, metadata=metadata)
+
+
+@pytest.fixture
+def nodes() -> list[TextNode]:
+    return [node(WHALE, "whale", file_name="sea.md"), node(MILL, "mill", file_name="land.md"), node(FISH, "fish")]
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"title"}))
+def test_every_kind_makes_questions_in_english_and_chinese(nodes: list[TextNode], kind: str) -> None:
+    dataset = generate_extractive_pairs(nodes, kinds=[kind], num_questions_per_chunk=1)
+    assert list(dataset.relevant_docs.values()) == [["whale"], ["mill"], ["fish"]]
+
+
+def test_same_seed_same_questions_whatever_the_order_and_other_seed_differs(nodes: list[TextNode]) -> None:
+    first = generate_extractive_pairs(nodes, seed=3)
+    assert generate_extractive_pairs(nodes, seed=3) == first
+    assert generate_extractive_pairs(nodes[::-1], seed=3).queries == first.queries
+    assert generate_extractive_pairs(nodes, seed=4).queries != first.queries
+
+
+def test_questions_do_not_depend_on_node_ids(nodes: list[TextNode]) -> None:
+    renamed = [n.model_copy(update={"id_": f"other-{n.node_id}"}) for n in nodes]
+    assert list(generate_extractive_pairs(nodes).queries.values()) == list(
+        generate_extractive_pairs(renamed).queries.values()
+    )
+
+
+def test_corpus_is_the_embedded_text_and_questions_come_from_the_bare_one(nodes: list[TextNode]) -> None:
+    dataset = generate_extractive_pairs(nodes, kinds=list(KINDS), num_questions_per_chunk=20)
+    assert dataset.corpus == {n.node_id: n.get_content(MetadataMode.EMBED) for n in nodes}
+    assert dataset.corpus["whale"].startswith("file_name: sea.md")
+    assert dataset.bare_texts["whale"] == WHALE
+    assert dataset.source_documents == {"whale": "sea.md", "mill": "land.md"}
+    assert not [q for q in dataset.queries.values() if "file" in q]
+    bare = generate_extractive_pairs(nodes, metadata_mode=MetadataMode.NONE)
+    assert bare.corpus["whale"] == WHALE
+
+
+def test_number_of_questions_is_a_ceiling_shared_by_the_kinds(nodes: list[TextNode]) -> None:
+    dataset = generate_extractive_pairs(nodes, kinds=["cloze", "keywords"], num_questions_per_chunk=3)
+    per_chunk = [ids[0] for ids in dataset.relevant_docs.values()]
+    assert {chunk: per_chunk.count(chunk) for chunk in per_chunk} == {"whale": 3, "mill": 3, "fish": 3}
+
+
+def test_no_question_is_empty_duplicate_or_the_whole_chunk(nodes: list[TextNode]) -> None:
+    sentence = "Sails made of canvas must be furled before a storm reaches the village."
+    nodes.append(node(sentence, "one-sentence"))
+    dataset = generate_extractive_pairs(nodes, kinds=list(KINDS), num_questions_per_chunk=50)
+    texts = [q.lower() for q in dataset.queries.values()]
+    assert len(texts) == len(set(texts))
+    assert all(len(text) >= 4 for text in texts)
+    assert sentence.lower() not in texts  # it would be the whole of one chunk, and a part of another
+
+
+def test_a_question_that_two_chunks_would_give_is_given_to_neither() -> None:
+    shared = "All rights of the publishing house remain reserved worldwide."
+    dataset = generate_extractive_pairs(
+        [node(f"{WHALE} {shared}", "a"), node(f"{MILL} {shared}", "b")], kinds=["cloze"], num_questions_per_chunk=9
+    )
+    assert shared not in dataset.queries.values()
+    assert len(dataset.queries) == 7
+
+
+def test_chunks_of_one_text_share_their_questions() -> None:
+    dataset = generate_extractive_pairs([node(WHALE, "a"), node(MILL, "b"), node(WHALE, "c")], kinds=["cloze"])
+    assert sorted(map(tuple, dataset.relevant_docs.values())) == [("a", "c"), ("a", "c"), ("b",), ("b",)]
+
+
+def test_chunks_without_prose_stay_in_the_corpus_and_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        dataset = generate_extractive_pairs(
+            [node(WHALE, "a"), node("12 34 56\n78 90 11", "table"), node("  ", "empty")]
+        )
+    assert set(dataset.corpus) == {"a", "table"}
+    assert "1 chunks gave none, 1 nodes were empty" in caplog.text
+
+
+def test_max_chars_hides_the_rest_of_the_chunk_from_the_questions_only() -> None:
+    head = WHALE.index(" It was")
+    dataset = generate_extractive_pairs([node(WHALE, "a"), node(MILL, "b")], kinds=["cloze"], max_chars=head)
+    assert [
+        q for q, ids in zip(dataset.queries.values(), dataset.relevant_docs.values(), strict=True) if ids == ["a"]
+    ] == ["The blue whale is a marine mammal."]
+    assert dataset.corpus["a"] == WHALE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kinds": ["clozes"]}, "clozes.*give a list of one or more of: title"),
+        ({"kinds": []}, "give a list"),
+        ({"kinds": "cloze"}, "give a list"),
+        ({"num_questions_per_chunk": 0}, "must be at least 1"),
+        ({"max_chars": 0}, "must be at least 1, or None"),
+    ],
+)
+def test_bad_arguments_say_what_is_allowed(nodes: list[TextNode], arguments: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        generate_extractive_pairs(nodes, **arguments)
+
+
+def test_duplicate_ids_are_refused() -> None:
+    with pytest.raises(ConfigError, match="1 node ids occur twice, 'a' the first"):
+        generate_extractive_pairs([node(WHALE, "a"), node(MILL, "a")])
+
+
+@pytest.mark.parametrize("texts", [[], ["", "  \n"], ["1 2 3", "4 5 6"]])
+def test_nothing_to_ask_is_an_error(texts: list[str]) -> None:
+    with pytest.raises(GenerationError, match=r"nodes holds any text|No question could be made from 2 chunks"):
+        generate_extractive_pairs([node(text, str(i)) for i, text in enumerate(texts)])
+
+
+def test_one_chunk_alone_still_gets_questions() -> None:
+    assert len(generate_extractive_pairs([node(WHALE, "a")]).queries) == 2
+
+
+def test_headings_come_from_metadata_then_markdown_then_title_case_lines() -> None:
+    text = (
+        "# Baleen Plates\nWhales filter their food from water through plates.\n"
+        "2.1 Diet and Krill\nThey eat krill, which swarm."
+    )
+    found = headings_of(node(text, "a", header_path="/Animals/Whales/", Header_2="Mysticetes", file_name="x.md"))
+    assert found == ("Whales", "Animals", "Mysticetes", "Baleen Plates", "Diet and Krill")
+    dataset = generate_extractive_pairs([node(text, "a", title="The Blue Whale Atlas")], kinds=["title"])
+    assert "The Blue Whale Atlas" in dataset.queries.values()
+
+
+def test_source_is_the_file_before_the_page_document() -> None:
+    page = TextNode(text="x", metadata={"file_name": "report.pdf"})
+    page.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id="page-7")
+    assert source_of(page) == "report.pdf"
+    page.metadata.clear()
+    assert source_of(page) == "page-7"
+    page.relationships.clear()
+    assert source_of(page) is None
+
+
+@pytest.mark.data
+def test_real_chunks_nearly_all_get_their_questions(shared_data) -> None:
+    for name, least in (("lyft_10k_2021", 0.9), ("cmrc2018_dev_zh", 0.98)):
+        corpus = json.loads((shared_data / f"{name}.json").read_text("utf-8"))["corpus"]
+        ids = random.Random(0).sample(sorted(corpus), 150)
+        dataset = generate_extractive_pairs([node(corpus[i], i) for i in ids], kinds=DEFAULT_KINDS)
+        assert len({ids[0] for ids in dataset.relevant_docs.values()}) >= least * 150
