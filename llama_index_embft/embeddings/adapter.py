@@ -161,8 +161,11 @@ class AdapterBackend(Backend):
         self.name = model.model_name
         self.model = model
         self.base = base
-        # The base's vectors are cached already; keeping the adapter's too would only fill the disk.
-        self.fingerprint = None
+
+    @property
+    def fingerprint(self) -> str | None:
+        """None: the base's vectors are cached already; keeping the adapter's too would only fill the disk."""
+        return None
 
     def prompt(self, kind: TextKind) -> str:
         """See `Backend.prompt`."""

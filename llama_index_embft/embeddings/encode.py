@@ -7,6 +7,7 @@ index see the same vectors: same prompts, same maximum length, same normalizatio
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -34,7 +35,11 @@ class Backend(ABC):
     """How one kind of model turns a batch of texts into vectors."""
 
     name: str
-    fingerprint: str | None
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str | None:
+        """Hash of the model; None where nothing tells it from another."""
 
     @abstractmethod
     def prompt(self, kind: TextKind) -> str:
@@ -67,15 +72,19 @@ class SentenceTransformerBackend(Backend):
         batch_size: int | None,
         route: bool,
     ) -> None:
-        from llama_index_embft.embeddings.fingerprint import fingerprint_sentence_transformer
-
         self.model = model
         self.prompts = prompts
         self.normalize = normalize
         self.name = name
         self.batch_size = batch_size
         self.route = route
-        self.fingerprint = fingerprint_sentence_transformer(model, normalize=normalize)
+
+    @cached_property
+    def fingerprint(self) -> str | None:
+        """Made on first use: without a cache nobody asks, and hashing a large model takes seconds."""
+        from llama_index_embft.embeddings.fingerprint import fingerprint_sentence_transformer
+
+        return fingerprint_sentence_transformer(self.model, normalize=self.normalize)
 
     def prompt(self, kind: TextKind) -> str:
         """See `Backend.prompt`."""
@@ -102,11 +111,15 @@ class LlamaIndexBackend(Backend):
     """Any other LlamaIndex `BaseEmbedding`, through its own public calls."""
 
     def __init__(self, model: BaseEmbedding) -> None:
-        from llama_index_embft.embeddings.fingerprint import fingerprint_embedding
-
         self.model = model
         self.name = f"{type(model).__name__}({model.model_name})"
-        self.fingerprint = fingerprint_embedding(model)
+
+    @cached_property
+    def fingerprint(self) -> str | None:
+        """See `Backend.fingerprint`."""
+        from llama_index_embft.embeddings.fingerprint import fingerprint_embedding
+
+        return fingerprint_embedding(self.model)
 
     def prompt(self, kind: TextKind) -> str:
         """See `Backend.prompt`."""
@@ -126,7 +139,6 @@ class Encoder:
 
     Attributes:
         name: Name of the model for messages and reports.
-        fingerprint: Hash of the model, see `embeddings.fingerprint`; None where the model cannot be told from others.
         embedded_texts: Texts that were really computed since this object was made (cache hits are not counted).
     """
 
@@ -139,10 +151,14 @@ class Encoder:
     ) -> None:
         self.backend = backend
         self.name = backend.name
-        self.fingerprint = backend.fingerprint
         self.embedded_texts = 0
-        self._cache = cache if backend.fingerprint is not None else None
+        self._cache = cache if cache is not None and backend.fingerprint is not None else None
         self._show_progress = show_progress
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Hash of the model, see `embeddings.fingerprint`; None where the model cannot be told from others."""
+        return self.backend.fingerprint
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed queries with the query prompt; returns shape ``(len(texts), dim)``."""

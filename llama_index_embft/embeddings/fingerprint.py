@@ -57,6 +57,7 @@ def fingerprint_sentence_transformer(model: SentenceTransformer, *, normalize: b
         normalize: Whether vectors are scaled to length 1 after the model.
     """
     settings: dict[str, Any] = {"normalize": normalize, "max_seq_length": model.max_seq_length}
+    module: Any
     for name, module in model.named_children():
         config = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
         settings[name] = [type(module).__name__, config]

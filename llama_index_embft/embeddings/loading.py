@@ -27,6 +27,7 @@ def load_embed_model(
     document_prompt: str | None = None,
     device: str | None = None,
     force: bool = False,
+    trust_remote_code: bool = False,
 ) -> BaseEmbedding:
     """Load an embedding model for use in LlamaIndex.
 
@@ -42,6 +43,7 @@ def load_embed_model(
         document_prompt: Put before each document; likewise.
         device: Torch device; None takes a GPU where there is one.
         force: Accept another base model below an adapter than it was trained on.
+        trust_remote_code: Run code that comes with the model. Only for repositories you have read.
 
     Returns:
         A `HuggingFaceEmbedding`, or an `AdapterEmbedding`.
@@ -65,6 +67,7 @@ def load_embed_model(
         document_prompt=saved.get("document") if document_prompt is None else document_prompt,
         max_length=saved.get("max_length"),
         device=device,
+        trust_remote_code=trust_remote_code,
     )
 
 
@@ -132,7 +135,13 @@ def _load_base(config: dict[str, Any], folder: Path, device: str | None) -> Base
 
 
 def _hugging_face(
-    name: str, *, query_prompt: str | None, document_prompt: str | None, max_length: int | None, device: str | None
+    name: str,
+    *,
+    query_prompt: str | None,
+    document_prompt: str | None,
+    max_length: int | None,
+    device: str | None,
+    trust_remote_code: bool = False,
 ) -> BaseEmbedding:
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
@@ -146,6 +155,7 @@ def _hugging_face(
             text_instruction=document_prompt,
             max_length=max_length,
             device=device,
+            trust_remote_code=trust_remote_code,
         )
         return model
     except Exception as err:  # transformers, hub and safetensors each raise their own kinds

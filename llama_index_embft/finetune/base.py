@@ -1,0 +1,151 @@
+"""What every engine gives: `finetune()`, `get_finetuned_model()`, and a result that says what happened."""
+
+from __future__ import annotations
+
+import json
+import platform
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from llama_index_embft.errors import TrainingError
+
+if TYPE_CHECKING:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+
+SELECTION_METRIC: Final = "ndcg@10"
+_PACKAGES: Final = ("llama-index-embft", "llama-index-core", "sentence-transformers", "transformers", "torch")
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What a fine-tuning run did.
+
+    Attributes:
+        output_path: Folder of the saved model.
+        method: ``"full"`` or ``"adapter"``.
+        metric: The validation metric that chose the checkpoint.
+        base_score: Its value for the model before training, in [0, 1]; None without a validation set.
+        best_score: Its value for the model that was saved; never below `base_score`.
+        best_step: Optimizer step of the model that was saved; 0 is the model before training.
+        steps: Optimizer steps in all.
+        history: One record an evaluation: ``step``, ``epoch`` and the validation metrics; and the training loss.
+        seconds: Wall-clock seconds by phase: ``prepare``, ``train``, ``evaluate``, ``save``.
+        peak_memory_bytes: Highest resident memory of the process so far; None where the platform does not tell.
+    """
+
+    output_path: Path
+    method: str
+    metric: str
+    base_score: float | None
+    best_score: float | None
+    best_step: int
+    steps: int
+    history: list[dict[str, float]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_memory_bytes: int | None = None
+
+    @property
+    def improved(self) -> bool | None:
+        """Whether validation got better; None without a validation set."""
+        if self.base_score is None or self.best_score is None:
+            return None
+        return self.best_score > self.base_score
+
+    def __str__(self) -> str:
+        """One line for people."""
+        if self.base_score is None or self.best_score is None:
+            return f"{self.method}: {self.steps} steps, no validation set, saved to {self.output_path}"
+        kept = "" if self.improved else " (training did not help on validation: the model is the one it began with)"
+        return (
+            f"{self.method}: validation {self.metric} {self.base_score:.3f} → {self.best_score:.3f} "
+            f"at step {self.best_step} of {self.steps}, saved to {self.output_path}{kept}"
+        )
+
+
+class BaseFinetuneEngine(ABC):
+    """An engine: construct it with data and a model, call `finetune`, then `get_finetuned_model`."""
+
+    model_output_path: str
+
+    @abstractmethod
+    def finetune(self) -> FinetuneResult:
+        """Train, choose the best state on validation, and save it to `model_output_path`."""
+
+    def get_finetuned_model(self) -> BaseEmbedding:
+        """Load what `finetune` saved, ready for a `VectorStoreIndex`.
+
+        Raises:
+            TrainingError: `finetune` has not been called, and the output folder holds no earlier result.
+        """
+        if not (Path(self.model_output_path) / "embft.json").is_file():
+            raise TrainingError(f"There is no trained model in {self.model_output_path} yet; call finetune() first.")
+        return self._load()
+
+    @abstractmethod
+    def _load(self) -> BaseEmbedding:
+        """Load the saved result."""
+
+
+def result_record(
+    result_kind: str,
+    *,
+    base: dict[str, Any],
+    base_fingerprint: str | None,
+    prompts: dict[str, str],
+    max_length: int | None,
+    train: EmbeddingQAFinetuneDataset,
+    val: EmbeddingQAFinetuneDataset | None,
+    metrics: dict[str, Any],
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    """The content of ``embft.json``, which stands beside every saved result."""
+    return {
+        "format": 1,
+        "kind": result_kind,
+        "base": base,
+        "base_fingerprint": base_fingerprint,
+        "prompts": prompts,
+        "max_length": max_length,
+        "data": {
+            "train_hash": train.content_hash(),
+            "train_queries": len(train.queries),
+            "val_hash": val.content_hash() if val is not None else None,
+            "val_queries": len(val.queries) if val is not None else 0,
+        },
+        "metrics": metrics,
+        "settings": settings,
+        "versions": package_versions(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write ``embft.json`` into the folder of a result."""
+    (folder / "embft.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def package_versions() -> dict[str, str]:
+    """Versions that decide a training result."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # noqa: PERF203 (a handful of names)
+            found[name] = "not installed"
+    return found
+
+
+def peak_memory_bytes() -> int | None:
+    """Highest resident set size of this process, in bytes; None on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
