@@ -41,12 +41,21 @@ def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     folder = tmp_path_factory.mktemp("tiny-bert")
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
-    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters), *".,?!:;-()'\"$%"]
-    (folder / "vocab.txt").write_text("\n".join(vocab), encoding="utf-8")
+    vocab = [*special, *letters, *(f"##{c}" for c in letters), *".,?!:;-()'\"$%"]
+    ids = {token: number for number, token in enumerate(vocab)}
+    words = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
+    words.normalizer = normalizers.BertNormalizer(lowercase=True)
+    words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    words.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
+    words.decoder = decoders.WordPiece()
+    names = dict(zip(["pad_token", "unk_token", "cls_token", "sep_token", "mask_token"], special, strict=True))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=128, **names)
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(vocab),
@@ -58,7 +67,7 @@ def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     raw = folder / "raw"
     BertModel(config).save_pretrained(raw)
-    BertTokenizerFast(vocab_file=str(folder / "vocab.txt"), model_max_length=128).save_pretrained(raw)
+    tokenizer.save_pretrained(raw)
     word = Transformer(str(raw), max_seq_length=64)
     model = SentenceTransformer(modules=[word, Pooling(32), Normalize()], device="cpu")
     path = folder / "model"

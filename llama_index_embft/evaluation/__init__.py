@@ -1,1 +1,21 @@
-"""Score embedding models and retrievers, and say honestly which is better."""
+"""Score embedding models and retrievers, and say honestly which is better.
+
+Importing this loads numpy, and neither torch nor scipy nor pandas.
+"""
+
+from __future__ import annotations
+
+# Imported at once and not on first use: otherwise the module `compare` would stand in for the function of that name.
+from llama_index_embft.evaluation.compare import compare
+from llama_index_embft.evaluation.comparison import Comparison
+from llama_index_embft.evaluation.records import RetrievalReport
+from llama_index_embft.evaluation.retrieval import RetrievalEvaluator, evaluate_embed_model, evaluate_embeddings
+
+__all__ = [
+    "Comparison",
+    "RetrievalEvaluator",
+    "RetrievalReport",
+    "compare",
+    "evaluate_embed_model",
+    "evaluate_embeddings",
+]

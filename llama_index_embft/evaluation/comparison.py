@@ -1,0 +1,265 @@
+"""The outcome of a comparison: data first, with renderers for terminals, pull requests, notebooks and browsers."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any, Final
+
+from llama_index_embft._files import atomic_write_text
+from llama_index_embft.errors import EvaluationError
+from llama_index_embft.evaluation.findings import (
+    Decision,
+    GuardResult,
+    MetricComparison,
+    QueryChange,
+    SliceComparison,
+    SystemComparison,
+    json_number,
+)
+
+if TYPE_CHECKING:
+    import os
+
+    import pandas as pd
+    from rich.table import Table
+
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.evaluation.records import RetrievalReport
+
+FORMAT: Final = "llama-index-embft/comparison"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    """One or more tuned systems against a base, over the same queries.
+
+    Attributes:
+        base: The base system's report.
+        systems: The tuned systems, in the order given.
+        primary: The metric that verdicts rest on.
+        cluster_by: What was resampled: ``"document"``, ``"chunk"``, ``"query"`` or ``"given"``.
+        n_resamples: Resamples of each test.
+        seed: Their seed.
+        alpha: Level of the tests.
+        notes: Things a reader should know.
+    """
+
+    base: RetrievalReport
+    systems: tuple[SystemComparison, ...]
+    primary: str
+    cluster_by: str
+    n_resamples: int
+    seed: int
+    alpha: float
+    notes: tuple[str, ...]
+
+    @property
+    def metrics(self) -> dict[str, MetricComparison]:
+        """The metrics of the first tuned system."""
+        return self.systems[0].metrics
+
+    @property
+    def decision(self) -> Decision:
+        """The first tuned system's decision."""
+        return self.systems[0].decision
+
+    @property
+    def verdict(self) -> str:
+        """The first tuned system's decision and reasons, in words."""
+        return " ".join(self.systems[0].reasons)
+
+    def improved(self, n: int = 10) -> tuple[QueryChange, ...]:
+        """The first tuned system's most improved queries."""
+        return self.systems[0].improved(n)
+
+    def harmed(self, n: int = 10) -> tuple[QueryChange, ...]:
+        """The first tuned system's most harmed queries."""
+        return self.systems[0].harmed(n)
+
+    def regressed(self) -> bool:
+        """Whether any system must not be adopted: what ``embft compare --fail-on-regression`` asks."""
+        return any(system.decision == "do not adopt" for system in self.systems)
+
+    def __repr__(self) -> str:
+        names = ", ".join(system.label for system in self.systems)
+        return f"{type(self).__name__}({names} against {self.base.label}: {self.decision})"
+
+    # --- renderers ----------------------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of ``report.json``: ``metrics`` holds the first tuned system, ``systems`` all of them."""
+        systems = [_system_to_dict(system) for system in self.systems]
+        return {
+            "format": FORMAT,
+            "version": 1,
+            "base": {"label": self.base.label, "seconds": self.base.seconds},
+            "tuned": {"label": self.systems[0].label, "seconds": self.systems[0].report.seconds},
+            "text": self.base.text,
+            "queries": len(self.base.query_ids),
+            "corpus_size": self.base.corpus_size,
+            "primary": self.primary,
+            "decision": self.decision,
+            "verdict": self.verdict,
+            "cluster_by": self.cluster_by,
+            "n_resamples": self.n_resamples,
+            "seed": self.seed,
+            "alpha": self.alpha,
+            "notes": list(self.notes),
+            "metrics": systems[0]["metrics"],
+            "systems": systems,
+        }
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Save `to_dict` as a file, whole or not at all."""
+        atomic_write_text(path, json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row a system and metric."""
+        import pandas as pd
+
+        rows = [
+            {"system": system.label, "metric": name, **_flat(metric)}
+            for system in self.systems
+            for name, metric in system.metrics.items()
+        ]
+        return pd.DataFrame(rows).set_index(["system", "metric"])
+
+    def to_markdown(self, metrics: tuple[str, ...] | None = None) -> str:
+        """A table for a pull request, with the verdict below it."""
+        blocks = []
+        for system in self.systems:
+            header, *rows = self._rows(system, metrics)
+            lines = [f"**{_cell(system.label)}** against **{_cell(self.base.label)}**", ""]
+            lines += ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 2) + "|---|"]
+            lines += ["| " + " | ".join(row) + " |" for row in rows]
+            lines += ["", f"**{system.decision.capitalize()}.** {_cell(' '.join(system.reasons))}"]
+            blocks.append("\n".join(lines))
+        notes = "\n".join(f"- {_cell(note)}" for note in self.notes)
+        return "\n\n".join([*blocks, notes] if notes else blocks)
+
+    def to_table(self, metrics: tuple[str, ...] | None = None) -> Table:
+        """A rich table for terminals."""
+        from rich.table import Table
+        from rich.text import Text
+
+        colour = {"gain": "green", "loss": "red"}
+        table = Table(title_justify="left", caption_justify="left")
+        header = self._rows(self.systems[0], metrics)[0]
+        for position, name in enumerate(["system", *header] if len(self.systems) > 1 else header):
+            table.add_column(name, justify="right" if 0 < position < len(header) - 1 else "left")
+        for system in self.systems:
+            for row in self._rows(system, metrics)[1:]:
+                style = colour.get(row[-1], "")
+                cells = [system.label, *row] if len(self.systems) > 1 else row
+                table.add_row(*(Text(cell, style=style if cell == row[-1] else "") for cell in cells))
+            table.add_section()
+        return table
+
+    def to_html(self, path: str | os.PathLike[str], dataset: EmbeddingQAFinetuneDataset | None = None) -> None:
+        """Write one self-contained page; it needs no network.
+
+        Args:
+            path: File to write, whole or not at all.
+            dataset: Gives the texts of the hits; without it the page shows ids.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        from llama_index_embft.evaluation.report import render_comparison
+
+        atomic_write_text(path, render_comparison(self, dataset))
+
+    def _repr_html_(self) -> str:
+        parts = []
+        for system in self.systems:
+            header, *rows = self._rows(system, None)
+            head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+            body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+            caption = f"<b>{escape(system.label)}</b> against <b>{escape(self.base.label)}</b>"
+            parts.append(
+                f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+                f"<p><b>{escape(system.decision.capitalize())}.</b> {escape(' '.join(system.reasons))}</p>"
+            )
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
+        return "".join(parts) + (f"<ul>{notes}</ul>" if notes else "")
+
+    def headline(self) -> tuple[str, ...]:
+        """The few metrics a short table shows: the primary one and the best-known others."""
+        known = tuple(self.metrics)
+        wanted = ("hit_rate@1", "hit_rate@5", "hit_rate@10", "mrr@10", "ndcg@10", "recall@10")
+        same_as_hit_rate = "recall@10" in known and "hit_rate@10" in known and _equal(self, "recall@10", "hit_rate@10")
+        shown = [name for name in wanted if name in known and not (name == "recall@10" and same_as_hit_rate)]
+        if self.primary not in shown:
+            shown.insert(0, self.primary)
+        return tuple(shown) if len(shown) > 1 else known
+
+    def _rows(self, system: SystemComparison, metrics: tuple[str, ...] | None) -> list[list[str]]:
+        names = metrics if metrics is not None else self.headline()
+        unknown = [name for name in names if name not in system.metrics]
+        if unknown:
+            raise EvaluationError(f"No metric {unknown[0]!r} was compared; there are {', '.join(system.metrics)}.")
+        rows = [["metric", "base", "tuned", "difference", "95 % interval", "p", "win/loss/tie", "outcome"]]
+        for name in names:
+            row = system.metrics[name]
+            test = row.test
+            rows.append(
+                [
+                    name,
+                    f"{row.base:.4f}",
+                    f"{row.tuned:.4f}",
+                    f"{test.difference:+.4f}",
+                    interval(test.ci95),
+                    f"{row.p_holm:.4f}",
+                    f"{test.wins}/{test.losses}/{test.ties}",
+                    row.outcome,
+                ]
+            )
+        return rows
+
+
+def interval(ends: tuple[float, float]) -> str:
+    """An interval for tables; one that does not exist is a dash."""
+    return "–" if any(math.isnan(end) for end in ends) else f"[{ends[0]:+.4f}, {ends[1]:+.4f}]"
+
+
+def _system_to_dict(system: SystemComparison) -> dict[str, Any]:
+    return {
+        "label": system.label,
+        "outcome": system.outcome,
+        "p": system.p,
+        "decision": system.decision,
+        "reasons": list(system.reasons),
+        "metrics": {name: metric.to_dict() for name, metric in system.metrics.items()},
+        "slices": [_plain(part) for part in system.slices],
+        "guards": [_plain(guard) for guard in system.guards],
+        "improved": [asdict(change) for change in system.improved()],
+        "harmed": [asdict(change) for change in system.harmed()],
+        "seconds": system.report.seconds,
+    }
+
+
+def _plain(part: SliceComparison | GuardResult) -> dict[str, Any]:
+    content = asdict(part)
+    test = content.pop("test")
+    test["ci95"] = [json_number(end) for end in test["ci95"]]
+    merged = {**content, **{name: json_number(value) for name, value in test.items()}}
+    return {("clusters" if name == "n_clusters" else name): value for name, value in merged.items()}
+
+
+def _flat(metric: MetricComparison) -> dict[str, Any]:
+    content = metric.to_dict()
+    content["ci95_low"], content["ci95_high"] = content.pop("ci95")
+    return content
+
+
+def _cell(text: str) -> str:
+    """Text that cannot break out of a Markdown table or become HTML in it."""
+    return escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
+
+
+def _equal(comparison: Comparison, one: str, other: str) -> bool:
+    reports = [comparison.base, *(system.report for system in comparison.systems)]
+    return all((report.values[one] == report.values[other]).all() for report in reports)
