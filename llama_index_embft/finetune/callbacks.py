@@ -25,7 +25,7 @@ WEIGHTS_FILE: Final = "embft_best.safetensors"
 
 
 class BestStateCallback(TrainerCallback):
-    """Evaluates every n steps and at the end of each epoch.
+    """Evaluates every n steps, or once an epoch, and at the end.
 
     Args:
         best: Where evaluations go.
@@ -52,16 +52,9 @@ class BestStateCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """Evaluate when it is time."""
-        if self.every is not None and state.global_step % self.every == 0:
-            self._evaluate(state, control)
-        return control
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        """Evaluate at the end of an epoch when no step count is asked for, and at the very end in any case."""
-        if self.every is None or state.global_step >= state.max_steps:
+        """Evaluate when it is time: here, and not at the end of the epoch, because checkpoints are saved in between."""
+        every = self.every or max(1, round(state.max_steps / args.num_train_epochs))
+        if state.global_step % every == 0 or state.global_step >= state.max_steps:
             self._evaluate(state, control)
         return control
 

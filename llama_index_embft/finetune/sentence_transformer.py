@@ -183,6 +183,7 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
         from datasets import Dataset
         from sentence_transformers import SentenceTransformerTrainer
         from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+        from transformers.trainer_callback import PrinterCallback
 
         from llama_index_embft.finetune.callbacks import BestStateCallback
 
@@ -200,6 +201,7 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
                 loss=self.loss or MultipleNegativesRankingLoss(self.model, scale=1.0 / self.temperature),
                 callbacks=[watcher],
             )
+            trainer.remove_callback(PrinterCallback)  # it prints dicts to standard output; the result holds them
             resume = self._newest_checkpoint(checkpoints, watcher)
             prepared = time.perf_counter()
             if evaluate is not None and resume is None:
@@ -272,6 +274,7 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
             save_steps=self.checkpoint_save_steps,
             save_total_limit=self.checkpoint_save_total_limit or None,
             logging_steps=max(1, min(10, steps // self.epochs)),
+            logging_nan_inf_filter=False,  # it would show a NaN as 0, and the callback could not stop
             disable_tqdm=not self.show_progress_bar,
             report_to="none",
             seed=self.seed,
