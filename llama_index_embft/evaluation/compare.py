@@ -277,7 +277,7 @@ def _slices(
     found: list[SliceComparison] = []
     for by, names in divisions.items():
         parts = []
-        for name in dict.fromkeys(names):
+        for name in sorted(dict.fromkeys(names), key=lambda part: -names.count(part)):
             rows = [row for row, other in enumerate(names) if other == name]
             before, after = base.values[metric][rows], tuned.values[metric][rows]
             part_labels = None if labels is None else [labels[row] for row in rows]
