@@ -1,0 +1,151 @@
+"""A retrieval data set that is on every machine: the functions of Python's standard library.
+
+A query is the first sentence of a docstring, written by a person to say what the function does; its document is the
+function's source without that docstring. The files are parsed, never imported or run.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import sysconfig
+import textwrap
+import tokenize
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from llama_index_embft.dataset.near_duplicates import normalise
+from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.errors import DatasetError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+# Tests and samples, installed packages, generated tables, and what is not in every supported version (distutils and
+# lib2to3 are gone from 3.12 and 3.13).
+_SKIPPED: Final = frozenset(
+    {"test", "tests", "idle_test", "idlelib", "turtledemo", "__phello__", "site-packages", "dist-packages"}
+    | {"ensurepip", "pydoc_data", "encodings", "distutils", "lib2to3", "lib-dynload", "__pycache__"}
+)
+_MIN_WORDS: Final = 4  # "Close the file." says too little to find one function among thousands
+_MAX_SENTENCE: Final = 250  # characters; longer ones are parameter lists and tables without a full stop
+_MAX_CHARS: Final = 4000
+_SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+(?=[A-Z`'\"(<\[])|\n\s*\n")
+
+
+@dataclass(frozen=True)
+class _Described:
+    module: str
+    name: str  # qualified name
+    sentence: str
+    source: str
+
+
+def build_stdlib_dataset(
+    folder: str | Path | None = None, *, max_chars: int = _MAX_CHARS, show_progress: bool = True
+) -> EmbeddingQAFinetuneDataset:
+    """Build the data set from the standard library of the running interpreter.
+
+    The ids are ``module:qualified.name``, the source document of a function is its module, and everything comes in a
+    fixed order. A sentence that describes two functions of different code is left out, since nobody could say which one
+    it asks for. Another Python version gives another data set.
+
+    Args:
+        folder: The library's folder; None means the interpreter's own.
+        max_chars: Longer sources are cut here; about what an embedding model reads (256 to 512 tokens) is far less.
+        show_progress: Show a bar where it takes more than two seconds.
+
+    Raises:
+        DatasetError: The folder holds no Python files with docstrings, as in a stripped-down or frozen interpreter.
+    """
+    root = Path(folder if folder is not None else sysconfig.get_paths()["stdlib"])
+    found = [entry for path in _bar(_modules(root), show_progress) for entry in _described(path, root, max_chars)]
+    asked = Counter(normalise(entry.sentence) for entry in found)
+    kept = {f"{entry.module}:{entry.name}": entry for entry in found if asked[normalise(entry.sentence)] == 1}
+    if not kept:
+        raise DatasetError(
+            f"No documented Python functions under {root}; this interpreter may come without its library's sources: "
+            "install a full Python, or give the folder of one."
+        )
+    return EmbeddingQAFinetuneDataset(
+        queries={id_: entry.sentence for id_, entry in kept.items()},
+        corpus={id_: f"module: {entry.module}\n\n{entry.source}" for id_, entry in kept.items()},
+        relevant_docs={id_: [id_] for id_ in kept},
+        bare_texts={id_: entry.source for id_, entry in kept.items()},
+        source_documents={id_: entry.module for id_, entry in kept.items()},
+    )
+
+
+def _modules(root: Path) -> list[Path]:
+    paths = [path for path in root.rglob("*.py") if _SKIPPED.isdisjoint(path.relative_to(root).parts)]
+    return sorted(paths, key=lambda path: path.relative_to(root).parts)
+
+
+def _described(path: Path, root: Path, max_chars: int) -> Iterator[_Described]:
+    """Yield the functions of a module that a sentence describes."""
+    try:
+        with tokenize.open(path) as file:  # honours the coding line
+            text = file.read()
+        tree = ast.parse(text)
+    except (SyntaxError, UnicodeDecodeError, ValueError, OSError):
+        return  # templates and broken samples are not part of the library
+    parts = path.relative_to(root).with_suffix("").parts
+    module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    lines = io.StringIO(text).readlines()
+    seen: set[str] = set()
+    for name, function in _functions(tree):
+        sentence = _first_sentence(ast.get_docstring(function))
+        if sentence is None or name in seen:
+            continue
+        seen.add(name)  # a second definition under the same name is a variant for another platform
+        source = _source(function, lines)
+        if source is not None:
+            yield _Described(module, name, sentence, source[:max_chars].rstrip())
+
+
+def _functions(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, Function]]:
+    """Yield functions and methods with qualified names; functions inside functions are left to their parents."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, Function):
+            yield prefix + child.name, child
+        elif isinstance(child, ast.ClassDef):
+            yield from _functions(child, f"{prefix}{child.name}.")
+        elif isinstance(child, (ast.If, ast.Try, ast.With)):
+            yield from _functions(child, prefix)
+
+
+def _first_sentence(docstring: str | None) -> str | None:
+    if not docstring:
+        return None
+    sentence = " ".join(_SENTENCE_END.split(docstring.strip(), maxsplit=1)[0].split())
+    words = re.findall(r"[A-Za-z]{2,}", sentence)
+    if len(words) < _MIN_WORDS or len(sentence) > _MAX_SENTENCE or sentence.startswith((">>>", "@")):
+        return None
+    return sentence
+
+
+def _source(function: Function, lines: list[str]) -> str | None:
+    """Cut a function's source, without its docstring; None where nothing but the docstring is there."""
+    docstring, *body = function.body
+    body = [statement for statement in body if not isinstance(statement, ast.Pass)]
+    if not body or docstring.end_lineno is None or function.end_lineno is None:
+        return None
+    if docstring.lineno == function.lineno or body[0].lineno == docstring.end_lineno:
+        return None  # several statements on one line: cannot be cut by lines
+    first = min([function.lineno, *(decorator.lineno for decorator in function.decorator_list)])
+    kept = lines[first - 1 : docstring.lineno - 1] + lines[docstring.end_lineno : function.end_lineno]
+    return textwrap.dedent("".join(kept)).strip()
+
+
+def _bar(paths: list[Path], show_progress: bool) -> Iterable[Path]:
+    from tqdm.auto import tqdm
+
+    bar: Iterable[Path] = tqdm(
+        paths, desc="Standard library", unit="file", delay=2, leave=False, disable=not show_progress
+    )
+    return bar
