@@ -14,6 +14,7 @@ import hashlib
 import json
 import random
 import re
+import string
 import sys
 import threading
 import time
@@ -231,7 +232,9 @@ class LoopbackLLM:
         if behaviour.text is None:
             value = self.invent(request.prompt)
             schema = self._schema(request.body)
-            if schema is None:
+            if schema is None and ('"Q: "' in request.prompt or "“Q: ”" in request.prompt):
+                message["content"] = "\n".join(f"Q: {query}\nA: the answer to {n}" for n, query in enumerate(value, 1))
+            elif schema is None:
                 message["content"] = value if isinstance(value, str) else "\n".join(value)
             else:
                 structured = json.dumps(self._structured(value, schema), ensure_ascii=False)
@@ -289,7 +292,8 @@ class LoopbackLLM:
         if len(chinese) > len(words):
             return [f"{dice.choice(chinese)}与{dice.choice(chinese)}有什么关系？" for _ in range(self.queries)]
         return [
-            f"What does {' '.join(dice.choices(words, k=3))} have to do with {' '.join(dice.choices(words, k=3))}?"
+            f"What does {' '.join(dice.choices(words, k=3))} have to do with "
+            f"{''.join(dice.choices(string.ascii_lowercase, k=9))} {' '.join(dice.choices(words, k=2))}?"
             for _ in range(self.queries)
         ]
 

@@ -1,0 +1,362 @@
+"""One question to the LLM: structured where it can, within the limits, tried again where that helps."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
+
+from llama_index_embft.errors import ConfigError, GenerationError
+from llama_index_embft.generation.failures import Failure, Redactor, classify
+from llama_index_embft.generation.tokens import count_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llama_index.core.llms import LLM
+    from pydantic import BaseModel
+    from tenacity import RetryCallState
+
+    from llama_index_embft.generation.limits import RateLimiter
+    from llama_index_embft.generation.report import GenerationReport
+
+logger = logging.getLogger(__name__)
+
+Structured: TypeAlias = Literal["auto", "tools", "llm", "text"]
+"""How answers come: through a tool call, through `as_structured_llm`, as text, or the best that the LLM has."""
+
+# Fields of LlamaIndex LLMs that change what they answer. The address of the server is not among them: a run may be
+# continued on another replica, and the key must never get near a hash.
+_SETTINGS: Final = (
+    "temperature",
+    "max_tokens",
+    "top_p",
+    "seed",
+    "system_prompt",
+    "reasoning_effort",
+    "additional_kwargs",
+)
+
+
+class Reply(NamedTuple):
+    """An answer that could be used, and what it took."""
+
+    payload: Any
+    prompt_tokens: int
+    completion_tokens: int
+    estimated: bool
+
+
+@dataclass(frozen=True)
+class Question:
+    """What to ask.
+
+    Attributes:
+        body: The request.
+        format_line: How to answer, for plain text.
+        schema: Pydantic model of a structured answer.
+        read: Turns a text or a dict into what is kept; raises `UnusableAnswerError`.
+        expected_tokens: Length of the answer, for the tokens-per-minute limit.
+    """
+
+    body: str
+    format_line: str
+    schema: type[BaseModel]
+    read: Callable[[Any], Any]
+    expected_tokens: int
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How long to try.
+
+    Args:
+        limit: Attempts a question; waiting for a rate limit does not count.
+        first_wait: Upper bound of the first pause in seconds; the bound doubles, the pause is drawn below it.
+        max_wait: Longest pause in seconds.
+        patience: Longest time in seconds that one question waits for rate limits in all.
+
+    Raises:
+        ConfigError: ``limit`` is below 1.
+    """
+
+    limit: int = 3
+    first_wait: float = 1.0
+    max_wait: float = 30.0
+    patience: float = 900.0
+
+    def __post_init__(self) -> None:
+        if self.limit < 1:
+            raise ConfigError(f"`retry_limit` must be at least 1, got {self.limit}.")
+
+
+class GivenUpError(Exception):
+    """A question without a usable answer after all attempts; carries the last `Failure`."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
+
+
+@dataclass
+class Asker:
+    """Asks one LLM; shared by everything in a run that asks it.
+
+    Attributes:
+        llm: The LLM, with its own retries switched off; see `without_retries`.
+        mode: How answers come.
+        may_fall_back: Go on with plain text if the server refuses structured output.
+        limiter: Requests and tokens a minute.
+        policy: How long to try.
+        report: Where calls and tokens are counted.
+        redact: Hides keys.
+        proven: A call has succeeded, so the server is there and accepts us.
+    """
+
+    llm: LLM
+    mode: Literal["tools", "llm", "text"]
+    may_fall_back: bool
+    limiter: RateLimiter
+    policy: RetryPolicy
+    report: GenerationReport
+    redact: Redactor
+    proven: bool = False
+    _in_threads: bool = field(init=False)
+    _window: int = field(init=False)
+    _output: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._in_threads = is_synchronous(self.llm)
+        metadata = self.llm.metadata
+        self._window, self._output = metadata.context_window, max(metadata.num_output, 0)
+
+    @classmethod
+    def for_llm(
+        cls, llm: LLM, structured: Structured, limiter: RateLimiter, policy: RetryPolicy, report: GenerationReport
+    ) -> Asker:
+        """Prepare an LLM: find out what it can do, and switch its own retries off.
+
+        Raises:
+            ConfigError: It cannot do what ``structured`` asks for.
+            GenerationError: The client does not know the model.
+        """
+        redact = Redactor(llm)
+        try:
+            mode = structured_mode(llm, structured)
+            return cls(without_retries(llm), mode, structured == "auto", limiter, policy, report, redact)
+        except ConfigError:
+            raise
+        except (ValueError, ImportError) as err:  # clients look the context window up by the model's name
+            raise GenerationError(f"The LLM {model_name(llm)!r} cannot be used: {redact(str(err))}") from err
+
+    def room_for_passage(self, rest: str, answer_tokens: int) -> int:
+        """Tokens that a passage may take in the model's context window, next to the rest of the prompt."""
+        answer = min(max(self._output, answer_tokens), self._window // 2)
+        return max(64, self._window - answer - count_tokens(rest))
+
+    async def ask(self, question: Question) -> Reply:
+        """Ask until there is a usable answer.
+
+        Raises:
+            GivenUpError: No attempt gave one.
+            GenerationError: No further call can succeed (wrong key, unknown model, nobody listens).
+        """
+        from tenacity import AsyncRetrying, retry_if_exception
+
+        patience = _Patience(self)
+        attempts = 0
+        try:
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception(patience.should_retry),
+                wait=patience.wait,
+                stop=patience.stop,
+                sleep=asyncio.sleep,
+                reraise=True,
+            ):
+                with attempt:
+                    attempts += 1
+                    self.report.retries += attempts > 1
+                    return await self._attempt(question)
+        except GenerationError:
+            raise
+        except Exception as err:
+            failure = classify(err, self.redact)
+            if failure.kind == "fatal" or (failure.kind == "unreachable" and not self.proven):
+                raise GenerationError(self._fatal_message(failure)) from err
+            raise GivenUpError(failure) from err
+        raise AssertionError("tenacity returns or raises")  # pragma: no cover
+
+    async def _attempt(self, question: Question) -> Reply:
+        tokens = 0
+        if self.limiter.counts_tokens:
+            tokens = count_tokens(question.body) + question.expected_tokens
+        entry = await self.limiter.acquire(tokens)
+        self.report.requests += 1
+        try:
+            content, usage = await self._call(question)
+        except Exception as err:
+            failure = classify(err, self.redact)
+            if failure.refuses_tools and self.may_fall_back and self.mode != "text":
+                logger.info(
+                    "The LLM server takes no structured output (%s); answers are read from text.", failure.reason
+                )
+                self.mode = "text"
+                return await self._attempt(question)
+            raise
+        estimated = usage is None
+        sent, received = usage or (count_tokens(question.body), count_tokens(str(content)))
+        self.limiter.settle(entry, sent + received)
+        self.report.prompt_tokens += sent
+        self.report.completion_tokens += received
+        self.report.estimated |= estimated
+        self.proven = True
+        return Reply(question.read(content), sent, received, estimated)
+
+    async def _call(self, question: Question) -> tuple[Any, tuple[int, int] | None]:
+        """One request; returns the answer (text or dict) and (prompt, completion) tokens if the server counts them."""
+        if self.mode == "tools":
+            return await self._call_tool(question)
+        if self.mode == "llm":
+            from llama_index.core.llms import ChatMessage
+
+            structured = self.llm.as_structured_llm(question.schema)
+            answer = await structured.achat([ChatMessage(role="user", content=question.body)])
+            return answer.raw.model_dump() if hasattr(answer.raw, "model_dump") else answer.message.content, None
+        prompt = f"{question.body}\n{question.format_line}".rstrip()
+        if self._in_threads:
+            completion = await asyncio.to_thread(self.llm.complete, prompt)
+        else:
+            completion = await self.llm.acomplete(prompt)
+        return completion.text, _usage(completion)
+
+    async def _call_tool(self, question: Question) -> tuple[Any, tuple[int, int] | None]:
+        from llama_index.core.program.function_program import get_function_tool
+
+        llm: Any = self.llm
+        tool = get_function_tool(question.schema)
+        response = await llm.achat_with_tools([tool], user_msg=question.body, tool_required=True)
+        calls = llm.get_tool_calls_from_response(response, error_on_no_tool_call=False)
+        if calls:
+            return calls[0].tool_kwargs, _usage(response)
+        return response.message.content or "", _usage(response)  # the model wrote the answer instead of calling
+
+    def _fatal_message(self, failure: Failure) -> str:
+        where = getattr(self.llm, "api_base", None) or getattr(self.llm, "base_url", None)
+        at = f" at {self.redact(str(where))}" if where else ""
+        if failure.kind == "unreachable":
+            return f"No connection to the LLM server{at}: {failure.reason} Check the network and the address."
+        return f"{failure.reason.rstrip('.')} (model {model_name(self.llm)!r}{at})."
+
+
+class _Patience:
+    """The three decisions of tenacity for one question: is another try worth it, after how long, when is it over."""
+
+    def __init__(self, asker: Asker) -> None:
+        from tenacity import wait_random_exponential
+
+        self._asker = asker
+        self._policy = asker.policy
+        self._faults = 0
+        self._waited = 0.0
+        self._backoff = wait_random_exponential(multiplier=asker.policy.first_wait, max=asker.policy.max_wait)
+
+    def should_retry(self, err: BaseException) -> bool:
+        if not isinstance(err, Exception) or isinstance(err, GenerationError):
+            return False
+        kind = classify(err, self._asker.redact).kind
+        return kind in ("retry", "wait") or (kind == "unreachable" and self._asker.proven)
+
+    def wait(self, state: RetryCallState) -> float:
+        failure = self._failure(state)
+        backoff = float(self._backoff(state))
+        if failure.retry_after is None:
+            return backoff
+        if failure.retry_after <= self._policy.patience:
+            # All workers hear the server's word at once, and jitter keeps them from coming back at once.
+            self._asker.limiter.pause(failure.retry_after)
+        return failure.retry_after + min(backoff, 0.1 * failure.retry_after + 0.05)
+
+    def stop(self, state: RetryCallState) -> bool:
+        if self._failure(state).kind == "wait":
+            self._waited += state.upcoming_sleep
+            return self._waited > self._policy.patience
+        self._faults += 1
+        return self._faults >= self._policy.limit
+
+    def _failure(self, state: RetryCallState) -> Failure:
+        assert state.outcome is not None
+        err = state.outcome.exception()
+        assert err is not None
+        return classify(err, self._asker.redact)
+
+
+def _usage(response: Any) -> tuple[int, int] | None:
+    """Tokens as reported, in the names of the OpenAI and the Anthropic family; None if absent."""
+    counts = dict(getattr(response, "additional_kwargs", None) or {})
+    raw = getattr(response, "raw", None)
+    usage = raw.get("usage") if isinstance(raw, dict) else getattr(raw, "usage", None)
+    if usage is not None:
+        counts = {**(usage if isinstance(usage, dict) else vars(usage)), **counts}
+    for sent, received in (("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens")):
+        if isinstance(counts.get(sent), int) and isinstance(counts.get(received), int):
+            return counts[sent], counts[received]
+    return None
+
+
+def without_retries(llm: LLM) -> LLM:
+    """A copy of the LLM that does not retry by itself, so that retries and limits are not multiplied.
+
+    Clients retry inside one call, out of sight of the rate limiter: OpenAI's does so twice over, in the HTTP client and
+    around it, which turns ``retry_limit=3`` into up to 36 requests. The caller's object is left as it is.
+    """
+    if not getattr(llm, "max_retries", 0):
+        return llm
+    quiet = llm.model_copy(update={"max_retries": 0})
+    private = getattr(quiet, "__pydantic_private__", None) or {}
+    for name, client in private.items():
+        if hasattr(client, "with_options") and getattr(client, "max_retries", None):
+            private[name] = client.with_options(max_retries=0)
+    return quiet
+
+
+def structured_mode(llm: LLM, wanted: Structured) -> Literal["tools", "llm", "text"]:
+    """Choose how answers come.
+
+    Raises:
+        ConfigError: The LLM has no tool calls and ``"tools"`` is asked for, or the mode is unknown.
+    """
+    if wanted not in get_args(Structured):
+        raise ConfigError(f"`structured` must be one of {', '.join(get_args(Structured))}, got {wanted!r}.")
+    has_tools = bool(getattr(llm.metadata, "is_function_calling_model", False)) and hasattr(llm, "achat_with_tools")
+    if wanted == "tools" and not has_tools:
+        raise ConfigError(f"`structured='tools'`: {model_name(llm)!r} has no tool calls; use 'auto', 'llm' or 'text'.")
+    if wanted != "auto":
+        return wanted
+    if has_tools:
+        return "tools"
+    return "llm" if getattr(llm, "should_use_structured_outputs", False) else "text"
+
+
+def is_synchronous(llm: LLM) -> bool:
+    """Whether the async calls block: those of a `CustomLLM` (llama.cpp, Hugging Face, home-made) wrap its sync ones."""
+    from llama_index.core.llms import CustomLLM
+
+    return getattr(type(llm), "acomplete", None) is CustomLLM.acomplete
+
+
+def model_name(llm: LLM) -> str:
+    """Name of the model, without the lookups of `metadata`, which fail for names that a client does not know."""
+    return str(getattr(llm, "model", None) or getattr(llm, "model_name", None) or llm.class_name())
+
+
+def model_identity(llm: LLM) -> str:
+    """Model and the settings that change its answers, as text; the same for every run, server and key."""
+    parts = [model_name(llm)]
+    for name in _SETTINGS:
+        value = getattr(llm, name, None)
+        if isinstance(value, dict):  # extra headers carry keys
+            value = {k: v for k, v in sorted(value.items()) if "header" not in str(k).lower() and "key" not in str(k)}
+        if value not in (None, {}, ""):
+            parts.append(f"{name}={value!r}")
+    return " ".join(parts)

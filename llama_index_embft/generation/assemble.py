@@ -1,0 +1,125 @@
+"""From stored answers to a data set: ids, duplicates, and the file on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.errors import OutputError
+from llama_index_embft.generation.parse import normalized
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from llama_index_embft.generation.passages import Passage
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Candidate:
+    """A query on its way into the data set.
+
+    Attributes:
+        id: Hash of the first chunk's id and the query; the same in every run.
+        query: The text.
+        answer: Reference answer; empty without one.
+        passages: The chunks that it was written for; more than one if chunks share it word for word.
+    """
+
+    id: str
+    query: str
+    answer: str
+    passages: list[Passage] = field(default_factory=list)
+
+
+def query_id(passage_id: str, query: str) -> str:
+    """Deterministic id of a query: 128 bits of a hash over the chunk's id and the query."""
+    # The length of the id keeps ("ab", "c") and ("a", "bc") apart.
+    return hashlib.sha256(f"{len(passage_id)}:{passage_id}{query}".encode()).hexdigest()[:32]
+
+
+def gather_candidates(answers: Iterable[tuple[Passage, list[list[str]]]]) -> list[Candidate]:
+    """Make candidates of stored answers; a query that several chunks share becomes one with all of them.
+
+    Kept apart, the two would be each other's false negatives in training.
+
+    Args:
+        answers: A passage with its ``[query, answer]`` pairs, in the order of the nodes.
+    """
+    found: dict[str, Candidate] = {}
+    for passage, pairs in answers:
+        for query, answer in pairs:
+            candidate = found.setdefault(normalized(query), Candidate(query_id(passage.id, query), query, answer))
+            if all(known.id != passage.id for known in candidate.passages):
+                candidate.passages.append(passage)
+    return list(found.values())
+
+
+def build_dataset(passages: Sequence[Passage], candidates: Sequence[Candidate]) -> EmbeddingQAFinetuneDataset:
+    """Build the data set: all passages are the corpus, with or without queries."""
+    return EmbeddingQAFinetuneDataset(
+        queries={candidate.id: candidate.query for candidate in candidates},
+        corpus={passage.id: passage.embedded for passage in passages},
+        relevant_docs={candidate.id: [passage.id for passage in candidate.passages] for candidate in candidates},
+        reference_answers={candidate.id: candidate.answer for candidate in candidates if candidate.answer},
+        bare_texts={passage.id: passage.bare for passage in passages if passage.bare != passage.embedded},
+        source_documents={passage.id: passage.source for passage in passages if passage.source != passage.id},
+    )
+
+
+class OutputFile:
+    """The file of ``output_path``: written from this call's nodes alone, and never over another call's work.
+
+    Args:
+        path: Where to write; None for nowhere.
+        passages: This call's chunks.
+
+    Raises:
+        OutputError: The path is a folder.
+    """
+
+    def __init__(self, path: str | Path | None, passages: Sequence[Passage]) -> None:
+        self.path = None if path is None else Path(str(path))
+        if self.path is not None and self.path.is_dir():
+            raise OutputError(f"Cannot write {self.path}: it is a folder; give the name of a file.")
+        self._checked = False
+        self._passages = passages
+
+    def save(self, dataset: EmbeddingQAFinetuneDataset) -> None:
+        """Write the data set, whole or not at all; the first time, move a foreign file out of the way."""
+        if self.path is None:
+            return
+        if not self._checked:
+            self._set_aside(self.path)
+            self._checked = True
+        dataset.save_json(self.path)
+
+    def _set_aside(self, path: Path) -> None:
+        if not path.is_file() or path.stat().st_size == 0 or self._is_ours(path):
+            return
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+        aside = path.with_name(f"{path.stem}.{digest}{path.suffix}")
+        path.replace(aside)
+        logger.warning(
+            "%s held a data set made from other nodes; it is now %s, so that nothing is lost and nothing is mixed. "
+            "Give every call its own `output_path`.",
+            path,
+            aside,
+        )
+
+    def _is_ours(self, path: Path) -> bool:
+        """By content, not by ids: parsing the same documents again gives the nodes new random ids."""
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            # Only passages that were asked about: negatives that an LLM wrote are in the corpus too.
+            texts = [fields["corpus"][doc] for docs in fields["relevant_docs"].values() for doc in docs]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return False
+        known = {passage.embedded for passage in self._passages} | {passage.bare for passage in self._passages}
+        return bool(texts) and known.issuperset(texts)

@@ -1,0 +1,273 @@
+"""The journal: every answer of the LLM, on disk before the next question is asked.
+
+One SQLite file in WAL mode. An answer is stored under a hash of everything that led to it, so a run that was killed
+asks only for what is missing, and two runs on one file share their work: the first answer to a question stays.
+No text of a passage and no key of a server is in it; passages are known by their hash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import queue
+import sqlite3
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from llama_index_embft.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from typing_extensions import Self
+
+_VERSION: Final = 1
+_APPLICATION_ID: Final = 0x656D6266  # "embf": tells our journals from other SQLite files
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS answers (
+    key TEXT PRIMARY KEY, task TEXT NOT NULL, text_hash TEXT NOT NULL, prompt_hash TEXT NOT NULL, model TEXT NOT NULL,
+    payload TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, stored_at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS answers_by_text ON answers (task, text_hash);
+CREATE TABLE IF NOT EXISTS failures (
+    key TEXT PRIMARY KEY, task TEXT NOT NULL, reason TEXT NOT NULL, stored_at REAL NOT NULL
+) WITHOUT ROWID;
+"""
+# Two processes commit in turn; a commit takes milliseconds, so waiting this long means that something hangs.
+_BUSY_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What an answer depends on.
+
+    Attributes:
+        task: What was asked for, such as ``"questions"`` or ``"judge"``.
+        key: SHA-256 (hex) over task, text, prompt, model and settings.
+        text_hash: Hash of the passage.
+        prompt_hash: Hash of the prompt without the passage.
+        model: Name of the model with the settings that change its answers.
+    """
+
+    task: str
+    key: str
+    text_hash: str
+    prompt_hash: str
+    model: str
+
+
+class Answer(NamedTuple):
+    """One stored answer: parsed content, and the tokens that it took."""
+
+    payload: Any
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Journal:
+    """Stored answers, open for reading and appending; use as a context manager.
+
+    Writes go through one thread that commits whatever has gathered in one transaction and syncs it to the disk, so
+    that 32 workers do not wait for 32 syncs. `put` returns when the answer is safe.
+
+    Args:
+        path: The file, made if missing; None for a temporary one that `close` deletes.
+
+    Raises:
+        OutputError: The file is no journal, was made by a newer version, or cannot be written.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self._temporary = tempfile.TemporaryDirectory(prefix="embft-") if path is None else None
+        self.path = Path(self._temporary.name, "journal.sqlite") if self._temporary else Path(str(path))
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._reader = self._open()
+        except (OSError, sqlite3.Error) as err:
+            raise OutputError(f"Cannot open the journal {self.path}: {err}; choose another `journal_path`.") from err
+        self._read_lock = threading.Lock()
+        self._inbox: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write_all, name="embft-journal", daemon=True)
+        self._thread.start()
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            with _immediate(connection):  # two processes may make the file at the same time
+                found = connection.execute("PRAGMA application_id").fetchone()[0]
+                tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+                if tables and found != _APPLICATION_ID:
+                    raise OutputError(
+                        f"{self.path} is an SQLite file of something else, not a generation journal; choose another "
+                        "`journal_path`."
+                    )
+                if version > _VERSION:
+                    raise OutputError(f"The journal {self.path} was made by a newer llama-index-embft; upgrade it.")
+                if not tables:
+                    for statement in _SCHEMA.split(";"):
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                    connection.execute(f"PRAGMA user_version = {_VERSION}")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut, not only a kill
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def get(self, key: str) -> Answer | None:
+        """Look an answer up; None if it is missing."""
+        row = self._query(
+            "SELECT payload, prompt_tokens, completion_tokens FROM answers WHERE key = ?", (key,)
+        ).fetchone()
+        return None if row is None else Answer(json.loads(row[0]), row[1], row[2])
+
+    def __contains__(self, key: str) -> bool:
+        return self._query("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone() is not None
+
+    def answered_otherwise(self, identity: Identity) -> str | None:
+        """Say why a passage that was answered before has to be asked again: ``"prompt"``, ``"model"`` or None."""
+        rows = self._query(
+            "SELECT DISTINCT prompt_hash, model FROM answers WHERE task = ? AND text_hash = ?",
+            (identity.task, identity.text_hash),
+        ).fetchall()
+        if not rows:
+            return None
+        return "prompt" if any(model == identity.model for _, model in rows) else "model"
+
+    def failures(self) -> Iterator[tuple[str, str]]:
+        """Key and reason of every question that is still without an answer."""
+        yield from self._query("SELECT key, reason FROM failures ORDER BY key", ()).fetchall()
+
+    async def put(self, identity: Identity, answer: Answer) -> None:
+        """Store an answer, unless another process was faster; returns when it is on disk.
+
+        Raises:
+            OutputError: The disk is full or read-only.
+        """
+        payload = json.dumps(answer.payload, ensure_ascii=False)
+        values = (identity.key, identity.task, identity.text_hash, identity.prompt_hash, identity.model, payload)
+        await self._write(
+            ("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*values, *answer[1:], time.time())),
+            ("DELETE FROM failures WHERE key = ?", (identity.key,)),
+        )
+
+    async def put_failure(self, identity: Identity, reason: str) -> None:
+        """Record that a question got no answer, and why; the next run asks it again."""
+        values = (identity.key, identity.task, reason, time.time())
+        await self._write(("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)", values))
+
+    def close(self) -> None:
+        """Finish pending writes and close; a temporary journal is deleted."""
+        self._inbox.put(None)
+        self._thread.join()
+        self._reader.close()
+        if self._temporary:
+            self._temporary.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close()
+
+    def _query(self, statement: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
+        with self._read_lock:
+            try:
+                return self._reader.execute(statement, values)
+            except sqlite3.Error as err:
+                raise OutputError(f"Cannot read the journal {self.path}: {err}.") from err
+
+    async def _write(self, *statements: _Statement) -> None:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        self._inbox.put(_Write(statements, loop, done))
+        # A cancelled worker must not lose an answer that was paid for: the thread writes it all the same.
+        await asyncio.shield(done)
+
+    def _write_all(self) -> None:
+        connection: sqlite3.Connection | None = None
+        finished = False
+        while not finished:
+            batch, finished = self._gather()
+            error: OutputError | None = None
+            if batch:
+                try:
+                    connection = connection or self._open()
+                    with _immediate(connection):
+                        for write in batch:
+                            for statement, values in write.statements:
+                                connection.execute(statement, values)
+                except (sqlite3.Error, OutputError) as err:
+                    error = OutputError(
+                        f"Cannot write the journal {self.path}: {err}; free some space or choose another place. "
+                        "Answers stored so far are safe."
+                    )
+            for write in batch:
+                write.report(error)
+        if connection is not None:
+            connection.close()
+
+    def _gather(self) -> tuple[list[_Write], bool]:
+        """Wait for one write and take all that wait with it; True when the journal is being closed."""
+        batch: list[_Write] = []
+        item = self._inbox.get()
+        while item is not None:
+            batch.append(item)
+            try:
+                item = self._inbox.get_nowait()
+            except queue.Empty:
+                return batch, False
+        return batch, True
+
+
+_Statement = tuple[str, tuple[Any, ...]]
+
+
+@dataclass
+class _Write:
+    statements: tuple[_Statement, ...]
+    loop: asyncio.AbstractEventLoop
+    done: asyncio.Future[None]
+
+    def report(self, error: OutputError | None) -> None:
+        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            self.loop.call_soon_threadsafe(self._settle, error)
+
+    def _settle(self, error: OutputError | None) -> None:
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
+
+
+class _immediate:  # noqa: N801 - reads as a statement
+    """A transaction that takes the write lock at once, so that it waits instead of failing half-way."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            try:
+                self._connection.execute("COMMIT")
+            except sqlite3.Error:
+                self._roll_back()  # or the next BEGIN would find this transaction still open
+                raise
+        else:
+            self._roll_back()
+
+    def _roll_back(self) -> None:
+        with suppress(sqlite3.Error):  # SQLite rolls back by itself after some errors
+            self._connection.execute("ROLLBACK")

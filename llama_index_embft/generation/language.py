@@ -1,0 +1,98 @@
+"""Which language a text is written in: enough to choose a prompt and to notice a question in the wrong one.
+
+A query is often three words long, too short for detectors by character statistics, which guess and are wrong. Here a
+language is named only on positive evidence: its script, or at least two of its own function words. Everything else is
+``None``, "cannot tell", and nobody is accused.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+# One pattern a script, most telling first: a single kana makes a text Japanese, Han alone makes it Chinese.
+_SCRIPTS: Final = {
+    "kana": re.compile(r"[\u3041-\u30ff]"),
+    "hangul": re.compile(r"[\uac00-\ud7a3]"),
+    "han": re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"),
+    "cyrillic": re.compile(r"[\u0400-\u04ff]+"),
+    "greek": re.compile(r"[\u0370-\u03ff]{2,}"),  # single letters are formulas
+    "arabic": re.compile(r"[\u0600-\u06ff]+"),
+    "hebrew": re.compile(r"[\u0590-\u05ff]+"),
+    "devanagari": re.compile(r"[\u0900-\u097f]+"),
+    "thai": re.compile(r"[\u0e00-\u0e7f]+"),
+    "latin": re.compile(r"[A-Za-z\u00c0-\u024f]+"),
+}
+_LANGUAGE_OF_SCRIPT: Final = {
+    "kana": "ja",
+    "hangul": "ko",
+    "han": "zh",
+    "cyrillic": "cyrillic",
+    "greek": "el",
+    "arabic": "arabic",
+    "hebrew": "he",
+    "devanagari": "devanagari",
+    "thai": "th",
+}
+# Two Han characters make about one word; a kana text mixes with Han and both count for Japanese.
+_WORDS_PER_MATCH: Final = {"han": 0.5, "kana": 0.5, "hangul": 0.4, "thai": 1.0}
+# Terms of another script are normal in technical text; below this share of words they do not decide.
+_DECISIVE_SHARE: Final = 0.3
+
+# Short, frequent words. A word that is frequent in two of the languages still counts for both; the sums decide.
+_FUNCTION_WORDS: Final = {
+    "en": "the of and to in is that for was with are what how which does did who when where why on by an be this it "
+    "from",
+    "de": "der die das und ist von den dem mit für auf im ein eine einer wie was welche welcher wer wann wird zu nicht "
+    "des sich wurde sind bei nach",
+    "fr": "le la les des et est une du pour dans que qui quel quelle quels quelles sur par comment quand où aux au "
+    "avec sont ce cette",
+    "es": "el la los las de y es una por para que en qué cuál cuáles cómo cuándo dónde con del se su al como son fue",
+    "it": "il lo la gli le di e è una per che in quale quali come quando dove con del della dei si sono nel nella",
+    "pt": "o a os as de e é uma para que em qual quais como quando onde com do da dos das se no na são foi",
+    "nl": "de het een en van is in op voor met wat welke hoe wie wanneer waar dat die te zijn wordt niet aan",
+    "pl": "i w z na do jest się nie to że jak co który która które kiedy gdzie czy od dla przez są",
+    "sv": "och i att det som en ett är av för på med vad hur vilken vilket när var den till inte har",
+    "tr": "ve bir bu için ile nedir hangi nasıl ne kim zaman olarak daha olan mı mi da de",
+}
+_WORD_SETS: Final = {language: frozenset(words.split()) for language, words in _FUNCTION_WORDS.items()}
+_LATIN_WORD: Final = re.compile(r"[a-z\u00df-\u024f]+")
+
+# A passage is judged by its beginning; 4,000 characters decide as well as a megabyte.
+_SAMPLE: Final = 4_000
+
+
+def detect_language(text: str) -> str | None:
+    """Name the language of a text, or None where the evidence is too thin.
+
+    Returns:
+        A code such as ``"en"``, ``"zh"``, ``"ja"``; for scripts that several languages share, the script's name
+        (``"cyrillic"``, ``"arabic"``, ``"devanagari"``).
+    """
+    sample = text[:_SAMPLE]
+    words = {
+        script: len(pattern.findall(sample)) * _WORDS_PER_MATCH.get(script, 1.0) for script, pattern in _SCRIPTS.items()
+    }
+    total = sum(words.values())
+    if not total:
+        return None
+    japanese = words["kana"] + words["han"]
+    if words["kana"] and japanese >= _DECISIVE_SHARE * total and words["kana"] >= 0.1 * words["han"]:
+        return "ja"
+    for script, language in _LANGUAGE_OF_SCRIPT.items():
+        if script != "kana" and words[script] >= _DECISIVE_SHARE * total:
+            return language
+    return _latin_language(sample)
+
+
+def _latin_language(text: str) -> str | None:
+    words = _LATIN_WORD.findall(text.lower())
+    counts = sorted(((sum(word in known for word in words), name) for name, known in _WORD_SETS.items()), reverse=True)
+    (best, name), (second, _) = counts[0], counts[1]
+    # Two words more than the runner-up, or clearly more in a long text: "de la" alone is five languages.
+    return name if best >= 2 and best - second >= max(2, 0.1 * best) else None
+
+
+def is_chinese(text: str) -> bool:
+    """Tell whether the Chinese prompts fit a passage."""
+    return detect_language(text) == "zh"

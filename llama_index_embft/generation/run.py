@@ -1,0 +1,322 @@
+"""One run of the generation, from nodes to a data set."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, get_args
+
+from pydantic import BaseModel, Field
+
+from llama_index_embft.errors import ConfigError, GenerationError
+from llama_index_embft.generation.asking import Asker, Question, RetryPolicy, Structured, is_synchronous, model_identity
+from llama_index_embft.generation.assemble import OutputFile, build_dataset, gather_candidates
+from llama_index_embft.generation.failures import UnusableAnswerError
+from llama_index_embft.generation.filters import FilterContext, QuestionFilter, apply_filters, default_filters
+from llama_index_embft.generation.journal import Identity, Journal
+from llama_index_embft.generation.limits import RateLimiter
+from llama_index_embft.generation.parse import is_refusal, parse_items
+from llama_index_embft.generation.passages import Passage, read_passages
+from llama_index_embft.generation.pool import OnFailure, Pool, Task
+from llama_index_embft.generation.prompts import Prompt, PromptLanguage, PromptStyle
+from llama_index_embft.generation.report import GenerationEstimate, GenerationReport, Prices, Progress, as_prices
+from llama_index_embft.generation.tokens import count_tokens, cut_to_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from llama_index.core.llms import LLM
+    from llama_index.core.schema import BaseNode, MetadataMode
+
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+
+logger = logging.getLogger(__name__)
+
+_WORKERS: Final = 16
+_TOKENS_A_QUERY: Final = 30
+_TOKENS_AN_ANSWER: Final = 40
+
+
+class Queries(BaseModel):
+    """Search queries for the passage."""
+
+    queries: list[str] = Field(description="The queries, in the order asked for")
+
+
+class QueryWithAnswer(BaseModel):
+    """A search query and its answer."""
+
+    query: str
+    answer: str = Field(description="Short, taken from the passage")
+
+
+class QueriesWithAnswers(BaseModel):
+    """Search queries for the passage, each with its answer."""
+
+    queries: list[QueryWithAnswer] = Field(description="The queries, in the order asked for")
+
+
+@dataclass(kw_only=True)
+class RunSettings:
+    """The arguments of `agenerate_qa_embedding_pairs`, checked; see there."""
+
+    qa_generate_prompt_tmpl: str | None = None
+    num_questions_per_chunk: int = 2
+    retry_limit: int = 3
+    on_failure: OnFailure = "continue"
+    save_every: int = 500
+    output_path: str | Path | None = None
+    verbose: bool = False
+    num_workers: int | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    journal_path: str | Path | None = None
+    kinds: Mapping[Any, float] | None = None
+    personas: Sequence[str] = ()
+    example_queries: Sequence[str] = ()
+    with_answers: bool = False
+    language: PromptLanguage = "auto"
+    structured: Structured = "auto"
+    filters: Sequence[QuestionFilter] | None = None
+    metadata_mode: MetadataMode | None = None
+    prices: tuple[float, float] | None = None
+    report: GenerationReport | None = None
+    dry_run: bool = False
+    style: PromptStyle = field(init=False)
+    policy: RetryPolicy = field(init=False)
+    checked_prices: Prices | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.on_failure not in get_args(OnFailure):
+            raise ConfigError(f"`on_failure` must be 'continue' or 'fail', got {self.on_failure!r}.")
+        if self.save_every < 0:
+            raise ConfigError(f"`save_every` must be at least 0, got {self.save_every}; 0 writes at the end only.")
+        if self.num_workers is not None and self.num_workers < 1:
+            raise ConfigError(f"`num_workers` must be at least 1, got {self.num_workers}.")
+        wrong = [filter_ for filter_ in self.filters or () if not isinstance(filter_, QuestionFilter)]
+        if wrong:
+            raise ConfigError(f"`filters` holds {wrong[0]!r}, which is no QuestionFilter; did you forget the brackets?")
+        self.style = PromptStyle(
+            template=self.qa_generate_prompt_tmpl,
+            n=self.num_questions_per_chunk,
+            kinds=dict(self.kinds or {"question": 1.0}),
+            personas=self.personas,
+            examples=self.example_queries,
+            with_answers=self.with_answers,
+            language=self.language,
+        )
+        self.policy = RetryPolicy(limit=self.retry_limit)
+        self.checked_prices = as_prices(self.prices)
+
+    def journal_file(self) -> Path | None:
+        """Where the journal is; None for a temporary one."""
+        if self.journal_path is not None:
+            return Path(str(self.journal_path))
+        return None if self.output_path is None else Path(str(self.output_path)).with_suffix(".journal.sqlite")
+
+
+class GenerationRun:
+    """Everything that one call of `agenerate_qa_embedding_pairs` needs.
+
+    Args:
+        nodes: The nodes of the index.
+        llm: Any LlamaIndex LLM.
+        settings: The other arguments.
+
+    Raises:
+        ConfigError: There are no nodes, none has text, or two share an id.
+        GenerationError: The LLM client does not know its model.
+    """
+
+    def __init__(self, nodes: Sequence[BaseNode], llm: LLM, settings: RunSettings) -> None:
+        from llama_index.core.schema import MetadataMode
+
+        self.settings = settings
+        self.report = settings.report if settings.report is not None else GenerationReport()
+        self.report.chunks = len(nodes)
+        self.passages, self.report.empty = read_passages(nodes, settings.metadata_mode or MetadataMode.EMBED)
+        limiter = RateLimiter(settings.requests_per_minute, settings.tokens_per_minute)
+        self.asker = Asker.for_llm(llm, settings.structured, limiter, settings.policy, self.report)
+        self.num_workers = settings.num_workers or (1 if is_synchronous(llm) else _WORKERS)
+        self._model = model_identity(self.asker.llm)
+        self._answer_tokens = settings.num_questions_per_chunk * (
+            _TOKENS_A_QUERY + _TOKENS_AN_ANSWER * settings.with_answers
+        )
+        self._schema: type[BaseModel] = QueriesWithAnswers if settings.with_answers else Queries
+
+    async def generate(self) -> EmbeddingQAFinetuneDataset:
+        """Ask for what the journal lacks, filter, and write the data set."""
+        started = time.monotonic()
+        settings, report = self.settings, self.report
+        output = OutputFile(settings.output_path, self.passages)
+        with Journal(settings.journal_file()) as journal:
+            pool = Pool(self.asker, journal, self.num_workers, settings.on_failure)
+            progress = Progress(
+                len(self.passages), report, settings.checked_prices, show=settings.verbose, label="Writing questions"
+            )
+            snapshots = _Snapshots(self, journal, output, settings.save_every)
+
+            async def on_done() -> None:
+                progress.advance()
+                await snapshots.count()
+
+            try:
+                await pool.ask_all(self._tasks(journal), on_done=on_done, on_failed=report.failed.__setitem__)
+            finally:
+                report.answered, report.from_journal = pool.answered, pool.from_journal
+                progress.close()
+            dataset = await self._assemble(journal, pool)
+        report.seconds = time.monotonic() - started
+        if settings.checked_prices is not None:
+            report.cost = settings.checked_prices.cost(report.prompt_tokens, report.completion_tokens)
+        await asyncio.to_thread(output.save, dataset)
+        logger.info("%s", report)
+        progress.say(str(report))
+        return dataset
+
+    async def estimate(self) -> GenerationEstimate:
+        """Count what `generate` would ask."""
+        settings = self.settings
+        file = settings.journal_file()
+        calls = known = prompt_tokens = 0
+        with Journal(file if file is not None and file.exists() else None) as journal:
+            for n, passage in enumerate(self.passages):
+                prompt = settings.style.prompt_for(passage.bare)
+                if self._identity(passage, prompt).key in journal:
+                    known += 1
+                    continue
+                calls += 1
+                prompt_tokens += count_tokens(self._question(passage).body)
+                if n % 50 == 0:
+                    await asyncio.sleep(0)
+        completion_tokens = calls * self._answer_tokens
+        by_requests = calls / settings.requests_per_minute if settings.requests_per_minute else 0.0
+        tokens = prompt_tokens + completion_tokens
+        by_tokens = tokens / settings.tokens_per_minute if settings.tokens_per_minute else 0.0
+        # The first minute's quota goes at once.
+        seconds = max(0.0, max(by_requests, by_tokens) - 1) * 60
+        prices = settings.checked_prices
+        cost = None if prices is None else prices.cost(prompt_tokens, completion_tokens)
+        return GenerationEstimate(len(self.passages), calls, known, prompt_tokens, completion_tokens, cost, seconds)
+
+    def _tasks(self, journal: Journal) -> Iterator[Task]:
+        for passage in self.passages:
+            identity = self._identity(passage, self.settings.style.prompt_for(passage.bare))
+            if identity.key not in journal and (changed := journal.answered_otherwise(identity)) is not None:
+                self._note_change(changed, journal)
+            yield Task(passage.id, identity, partial(self._question, passage))
+
+    def _identity(self, passage: Passage, prompt: Prompt) -> Identity:
+        text_hash = hashlib.sha256(passage.bare.encode()).hexdigest()
+        key = hashlib.sha256("\n".join(("questions", text_hash, prompt.hash, self._model)).encode()).hexdigest()
+        return Identity("questions", key, text_hash, prompt.hash, self._model)
+
+    def _question(self, passage: Passage) -> Question:
+        style = self.settings.style
+        frame = style.prompt_for(passage.bare, shown="")
+        room = self.asker.room_for_passage(frame.body + frame.format_line, self._answer_tokens)
+        shown = cut_to_tokens(passage.bare, room)
+        if len(shown) < len(passage.bare):
+            self._note_cut(passage, shown)
+        prompt = style.prompt_for(passage.bare, shown=shown)
+
+        def read(content: Any) -> list[list[str]]:
+            return read_queries(content, prompt, style)
+
+        return Question(prompt.body, prompt.format_line, self._schema, read, self._answer_tokens)
+
+    def _note_cut(self, passage: Passage, shown: str) -> None:
+        self.report.cut += 1
+        if self.report.cut == 1:
+            logger.warning(
+                "The chunk %r has %d characters and was cut to %d for the LLM's context window; chunk smaller, or set "
+                "the LLM's `context_window` if it is larger. Further chunks that are cut are counted in the report.",
+                passage.id,
+                len(passage.bare),
+                len(shown),
+            )
+
+    def _note_change(self, changed: str, journal: Journal) -> None:
+        self.report.reasked[changed] += 1
+        if self.report.reasked[changed] == 1:
+            logger.warning(
+                "The journal %s has answers made with another %s; these chunks are asked again (see the report).",
+                journal.path,
+                "prompt" if changed == "prompt" else "model or other settings of it",
+            )
+
+    def stored(self, journal: Journal) -> Iterator[tuple[Passage, list[list[str]]]]:
+        """Stored answers in the order of the nodes."""
+        for passage in self.passages:
+            answer = journal.get(self._identity(passage, self.settings.style.prompt_for(passage.bare)).key)
+            if answer is not None:
+                yield passage, answer.payload
+
+    async def _assemble(self, journal: Journal, pool: Pool) -> EmbeddingQAFinetuneDataset:
+        report = self.report
+        answers = list(self.stored(journal))
+        wanted = self.settings.num_questions_per_chunk
+        report.short = sum(len(pairs) < wanted for _, pairs in answers)
+        report.generated = sum(len(pairs) for _, pairs in answers)
+        candidates = gather_candidates(answers)
+        report.merged = report.generated - len(candidates)
+        if not candidates:
+            reason = next(iter(report.failed.values()), "no reason was given")
+            raise GenerationError(
+                f"The LLM gave no usable query for any of {len(self.passages)} chunks, so there is no data set; the "
+                f"first chunk failed with: {reason}"
+            )
+        filters = default_filters() if self.settings.filters is None else list(self.settings.filters)
+        candidates = await apply_filters(candidates, filters, FilterContext(self.passages, pool))
+        report.kept = len(candidates)
+        if not candidates:
+            raise GenerationError(
+                f"The filters dropped all {report.generated} queries ({dict(report.dropped)}); look at the examples in "
+                "the `report`, then loosen or leave out a filter. Nothing needs to be asked again."
+            )
+        return build_dataset(self.passages, candidates)
+
+
+class _Snapshots:
+    """Writes the queries so far now and then, for those who look; the journal is what keeps them safe."""
+
+    def __init__(self, run: GenerationRun, journal: Journal, output: OutputFile, every: int) -> None:
+        self._run, self._journal, self._output = run, journal, output
+        self._every = every if output.path is not None else 0
+        self._done = 0
+        self._next = every
+
+    async def count(self) -> None:
+        self._done += 1
+        if not self._every or self._done < self._next:
+            return
+        # Each file is written whole: growing by a tenth keeps the sum of all writing in proportion to the last.
+        self._next = self._done + max(self._every, self._done // 10)
+        await asyncio.to_thread(self._save)
+
+    def _save(self) -> None:
+        candidates = gather_candidates(self._run.stored(self._journal))
+        if candidates:
+            asked = {passage.id for candidate in candidates for passage in candidate.passages}
+            passages = [passage for passage in self._run.passages if passage.id in asked]
+            self._output.save(build_dataset(passages, candidates))
+
+
+def read_queries(content: Any, prompt: Prompt, style: PromptStyle) -> list[list[str]]:
+    """Take ``[query, answer]`` pairs out of an LLM's answer.
+
+    Raises:
+        UnusableAnswerError: There is no query in it, or no answer although answers were asked for.
+    """
+    items = parse_items(content, limit=style.n, questions_only=prompt.questions_only)
+    shown = " ".join(str(content).split())[:160]
+    if not items:
+        raise UnusableAnswerError(f"the LLM refused: {shown!r}" if is_refusal(shown) else f"no query in: {shown!r}")
+    if style.with_answers and not any(item.answer for item in items):
+        raise UnusableAnswerError(f"no answer to the queries in: {shown!r}")
+    return [[item.query, item.answer if style.with_answers else ""] for item in items]

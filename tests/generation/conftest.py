@@ -1,0 +1,62 @@
+"""Fixtures of the generation tests: the loopback server, the real clients, nodes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llama_index.core.schema import TextNode
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "llm_server"))
+
+from conftest_generation import KEY, make_nodes
+from loopback_llm import LoopbackLLM
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., LoopbackLLM]]:
+    """Start loopback servers; they are stopped at the end of the test."""
+    servers: list[LoopbackLLM] = []
+
+    def start(**options: Any) -> LoopbackLLM:
+        server = LoopbackLLM(**options)
+        server.__enter__()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.__exit__()
+
+
+@pytest.fixture
+def openai_like() -> Callable[..., Any]:
+    """The real client llama-index-llms-openai-like, pointed at a loopback server."""
+    from llama_index.llms.openai_like import OpenAILike
+
+    def make(server: LoopbackLLM | str, **options: Any) -> OpenAILike:
+        base = server if isinstance(server, str) else server.api_base
+        settings = {"model": "test-model", "api_key": KEY, "is_chat_model": True, "context_window": 8000, **options}
+        return OpenAILike(api_base=base, **settings)
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses between attempts of hundredths of a second instead of seconds; what the server asks for is kept."""
+    from llama_index_embft.generation import asking, run
+
+    def quick(limit: int = 3, patience: float = 5.0) -> asking.RetryPolicy:
+        return asking.RetryPolicy(limit=limit, first_wait=0.01, max_wait=0.05, patience=patience)
+
+    monkeypatch.setattr(run, "RetryPolicy", quick)
+
+
+@pytest.fixture
+def nodes() -> list[TextNode]:
+    """Twelve nodes."""
+    return make_nodes(12)
