@@ -11,7 +11,7 @@ from llama_index.core.schema import MetadataMode, NodeRelationship, RelatedNodeI
 
 from llama_index_embft.errors import ConfigError, GenerationError
 from llama_index_embft.generation.extractive import DEFAULT_KINDS, KINDS, generate_extractive_pairs
-from llama_index_embft.generation.extractive.pairs import headings_of, source_of
+from llama_index_embft.generation.extractive.pairs import headings_of
 
 WHALE = (
     "The blue whale is a marine mammal. It was hunted for oil in 1931 by whalers from Norway. "
@@ -108,15 +108,6 @@ def test_chunks_without_prose_stay_in_the_corpus_and_are_counted(caplog: pytest.
     assert "1 chunks gave none, 1 nodes were empty" in caplog.text
 
 
-def test_max_chars_hides_the_rest_of_the_chunk_from_the_questions_only() -> None:
-    head = WHALE.index(" It was")
-    dataset = generate_extractive_pairs([node(WHALE, "a"), node(MILL, "b")], kinds=["cloze"], max_chars=head)
-    assert [
-        q for q, ids in zip(dataset.queries.values(), dataset.relevant_docs.values(), strict=True) if ids == ["a"]
-    ] == ["The blue whale is a marine mammal."]
-    assert dataset.corpus["a"] == WHALE
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -124,7 +115,6 @@ def test_max_chars_hides_the_rest_of_the_chunk_from_the_questions_only() -> None
         ({"kinds": []}, "give a list"),
         ({"kinds": "cloze"}, "give a list"),
         ({"num_questions_per_chunk": 0}, "must be at least 1"),
-        ({"max_chars": 0}, "must be at least 1, or None"),
     ],
 )
 def test_bad_arguments_say_what_is_allowed(nodes: list[TextNode], arguments: dict, message: str) -> None:
@@ -132,15 +122,16 @@ def test_bad_arguments_say_what_is_allowed(nodes: list[TextNode], arguments: dic
         generate_extractive_pairs(nodes, **arguments)
 
 
-def test_duplicate_ids_are_refused() -> None:
-    with pytest.raises(ConfigError, match="1 node ids occur twice, 'a' the first"):
+def test_one_id_for_two_texts_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'a' and different texts"):
         generate_extractive_pairs([node(WHALE, "a"), node(MILL, "a")])
 
 
-@pytest.mark.parametrize("texts", [[], ["", "  \n"], ["1 2 3", "4 5 6"]])
-def test_nothing_to_ask_is_an_error(texts: list[str]) -> None:
-    with pytest.raises(GenerationError, match=r"nodes holds any text|No question could be made from 2 chunks"):
-        generate_extractive_pairs([node(text, str(i)) for i, text in enumerate(texts)])
+def test_nothing_to_ask_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="None of the 2 nodes has text"):
+        generate_extractive_pairs([node("", "a"), node(" \n", "b")])
+    with pytest.raises(GenerationError, match=r"No question could be made from 2 chunks .* with an LLM\.$"):
+        generate_extractive_pairs([node("1 2 3", "a"), node("4 5 6", "b")])
 
 
 def test_one_chunk_alone_still_gets_questions() -> None:
@@ -152,20 +143,20 @@ def test_headings_come_from_metadata_then_markdown_then_title_case_lines() -> No
         "# Baleen Plates\nWhales filter their food from water through plates.\n"
         "2.1 Diet and Krill\nThey eat krill, which swarm."
     )
-    found = headings_of(node(text, "a", header_path="/Animals/Whales/", Header_2="Mysticetes", file_name="x.md"))
+    found = headings_of(
+        {"header_path": "/Animals/Whales/", "Header_2": "Mysticetes", "file_name": "x.md", "page": 3}, text
+    )
     assert found == ("Whales", "Animals", "Mysticetes", "Baleen Plates", "Diet and Krill")
     dataset = generate_extractive_pairs([node(text, "a", title="The Blue Whale Atlas")], kinds=["title"])
     assert "The Blue Whale Atlas" in dataset.queries.values()
 
 
-def test_source_is_the_file_before_the_page_document() -> None:
-    page = TextNode(text="x", metadata={"file_name": "report.pdf"})
+def test_pages_of_one_file_are_one_source_document() -> None:
+    page = node(WHALE, "a", file_name="report.pdf")
     page.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id="page-7")
-    assert source_of(page) == "report.pdf"
+    assert generate_extractive_pairs([page]).source_documents == {"a": "report.pdf"}
     page.metadata.clear()
-    assert source_of(page) == "page-7"
-    page.relationships.clear()
-    assert source_of(page) is None
+    assert generate_extractive_pairs([page]).source_documents == {"a": "page-7"}
 
 
 @pytest.mark.data

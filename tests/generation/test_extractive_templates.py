@@ -14,7 +14,6 @@ from llama_index_embft.generation.extractive.text import (
     candidate_phrases,
     clean,
     is_prose,
-    language_of,
     split_sentences,
     terms,
     words,
@@ -59,7 +58,7 @@ def test_clean_joins_hyphenated_line_ends_and_spaces() -> None:
     ],
 )
 def test_language(text: str, language: str) -> None:
-    assert language_of(text) == language
+    assert Chunk(text).language == language
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def _figure(clause: str) -> list[str]:
 
 def _inversion(clause: str) -> list[str]:
     match = _AUXILIARY.match(clause)
-    if not match or _LINKS.search(match["subject"]):
+    if not match or _LINKS.search(match["subject"]) or match["subject"].lower() in ("there", "it"):
         return []
     subject, aux, rest = match["subject"], match["aux"], match["rest"]
     made = []

@@ -7,43 +7,46 @@ import logging
 import random
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from llama_index.core.schema import MetadataMode, TextNode
+from llama_index.core.schema import BaseNode, MetadataMode
 
-from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, GenerationError
+from llama_index_embft.generation.assemble import Candidate, build_dataset
 from llama_index_embft.generation.extractive.kinds import KINDS
 from llama_index_embft.generation.extractive.text import Chunk, CorpusTerms, is_unspaced, terms, words
+from llama_index_embft.generation.passages import Passage, read_passages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_KINDS: Final = ("title", "pattern", "asked", "keywords")
+DEFAULT_KINDS: Final = ("pattern", "phrases")
 _HEADING_KEYS: Final = ("title", "document_title", "section_title", "section", "heading", "header", "header_path")
-_SOURCE_KEYS: Final = ("file_path", "file_name", "source", "url")
+# Candidates of each kind and chunk beyond those asked for: some fall away as another chunk's too.
+_SPARE: Final = 3
 
 
 def generate_extractive_pairs(
-    nodes: Sequence[TextNode],
+    nodes: Sequence[BaseNode],
     *,
     kinds: Sequence[str] = DEFAULT_KINDS,
     num_questions_per_chunk: int = 2,
     seed: int = 0,
     metadata_mode: MetadataMode = MetadataMode.EMBED,
-    max_chars: int | None = None,
     show_progress: bool = False,
 ) -> EmbeddingQAFinetuneDataset:
     """Make questions from the chunks themselves, without an LLM, a key or a download.
 
     Such questions are a poor man's labels: they share words with their chunk, as a user's question often does not.
-    What each kind gained or cost against human questions is in `docs/explanation/extractive.md`; always compare the
-    trained model with the base on real questions before you use it.
+    What each kind gained or cost against human questions is in `docs/explanation/extractive.md`; compare the trained
+    model with the base on real questions before you use it.
 
     A question that two different chunks would give is given to neither; chunks with one and the same text share
-    theirs. Needs the candidates of all chunks in memory, about 2 kB a chunk and kind.
+    theirs. Needs the candidates of all chunks in memory, about 1 kB a chunk and kind.
 
     Args:
         nodes: The chunks, as they will be indexed.
@@ -51,81 +54,70 @@ def generate_extractive_pairs(
         num_questions_per_chunk: Most questions a chunk, over all kinds; a chunk with little prose gives fewer.
         seed: The same nodes and seed give the same questions, in whatever order the nodes come.
         metadata_mode: What the corpus holds. The default is what a `VectorStoreIndex` embeds; the questions are made
-            from the text without metadata, and from titles and headings in the metadata.
-        max_chars: Make questions only from a chunk's first `max_chars` characters. A model that reads 256 tokens
-            cannot learn from what stands behind them (about 1,000 characters of English). The default None uses all.
+            from the text without metadata, and, by the kind ``"title"``, from titles and headings in the metadata.
         show_progress: Show a progress bar.
 
     Returns:
         The data set. Chunks without a question stay in its corpus, as they do in the index; empty ones do not.
 
     Raises:
-        ConfigError: An unknown kind, no kind, a number of questions or characters below 1, or a duplicate node id.
-        GenerationError: There is no text, or no question could be made from any of it.
+        ConfigError: There is no text at all, an unknown kind or none, a number of questions below 1, or two nodes of
+            one id with different texts.
+        GenerationError: No question could be made from any of the text.
     """
-    _check(nodes, kinds, num_questions_per_chunk, max_chars)
-    nodes_with_text: dict[str, list[TextNode]] = {}
-    for node in nodes:
-        if node.text.strip():
-            nodes_with_text.setdefault(node.text, []).append(node)
-    if not nodes_with_text:
-        raise GenerationError(
-            f"None of the {len(nodes)} nodes holds any text; pass nodes made from readable documents."
-        )
-
-    chunks = {text: Chunk(text[:max_chars], headings_of(same[0])) for text, same in nodes_with_text.items()}
-    corpus = CorpusTerms(text for text in chunks)
-    candidates = {
-        text: _candidates(chunk, corpus, kinds, seed, num_questions_per_chunk + 3)
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not kinds or isinstance(kinds, str):
+        raise ConfigError(f"`kinds` is {kinds!r}; give a list of one or more of: {', '.join(KINDS)}.")
+    if num_questions_per_chunk < 1:
+        raise ConfigError(f"`num_questions_per_chunk` is {num_questions_per_chunk}; it must be at least 1.")
+    passages, n_empty = read_passages(nodes, metadata_mode)
+    metadata = {node.node_id: node.metadata for node in nodes}
+    of_text: dict[str, list[Passage]] = {}
+    for passage in passages:
+        of_text.setdefault(passage.bare, []).append(passage)
+    chunks = {text: Chunk(text, headings_of(metadata[same[0].id], text)) for text, same in of_text.items()}
+    corpus = CorpusTerms(chunks)
+    found = {
+        text: _usable(chunk, corpus, kinds, seed, num_questions_per_chunk + _SPARE)
         for text, chunk in _progress(chunks.items(), len(chunks), show_progress)
     }
-    chunks_giving = Counter(key for found in candidates.values() for key in {_key(q) for _, q in found})
-    whole_chunks = {_key(text) for text in chunks}
 
-    queries: dict[str, str] = {}
-    relevant_docs: dict[str, list[str]] = {}
-    made_of: Counter[str] = Counter()
+    chunks_giving = Counter(key for pairs in found.values() for key in {_key(question) for _, question in pairs})
+    chunks_giving.update(map(_key, chunks))  # a sentence that is the whole of another chunk belongs to that one
+    made: list[Candidate] = []
+    per_kind = Counter(dict.fromkeys(kinds, 0))
     n_without = 0
-    for text, same in nodes_with_text.items():
-        own = [(kind, q) for kind, q in candidates[text] if chunks_giving[_key(q)] == 1 and _key(q) not in whole_chunks]
+    for text, same in of_text.items():
+        own = [(kind, question) for kind, question in found[text] if chunks_giving[_key(question)] == 1]
         chosen = _take_turns(own, kinds, num_questions_per_chunk, _random(seed, "turns", text))
         n_without += not chosen
         for kind, question in chosen:
-            made_of[kind] += 1
-            query_id = _digest(same[0].node_id, kind, question)
-            queries[query_id] = question
-            relevant_docs[query_id] = [node.node_id for node in same]
-    if not queries:
+            per_kind[kind] += 1
+            made.append(Candidate(_digest(same[0].id, kind, question), question, "", same))
+    if not made:
         raise GenerationError(
             f"No question could be made from {len(chunks)} chunks with the kinds {', '.join(kinds)}: they hold no"
-            " running text (tables, lists, very short chunks?); use larger chunks, or"
-            " `generate_qa_embedding_pairs` with an LLM."
+            " running text (tables, lists, very short chunks?); use larger chunks, or `generate_qa_embedding_pairs`"
+            " with an LLM."
         )
     logger.info(
         "%d questions from %d chunks (%s); %d chunks gave none, %d nodes were empty.",
-        len(queries),
+        len(made),
         len(chunks),
-        ", ".join(f"{kind} {made_of[kind]}" for kind in kinds),
+        ", ".join(f"{kind} {n}" for kind, n in per_kind.items()),
         n_without,
-        sum(1 for node in nodes if not node.text.strip()),
+        n_empty,
     )
-    kept = [node for node in nodes if node.text.strip()]
-    return EmbeddingQAFinetuneDataset(
-        queries=queries,
-        corpus={node.node_id: node.get_content(metadata_mode) for node in kept},
-        relevant_docs=relevant_docs,
-        bare_texts={node.node_id: node.text for node in kept},
-        source_documents={node.node_id: source for node in kept if (source := source_of(node))},
-    )
+    return build_dataset(passages, made)
 
 
-def headings_of(node: TextNode) -> tuple[str, ...]:
-    """Titles and headings of a node: its metadata's, the nearest first, then Markdown and heading-like lines."""
-    found = []
-    for key, value in node.metadata.items():
+def headings_of(metadata: Mapping[str, Any], text: str) -> tuple[str, ...]:
+    """Titles and headings of a chunk: its metadata's, the nearest first, then Markdown and heading-like lines."""
+    found: list[str] = []
+    for key, value in metadata.items():
         if isinstance(value, str) and (key.lower() in _HEADING_KEYS or re.fullmatch(r"header[ _]?\d", key.lower())):
             found += value.strip("/").split("/")[::-1] if key == "header_path" else [value]
-    lines = node.text.splitlines()
+    lines = text.splitlines()
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
         if match := re.match(r"\s{0,3}#{1,6}\s+(.+?)\s*#*$", line):
             found.append(match[1])
@@ -135,14 +127,6 @@ def headings_of(node: TextNode) -> tuple[str, ...]:
             )
     unique = {re.sub(r"\s+", " ", heading).strip(): None for heading in found}
     return tuple(heading for heading in unique if heading)
-
-
-def source_of(node: TextNode) -> str | None:
-    """The source document of a node: its file where the metadata name one (a PDF reader makes a document a page)."""
-    for key in _SOURCE_KEYS:
-        if value := node.metadata.get(key):
-            return str(value)
-    return node.ref_doc_id
 
 
 def _looks_like_heading(line: str) -> bool:
@@ -162,22 +146,7 @@ def _looks_like_heading(line: str) -> bool:
     )
 
 
-def _check(nodes: Sequence[TextNode], kinds: Sequence[str], per_chunk: int, max_chars: int | None) -> None:
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown or not kinds or isinstance(kinds, str):
-        raise ConfigError(f"`kinds` is {kinds!r}; give a list of one or more of: {', '.join(KINDS)}.")
-    if per_chunk < 1:
-        raise ConfigError(f"`num_questions_per_chunk` is {per_chunk}; it must be at least 1.")
-    if max_chars is not None and max_chars < 1:
-        raise ConfigError(f"`max_chars` is {max_chars}; it must be at least 1, or None for the whole chunk.")
-    twice = [node_id for node_id, n in Counter(node.node_id for node in nodes).items() if n > 1]
-    if twice:
-        raise ConfigError(f"{len(twice)} node ids occur twice, {twice[0]!r} the first; give every node its own id.")
-
-
-def _candidates(
-    chunk: Chunk, corpus: CorpusTerms, kinds: Sequence[str], seed: int, limit: int
-) -> list[tuple[str, str]]:
+def _usable(chunk: Chunk, corpus: CorpusTerms, kinds: Sequence[str], seed: int, limit: int) -> list[tuple[str, str]]:
     """Up to `limit` usable questions of each kind, each question once."""
     seen: set[str] = set()
     found = []

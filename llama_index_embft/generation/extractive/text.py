@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal
 
+from llama_index_embft.generation.language import detect_language
+
 if TYPE_CHECKING:
     import random
     from collections.abc import Iterable, Sequence
@@ -35,14 +37,11 @@ CHINESE_STOP_CHARS: Final = frozenset(
     "的了是在和与與及于於以为為有等也被由从從到而并並其这這那该該之则則或且但因所将將把让對对就都又很更最他她它们們我你此每各着著过過"
 )
 
-_HAN: Final = "\u3400-\u4dbf\u4e00-\u9fff"
-_UNSPACED: Final = _HAN + "\u3040-\u30ff\u0e00-\u0e7f"  # Han, kana, Thai
+_UNSPACED: Final = "\u3400-\u4dbf\u4e00-\u9fff\u3040-\u30ff\u0e00-\u0e7f"  # Han, kana, Thai
 # Letters, with a hyphen or apostrophe within; a point only within a number or between single capitals ("1.7", "U.S").
 _WORD: Final = re.compile(
     rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+(?:(?:[-'’&]|(?<=\d)[.,](?=\d)|(?<=\b[A-Z])\.(?=[A-Z]\b))[^\W_{_UNSPACED}]+)*"
 )
-_HAN_CHAR: Final = re.compile(rf"[{_HAN}]")
-_KANA_OR_THAI: Final = re.compile("[\u3040-\u30ff\u0e00-\u0e7f]")
 _UNSPACED_CHAR: Final = re.compile(rf"[{_UNSPACED}]")
 
 _ABBREVIATION: Final = re.compile(
@@ -72,7 +71,8 @@ class Chunk:
     @cached_property
     def language(self) -> Language:
         """Which question templates fit; ``"other"`` has none, only the kinds that reuse the text's own words."""
-        return language_of(self.text)
+        found = detect_language(self.text)
+        return "en" if found == "en" else "zh" if found == "zh" else "other"
 
     @cached_property
     def sentences(self) -> tuple[str, ...]:
@@ -89,19 +89,6 @@ def is_unspaced(text: str) -> bool:
     """Tell whether most letters belong to a script without spaces between words."""
     tokens = words(text)
     return bool(tokens) and 2 * sum(1 for t in tokens if _UNSPACED_CHAR.match(t)) >= len(tokens)
-
-
-def language_of(text: str) -> Language:
-    """Guess the language far enough to choose templates: English by its function words, Chinese by its script."""
-    tokens = words(text[:4000])
-    if not tokens:
-        return "other"
-    han = sum(1 for t in tokens if _HAN_CHAR.match(t))
-    kana = sum(1 for t in tokens if _KANA_OR_THAI.match(t))
-    if han >= 0.4 * len(tokens):
-        return "zh" if kana <= 0.05 * han else "other"
-    english = sum(1 for t in tokens if t.lower() in ENGLISH_STOP_WORDS)
-    return "en" if english >= 0.15 * len(tokens) else "other"
 
 
 def clean(text: str) -> str:
