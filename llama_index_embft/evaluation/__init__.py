@@ -10,12 +10,23 @@ from llama_index_embft.evaluation.compare import compare
 from llama_index_embft.evaluation.comparison import Comparison
 from llama_index_embft.evaluation.records import RetrievalReport
 from llama_index_embft.evaluation.retrieval import RetrievalEvaluator, evaluate_embed_model, evaluate_embeddings
+from llama_index_embft.evaluation.retrievers import aevaluate_retriever, evaluate_retriever
+from llama_index_embft.evaluation.runs import evaluate_run, fuse_runs
+from llama_index_embft.evaluation.trec import read_qrels, read_run, write_qrels, write_run
 
 __all__ = [
     "Comparison",
     "RetrievalEvaluator",
     "RetrievalReport",
+    "aevaluate_retriever",
     "compare",
     "evaluate_embed_model",
     "evaluate_embeddings",
+    "evaluate_retriever",
+    "evaluate_run",
+    "fuse_runs",
+    "read_qrels",
+    "read_run",
+    "write_qrels",
+    "write_run",
 ]

@@ -258,8 +258,8 @@ def _changes(base: RetrievalReport, tuned: RetrievalReport, metric: str) -> tupl
         base.queries,
         base.values[metric].tolist(),
         tuned.values[metric].tolist(),
-        base.first_ranks().tolist(),
-        tuned.first_ranks().tolist(),
+        (rank or None for rank in base.first_ranks().tolist()),
+        (rank or None for rank in tuned.first_ranks().tolist()),
         strict=True,
     )
     return tuple(sorted((QueryChange(*row) for row in columns), key=order_of_change, reverse=True))

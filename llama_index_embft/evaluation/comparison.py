@@ -140,7 +140,7 @@ class Comparison:
         notes = "\n".join(f"- {_cell(note)}" for note in self.notes)
         return "\n\n".join([*blocks, notes] if notes else blocks)
 
-    def to_table(self, metrics: tuple[str, ...] | None = None) -> Table:
+    def to_rich(self, metrics: tuple[str, ...] | None = None) -> Table:
         """A rich table for terminals."""
         from rich.table import Table
         from rich.text import Text

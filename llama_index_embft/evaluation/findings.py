@@ -64,19 +64,19 @@ class QueryChange:
 
     Attributes:
         query_id: Id of the query.
-        text: Its text.
+        query: Its text.
         base: Score of the primary metric with the base system.
         tuned: Score with the tuned system.
-        base_rank: Rank of the best-placed relevant document, from 1; 0: not among the hits.
+        base_rank: Rank of the best-placed relevant document, from 1; None: not among the hits.
         tuned_rank: Likewise.
     """
 
     query_id: str
-    text: str
+    query: str
     base: float
     tuned: float
-    base_rank: int
-    tuned_rank: int
+    base_rank: int | None
+    tuned_rank: int | None
 
     @property
     def difference(self) -> float:

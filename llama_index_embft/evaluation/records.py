@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -127,6 +129,23 @@ class RetrievalReport:
 
         return pd.DataFrame(self.values, index=pd.Index(self.query_ids, name="query_id", dtype="object"))
 
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Save a line a query, a column a metric, whole or not at all."""
+        lines = io.StringIO()
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(["query_id", *self.values])
+        writer.writerows(
+            [query, *row]
+            for query, *row in zip(self.query_ids, *(v.tolist() for v in self.values.values()), strict=True)
+        )
+        atomic_write_text(path, lines.getvalue())
+
+    def to_trec_run(self, path: str | os.PathLike[str], *, tag: str = "embft") -> None:
+        """Save the hits as a TREC run file; see `trec.write_run`."""
+        from llama_index_embft.evaluation.trec import write_run
+
+        write_run(self, path, tag=tag)
+
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Save as JSON, whole or not at all; `from_json` reads it back.
 
@@ -217,11 +236,12 @@ class RetrievalReport:
 
     def to_markdown(self) -> str:
         """A table of the means: a row a metric, a column a cut-off."""
-        header, *body = self._grid()
+        header, *body = self.grid()
         lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
         return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in body])
 
-    def _grid(self) -> list[list[str]]:
+    def grid(self) -> list[list[str]]:
+        """The means as rows of cells: a header, then a row a metric."""
         cuts = sorted({name.partition("@")[2] for name in self.values}, key=lambda k: int(k or 0))
         families = dict.fromkeys(name.partition("@")[0] for name in self.values)
         rows = [["metric", *(f"@{k}" if k else "" for k in cuts)]]
@@ -235,7 +255,7 @@ class RetrievalReport:
         return {name: self.mean(name) for name in wanted}
 
     def _repr_html_(self) -> str:
-        header, *body = self._grid()
+        header, *body = self.grid()
         head = "".join(f"<th style='text-align:right'>{escape(cell)}</th>" for cell in header)
         rows = "".join(
             "<tr>" + "".join(f"<td style='text-align:right'>{escape(cell)}</td>" for cell in row) + "</tr>"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,9 +18,10 @@ from llama_index_embft.evaluation.metrics import (
     score_hits,
 )
 from llama_index_embft.evaluation.records import RetrievalReport
+from llama_index_embft.evaluation.runs import hash_of, query_documents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from numpy.typing import NDArray
@@ -182,7 +181,7 @@ class RetrievalEvaluator:
         self.depth = self._depth(top_k)
         self._documents = query_documents(dataset)
         self._text = _text_in_words(dataset, text)
-        self._dataset_hash = _hash([self.query_ids, self.query_texts, self.relevant])
+        self._dataset_hash = hash_of([self.query_ids, self.query_texts, self.relevant])
 
     def scores(
         self, query_embeddings: Any, corpus_embeddings: Any, *, ordered: bool = False, device: Any = None
@@ -234,7 +233,7 @@ class RetrievalEvaluator:
             values=self._score(found.rows),
             corpus_size=len(self.corpus_ids),
             data_hash=self._dataset_hash,
-            corpus_hash=_hash([self.corpus_ids, self.corpus_texts]),
+            corpus_hash=hash_of([self.corpus_ids, self.corpus_texts]),
             text=self._text,
             seconds=seconds,
         )
@@ -263,13 +262,6 @@ class RetrievalEvaluator:
         return score_hits(find_hits(rows, self.judgements, len(self.corpus_ids)), self.judgements, self.names)
 
 
-def query_documents(dataset: EmbeddingQAFinetuneDataset) -> tuple[str, ...]:
-    """The source document that each query is about: that of its most relevant chunk, the first of equals."""
-    qrels = dataset.qrels()
-    best = (max(qrels[query], key=qrels[query].__getitem__) for query in dataset.queries)
-    return tuple(dataset.source_documents.get(chunk, chunk) for chunk in best)
-
-
 def _short(name: str) -> str:
     """The end of a model's folder; a name on the hub (``owner/model``) stays whole."""
     return "/".join(name.replace("\\", "/").rstrip("/").split("/")[-2:])
@@ -281,8 +273,3 @@ def _text_in_words(dataset: EmbeddingQAFinetuneDataset, text: TextKind) -> str:
     if text == "embedded":
         return "the text the index embeds, metadata included"
     return "the bare text, without metadata"
-
-
-def _hash(parts: Sequence[Any]) -> str:
-    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:16]

@@ -159,7 +159,7 @@ def test_most_changed_queries() -> None:
     assert all(c.difference > 0 for c in improved)
     assert all(c.difference < 0 for c in harmed)
     first = improved[0]
-    assert first.text == dataset.queries[first.query_id]
+    assert first.query == dataset.queries[first.query_id]
     assert first.tuned_rank == 1
     assert len(result.systems[0].changes) == 120
 
@@ -251,7 +251,7 @@ def test_renderers_escape_and_show(tmp_path) -> None:
     page = result._repr_html_()
     assert "<script" not in page
     console = Console(width=140, record=True, file=(tmp_path / "out").open("w"))
-    console.print(result.to_table())
+    console.print(result.to_rich())
     shown = console.export_text()
     assert "ndcg@10" in shown
     assert "gain" in shown

@@ -153,7 +153,12 @@
     const moved = row.kind === "better" ? "num up" : row.kind === "worse" ? "num down" : "num";
     const sign = row.difference > 1e-9 ? "+" : "";
     const change = Math.abs(row.difference) > 1e-9 ? sign + row.difference.toFixed(3) : "0";
-    line.append(head, element("td", "num", rankText(row.baseRank)), element("td", "num", rankText(row.tunedRank)), element("td", moved, change));
+    const figure = (className, label, text) => {
+      const cell = element("td", className, text);
+      cell.dataset.label = label;
+      return cell;
+    };
+    line.append(head, figure("num", "before", rankText(row.baseRank)), figure("num", "after", rankText(row.tunedRank)), figure(moved, "change", change));
     return line;
   };
   const render = () => {

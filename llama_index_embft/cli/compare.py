@@ -1,0 +1,88 @@
+"""``embft compare``: which of these saved reports is better, and is that more than chance?"""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003  # typer reads the annotations
+from typing import Annotated
+
+import typer
+
+
+def compare(
+    base: Annotated[Path, typer.Argument(help="Report of the system in use (JSON, from `embft evaluate --out`).")],
+    tuned: Annotated[list[Path], typer.Argument(help="Reports of the systems that might replace it.")],
+    html: Annotated[Path | None, typer.Option(help="Write a page with plots and every query's hits.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the table as Markdown, for a pull request.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Data set of the reports: gives the page the texts.")] = None,
+    primary: Annotated[str, typer.Option(help="Metric that decides; choose it before you look.")] = "ndcg@10",
+    slices: Annotated[
+        list[str] | None, typer.Option(help="Look at parts of the queries: document, length, language or kind.")
+    ] = None,
+    guard: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=BASE.json,TUNED.json: reports on a data set that must not get worse."),
+    ] = None,
+    max_loss: Annotated[float, typer.Option(help="Loss on a guard set that would matter; 0.01 is one point.")] = 0.01,
+    by_query: Annotated[
+        bool, typer.Option("--by-query", help="Take queries as independent, even about one document.")
+    ] = False,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples and random swaps.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Same seed, same figures.")] = 0,
+    fail_on_regression: Annotated[
+        bool, typer.Option("--fail-on-regression", help="Exit with code 1 if a system must not be adopted.")
+    ] = False,
+    fail_unless_better: Annotated[
+        bool, typer.Option("--fail-unless-better", help="Exit with code 1 unless a gain is proven for every system.")
+    ] = False,
+) -> None:
+    """Compare saved reports over the same queries."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.evaluation import compare as compare_reports
+
+    dataset = EmbeddingQAFinetuneDataset.from_json(data) if data is not None else None
+    result = compare_reports(
+        base,
+        *tuned,
+        primary=primary,
+        slices=slices or (),
+        guard=dict(_guard(item) for item in guard or ()),
+        max_loss=max_loss,
+        cluster_by="query" if by_query else "document",
+        n_resamples=resamples,
+        seed=seed,
+    )
+    console = Console(highlight=False)
+    console.print(result.to_rich())
+    for system in result.systems:
+        name = f"{escape(system.label)}: " if len(result.systems) > 1 else ""
+        console.print(f"[bold]{name}{system.decision.capitalize()}.[/bold] {escape(' '.join(system.reasons))}")
+    for note in result.notes:
+        console.print(f"Note: {escape(note)}")
+    if json is not None:
+        result.to_json(json)
+    if markdown is not None:
+        from llama_index_embft._files import atomic_write_text
+
+        atomic_write_text(markdown, result.to_markdown() + "\n")
+    if html is not None:
+        result.to_html(html, dataset)
+    for path in (json, markdown, html):
+        if path is not None:
+            console.print(f"Written: {escape(str(path))}")
+    unproven = any(system.decision != "adopt" for system in result.systems)
+    if (fail_on_regression and result.regressed()) or (fail_unless_better and unproven):
+        raise typer.Exit(1)
+
+
+def _guard(text: str) -> tuple[str, list[str]]:
+    from llama_index_embft.errors import ConfigError
+
+    name, sign, files = text.partition("=")
+    reports = [part.strip() for part in files.split(",") if part.strip()]
+    if not sign or not name or len(reports) < 2:
+        raise ConfigError(f"--guard {text!r} is not understood: write NAME=BASE.json,TUNED.json.")
+    return name, reports

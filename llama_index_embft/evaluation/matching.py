@@ -1,0 +1,76 @@
+"""From the nodes a retriever returns to the ids of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from llama_index_embft.errors import ConfigError
+
+if TYPE_CHECKING:
+    from llama_index.core.schema import NodeWithScore
+
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+
+Match = Literal["id", "text", "document"] | Callable[["NodeWithScore"], "str | Sequence[str] | None"]
+
+_SHORTEST_PART = 40  # characters: a shorter text is found inside others by chance
+
+
+class Matcher:
+    """Turns nodes into ids of a data set.
+
+    Args:
+        dataset: The data set.
+        match: ``"id"``: the node's id. ``"text"``: a node with the text of a corpus entry is that entry, and one that
+            holds whole entries (a merged parent, a window) is all of these. ``"document"``: the node's source document.
+            Or a function from a node to one id, several or None.
+
+    Raises:
+        ConfigError: `match` is none of these.
+    """
+
+    def __init__(self, dataset: EmbeddingQAFinetuneDataset, match: Match) -> None:
+        if not callable(match) and match not in ("id", "text", "document"):
+            raise ConfigError(f"`match` must be 'id', 'text', 'document' or a function, got {match!r}.")
+        self._match = match
+        self.known: set[str] = set(dataset.corpus)
+        if match == "document":
+            self.known = {dataset.source_documents.get(doc, doc) for doc in dataset.corpus}
+        self._by_text: dict[str, list[str]] = {}
+        self._cache: dict[str, list[str]] = {}
+        if match == "text":
+            for doc in sorted(dataset.corpus, reverse=True):  # equal texts: trec_eval's order
+                for text in {_plain(dataset.corpus[doc]), _plain(dataset.bare_text(doc))}:
+                    self._by_text.setdefault(text, []).append(doc)
+
+    def __call__(self, node: NodeWithScore) -> list[str]:
+        """Ids that a node stands for; one that is not in the data set is returned as it is."""
+        if callable(self._match):
+            found = self._match(node)
+            return [] if found is None else [found] if isinstance(found, str) else list(found)
+        if self._match == "id":
+            return [node.node.node_id]
+        if self._match == "document":
+            return [node.node.ref_doc_id or node.node.node_id]
+        return self._match_text(node) or [node.node.node_id]
+
+    def _match_text(self, node: NodeWithScore) -> list[str]:
+        from llama_index.core.schema import MetadataMode
+
+        bare = _plain(node.node.get_content(MetadataMode.NONE))
+        if bare not in self._cache:
+            embedded = _plain(node.node.get_content(MetadataMode.EMBED))
+            found = self._by_text.get(bare) or self._by_text.get(embedded) or []
+            if not found:
+                parts = (
+                    (embedded.find(text), ids) for text, ids in self._by_text.items() if len(text) >= _SHORTEST_PART
+                )
+                inside = sorted((place, ids) for place, ids in parts if place >= 0)
+                found = [doc for _, ids in inside for doc in ids]
+            self._cache[bare] = list(dict.fromkeys(found))
+        return self._cache[bare]
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())

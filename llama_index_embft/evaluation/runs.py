@@ -1,0 +1,290 @@
+"""Score ranked lists of ids, wherever they come from: a retriever, a TREC file, another report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llama_index_embft.errors import ConfigError, EvaluationError
+from llama_index_embft.evaluation.metrics import (
+    DEFAULT_KS,
+    FAMILIES,
+    Judgements,
+    find_hits,
+    metric_names,
+    parse_metric,
+    rank_order,
+    score_hits,
+)
+from llama_index_embft.evaluation.records import RetrievalReport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+
+Qrels = Mapping[str, Mapping[str, int]]
+Run = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What systems are scored against: queries with their relevant ids, each field in the order of the queries.
+
+    Attributes:
+        query_ids: Ids of the queries.
+        queries: Their texts.
+        relevant: Relevant ids with grades of at least 1.
+        documents: The source document each query is about.
+        corpus_size: Number of things that can be found; None where it is not known.
+        data_hash: Hash of queries and judgements.
+        corpus_hash: Hash of the texts searched, if known.
+        text: Which text was searched, in words.
+    """
+
+    query_ids: tuple[str, ...]
+    queries: tuple[str, ...]
+    relevant: tuple[dict[str, int], ...]
+    documents: tuple[str, ...]
+    corpus_size: int | None = None
+    data_hash: str = ""
+    corpus_hash: str = ""
+    text: str = ""
+
+    @classmethod
+    def of(cls, dataset: EmbeddingQAFinetuneDataset) -> Task:
+        """The task that a data set sets."""
+        qrels = dataset.qrels()
+        query_ids, queries = tuple(dataset.queries), tuple(dataset.queries.values())
+        relevant = tuple(qrels[query] for query in query_ids)
+        return cls(
+            query_ids=query_ids,
+            queries=queries,
+            relevant=relevant,
+            documents=query_documents(dataset),
+            corpus_size=len(dataset.corpus),
+            data_hash=hash_of([query_ids, queries, relevant]),
+        )
+
+    @classmethod
+    def of_qrels(cls, qrels: Qrels, texts: Mapping[str, str] | None = None) -> Task:
+        """The task of bare judgements; queries without a relevant document are left out, as in trec_eval."""
+        kept = {query: {doc: grade for doc, grade in docs.items() if grade > 0} for query, docs in qrels.items()}
+        kept = {query: docs for query, docs in kept.items() if docs}
+        if not kept:
+            raise EvaluationError("The judgements have no relevant document; at least one grade must be above 0.")
+        query_ids, relevant = tuple(kept), tuple(kept.values())
+        queries = tuple((texts or {}).get(query, query) for query in query_ids)
+        documents = tuple(max(docs, key=docs.__getitem__) for docs in relevant)
+        return cls(query_ids, queries, relevant, documents, data_hash=hash_of([query_ids, queries, relevant]))
+
+
+@dataclass(frozen=True)
+class Rankings:
+    """What a system returned for each query of a task, best first, no id twice.
+
+    Attributes:
+        ids: Ids per query.
+        scores: Scores per query, as long as `ids`, or empty where the system gives none.
+        latencies: Seconds a query, if measured.
+        seconds: Seconds by phase.
+        errors: Query id -> what went wrong.
+        notes: Things a reader should know.
+    """
+
+    ids: tuple[tuple[str, ...], ...]
+    scores: tuple[tuple[float, ...], ...]
+    latencies: tuple[float, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def evaluate_run(
+    judged: EmbeddingQAFinetuneDataset | Qrels,
+    run: Run,
+    *,
+    ks: Iterable[int] = DEFAULT_KS,
+    metrics: Iterable[str] = FAMILIES,
+    top_k: int | None = None,
+    label: str = "run",
+) -> RetrievalReport:
+    """Score a run: for each query the documents a system returned, with their scores.
+
+    Ranked as trec_eval ranks: by score, equal ones by id, both descending. A judged query that the run lacks scores 0
+    and counts (trec_eval would leave it out); queries that are not judged are left out. Both are noted with their
+    number.
+
+    Args:
+        judged: A data set, or qrels: query id -> document id -> grade.
+        run: Query id -> document id -> score.
+        ks: Cut-offs.
+        metrics: Families or full names.
+        top_k: Hits to keep per query; None: all.
+        label: Name in tables.
+
+    Raises:
+        EvaluationError: A score is not a number, no query of the run is judged, or a metric is unknown.
+    """
+    task = Task.of_qrels(judged) if isinstance(judged, Mapping) else Task.of(judged)
+    missing = [query for query in task.query_ids if query not in run]
+    known = set(task.query_ids)
+    added = [query for query in run if query not in known]
+    if len(missing) == len(task.query_ids):
+        raise EvaluationError(
+            f"The run has none of the {len(missing)} judged queries, for example {missing[0]!r}; are the ids the same?"
+        )
+    notes = []
+    if missing:
+        notes.append(f"{len(missing)} judged queries are not in the run and score 0, for example {missing[0]!r}.")
+    if added:
+        notes.append(f"{len(added)} queries of the run are not judged and were left out, for example {added[0]!r}.")
+    ids, scores = [], []
+    for query in task.query_ids:
+        found = run.get(query, {})
+        docs, values = list(found), list(found.values())
+        order = rank_order(docs, values)[:top_k]
+        ids.append(tuple(docs[i] for i in order))
+        scores.append(tuple(float(values[i]) for i in order))
+    rankings = Rankings(tuple(ids), tuple(scores), notes=tuple(notes))
+    return report_on(task, rankings, ks=ks, metrics=metrics, label=label)
+
+
+def report_on(
+    task: Task,
+    rankings: Rankings,
+    *,
+    label: str,
+    ks: Iterable[int] = DEFAULT_KS,
+    metrics: Iterable[str] = FAMILIES,
+) -> RetrievalReport:
+    """Score ranked ids.
+
+    Args:
+        task: Queries and judgements.
+        rankings: What the system returned.
+        label: Name in tables.
+        ks: Cut-offs.
+        metrics: Families or full names.
+
+    Raises:
+        EvaluationError: A metric is unknown.
+    """
+    names = metric_names(ks, metrics)
+    row_of: dict[str, int] = {}
+    depth = max(1, max(map(len, rankings.ids), default=1))
+    rows = np.full((len(task.query_ids), depth), -1, dtype=np.int64)
+    for query, ids in enumerate(rankings.ids):
+        rows[query, : len(ids)] = [row_of.setdefault(doc, len(row_of)) for doc in ids]
+    qrels = dict(zip(task.query_ids, task.relevant, strict=True))
+    judgements = Judgements.from_qrels(qrels, task.query_ids, row_of)
+    return RetrievalReport(
+        label=label,
+        ks=tuple(sorted({k for k in (parse_metric(name)[1] for name in names) if k is not None})),
+        depth=depth,
+        query_ids=task.query_ids,
+        queries=task.queries,
+        documents=task.documents,
+        relevant=task.relevant,
+        hit_ids=rankings.ids,
+        hit_scores=rankings.scores,
+        values=score_hits(find_hits(rows, judgements, len(row_of)), judgements, names),
+        corpus_size=task.corpus_size,
+        data_hash=task.data_hash,
+        corpus_hash=task.corpus_hash,
+        text=task.text,
+        seconds=rankings.seconds,
+        latencies=rankings.latencies,
+        errors=rankings.errors,
+        notes=rankings.notes,
+    )
+
+
+def fuse_runs(
+    reports: Sequence[RetrievalReport],
+    *,
+    weights: Sequence[float] | None = None,
+    k: int = 60,
+    top_k: int | None = None,
+    label: str | None = None,
+) -> RetrievalReport:
+    """Join several systems' hits by reciprocal rank fusion: what a hybrid of them would return.
+
+    Args:
+        reports: Over the same queries. Give them deeper hits than the metrics need (``top_k=100``), or there is little
+            to fuse.
+        weights: One a report; None: all equal.
+        k: The constant of the method, 60 by custom; larger values trust high ranks less.
+        top_k: Hits to keep; None: as many as the deepest report was asked for.
+        label: Name in tables.
+
+    Raises:
+        EvaluationError: The reports are over different queries.
+        ConfigError: There are fewer than two reports, or another number of weights.
+    """
+    shares = list(weights) if weights is not None else [1.0] * len(reports)
+    if len(reports) < 2 or len(shares) != len(reports):
+        raise ConfigError(
+            f"Fusion needs two or more reports and as many weights; got {len(reports)} and {len(shares)}."
+        )
+    first = reports[0]
+    for report in reports[1:]:
+        if report.row_of.keys() != first.row_of.keys():
+            raise EvaluationError(
+                f"{first.label!r} and {report.label!r} are over different queries; fuse like with like."
+            )
+    depth = top_k or max(report.depth for report in reports)
+    ids, scores = [], []
+    for query in first.query_ids:
+        fused: dict[str, float] = {}
+        for report, share in zip(reports, shares, strict=True):
+            for rank, doc in enumerate(report.hit_ids[report.row_of[query]], 1):
+                fused[doc] = fused.get(doc, 0.0) + share / (k + rank)
+        docs = list(fused)
+        order = rank_order(docs, list(fused.values()))[:depth]
+        ids.append(tuple(docs[i] for i in order))
+        scores.append(tuple(fused[docs[i]] for i in order))
+    seconds: dict[str, float] = {}
+    for report in reports:
+        for phase, value in report.seconds.items():
+            seconds[phase] = seconds.get(phase, 0.0) + value
+    latencies: tuple[float, ...] = ()
+    if all(report.latencies for report in reports):
+        columns = [[report.latencies[report.row_of[query]] for query in first.query_ids] for report in reports]
+        latencies = tuple(map(sum, zip(*columns, strict=True)))
+    notes = tuple(f"{report.label}: {note}" for report in reports for note in report.notes)
+    rankings = Rankings(tuple(ids), tuple(scores), latencies, seconds, notes=notes)
+    name = label or " + ".join(report.label for report in reports)
+    return report_on(task_of(first), rankings, ks=first.ks, metrics=first.metrics, label=name)
+
+
+def task_of(report: RetrievalReport) -> Task:
+    """The task that a report was scored against."""
+    return Task(
+        query_ids=report.query_ids,
+        queries=report.queries,
+        relevant=report.relevant,
+        documents=report.documents,
+        corpus_size=report.corpus_size,
+        data_hash=report.data_hash,
+        corpus_hash=report.corpus_hash,
+        text=report.text,
+    )
+
+
+def query_documents(dataset: EmbeddingQAFinetuneDataset) -> tuple[str, ...]:
+    """The source document that each query is about: that of its most relevant chunk, the first of equals."""
+    qrels = dataset.qrels()
+    best = (max(qrels[query], key=qrels[query].__getitem__) for query in dataset.queries)
+    return tuple(dataset.source_documents.get(chunk, chunk) for chunk in best)
+
+
+def hash_of(parts: Sequence[Any]) -> str:
+    """A short hash of plain data."""
+    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:16]
