@@ -6,9 +6,12 @@ the ones before it left, so cheap ones belong first.
 
 from __future__ import annotations
 
+import heapq
+import math
 import re
 import unicodedata
 from abc import ABC, abstractmethod
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -75,9 +78,9 @@ _REFERS_EN: Final = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _REFERS_ZH: Final = re.compile(
-    r"文中|本文|上文|下文|原文|该文|此文|文章(?:中|里|提到|指出|认为|的作者|主要)|这篇(?:文章|文档|短文)|"
-    r"(?:这|该|本|上述|上面的?|给定的?|以上的?|所给的?|提供的?)(?:段(?:文字|话|文本|内容|落)?|文本|段落|材料|资料|上下文|内容|信息|短文)"
-    r"(?:中|里|内|提到|所|说|，|描述|介绍)|根据(?:上述|以上|上面|给定|所给|提供的?)|如上所述|上述内容|前文|作者(?:认为|指出|提到|说)"
+    r"文中|本文|上文|下文|原文|该文|此文|前文|如上所述|作者(?:认为|指出|提到|说)|文章(?:中|里|提到|指出|认为|的作者|主要)"
+    r"|(?:这|该|本|此)(?:一?[段篇])?(?:文字|文本|段落|文段|短文|文章|话)|(?:这|该)[段篇](?:材料|资料|内容|文档)"
+    r"|(?:上述|以上|上面|给定|所给|提供)的?(?:文字|文本|段落|材料|资料|上下文|内容|信息|文章|短文)"
 )
 
 
@@ -139,8 +142,8 @@ class NearDuplicates(QuestionFilter):
     """Drop queries that say almost the same as an earlier one.
 
     Two queries in training that differ in a comma become each other's false negatives. Without a model they are
-    compared by their character 3-grams (Jaccard similarity, found with MinHash and then computed exactly); queries with
-    different numbers are never the same: "revenue in 2020" is not "revenue in 2021".
+    compared by their character 3-grams (Jaccard similarity); queries with different numbers are never the same:
+    "revenue in 2020" is not "revenue in 2021".
 
     Args:
         threshold: Similarity in (0, 1] from which the later query goes. None takes 0.8 for 3-grams, 0.95 for the cosine
@@ -167,24 +170,28 @@ class NearDuplicates(QuestionFilter):
         return await asyncio.to_thread(find, [candidate.query for candidate in candidates])
 
     def _by_letters(self, queries: list[str]) -> dict[int, str]:
-        from datasketch import MinHash, MinHashLSH
-
-        index = MinHashLSH(threshold=self.threshold, num_perm=64)
+        # Prefix filtering, which is exact: two sets with a Jaccard similarity of t share one of the first
+        # (1 - t) * size + 1 members of each, in any common order; with the rarest first there is little to compare.
+        sets = [grams(query) for query in queries]
+        frequency = Counter(gram for members in sets for gram in members)
+        holders: dict[str, list[int]] = {}
         dropped: dict[int, str] = {}
-        for n, query in enumerate(queries):
-            grams = _grams(query)
-            sketch = MinHash(num_perm=64, seed=1)
-            sketch.update_batch([gram.encode() for gram in sorted(grams)])
-            # Exactly, and the earliest first, so that the result does not depend on the order of the index's buckets.
-            for earlier in sorted(index.query(sketch)):
-                others = _grams(queries[earlier])
-                similar = len(grams & others) / len(grams | others) >= self.threshold
-                if similar and _numbers(query) == _numbers(queries[earlier]):
-                    dropped[n] = f"like {queries[earlier]!r}"
-                    break
-            else:
-                index.insert(n, sketch)
+        for n, own in enumerate(sets):
+            size = len(own) - math.ceil(self.threshold * len(own)) + 1
+            prefix = heapq.nsmallest(size, own, key=lambda gram: (frequency[gram], gram))
+            earlier = sorted({m for gram in prefix for m in holders.get(gram, ())})
+            like = next((m for m in earlier if self._same(queries, sets, m, n)), None)
+            if like is not None:
+                dropped[n] = f"like {queries[like]!r}"
+                continue
+            for gram in prefix:
+                holders.setdefault(gram, []).append(n)
         return dropped
+
+    def _same(self, queries: list[str], sets: list[set[str]], m: int, n: int) -> bool:
+        common = len(sets[m] & sets[n])
+        similar = common >= self.threshold * (len(sets[m]) + len(sets[n]) - common)
+        return similar and _numbers(queries[m]) == _numbers(queries[n])
 
     def _by_meaning(self, queries: list[str]) -> dict[int, str]:
         from llama_index_embft.embeddings.encode import as_encoder
@@ -208,9 +215,10 @@ class NearDuplicates(QuestionFilter):
 _NEIGHBOURS: Final = 50
 
 
-def _grams(query: str) -> set[str]:
-    text = f" {normalized(query)} "
-    return {text[i : i + 3] for i in range(max(1, len(text) - 2))}
+def grams(text: str) -> set[str]:
+    """The character 3-grams of a text, without case and punctuation; never empty."""
+    padded = f" {normalized(text)} "
+    return {padded[i : i + 3] for i in range(max(1, len(padded) - 2))}
 
 
 def _numbers(query: str) -> list[str]:

@@ -288,7 +288,8 @@ class LoopbackLLM:
         if "<query>" in prompt and re.search(r"\b5 - ", prompt):
             return str(1 + int(hashlib.sha256(prompt.encode()).hexdigest(), 16) % 5)
         if "<query>" in prompt:
-            return "A related paragraph on " + " ".join(dice.choices(words, k=20)) + "."
+            dice = random.Random(hashlib.sha256(prompt.encode()).digest())
+            return "A related paragraph on " + " ".join(dice.choices(chinese or words, k=20)) + "."
         if len(chinese) > len(words):
             return [f"{dice.choice(chinese)}与{dice.choice(chinese)}有什么关系？" for _ in range(self.queries)]
         return [
