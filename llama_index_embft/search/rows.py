@@ -112,19 +112,3 @@ def _ordered_sum(block: Tensor) -> Tensor:
         half = block.shape[1] // 2
         block = block[:, :half] + block[:, half:]
     return block[:, 0]
-
-
-def exact_scores(queries: Tensor, rows: Tensor) -> Tensor:
-    """Scores of pairs, exact and then rounded to float32.
-
-    Args:
-        queries: Shape ``(n, dim)``, from `Rows.take`.
-        rows: Shape ``(n, m, dim)``, from `Rows.take`: the m candidates of each query.
-
-    Returns:
-        Shape ``(n, m)``, float32.
-    """
-    import torch
-
-    scores = torch.bmm(rows.to(torch.float64), queries.to(torch.float64).unsqueeze(2))
-    return scores.squeeze(2).to(torch.float32)

@@ -6,21 +6,20 @@ float32: so results do not depend on block sizes, threads or device, and equal s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from llama_index_embft.errors import ConfigError
+from llama_index_embft.search.engine import Barred, low_precision, make_plan, search
 from llama_index_embft.search.rows import Metric, Rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from torch import Tensor
 
-_TILE_BYTES = 64 << 20  # one tile of scores with its keys
-_NOTHING = -(1 << 63)
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class TopK(NamedTuple):
@@ -38,6 +37,8 @@ def top_k(
     metric: Metric = "cosine",
     exclude: Sequence[NDArray[np.int64]] | None = None,
     device: Any = None,
+    precision: Precision = "auto",
+    memory: int = 512 << 20,
 ) -> TopK:
     """Find the ``k`` corpus rows with the highest score for each query, exactly.
 
@@ -51,6 +52,10 @@ def top_k(
         metric: ``"cosine"``, or ``"dot"`` for the plain inner product.
         exclude: For each query the corpus rows that it must not return.
         device: Where to compute; None takes the device of tensors, else a GPU if there is one.
+        precision: Of the first look at all scores, which decides the speed and nothing else, since whatever can
+            be among the best is scored again exactly. ``"auto"``: float16 on a GPU, bfloat16 on a CPU with matrix
+            units (AMX), else float32.
+        memory: Bytes to use beside inputs and result, about; 512 MiB keeps tiles large enough to run at full speed.
 
     Raises:
         ConfigError: Widths differ, NaN or infinity in a row, ``k`` below 1, an excluded row that does not exist.
@@ -59,33 +64,19 @@ def top_k(
 
     if metric not in ("cosine", "dot"):
         raise ConfigError(f"`metric` must be 'cosine' or 'dot', got {metric!r}.")
+    if precision not in get_args(Precision):
+        raise ConfigError(f"`precision` must be one of {', '.join(get_args(Precision))}, got {precision!r}.")
     if k < 1:
         raise ConfigError(f"`k` must be at least 1, got {k}.")
     place = _device(device, queries, corpus)
     left, right = Rows(queries, metric, place, "queries"), Rows(corpus, metric, place, "corpus")
     if left.dim != right.dim:
         raise ConfigError(f"`queries` have {left.dim} dimensions and `corpus` {right.dim}; embed both with one model.")
-    barred = _flatten(exclude, left.n, right.n)
-    rows = np.full((left.n, k), -1, dtype=np.int64)
-    scores = np.full((left.n, k), -np.inf, dtype=np.float32)
-    if not right.n:
-        return TopK(rows, scores)
-    height = min(max(left.n, 1), 1024)
-    width = max(256, _TILE_BYTES // (24 * height))
-    for start in range(0, left.n, height):
-        some = left.take(slice(start, start + height)).to(torch.float64)
-        best = torch.full((len(some), 0), _NOTHING, dtype=torch.int64, device=place)
-        for column in range(0, right.n, width):
-            block = right.take(slice(column, column + width)).to(torch.float64)
-            keys = _keys((some @ block.T).to(torch.float32), column)
-            for query, row in barred(start, start + height, column, column + width):
-                keys[query.to(place), row.to(place)] = _NOTHING
-            best = torch.cat([best, keys], dim=1)
-            best = best.topk(min(k, best.shape[1]), dim=1).values
-        found_rows, found_scores = _unpack(best)
-        rows[start : start + height, : best.shape[1]] = found_rows
-        scores[start : start + height, : best.shape[1]] = found_scores
-    return TopK(rows, scores)
+    low = low_precision(place) if precision == "auto" else getattr(torch, precision)
+    rows, scores = search(
+        left, right, k, _check_exclude(exclude, left.n, right.n), make_plan(left, right, k, low, memory)
+    )
+    return TopK(rows.numpy(), scores.numpy())
 
 
 def top_k_ids(
@@ -153,54 +144,13 @@ def _device(device: Any, *inputs: Any) -> Any:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _keys(scores: Tensor, first_row: int) -> Tensor:
-    """Integers that sort as (score, then lower row): ``(n, m)`` float32 to int64, no two alike in a line."""
-    import torch
-
-    bits = (scores + 0.0).view(torch.int32).to(torch.int64)  # + 0.0 makes -0.0 equal to 0.0
-    bits ^= (bits >> 63) & 0x7FFFFFFF  # negative floats sort backwards as integers
-    rows = torch.arange(first_row, first_row + scores.shape[1], device=scores.device)
-    return (bits << 32) + (0xFFFFFFFF - rows)
-
-
-def _unpack(keys: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Rows and scores back from `_keys`."""
-    import torch
-
-    bits = keys >> 32
-    rows = 0xFFFFFFFF - (keys & 0xFFFFFFFF)
-    scores = (bits ^ ((bits >> 63) & 0x7FFFFFFF)).to(torch.int32).view(torch.float32)
-    empty = keys == _NOTHING
-    return (
-        rows.masked_fill(empty, -1).cpu().numpy(),
-        scores.masked_fill(empty, -np.inf).cpu().numpy(),
-    )
-
-
-def _flatten(exclude: Sequence[NDArray[np.int64]] | None, n_queries: int, n_docs: int) -> Any:
-    """Check the exclusions; give back a function from a tile to its excluded (line, column) pairs."""
-    import torch
-
+def _check_exclude(exclude: Sequence[NDArray[np.int64]] | None, n_queries: int, n_docs: int) -> Barred:
     if exclude is None:
-        return lambda *_: ()
+        return Barred(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
     if len(exclude) != n_queries:
         raise ConfigError(f"`exclude` must hold one array per query: {len(exclude)} arrays, {n_queries} queries.")
     arrays = [np.asarray(rows, dtype=np.int64).ravel() for rows in exclude]
     docs = np.concatenate([*arrays, np.empty(0, dtype=np.int64)])
-    owners = np.repeat(np.arange(n_queries), [len(rows) for rows in arrays])
     if len(docs) and (docs.min() < 0 or docs.max() >= n_docs):
         raise ConfigError(f"`exclude` names row {docs.min() if docs.min() < 0 else docs.max()}; corpus has {n_docs}.")
-
-    def tile(top: int, bottom: int, left: int, right: int) -> list[tuple[Tensor, Tensor]]:
-        low, high = np.searchsorted(owners, [top, bottom])
-        inside = (docs[low:high] >= left) & (docs[low:high] < right)
-        if not inside.any():
-            return []
-        return [
-            (
-                torch.from_numpy(owners[low:high][inside] - top),
-                torch.from_numpy(docs[low:high][inside] - left),
-            )
-        ]
-
-    return tile
+    return Barred(np.repeat(np.arange(n_queries), [len(rows) for rows in arrays]), docs)

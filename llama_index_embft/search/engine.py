@@ -1,0 +1,313 @@
+"""The exact search: look at everything at low precision, score what can matter exactly, take the best k.
+
+Where the first look cannot decide (thousands of documents with one score, very small inputs), everything is scored
+exactly instead; the result is the same.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llama_index_embft.search.sweep import GROUP, LowBlock, LowQueries, Plan, Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from llama_index_embft.search.rows import Rows
+
+_NOTHING = -(1 << 63)
+_SMALL = 1 << 22  # below this number of scores the first look is not worth its start
+
+
+class Barred:
+    """Corpus rows that queries must not return.
+
+    Args:
+        owners: Query number of each pair, ascending.
+        rows: Corpus row of each pair.
+    """
+
+    def __init__(self, owners: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        self.owners, self.rows = owners, rows
+
+    def of(self, queries: NDArray[np.int64]) -> Barred:
+        """The pairs of some queries (ascending), whose new number is their place in the array."""
+        start, end = np.searchsorted(self.owners, queries), np.searchsorted(self.owners, queries, side="right")
+        length = end - start
+        place = np.arange(length.sum()) + np.repeat(start - (length.cumsum() - length), length)
+        return Barred(np.repeat(np.arange(len(queries)), length), self.rows[place])
+
+    def blocks(self, width: int, n_docs: int) -> list[Barred]:
+        """The pairs of each block of ``width`` documents, with rows counted from the start of the block."""
+        if not len(self.rows):
+            return [self] * -(-n_docs // width)
+        order = np.argsort(self.rows, kind="stable")
+        edges = np.searchsorted(self.rows[order], np.arange(0, n_docs + width, width))
+        return [
+            Barred(self.owners[some], self.rows[some] - column)
+            for column, some in zip(
+                range(0, n_docs, width),
+                (np.sort(order[low:high]) for low, high in itertools.pairwise(edges)),
+                strict=False,
+            )
+        ]
+
+    def strike(self, scores: Tensor, top: int, value: float) -> None:
+        """Overwrite the scores of the pairs in a tile whose first query is number ``top``."""
+        import torch
+
+        low, high = np.searchsorted(self.owners, [top, top + len(scores)])
+        if low < high:
+            lines = torch.from_numpy(self.owners[low:high] - top).to(scores.device)
+            scores[lines, torch.from_numpy(self.rows[low:high]).to(scores.device)] = value
+
+
+def search(queries: Rows, corpus: Rows, k: int, barred: Barred, plan: Plan | None) -> tuple[Tensor, Tensor]:
+    """The best k documents of each query.
+
+    Args:
+        queries: The rows to search for.
+        corpus: The rows to search in.
+        k: At least 1.
+        barred: Pairs that must not come back.
+        plan: Sizes and precision; None scores everything exactly.
+
+    Returns:
+        Rows ``(n, k)`` int64 and scores ``(n, k)`` float32, on the CPU.
+    """
+    import torch
+
+    rows = torch.full((queries.n, k), -1, dtype=torch.int64)
+    scores = torch.full((queries.n, k), -torch.inf)
+    if not queries.n or not corpus.n:
+        return rows, scores
+    pending = np.arange(queries.n)
+    passes = [plan] if plan is not None else []
+    if plan is not None and plan.sample:
+        passes.append(Plan(**{**vars(plan), "sample": 0}))  # for those whose guessed floor was too high
+    with torch.no_grad(), _full_precision():
+        for attempt in passes:
+            undecided = []
+            for start in range(0, len(pending), attempt.panel):
+                panel = pending[start : start + attempt.panel]
+                done = _search_panel(queries, corpus, panel, k, barred.of(panel), attempt, rows, scores)
+                undecided.append(panel[~done])
+            pending = np.concatenate(undecided)
+            if not len(pending):
+                return rows, scores
+        _search_plainly(queries, corpus, pending, k, barred.of(pending), rows, scores)
+    return rows, scores
+
+
+def _search_panel(
+    queries: Rows,
+    corpus: Rows,
+    panel: NDArray[np.int64],
+    k: int,
+    barred: Barred,
+    plan: Plan,
+    rows: Tensor,
+    scores: Tensor,
+) -> NDArray[np.bool_]:
+    """Search some queries in two passes over the corpus, and write down the results of those that are decided."""
+    import torch
+
+    exact = queries.take(torch.from_numpy(panel).to(queries.device))
+    pool = _first_look(LowQueries(exact, plan.low), corpus, k, barred, plan)
+    complete = pool.finish()
+    pool.values = torch.empty(0)  # frees half of the memory
+    count = torch.where(complete, pool.count, 0)
+    places = int(count.max())
+    found = torch.full((len(panel), max(places, k)), _NOTHING, dtype=torch.int64, device=exact.device)
+    candidates = pool.rows[:, :places]
+    inside = torch.arange(places, device=exact.device) < count.unsqueeze(1)
+    # Candidates arrived block by block, so those of one block stand together.
+    block_of = torch.where(inside, candidates // plan.width, 1 << 30)
+    edges = torch.arange(0, -(-corpus.n // plan.width) + 1, device=exact.device, dtype=block_of.dtype)
+    starts = torch.searchsorted(block_of, edges.expand(len(panel), -1).contiguous())
+    for number, column in enumerate(range(0, corpus.n, plan.width)):
+        block = corpus.take(slice(column, column + plan.width)).to(torch.float64)
+        for top in range(0, len(panel), plan.height):
+            tile = slice(top, top + plan.height)
+            first, last = starts[tile, number], starts[tile, number + 1]
+            length = last - first
+            line = torch.repeat_interleave(torch.arange(len(length), device=length.device), length)
+            place = torch.arange(len(line), device=line.device) + (first - (length.cumsum(0) - length))[line]
+            row = candidates[top + line, place].to(torch.int64)
+            score = _pair_scores(exact[tile], block, length, line, row - column)
+            found[top + line, place] = _keys(score, row)
+    best = found.topk(k, dim=1).values
+    done = complete.cpu().numpy()
+    where = torch.from_numpy(panel[done])
+    rows[where], scores[where] = (part[torch.from_numpy(done)] for part in _unpack(best))
+    return done
+
+
+def _first_look(queries: LowQueries, corpus: Rows, k: int, barred: Barred, plan: Plan) -> Pool:
+    """Candidates of all queries of a panel."""
+    import torch
+
+    device = queries.rows.device
+    pool = Pool(queries, k, plan, corpus.n)
+    picked = np.sort(np.random.default_rng(0).choice(corpus.n, min(corpus.n, plan.sample or 4096), replace=False))
+    sample = corpus.take(torch.from_numpy(picked).to(device))
+    mean = sample.mean(dim=0)
+    _, exponent = np.frexp(float(corpus.norms.max()))
+    scale = 2.0 ** -int(exponent)
+    scores = torch.empty(plan.height * max(plan.width, plan.sample), dtype=plan.low, device=device)
+    tiles = [slice(top, min(top + plan.height, len(queries.rows))) for top in range(0, len(queries.rows), plan.height)]
+    if plan.sample:
+        block = LowBlock(sample, mean, scale, plan.low)
+        expected = k * plan.sample / corpus.n
+        for tile in tiles:
+            pool.guess(tile, _product(queries.rows[tile], block.rows, scores), round(expected + 4 * expected**0.5 + 4))
+    del sample
+    blocks = barred.blocks(plan.width, corpus.n)
+    for column, struck in zip(range(0, corpus.n, plan.width), blocks, strict=True):
+        block = LowBlock(corpus.take(slice(column, column + plan.width)), mean, scale, plan.low)
+        for tile in tiles:
+            part = _product(queries.rows[tile], block.rows, scores)
+            part[:, block.count :] = -torch.inf
+            struck.strike(part, tile.start, -torch.inf)
+            pool.offer(tile, part, column, block)
+    return pool
+
+
+def _product(queries: Tensor, block: Tensor, out: Tensor) -> Tensor:
+    """Matrix product into memory that is used again and again: fresh pages cost as much as the product."""
+    import torch
+
+    part: Tensor = out[: len(queries) * len(block)].view(len(queries), len(block))
+    torch.mm(queries, block.T, out=part)
+    return part
+
+
+def _pair_scores(queries: Tensor, block: Tensor, length: Tensor, line: Tensor, column: Tensor) -> Tensor:
+    """Exact scores of (query, document) pairs, rounded to float32: ``(pairs,)``.
+
+    Args:
+        queries: Shape ``(n, dim)`` float32.
+        block: Shape ``(m, dim)`` float64.
+        length: Shape ``(n,)``: number of pairs of each query.
+        line: Shape ``(pairs,)``: query of each pair, ascending.
+        column: Shape ``(pairs,)``: document of each pair.
+    """
+    import torch
+
+    if queries.device.type == "cpu":
+        edges = torch.nn.functional.pad(length.cumsum(0), (1, 0))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # "sparse tensors are in beta"
+            pairs = torch.sparse_csr_tensor(
+                edges, column, torch.zeros(len(line), dtype=torch.float64), size=(len(queries), len(block))
+            )
+            scored = torch.sparse.sampled_addmm(pairs, queries.to(torch.float64), block.T, beta=0.0)
+        result: Tensor = scored.values().to(torch.float32)
+        return result
+    wide = queries.to(torch.float64)
+    result = torch.empty(len(line), dtype=torch.float32, device=queries.device)
+    step = max(1, (128 << 20) // (24 * queries.shape[1]))
+    for start in range(0, len(line), step):
+        some = slice(start, start + step)
+        result[some] = (wide[line[some]] * block[column[some]]).sum(dim=1).to(torch.float32)
+    return result
+
+
+def _search_plainly(
+    queries: Rows, corpus: Rows, some: NDArray[np.int64], k: int, barred: Barred, rows: Tensor, scores: Tensor
+) -> None:
+    """Score everything exactly."""
+    import torch
+
+    height = min(len(some), 1024)
+    width = max(256, (64 << 20) // (24 * height))
+    blocks = barred.blocks(width, corpus.n)
+    for top in range(0, len(some), height):
+        where = torch.from_numpy(some[top : top + height])
+        exact = queries.take(where.to(queries.device)).to(torch.float64)
+        best = torch.full((len(exact), k), _NOTHING, dtype=torch.int64, device=exact.device)
+        for column, struck in zip(range(0, corpus.n, width), blocks, strict=True):
+            block = corpus.take(slice(column, column + width)).to(torch.float64)
+            numbers = torch.arange(column, column + len(block), device=exact.device)
+            keys = _keys((exact @ block.T).to(torch.float32), numbers)
+            struck.strike(keys, top, _NOTHING)
+            best = torch.cat([best, keys], dim=1).topk(k, dim=1).values
+        rows[where], scores[where] = _unpack(best)
+
+
+def _keys(scores: Tensor, rows: Tensor) -> Tensor:
+    """Integers that sort as (score, then lower row); no two of one query are alike.
+
+    Args:
+        scores: Any shape, float32.
+        rows: Corpus rows, int64, of a shape that broadcasts; below 2^32.
+    """
+    import torch
+
+    bits = (scores + 0.0).view(torch.int32).to(torch.int64)  # + 0.0 makes -0.0 equal to 0.0
+    bits ^= (bits >> 63) & 0x7FFFFFFF  # negative floats sort backwards as integers
+    return (bits << 32) + (0xFFFFFFFF - rows)
+
+
+def _unpack(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and scores back from `_keys`, on the CPU."""
+    import torch
+
+    keys = keys.cpu()
+    bits = keys >> 32
+    scores = (bits ^ ((bits >> 63) & 0x7FFFFFFF)).to(torch.int32).view(torch.float32)
+    empty = keys == _NOTHING
+    return (0xFFFFFFFF - (keys & 0xFFFFFFFF)).masked_fill(empty, -1), scores.masked_fill(empty, -torch.inf)
+
+
+def make_plan(queries: Rows, corpus: Rows, k: int, low: Any, memory: int) -> Plan | None:
+    """Sizes for a search that takes about ``memory`` bytes beside its inputs and its result; None for a small one."""
+    if queries.n * corpus.n < _SMALL or 8 * k > corpus.n:
+        return None
+    gpu = queries.device.type == "cuda"
+    capacity = -(-(4 * k + 128) // GROUP) * GROUP
+    tile = memory // 8 // low.itemsize
+    width = min(16384 if gpu else 8192, -(-corpus.n // GROUP) * GROUP)
+    width = max(GROUP, min(width, memory // 8 // (20 * corpus.dim) // GROUP * GROUP))
+    height = max(16, min(8192 if gpu else 2048, tile // width, queries.n))
+    # A candidate takes 8 bytes in the pool and up to 24 while it is scored; a query also has its own row.
+    panel = max(height, memory // 2 // (12 * capacity + 12 * corpus.dim))
+    sample = 0
+    if corpus.n >= 1 << 15:
+        sample = min(max(1 << (corpus.n // 16).bit_length() - 1, 4096), 16384)
+    return Plan(panel=panel, height=height, width=width, capacity=capacity, sample=sample, low=low)
+
+
+def low_precision(device: Any) -> Any:
+    """The data type whose matrix product is fastest on a device, among those that lose few candidates."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.float16
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return torch.bfloat16 if device.type == "cpu" and supported is not None and supported() else torch.float32
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """The error bound assumes float32 sums; the caller's settings that allow less are put back afterwards."""
+    import torch
+
+    matmul = torch.backends.cuda.matmul
+    before = torch.get_float32_matmul_precision()
+    reduced = matmul.allow_fp16_reduced_precision_reduction, matmul.allow_bf16_reduced_precision_reduction
+    torch.set_float32_matmul_precision("highest")
+    matmul.allow_fp16_reduced_precision_reduction = matmul.allow_bf16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+        matmul.allow_fp16_reduced_precision_reduction, matmul.allow_bf16_reduced_precision_reduction = reduced

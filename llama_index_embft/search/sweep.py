@@ -1,0 +1,245 @@
+"""A fast first look at all scores: which documents can be among the best k of a query, and which cannot.
+
+Scores are taken at low precision (bfloat16 on CPUs with matrix units, float16 on GPUs, else float32) together with a
+proven bound on their error, so what is dropped here is certainly not among the best k; what stays is scored exactly
+later. Selection costs little next to the matrix product, because nothing is sorted: each query has a floor, whole
+groups of 16 scores are passed over when their maximum is below it, and only what reaches it is written down.
+
+The error of a score, with q' and c' the rounded rows, m the mean document and all norms Euclidean, is at most
+``|q - q'| |c - m| + |q'| |(c - m) - c'|`` (Cauchy-Schwarz) for rounding the rows, plus ``2 dim 2^-24 |q'| |c'|`` for
+summing in float32, plus a relative part for rounding the result. The mean is subtracted because it shifts all scores
+of one query alike, which changes no rank, and makes the rows that are rounded shorter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+GROUP = 16
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes that bound the memory of a search; results do not depend on them.
+
+    Attributes:
+        panel: Queries that are worked on in one pass over the corpus.
+        height: Queries in one tile of scores.
+        width: Documents in one tile, a multiple of 16.
+        capacity: Candidates kept for one query.
+        sample: Documents looked at beforehand to guess a floor; 0 for none.
+        low: Torch data type of the first look.
+    """
+
+    panel: int
+    height: int
+    width: int
+    capacity: int
+    sample: int
+    low: Any
+
+
+class LowQueries:
+    """Queries at low precision, with what the error bound needs.
+
+    Args:
+        exact: Shape ``(n, dim)`` float32, from `Rows.take`.
+        low: Torch data type.
+    """
+
+    def __init__(self, exact: Tensor, low: Any) -> None:
+        import torch
+
+        if low.itemsize < 4:  # a power of two brings the norm below 1: exact, and only the order within a query matters
+            _, exponent = torch.frexp(_norms(exact))
+            exact = torch.ldexp(exact, -exponent.unsqueeze(1))
+        self.rows = exact.to(low)
+        self.lost = _norms(exact - self.rows.to(torch.float32))  # (n,)
+        self.norms = _norms(self.rows)  # (n,)
+
+
+class LowBlock:
+    """A block of documents at low precision, padded to a multiple of 16 rows, with what the error bound needs.
+
+    Args:
+        exact: Shape ``(n, dim)`` float32, from `Rows.take`.
+        mean: Shape ``(dim,)``: subtracted from each row; any vector is right, the mean is best.
+        scale: A power of two that brings norms to about 1.
+        low: Torch data type; float32 rows are taken as they are.
+    """
+
+    def __init__(self, exact: Tensor, mean: Tensor, scale: float, low: Any) -> None:
+        import torch
+
+        self.count = len(exact)
+        centred = exact if low.itemsize == 4 else (exact - mean).mul_(scale)
+        rows = centred.to(low)
+        self.longest = _norms(centred).amax()
+        # Centring rounds too, by 2^-24 of the length; 1e-6 covers that, and results too small for float16.
+        self.lost = _norms(centred - rows.to(torch.float32)).amax() + (1e-6 if low.itemsize < 4 else 0.0)
+        self.rows = torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % GROUP))
+
+
+def _norms(rows: Tensor) -> Tensor:
+    """Upper bounds of the rows' Euclidean norms, float32."""
+    import torch
+
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32) * 1.001
+    return norms
+
+
+class Pool:
+    """Candidates of the queries of one panel.
+
+    Attributes:
+        values: Shape ``(panel, capacity)`` float32: low-precision scores, in order of arrival.
+        rows: Shape ``(panel, capacity)``: corpus rows.
+        count: Shape ``(panel,)``: how many places are filled.
+        bound: Shape ``(panel,)`` float32: k documents are known to score at least this.
+        hunch: Shape ``(panel,)`` float32: a guess below which nothing is kept; checked in `finish`.
+        spilled: Shape ``(panel,)``: too many candidates; this query must be searched another way.
+    """
+
+    def __init__(self, queries: LowQueries, k: int, plan: Plan, n_docs: int) -> None:
+        import torch
+
+        n, device = len(queries.rows), queries.rows.device
+        self.queries, self.k, self.plan = queries, k, plan
+        self.values = torch.empty((n, plan.capacity), dtype=torch.float32, device=device)
+        self.rows = torch.empty((n, plan.capacity), dtype=torch.int32 if n_docs < 2**31 else torch.int64, device=device)
+        self.count = torch.zeros(n, dtype=torch.int64, device=device)
+        self.bound = torch.full((n,), -torch.inf, device=device)
+        self.hunch = torch.full((n,), -torch.inf, device=device)
+        self.error = torch.zeros(n, device=device)  # the largest so far
+        self.spilled = torch.zeros(n, dtype=torch.bool, device=device)
+        self.unit = torch.finfo(plan.low).eps / 2 * 1.01 if plan.low.itemsize < 4 else 0.0
+
+    def guess(self, tile: slice, scores: Tensor, rank: int) -> None:
+        """Set a floor from a sample of the documents.
+
+        Args:
+            tile: Queries of the panel that the scores belong to.
+            scores: Shape ``(height, sample)``.
+            rank: The floor is the score at this rank of the sample, or somewhat lower.
+        """
+        groups = scores.shape[1] // 8
+        tops = scores.view(len(scores), 8, groups).amax(dim=1)
+        self.hunch[tile] = tops.topk(min(rank, groups), dim=1, sorted=False).values.amin(dim=1).float()
+
+    def offer(self, tile: slice, scores: Tensor, column: int, block: LowBlock) -> None:
+        """Take over what can still be among the best k.
+
+        Args:
+            tile: Queries of the panel that the scores belong to.
+            scores: Shape ``(height, width)``, low precision; -inf is never taken.
+            column: Corpus row of the first column.
+            block: The documents behind the columns.
+        """
+        import torch
+
+        height, width = scores.shape
+        dim = self.queries.rows.shape[1]
+        norms = self.queries.norms[tile]
+        error = self.queries.lost[tile] * block.longest + norms * block.lost + norms * (2e-7 * dim * block.longest)
+        self.error[tile] = torch.maximum(self.error[tile], error)
+        grouped = scores.view(height, GROUP, width // GROUP)
+        first = bool((self.bound[tile] == -torch.inf).any())
+        if first and not bool((self.hunch[tile] > -torch.inf).all()):
+            self._raise_bound(tile, grouped)
+        floor = self._floor(tile, error)
+        sure = bool((floor > 0).all())
+        if sure:  # the bits of positive floats sort as integers do, and integers are compared several times faster
+            kind = torch.int16 if scores.dtype.itemsize == 2 else torch.int32
+            least = floor.to(scores.dtype).view(kind) - 1  # one step down, since the conversion may have gone up
+            grouped = grouped.view(kind)
+        else:
+            least = floor
+        tops = grouped.amax(dim=1)
+        line, group = torch.nonzero(tops >= least.unsqueeze(1), as_tuple=True)
+        members = grouped[line, :, group]  # (hits, 16)
+        hit, member = torch.nonzero(members >= least[line].unsqueeze(1), as_tuple=True)
+        values = scores.view(height, GROUP, -1)[line[hit], member, group[hit]].to(torch.float32)
+        self._append(tile, line[hit], values, member * (width // GROUP) + group[hit] + column)
+
+    def _raise_bound(self, tile: slice, grouped: Tensor) -> None:
+        """The k-th best of the groups' maxima is a lower bound of the k-th best score: they are different documents."""
+        import torch
+
+        height, group, groups = grouped.shape
+        while groups < 2 * self.k and group > 1:
+            group, groups = group // 2, groups * 2
+        if groups < self.k:
+            return
+        best = grouped.reshape(height, group, groups).amax(dim=1).topk(self.k, dim=1, sorted=False).values
+        self.bound[tile] = torch.maximum(self.bound[tile], self._surely(tile, best.amin(dim=1).to(torch.float32)))
+
+    def _surely(self, tile: Any, value: Tensor) -> Tensor:
+        """What a document with this low-precision score scores at least."""
+        return value - (self.unit * value.abs()).nan_to_num(0.0) - self.error[tile]  # 0 * inf: nothing known yet
+
+    def _floor(self, tile: Any, error: Tensor) -> Tensor:
+        """The lowest low-precision score of a document that can score as much as the bound."""
+        import torch
+
+        reach = self.bound[tile] - error
+        floor = torch.where(reach > 0, reach / (1 + self.unit), reach / (1 - self.unit))
+        floor = torch.maximum(floor, self.hunch[tile]).clamp_min(torch.finfo(self.plan.low).min)
+        return floor.masked_fill(self.spilled[tile], torch.finfo(self.plan.low).max)
+
+    def _append(self, tile: slice, line: Tensor, values: Tensor, rows: Tensor) -> None:
+        """Write candidates down; ``line`` ascends."""
+        import torch
+
+        height = self.count[tile].shape[0]
+        coming = torch.bincount(line, minlength=height)
+        full = self.count[tile] + coming > self.plan.capacity
+        if bool(full.any()):
+            self._squeeze(torch.nonzero(full).flatten() + tile.start)
+            over = self.count[tile] + coming > self.plan.capacity
+            self.spilled[tile] |= over
+            keep = ~over[line]
+            line, values, rows = line[keep], values[keep], rows[keep]
+            coming = torch.where(over, 0, coming)
+        before = coming.cumsum(0) - coming
+        place = torch.arange(len(line), device=line.device) - before[line] + self.count[tile][line]
+        self.values[line + tile.start, place] = values
+        self.rows[line + tile.start, place] = rows.to(self.rows.dtype)
+        self.count[tile] += coming
+
+    def _squeeze(self, some: Tensor) -> None:
+        """Raise the bound of some queries by what they hold, and drop what falls below; order of arrival stays."""
+        import torch
+
+        values, rows, count = self.values[some], self.rows[some], self.count[some]
+        places = torch.arange(values.shape[1], device=values.device)
+        filled = places < count.unsqueeze(1)
+        values = values.masked_fill(~filled, -torch.inf)
+        best = values.topk(self.k, dim=1, sorted=False).values.amin(dim=1)
+        self.bound[some] = torch.maximum(self.bound[some], self._surely(some, best))
+        floor = self._floor(some, self.error[some])
+        line, old = torch.nonzero(filled & (values >= floor.unsqueeze(1)), as_tuple=True)
+        kept = torch.bincount(line, minlength=len(some))
+        place = torch.arange(len(line), device=line.device) - (kept.cumsum(0) - kept)[line]
+        self.values[some[line], place] = values[line, old]
+        self.rows[some[line], place] = rows[line, old]
+        self.count[some] = kept
+
+    def finish(self) -> Tensor:
+        """Drop what cannot be among the best k, and say for which queries the candidates are complete.
+
+        Returns:
+            Shape ``(panel,)``, bool. False where a guessed floor was too high, or where there was no space.
+        """
+        import torch
+
+        step = max(1, (1 << 22) // self.plan.capacity)
+        for start in range(0, len(self.count), step):
+            self._squeeze(torch.arange(start, min(start + step, len(self.count)), device=self.count.device))
+        reach = self.bound - self.error
+        floor = torch.where(reach > 0, reach / (1 + self.unit), reach / (1 - self.unit))
+        guessed = self.hunch > -torch.inf
+        return ~self.spilled & (~guessed | (floor >= self.hunch))
