@@ -8,7 +8,7 @@ questions, the batches and their order.
 Adapter, all kinds, on two CPU cores (minutes):
     python benchmarks/extractive.py
 Whole model, all kinds, three seeds, on a GPU:
-    python benchmarks/extractive.py --method full --device cuda --seeds 3 --merge 0.5 1.0
+    python benchmarks/extractive.py --method full --device cuda --seeds 3 --merge 0.5 1.0 --out extractive_full
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from _common import minilm, parser, print_table, write_results
 from llama_index_embft.embeddings.encode import Encoder, as_encoder
 from llama_index_embft.evaluation.metrics import Judgements, find_hits, score_hits
 from llama_index_embft.evaluation.significance import paired_tests
-from llama_index_embft.generation.extractive import DEFAULT_KINDS, KINDS, generate_extractive_pairs
+from llama_index_embft.generation.extractive import KINDS, generate_extractive_pairs
 from llama_index_embft.search.topk import top_k
 
 METRICS = ("hit_rate@1", "hit_rate@5", "hit_rate@10", "ndcg@10")
@@ -203,14 +203,15 @@ def main() -> None:
     options.add_argument("--model-path", default=None, help="SentenceTransformer folder; default all-MiniLM-L6-v2")
     options.add_argument("--method", choices=("adapter", "full"), default="adapter")
     options.add_argument("--data", nargs="+", choices=list(DATA_SETS), default=list(DATA_SETS))
-    default_kinds = [*(kind for kind in KINDS if kind != "title"), "+".join(k for k in DEFAULT_KINDS if k != "title")]
-    options.add_argument("--kinds", nargs="+", default=[*default_kinds, LABELS], help="names, mixes joined by +")
+    # No data set here has titles or headings to make questions from.
+    kinds = [*(kind for kind in KINDS if kind != "title"), "pattern+phrases", "pattern+phrases+cloze", LABELS]
+    options.add_argument("--kinds", nargs="+", default=kinds, help="names, mixes joined by +")
     options.add_argument("--questions-per-chunk", type=int, default=2)
     options.add_argument("--seeds", type=int, default=1)
-    options.add_argument("--adapter-lr", type=float, default=1e-3)
+    options.add_argument("--adapter-lr", type=float, default=1e-4)
     options.add_argument("--adapter-epochs", type=int, default=10)
     options.add_argument("--epochs", type=float, default=1)
-    options.add_argument("--lr", type=float, default=2e-5)
+    options.add_argument("--lr", type=float, default=1e-4)
     options.add_argument("--batch-size", type=int, default=32)
     options.add_argument("--max-seq-length", type=int, default=256)
     options.add_argument("--merge", nargs="+", type=float, default=[1.0], help="shares of the way from base to tuned")

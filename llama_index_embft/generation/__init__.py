@@ -16,6 +16,7 @@ _HOME: Final = {
     "GenerationEstimate": "report",
     "GenerationReport": "report",
     "generate_negatives": "negatives",
+    "generate_extractive_pairs": "extractive",
     "generate_qa_embedding_pairs": "llm",
     "Judge": "filters_judge",
     "NearDuplicates": "filters",

@@ -108,11 +108,20 @@ def test_key_phrases_prefer_what_is_frequent_here_and_rare_elsewhere() -> None:
         ("The notes were issued in May 2020 to investors.", "When were the notes issued to investors?"),
         ("Revenue was lower in Europe because riders stayed at home.", "Why was revenue lower in Europe?"),
         ("Cost of revenue rose by $1.2 billion in Europe alone.", "How much cost of revenue rose in Europe alone?"),
+        ("If a rider cancels too late, the driver may claim a fee.", "What happens if a rider cancels too late?"),
+        ("Goodwill represents the excess of price over value.", "What does goodwill represent?"),
+        ("Goodwill represents the excess of price over value.", "What represents the excess of price over value?"),
         ("The IPO could be delayed until 2024 by the regulator.", "When could the IPO be delayed by the regulator?"),
     ],
 )  # fmt: skip
 def test_english_questions(sentence: str, question: str) -> None:
     assert question in english.sentence_questions(sentence)
+
+
+def test_long_questions_are_cut_before_a_linking_word() -> None:
+    asked = english.sentence_questions("The notes can " + "be sold and held " * 12 + "in full by the bank.")
+    assert asked
+    assert all(len(q.split()) <= 24 and q.endswith(("held?", "sold?")) for q in asked)
 
 
 @pytest.mark.parametrize("sentence", ["It is a mammal.", "There was no other way to go on from here.", "Yes."])
@@ -128,6 +137,8 @@ def test_english_sentences_without_a_subject_define_nothing(sentence: str) -> No
         ("又称银汉鱼。", "雪山鱼又称什么？"),
         ("由于过度捕捞，它的数量逐年下降。", "为什么雪山鱼的数量逐年下降？"),
         ("主要分布区位于太平洋沿岸。", "雪山鱼主要分布区位于{哪里|什么地方}？"),
+        ("生活在寒冷的深水中。", "雪山鱼生活{在哪里|于什么地方}？"),
+        ("以小虾和水草为食。", "雪山鱼以什么为食？"),
         ("雪山鱼是银汉鱼科的一种鱼类。", "雪山鱼是什么？"),
     ],
 )

@@ -35,6 +35,11 @@ _IN_PLACE: Final = (
         ),
         ("谁", "哪个机构"),
     ),
+    (re.compile(r"(?<=分布|生活|栖息|出没|居住)[在于於][^，。；]{2,}$"), ("在哪里", "于什么地方")),
+    (re.compile(r"(?<=毕业于|出生于|就读于|任职于|效力于)[^，。；]{2,}$"), ("哪里",)),
+    (re.compile(r"(?<=以)[^以，。；]{1,15}?(?=为食|闻名|著称|为主)"), ("什么",)),
+    (re.compile(r"(?<=担任|出任)[^，。；]{2,}$"), ("什么职务",)),
+    (re.compile(r"(?<=包括|包含|属于|获得|拥有|导致|用于|用来|称为)[^，。；]{2,}$"), ("什么", "哪些")),
     (re.compile(r"《[^》]{1,20}》"), ("哪部作品", "什么")),
 )
 _ALIAS: Final = re.compile(r"(?:又称为?|又名|又叫|也称为?|也叫|别名|别称|俗称|简称|全称|原名|本名|被称为|被称作)")
@@ -82,7 +87,9 @@ def sentence_questions(chunk: Chunk, sentence: str) -> list[str]:
         if not 5 <= len(clause) <= 36:
             continue
         for form, asked in _IN_PLACE:
-            if match := form.search(clause):
+            match = form.search(clause)
+            # A bare figure ("2009年底，") leaves nothing to ask about.
+            if match and len(clause) - len(match.group()) >= (3 if match.group()[0].isdigit() else 2):
                 rest = clause[: match.start()] + asked[len(clause) % len(asked)] + clause[match.end() :]
                 made.append(f"{_with_topic(topic, rest)}？")
                 break

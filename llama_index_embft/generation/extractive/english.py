@@ -45,13 +45,30 @@ _DEFINITION: Final = re.compile(
     r" (?P<aux>is|are|was|were) (?:an?|the|one of|defined as)\b"
 )
 _MEANS: Final = re.compile(r"[“\"](?P<name>[^”\"]{3,60})[”\"] (?:means|refers to|shall mean|is defined)")
+_CONDITION: Final = re.compile(r"(?:^|, )[Ii]f (?P<if>[^,;]{15,140}), (?P<then>.{15,})$")
+# Verbs whose base form is the form without -s: enough to ask with "does" and "do" without a parser.
+_VERB: Final = (
+    "(?:represent|include|provide|require|contain|describe|involve|allow|enable|offer|use|define|support|depend on"
+    "|consist of|refer to|apply to|relate to|result in|lead to|affect|cover|show|suggest|indicate|create|produce)"
+)
+_STATEMENT: Final = re.compile(
+    rf"^(?P<subject>[^,;:()]{{3,80}}?) (?P<adverb>(?:primarily|generally|also|typically|currently|mainly) )?"
+    rf"(?P<verb>{_VERB})(?P<s>s)? (?P<rest>.{{8,}})$"
+)
 _LEAD_IN: Final = re.compile(r"^(?:[A-Z][\w’'-]*(?: [\w’'-]+){0,4}), (?=[a-zA-Z])")
 _CLAUSE_END: Final = re.compile(
     r";|, (?:which|who|where|including|such as|and|but|or|as well)\b| (?:which|because|whereas|although)\b|[.!?]$"
 )
 _LINKS: Final = re.compile(r"\b(?:that|which|who|if|when|because|as|while|unless|whether|although)\b", re.IGNORECASE)
+# A subject with a verb of its own, or one that begins a subordinate clause, is none.
+_NO_SUBJECT: Final = re.compile(
+    rf"{_LINKS.pattern}|\b(?:is|are|was|were|has|have|had|can|could|may|might|must|will|would|should)\b", re.IGNORECASE
+)
 _EMPTY_SUBJECT: Final = re.compile(
     r"^(?:it|this|that|these|those|they|there|he|she|we|you|i|such|both|many|some|most|all|others?)$", re.IGNORECASE
+)
+_LINKING_WORDS: Final = frozenset(
+    ["and", "as", "at", "by", "for", "from", "in", "of", "on", "or", "that", "to", "under", "which", "with"]
 )
 _LONGEST: Final = 24  # words of a question
 
@@ -72,7 +89,8 @@ def sentence_questions(sentence: str) -> list[str]:
     """Make every question that the form of the sentence allows; the sentence answers each of them."""
     clause = main_clause(sentence)
     made = [*_definition(sentence), *_cause(clause), *_date(clause), *_figure(clause), *_inversion(clause)]
-    return [q for q in made if 4 <= len(q.split()) <= _LONGEST]
+    made += [*_condition(sentence), *_statement(clause)]
+    return [q for q in map(_shorten, made) if len(q.split()) >= 4]
 
 
 def main_clause(sentence: str) -> str:
@@ -88,6 +106,8 @@ def main_clause(sentence: str) -> str:
 def _ask(word: str, clause: str) -> str:
     """Put a question word before a clause, with the auxiliary verb moved where there is one."""
     clause = re.sub(r"\s+", " ", clause).strip(" ,.;")
+    if len(clause.split()) < 3 or _LINKS.match(clause):
+        return ""
     match = _AUXILIARY.match(clause)
     if match and not _LINKS.search(match["subject"]):
         return f"{word} {match['aux']} {_lower_first(match['subject'])} {match['rest']}?"
@@ -138,6 +158,33 @@ def _inversion(clause: str) -> list[str]:
     if aux in _MODALS:
         made.append(f"How {aux} {_lower_first(subject)} {rest}?")
     return made
+
+
+def _condition(sentence: str) -> list[str]:
+    match = _CONDITION.search(sentence)
+    return [f"What happens if {match['if']}?"] if match else []
+
+
+def _statement(clause: str) -> list[str]:
+    match = _STATEMENT.match(clause)
+    if not match or _EMPTY_SUBJECT.match(match["subject"]) or _NO_SUBJECT.search(match["subject"]):
+        return []
+    does = "does" if match["s"] else "do"
+    return [
+        f"What {does} {_lower_first(match['subject'])} {match['verb']}?",
+        f"What {match['verb']}{match['s'] or ''} {match['rest']}?",
+    ]
+
+
+def _shorten(question: str) -> str:
+    """Cut an overlong question before a preposition or conjunction, as near to the limit as one stands."""
+    found = question.rstrip("?").split()
+    if len(found) > _LONGEST:
+        ends = [i for i in range(8, _LONGEST) if found[i].lower() in _LINKING_WORDS]
+        found = found[: ends[-1] if ends else _LONGEST]
+    while found and found[-1].lower() in _LINKING_WORDS:
+        found.pop()
+    return " ".join(found).rstrip(",;:") + "?"
 
 
 def _lower_first(text: str) -> str:

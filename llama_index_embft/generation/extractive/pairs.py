@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llama_index.core.schema import BaseNode, MetadataMode
 
+from llama_index_embft.dataset.documents import dataset_corpus
+from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, GenerationError
-from llama_index_embft.generation.assemble import Candidate, build_dataset
 from llama_index_embft.generation.extractive.kinds import KINDS
 from llama_index_embft.generation.extractive.text import Chunk, CorpusTerms, is_unspaced, terms, words
-from llama_index_embft.generation.passages import Passage, read_passages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-
 logger = logging.getLogger(__name__)
 
-DEFAULT_KINDS: Final = ("pattern", "phrases")
+DEFAULT_KINDS: Final = ("pattern",)
+# Where there are no templates for the language.
+_FALLBACK_KINDS: Final = ("cloze",)
 _HEADING_KEYS: Final = ("title", "document_title", "section_title", "section", "heading", "header", "header_path")
 # Candidates of each kind and chunk beyond those asked for: some fall away as another chunk's too.
 _SPARE: Final = 3
@@ -33,7 +33,7 @@ _SPARE: Final = 3
 def generate_extractive_pairs(
     nodes: Sequence[BaseNode],
     *,
-    kinds: Sequence[str] = DEFAULT_KINDS,
+    kinds: Sequence[str] | None = None,
     num_questions_per_chunk: int = 2,
     seed: int = 0,
     metadata_mode: MetadataMode = MetadataMode.EMBED,
@@ -50,7 +50,9 @@ def generate_extractive_pairs(
 
     Args:
         nodes: The chunks, as they will be indexed.
-        kinds: Names from `KINDS`, used in turn. The default holds those that helped where they were measured.
+        kinds: Names from `KINDS`, used in turn. The default None means ``"pattern"``, the kind that helped most where
+            it was measured, and for chunks in other languages than English and Chinese ``"cloze"``, which needs no
+            templates.
         num_questions_per_chunk: Most questions a chunk, over all kinds; a chunk with little prose gives fewer.
         seed: The same nodes and seed give the same questions, in whatever order the nodes come.
         metadata_mode: What the corpus holds. The default is what a `VectorStoreIndex` embeds; the questions are made
@@ -61,54 +63,58 @@ def generate_extractive_pairs(
         The data set. Chunks without a question stay in its corpus, as they do in the index; empty ones do not.
 
     Raises:
-        ConfigError: There is no text at all, an unknown kind or none, a number of questions below 1, or two nodes of
-            one id with different texts.
-        GenerationError: No question could be made from any of the text.
+        ConfigError: An unknown kind or none, a number of questions below 1, or no such metadata mode.
+        DatasetError: Two nodes have one id.
+        GenerationError: There is no text, or no question could be made from any of it.
     """
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown or not kinds or isinstance(kinds, str):
+    if kinds is not None and (not kinds or isinstance(kinds, str) or set(kinds) - set(KINDS)):
         raise ConfigError(f"`kinds` is {kinds!r}; give a list of one or more of: {', '.join(KINDS)}.")
     if num_questions_per_chunk < 1:
         raise ConfigError(f"`num_questions_per_chunk` is {num_questions_per_chunk}; it must be at least 1.")
-    passages, n_empty = read_passages(nodes, metadata_mode)
+    fields = dataset_corpus(nodes, metadata_mode=metadata_mode)
+    if not fields.corpus:
+        raise GenerationError(f"None of the {len(nodes)} nodes has text; check how the documents were read.")
     metadata = {node.node_id: node.metadata for node in nodes}
-    of_text: dict[str, list[Passage]] = {}
-    for passage in passages:
-        of_text.setdefault(passage.bare, []).append(passage)
-    chunks = {text: Chunk(text, headings_of(metadata[same[0].id], text)) for text, same in of_text.items()}
+    ids_of: dict[str, list[str]] = {}
+    for node_id, embedded in fields.corpus.items():
+        ids_of.setdefault(fields.bare_texts.get(node_id, embedded), []).append(node_id)
+    chunks = {text: Chunk(text, headings_of(metadata[ids[0]], text)) for text, ids in ids_of.items()}
     corpus = CorpusTerms(chunks)
     found = {
-        text: _usable(chunk, corpus, kinds, seed, num_questions_per_chunk + _SPARE)
+        text: _usable(chunk, corpus, _kinds_for(chunk, kinds), seed, num_questions_per_chunk + _SPARE)
         for text, chunk in _progress(chunks.items(), len(chunks), show_progress)
     }
 
     chunks_giving = Counter(key for pairs in found.values() for key in {_key(question) for _, question in pairs})
     chunks_giving.update(map(_key, chunks))  # a sentence that is the whole of another chunk belongs to that one
-    made: list[Candidate] = []
-    per_kind = Counter(dict.fromkeys(kinds, 0))
+    queries: dict[str, str] = {}
+    relevant_docs: dict[str, list[str]] = {}
+    per_kind: Counter[str] = Counter()
     n_without = 0
-    for text, same in of_text.items():
+    for text, ids in ids_of.items():
         own = [(kind, question) for kind, question in found[text] if chunks_giving[_key(question)] == 1]
-        chosen = _take_turns(own, kinds, num_questions_per_chunk, _random(seed, "turns", text))
+        kinds_here = _kinds_for(chunks[text], kinds)
+        chosen = _take_turns(own, kinds_here, num_questions_per_chunk, _random(seed, "turns", text))
         n_without += not chosen
         for kind, question in chosen:
             per_kind[kind] += 1
-            made.append(Candidate(_digest(same[0].id, kind, question), question, "", same))
-    if not made:
+            query_id = _digest(ids[0], kind, question)
+            queries[query_id] = question
+            relevant_docs[query_id] = ids
+    if not queries:
         raise GenerationError(
-            f"No question could be made from {len(chunks)} chunks with the kinds {', '.join(kinds)}: they hold no"
-            " running text (tables, lists, very short chunks?); use larger chunks, or `generate_qa_embedding_pairs`"
-            " with an LLM."
+            f"No question of the kind {' or '.join(kinds or DEFAULT_KINDS)} could be made from {len(chunks)} chunks:"
+            " they hold no running text (tables, lists, very short chunks?); use larger chunks, or"
+            " `generate_qa_embedding_pairs` with an LLM."
         )
     logger.info(
-        "%d questions from %d chunks (%s); %d chunks gave none, %d nodes were empty.",
-        len(made),
+        "%d questions from %d chunks (%s); %d chunks gave none.",
+        len(queries),
         len(chunks),
-        ", ".join(f"{kind} {n}" for kind, n in per_kind.items()),
+        ", ".join(f"{kind} {n}" for kind, n in sorted(per_kind.items())),
         n_without,
-        n_empty,
     )
-    return build_dataset(passages, made)
+    return EmbeddingQAFinetuneDataset(queries=queries, relevant_docs=relevant_docs, **fields._asdict())
 
 
 def headings_of(metadata: Mapping[str, Any], text: str) -> tuple[str, ...]:
@@ -144,6 +150,12 @@ def _looks_like_heading(line: str) -> bool:
         and all(t[0].isupper() for t in long_words)
         and not re.search(r"\d", line)
     )
+
+
+def _kinds_for(chunk: Chunk, kinds: Sequence[str] | None) -> Sequence[str]:
+    if kinds is not None:
+        return kinds
+    return _FALLBACK_KINDS if chunk.language == "other" else DEFAULT_KINDS
 
 
 def _usable(chunk: Chunk, corpus: CorpusTerms, kinds: Sequence[str], seed: int, limit: int) -> list[tuple[str, str]]:
@@ -191,7 +203,7 @@ def _key(text: str) -> str:
 
 
 def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:32]
 
 
 def _random(seed: int, purpose: str, text: str) -> random.Random:
