@@ -143,7 +143,7 @@ def test_match_by_function(tiny_dataset: EmbeddingQAFinetuneDataset) -> None:
         return None if node.node_id == "SKIP" else node.node_id.lower().split("+")
 
     report = evaluate_retriever(tiny_dataset, table(tiny_dataset, *nodes), ks=(1, 2), match=match)
-    assert report.hit_ids == (("apple",), ("banana", "lemon"), ())
+    assert report.hit_ids == (("apple",), ("lemon", "banana"), ())
     with pytest.raises(ConfigError, match="`match` must be"):
         evaluate_retriever(tiny_dataset, table(tiny_dataset, *nodes), match="name")
 

@@ -109,7 +109,7 @@ def test_bare_qrels_and_data_set_can_be_compared(tiny_dataset: EmbeddingQAFinetu
 def test_fusion_is_reciprocal_rank(tiny_dataset: EmbeddingQAFinetuneDataset) -> None:
     one = evaluate_run(tiny_dataset, {q: {"apple": 0.9, "lemon": 0.5} for q in tiny_dataset.queries}, label="a")
     two = evaluate_run(tiny_dataset, {q: {"lemon": 9.0, "blue": 5.0} for q in tiny_dataset.queries}, label="b")
-    fused = fuse_runs([one, two], k=60)
+    fused = fuse_runs([one, two], k=60, top_k=3)
     assert fused.hit_ids[0] == ("lemon", "apple", "blue")
     assert fused.hit_scores[0] == pytest.approx((1 / 62 + 1 / 61, 1 / 61, 1 / 62))
     assert fused.label == "a + b"

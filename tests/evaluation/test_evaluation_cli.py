@@ -1,0 +1,78 @@
+"""The commands `evaluate` and `compare`: files in, files and exit codes out."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import typer
+from evaluation_helpers import many_queries, noisy_report
+from typer.testing import CliRunner
+
+from llama_index_embft.cli.compare import compare
+from llama_index_embft.cli.evaluate import evaluate
+from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.errors import ConfigError, EvaluationError
+from llama_index_embft.evaluation import RetrievalReport
+
+
+@pytest.fixture
+def files(tmp_path):
+    dataset = many_queries()
+    dataset.save_json(tmp_path / "data.json")
+    noisy_report(dataset, 1.6, label="base").to_json(tmp_path / "base.json")
+    noisy_report(dataset, 0.9, label="tuned").to_json(tmp_path / "tuned.json")
+    return tmp_path
+
+
+def run(command, *args):
+    app = typer.Typer()
+    app.command()(command)
+    return CliRunner().invoke(app, [str(arg) for arg in args], env={"COLUMNS": "160"})
+
+
+def test_compare_prints_and_writes(files) -> None:
+    result = run(
+        compare, files / "base.json", files / "tuned.json", "--data", files / "data.json", "--html", files / "r.html",
+        "--json", files / "r.json", "--markdown", files / "r.md", "--slices", "kind", "--resamples", 300,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "ndcg@10" in result.output
+    assert "Adopt." in result.output
+    assert json.loads((files / "r.json").read_text())["decision"] == "adopt"
+    assert "text about thing 1" in (files / "r.html").read_text()
+    assert "| ndcg@10 |" in (files / "r.md").read_text()
+
+
+def test_exit_code_tells_ci(files) -> None:
+    base, tuned = files / "base.json", files / "tuned.json"
+    fast = ("--resamples", 300)
+    assert run(compare, base, tuned, "--fail-on-regression", *fast).exit_code == 0
+    assert run(compare, tuned, base, "--fail-on-regression", *fast).exit_code == 1
+    assert run(compare, tuned, base, *fast).exit_code == 0
+    assert run(compare, base, base, "--fail-on-regression", *fast).exit_code == 0
+    assert run(compare, base, base, "--fail-unless-better", *fast).exit_code == 1
+    guarded = run(compare, base, tuned, "--guard", f"general={tuned},{base}", "--fail-on-regression", *fast)
+    assert guarded.exit_code == 1
+    assert "Forgotten" in guarded.output
+
+
+def test_bad_input_is_an_error_of_ours(files) -> None:
+    assert isinstance(run(compare, files / "data.json", files / "tuned.json").exception, EvaluationError)
+    assert isinstance(run(compare, files / "none.json", files / "tuned.json").exception, EvaluationError)
+    bad = run(compare, files / "base.json", files / "tuned.json", "--guard", "general")
+    assert isinstance(bad.exception, ConfigError)
+    assert "NAME=BASE.json,TUNED.json" in str(bad.exception)
+
+
+def test_evaluate_prints_and_writes(files, tiny_dataset: EmbeddingQAFinetuneDataset, tiny_model_path: str) -> None:
+    tiny_dataset.save_json(files / "tiny.json")
+    result = run(
+        evaluate, files / "tiny.json", "--model", tiny_model_path, "--out", files / "o.json", "--csv", files / "o.csv",
+        "--trec-run", files / "o.run", "--k", 1, "--k", 2, "--label", "mine", "--no-cache",
+    )  # fmt: skip
+    assert result.exit_code == 0, (result.output, result.exception)
+    report = RetrievalReport.from_json(files / "o.json")
+    assert (report.label, report.ks) == ("mine", (1, 2))
+    assert (files / "o.csv").read_text().splitlines()[0].startswith("query_id,hit_rate@1,hit_rate@2")
+    assert len((files / "o.run").read_text().splitlines()) == 6
