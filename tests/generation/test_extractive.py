@@ -159,12 +159,13 @@ def test_one_chunk_alone_still_gets_questions() -> None:
 def test_headings_come_from_metadata_then_markdown_then_title_case_lines() -> None:
     text = (
         "# Baleen Plates\nWhales filter their food from water through plates.\n"
-        "2.1 Diet and Krill\nThey eat krill, which swarm."
+        "2.1 Diet and Krill\nThey eat krill, which swarm.\n\nWhaling Since Then\nIt was banned by the commission.\n"
+        "Not Alone Here\nThe line before it is no blank one.\n\nNo title case here\nThe line that follows is longer."
     )
     found = headings_of(
         {"header_path": "/Animals/Whales/", "Header_2": "Mysticetes", "file_name": "x.md", "page": 3}, text
     )
-    assert found == ("Whales", "Animals", "Mysticetes", "Baleen Plates", "Diet and Krill")
+    assert found == ("Whales", "Animals", "Mysticetes", "Baleen Plates", "Diet and Krill", "Whaling Since Then")
     dataset = generate_extractive_pairs([node(text, "a", title="The Blue Whale Atlas")], kinds=["title"])
     assert "The Blue Whale Atlas" in dataset.queries.values()
 

@@ -123,11 +123,11 @@ def headings_of(metadata: Mapping[str, Any], text: str) -> tuple[str, ...]:
     for key, value in metadata.items():
         if isinstance(value, str) and (key.lower() in _HEADING_KEYS or re.fullmatch(r"header[ _]?\d", key.lower())):
             found += value.strip("/").split("/")[::-1] if key == "header_path" else [value]
-    lines = text.splitlines()
-    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+    lines = ["", *text.splitlines(), ""]
+    for before, line, following in zip(lines, lines[1:], lines[2:], strict=False):
         if match := re.match(r"\s{0,3}#{1,6}\s+(.+?)\s*#*$", line):
             found.append(match[1])
-        elif _looks_like_heading(line) and len(following) > len(line):
+        elif len(following) > len(line) and _looks_like_heading(line, alone=not before.strip()):
             found.append(
                 re.sub(r"^\s*(?:\d+(?:\.\d+)*\.?|[IVX]+\.|[(（]?[一二三四五六七八九十]+[)）、.])\s*", "", line).strip()
             )
@@ -135,21 +135,17 @@ def headings_of(metadata: Mapping[str, Any], text: str) -> tuple[str, ...]:
     return tuple(heading for heading in unique if heading)
 
 
-def _looks_like_heading(line: str) -> bool:
-    """A short line in title case or with a section number, without a full stop."""
+def _looks_like_heading(line: str, *, alone: bool) -> bool:
+    """A short line without a full stop that has a section number, or stands alone and is in title case."""
     line = line.strip()
     tokens = line.split()
     if not 1 < len(tokens) <= 10 or line[-1] in ".,;:!?。，；：" or not any(c.isalpha() for c in line):
         return False
-    if re.match(r"\d+(?:\.\d+)*\.?\s+[A-Z]", line):
+    if re.match(r"\d+(?:\.\d+)+\.?\s+[A-Z]", line):
         return True
+    # Without the blank line before it, a line of a PDF's table or address looks the same.
     long_words = [t for t in tokens if len(t) > 3]
-    return (
-        bool(long_words)
-        and line[0].isupper()
-        and all(t[0].isupper() for t in long_words)
-        and not re.search(r"\d", line)
-    )
+    return alone and bool(long_words) and line[0].isupper() and all(t[0].isupper() for t in long_words)
 
 
 def _kinds_for(chunk: Chunk, kinds: Sequence[str] | None) -> Sequence[str]:
