@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, ge
 
 from llama_index_embft.errors import ConfigError, GenerationError
 from llama_index_embft.generation.failures import Failure, Redactor, classify
-from llama_index_embft.generation.tokens import count_tokens
+from llama_index_embft.generation.tokens import certainly_fits, count_tokens, cut_to_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,10 +150,12 @@ class Asker:
         except (ValueError, ImportError) as err:  # clients look the context window up by the model's name
             raise GenerationError(f"The LLM {model_name(llm)!r} cannot be used: {redact(str(err))}") from err
 
-    def room_for_passage(self, rest: str, answer_tokens: int) -> int:
-        """Tokens that a passage may take in the model's context window, next to the rest of the prompt."""
-        answer = min(max(self._output, answer_tokens), self._window // 2)
-        return max(64, self._window - answer - count_tokens(rest))
+    def fit(self, passage: str, rest: str, answer_tokens: int) -> str:
+        """Cut a passage to the model's context window, next to the rest of the prompt and the answer."""
+        room = self._window - min(max(self._output, answer_tokens), self._window // 2)
+        if certainly_fits(passage + rest, room):  # nearly always; counting tokens costs a millisecond
+            return passage
+        return cut_to_tokens(passage, max(64, room - count_tokens(rest)))
 
     async def ask(self, question: Question) -> Reply:
         """Ask until there is a usable answer.

@@ -19,11 +19,18 @@ if TYPE_CHECKING:
 FailureKind = Literal["fatal", "unreachable", "wait", "retry", "passage"]
 
 _HIDDEN: Final = "[hidden]"
-_KEY_SHAPES: Final = re.compile(r"\b(?:sk|pk|rk|gsk|xai|hf|AIza)[-_][\w*-]{6,}|(?<=Bearer )[^\s'\",}]+", re.IGNORECASE)
+# By their beginning, after "Bearer", or as the password in an address.
+_KEY_SHAPES: Final = re.compile(
+    r"\b(?:sk|pk|rk|gsk|xai|hf|AIza)[-_][\w*-]{6,}|(?<=Bearer )[^\s'\",}]+|(?<=://)[^/\s@]+(?=@)", re.IGNORECASE
+)
 _SECRET_NAMES: Final = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD)S?$", re.IGNORECASE)
 _UNKNOWN_MODEL: Final = re.compile(
     r"model.{0,80}(?:not exist|not found|not available|unknown|invalid|unsupported)|(?:unknown|invalid|no such) model",
     re.IGNORECASE | re.DOTALL,
+)
+_NO_KEY: Final = re.compile(
+    r"api[_ ]?key\b.{0,40}\b(?:must be set|missing|not (?:set|found|provided|valid))|(?:no|missing) api[_ ]?key",
+    re.IGNORECASE,
 )
 _NO_MONEY: Final = re.compile(
     r"insufficient[_ ]quota|exceeded your current quota|insufficient (?:balance|credit)", re.I
@@ -108,6 +115,8 @@ def classify(err: BaseException, redact: Redactor) -> Failure:
         return Failure("fatal", f"The LLM cannot be used: {text}")
     if isinstance(err, ValueError) and _UNKNOWN_MODEL.search(text):
         return Failure("fatal", text)
+    if _NO_KEY.search(text):
+        return Failure("fatal", f"The LLM client has no API key ({text}); set it in the environment.")
     # Dropped connections, timeouts, replies that are no JSON, and whatever a home-made LLM raises.
     return Failure("retry", f"{type(err).__name__}: {text}" if text else type(err).__name__)
 

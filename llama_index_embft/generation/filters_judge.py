@@ -15,7 +15,6 @@ from llama_index_embft.generation.filters import FilterContext, QuestionFilter
 from llama_index_embft.generation.journal import Identity
 from llama_index_embft.generation.language import is_chinese
 from llama_index_embft.generation.pool import Pool, Task
-from llama_index_embft.generation.tokens import cut_to_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -138,8 +137,8 @@ def _task(candidate: Candidate, asker: Asker) -> Task:
     def question() -> Question:
         passage = candidate.passages[0].bare
         language = "zh" if is_chinese(passage) else "en"
-        window = asker.room_for_passage(_TEMPLATES[language] + candidate.query, 50)
-        body = _TEMPLATES[language].format(query=candidate.query, context=cut_to_tokens(passage, window))
+        shown = asker.fit(passage, _TEMPLATES[language] + candidate.query, 50)
+        body = _TEMPLATES[language].format(query=candidate.query, context=shown)
         return Question(body, _FORMATS[language], Verdict, read_score, expected_tokens=10)
 
     return Task(f"judging {candidate.query!r}", _identity(candidate, asker), question)

@@ -48,7 +48,7 @@ async def agenerate_qa_embedding_pairs(
     language: PromptLanguage = "auto",
     structured: Structured = "auto",
     filters: Sequence[QuestionFilter] | None = None,
-    metadata_mode: MetadataMode | None = None,
+    metadata_mode: MetadataMode | str = "embed",
     prices: tuple[float, float] | None = None,
     report: GenerationReport | None = None,
     dry_run: Literal[False] = False,
@@ -75,7 +75,7 @@ async def agenerate_qa_embedding_pairs(  # type: ignore[misc]  # overload 1 does
     language: PromptLanguage = "auto",
     structured: Structured = "auto",
     filters: Sequence[QuestionFilter] | None = None,
-    metadata_mode: MetadataMode | None = None,
+    metadata_mode: MetadataMode | str = "embed",
     prices: tuple[float, float] | None = None,
     report: GenerationReport | None = None,
     dry_run: bool = False,
@@ -123,7 +123,7 @@ async def agenerate_qa_embedding_pairs(  # type: ignore[misc]  # overload 1 does
             ``"auto"`` for the best that the LLM has, with text if the server refuses.
         filters: Applied in order to all queries at the end; none of them calls the LLM but `Judge`. None takes
             `RefersToText`, `WrongLanguage` and `NearDuplicates`; an empty list keeps everything.
-        metadata_mode: Text of the corpus; None takes ``MetadataMode.EMBED``, which is what an index embeds. The LLM
+        metadata_mode: Text of the corpus; the default is ``MetadataMode.EMBED``, which is what an index embeds. The LLM
             reads the text without metadata.
         prices: US dollars for a million tokens sent and received, to show the cost.
         dry_run: Call nothing, write nothing, and return what it would take.
@@ -133,7 +133,8 @@ async def agenerate_qa_embedding_pairs(  # type: ignore[misc]  # overload 1 does
         The data set; for ``dry_run=True`` a `GenerationEstimate`.
 
     Raises:
-        ConfigError: An argument is not allowed, there are no nodes, or two nodes share an id.
+        ConfigError: An argument is not allowed, or there are no nodes with text.
+        DatasetError: Two nodes share an id.
         GenerationError: Nothing usable came back for any chunk, no further call can succeed, or a chunk failed with
             ``on_failure="fail"``.
         OutputError: The journal or the data set cannot be written.
@@ -172,7 +173,7 @@ def generate_qa_embedding_pairs(
     language: PromptLanguage = "auto",
     structured: Structured = "auto",
     filters: Sequence[QuestionFilter] | None = None,
-    metadata_mode: MetadataMode | None = None,
+    metadata_mode: MetadataMode | str = "embed",
     prices: tuple[float, float] | None = None,
     report: GenerationReport | None = None,
     dry_run: Literal[False] = False,
@@ -199,7 +200,7 @@ def generate_qa_embedding_pairs(  # type: ignore[misc]  # overload 1 does not sp
     language: PromptLanguage = "auto",
     structured: Structured = "auto",
     filters: Sequence[QuestionFilter] | None = None,
-    metadata_mode: MetadataMode | None = None,
+    metadata_mode: MetadataMode | str = "embed",
     prices: tuple[float, float] | None = None,
     report: GenerationReport | None = None,
     dry_run: bool = False,

@@ -24,7 +24,7 @@ from llama_index_embft.generation.parse_patterns import FENCE, THINKING
 from llama_index_embft.generation.pool import Pool, Task
 from llama_index_embft.generation.report import GenerationReport, Progress, as_prices
 from llama_index_embft.generation.running import run_sync
-from llama_index_embft.generation.tokens import count_tokens, cut_to_tokens
+from llama_index_embft.generation.tokens import count_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -231,8 +231,8 @@ def _task(job: _Job, asker: Asker) -> Task:
     def question() -> Question:
         template, twist, format_line = _prompt(job)
         expected = min(count_tokens(job.passage), 1000)
-        room = asker.room_for_passage(template + job.query + twist + format_line, expected)
-        body = template.format(query=job.query, context=cut_to_tokens(job.passage, room), twist=twist)
+        shown = asker.fit(job.passage, template + job.query + twist + format_line, expected)
+        body = template.format(query=job.query, context=shown, twist=twist)
         return Question(body, format_line, NegativePassage, partial(read_passage, positive=job.passage), expected)
 
     return Task(job.query_id, _identity(job, asker), question)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from llama_index_embft.dataset.documents import dataset_corpus
 from llama_index_embft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,48 +29,29 @@ class Passage(NamedTuple):
     source: str
 
 
-def read_passages(nodes: Sequence[BaseNode], metadata_mode: MetadataMode) -> tuple[list[Passage], int]:
-    """Read the texts of nodes.
+def read_passages(nodes: Sequence[BaseNode], metadata_mode: MetadataMode | str) -> list[Passage]:
+    """Read the texts of nodes; nodes without text are left out with a warning.
 
     Args:
         nodes: The nodes of the index.
         metadata_mode: How the index embeds them.
 
     Returns:
-        Passages in the order of the nodes, and the number of nodes without text, which are left out.
+        Passages in the order of the nodes.
 
     Raises:
-        ConfigError: There are no nodes, none has text, or two nodes of one id have different texts.
+        ConfigError: There are no nodes, none has text, or there is no such metadata mode.
+        DatasetError: Two nodes have one id.
     """
-    from llama_index.core.schema import MetadataMode
-
     if not nodes:
         raise ConfigError("There are no nodes; give at least one.")
-    passages: dict[str, Passage] = {}
-    empty = 0
-    for node in nodes:
-        bare = node.get_content(metadata_mode=MetadataMode.NONE)
-        if not bare.strip():
-            empty += 1
-            continue
-        bare = _encodable(bare)
-        embedded = _encodable(node.get_content(metadata_mode=metadata_mode))
-        passage = Passage(node.node_id, embedded, bare, _source(node))
-        known = passages.setdefault(passage.id, passage)
-        if known != passage:
-            raise ConfigError(f"Two nodes have the id {passage.id!r} and different texts; give every node its own id.")
-    if not passages:
+    corpus, bare_texts, sources = dataset_corpus(nodes, metadata_mode=metadata_mode)
+    if not corpus:
         raise ConfigError(f"None of the {len(nodes)} nodes has text; check how the documents were read.")
-    return list(passages.values()), empty
-
-
-def _source(node: BaseNode) -> str:
-    # A reader makes one document of each PDF page; the file is what must not be torn apart by a split.
-    for name in ("file_path", "file_name"):
-        value = node.metadata.get(name)
-        if isinstance(value, str) and value:
-            return value
-    return node.ref_doc_id or node.node_id
+    return [
+        Passage(id_, _encodable(text), _encodable(bare_texts.get(id_, text)), sources.get(id_, id_))
+        for id_, text in corpus.items()
+    ]
 
 
 def _encodable(text: str) -> str:

@@ -25,7 +25,7 @@ from llama_index_embft.generation.passages import Passage, read_passages
 from llama_index_embft.generation.pool import OnFailure, Pool, Task
 from llama_index_embft.generation.prompts import Prompt, PromptLanguage, PromptStyle
 from llama_index_embft.generation.report import GenerationEstimate, GenerationReport, Prices, Progress, as_prices
-from llama_index_embft.generation.tokens import count_tokens, cut_to_tokens
+from llama_index_embft.generation.tokens import count_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -83,7 +83,7 @@ class RunSettings:
     language: PromptLanguage = "auto"
     structured: Structured = "auto"
     filters: Sequence[QuestionFilter] | None = None
-    metadata_mode: MetadataMode | None = None
+    metadata_mode: MetadataMode | str = "embed"
     prices: tuple[float, float] | None = None
     report: GenerationReport | None = None
     dry_run: bool = False
@@ -129,17 +129,17 @@ class GenerationRun:
         settings: The other arguments.
 
     Raises:
-        ConfigError: There are no nodes, none has text, or two share an id.
+        ConfigError: There are no nodes, or none has text.
+        DatasetError: Two nodes share an id.
         GenerationError: The LLM client does not know its model.
     """
 
     def __init__(self, nodes: Sequence[BaseNode], llm: LLM, settings: RunSettings) -> None:
-        from llama_index.core.schema import MetadataMode
-
         self.settings = settings
         self.report = settings.report if settings.report is not None else GenerationReport()
         self.report.chunks = len(nodes)
-        self.passages, self.report.empty = read_passages(nodes, settings.metadata_mode or MetadataMode.EMBED)
+        self.passages = read_passages(nodes, settings.metadata_mode)
+        self.report.empty = len(nodes) - len(self.passages)
         limiter = RateLimiter(settings.requests_per_minute, settings.tokens_per_minute)
         self.asker = Asker.for_llm(llm, settings.structured, limiter, settings.policy, self.report)
         self.num_workers = settings.num_workers or (1 if is_synchronous(llm) else _WORKERS)
@@ -191,7 +191,7 @@ class GenerationRun:
                     known += 1
                     continue
                 calls += 1
-                prompt_tokens += count_tokens(self._question(passage).body)
+                prompt_tokens += count_tokens(self._question(passage, prompt).body)
                 if n % 50 == 0:
                     await asyncio.sleep(0)
         completion_tokens = calls * self._answer_tokens
@@ -206,24 +206,24 @@ class GenerationRun:
 
     def _tasks(self, journal: Journal) -> Iterator[Task]:
         for passage in self.passages:
-            identity = self._identity(passage, self.settings.style.prompt_for(passage.bare))
+            prompt = self.settings.style.prompt_for(passage.bare)
+            identity = self._identity(passage, prompt)
             if identity.key not in journal and (changed := journal.answered_otherwise(identity)) is not None:
                 self._note_change(changed, journal)
-            yield Task(passage.id, identity, partial(self._question, passage))
+            yield Task(passage.id, identity, partial(self._question, passage, prompt))
 
     def _identity(self, passage: Passage, prompt: Prompt) -> Identity:
         text_hash = hashlib.sha256(passage.bare.encode()).hexdigest()
         key = hashlib.sha256("\n".join(("questions", text_hash, prompt.hash, self._model)).encode()).hexdigest()
         return Identity("questions", key, text_hash, prompt.hash, self._model)
 
-    def _question(self, passage: Passage) -> Question:
+    def _question(self, passage: Passage, prompt: Prompt) -> Question:
         style = self.settings.style
-        frame = style.prompt_for(passage.bare, shown="")
-        room = self.asker.room_for_passage(frame.body + frame.format_line, self._answer_tokens)
-        shown = cut_to_tokens(passage.bare, room)
+        around = prompt.body.replace(passage.bare, "", 1) + prompt.format_line
+        shown = self.asker.fit(passage.bare, around, self._answer_tokens)
         if len(shown) < len(passage.bare):
             self._note_cut(passage, shown)
-        prompt = style.prompt_for(passage.bare, shown=shown)
+            prompt = style.prompt_for(passage.bare, shown=shown)
 
         def read(content: Any) -> list[list[str]]:
             return read_queries(content, prompt, style)

@@ -21,13 +21,14 @@ def count_tokens(text: str) -> int:
     return round(len(get_tokenizer()(text[:_COUNTED])) * len(text) / _COUNTED)
 
 
-def cut_to_tokens(text: str, limit: int) -> str:
-    """Keep the beginning of a text, at most about ``limit`` tokens, with a margin for other tokenizers.
+def certainly_fits(text: str, limit: int) -> bool:
+    """Whether a text has at most ``limit`` tokens in any tokenizer; told from its length alone."""
+    characters_per_token = _CHARACTERS_PER_TOKEN_AT_LEAST if text.isascii() else 0.5
+    return len(text) <= limit * _MARGIN * characters_per_token
 
-    A text that certainly fits is returned without counting.
-    """
-    if text.isascii() and len(text) <= limit * _CHARACTERS_PER_TOKEN_AT_LEAST * _MARGIN:
-        return text
+
+def cut_to_tokens(text: str, limit: int) -> str:
+    """Keep the beginning of a text, at most about ``limit`` tokens, with a margin for other tokenizers."""
     allowed = max(1, int(limit * _MARGIN))
     shorter = text[: allowed * 12]  # no text has more than a dozen characters a token for long
     tokens = count_tokens(shorter)

@@ -552,7 +552,7 @@ def test_equal_chunks_are_asked_once_and_share_their_queries(serve: Serve, opena
 def test_embedded_text_bare_text_and_source(serve: Serve, openai_like: Make, tmp_path: Path) -> None:
     from llama_index.core.schema import MetadataMode
 
-    node = TextNode(id_="a", text="The valve opens at noon.", metadata={"title": "Harbour", "file_name": "h.pdf"})
+    node = TextNode(id_="a", text="The valve opens at noon.", metadata={"title": "Harbour", "file_path": "h.pdf"})
     server = serve()
     dataset = generate([node], openai_like(server), tmp_path)
     assert dataset.corpus["a"] == node.get_content(MetadataMode.EMBED) != node.text

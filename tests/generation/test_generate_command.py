@@ -1,0 +1,212 @@
+"""``embft generate`` from documents to a data set, with the real client over HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from conftest_generation import KEY, make_nodes
+from loopback_llm import Behaviour, LoopbackLLM
+from typer.testing import CliRunner
+
+from llama_index_embft.cli.generate import generate
+from llama_index_embft.errors import ConfigError, DocumentError, EmbftError, MissingExtraError
+from llama_index_embft.generation.clients import make_llm
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for n, node in enumerate(make_nodes(6)):
+        (folder / f"page{n}.txt").write_text(node.text, encoding="utf-8")
+    return folder
+
+
+def embft(*arguments: object) -> str:
+    app = typer.Typer()
+    app.command()(generate)
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if isinstance(result.exception, EmbftError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_documents_become_a_data_set_and_running_again_asks_nothing(
+    docs: Path, serve: Callable[..., LoopbackLLM], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    server, out = serve(key=KEY), tmp_path / "train.json"
+    command = [docs, "--llm", "openai-like", "--model", "m", "--api-base", server.api_base, "--out", out, "--quiet"]
+    assert "12 queries from 6 of 6 chunks" in embft(*command)
+    first = out.read_bytes()
+    assert len(json.loads(first)["corpus"]) == 6
+    assert "6 from the journal" in embft(*command)
+    assert server.count == 6
+    assert out.read_bytes() == first
+    assert list(tmp_path.glob("train.*.json")) == []
+    assert not any(KEY.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_a_dry_run_calls_nothing(docs: Path, tmp_path: Path) -> None:
+    output = embft(
+        docs,
+        "--model",
+        "m",
+        "--api-base",
+        "http://127.0.0.1:9/v1",
+        "--out",
+        tmp_path / "t.json",
+        "--dry-run",
+        "--price",
+        1,
+        2,
+    )
+    assert "6 calls for 6 chunks" in output
+    assert "about $0.00" in output
+    assert not (tmp_path / "t.json").exists()
+
+
+def test_every_option_reaches_the_llm(docs: Path, serve: Callable[..., LoopbackLLM], tmp_path: Path) -> None:
+    (tmp_path / "real.txt").write_text("harbour opening hours\n\nvalve price\n", encoding="utf-8")
+    server, out = (
+        serve(script=lambda r: Behaviour(text="5") if "<query>" in r.prompt and "5 - " in r.prompt else None),
+        tmp_path / "t.json",
+    )
+    embft(
+        docs,
+        "--model",
+        "m",
+        "--api-base",
+        server.api_base,
+        "--out",
+        out,
+        "--questions",
+        1,
+        "--kind",
+        "keyword=1",
+        "--persona",
+        "a pilot",
+        "--examples",
+        tmp_path / "real.txt",
+        "--answers",
+        "--negatives",
+        1,
+        "--judge",
+        4,
+        "--workers",
+        2,
+        "--rpm",
+        1000,
+        "--tpm",
+        1_000_000,
+        "--retries",
+        2,
+        "--temperature",
+        0.5,
+        "--quiet",
+    )
+    asked = [request for request in server.requests if "<query>" not in request.prompt]
+    assert len(asked) == 6
+    assert all(word in asked[0].prompt for word in ("keyword query", "a pilot", "valve price", "Q: "))
+    assert asked[0].body["temperature"] == 0.5
+    judged = [request for request in server.requests if "5 - " in request.prompt]
+    assert len(judged) == 6
+    data = json.loads(out.read_text())
+    assert len(data["queries"]) == len(data["reference_answers"]) == len(data["negative_docs"]) == 6
+    assert len(data["corpus"]) == 12
+    # Its own negatives in the file do not make it another call's file.
+    embft(docs, "--model", "m", "--api-base", server.api_base, "--out", out, "--questions", 1, "--quiet")
+    assert list(tmp_path.glob("t.*.json")) == []
+
+
+def test_round_trip_by_a_model_folder(
+    docs: Path, serve: Callable[..., LoopbackLLM], tmp_path: Path, tiny_model_path: str
+) -> None:
+    server, out = serve(), tmp_path / "t.json"
+    command = [
+        docs,
+        "--model",
+        "m",
+        "--api-base",
+        server.api_base,
+        "--out",
+        out,
+        "--quiet",
+        "--round-trip",
+        tiny_model_path,
+    ]
+    assert "12 queries" in embft(*command, "--top-k", 6)  # six chunks: everything is in the top 6
+    strict = embft(*command, "--top-k", 1)
+    assert "round trip" in strict
+    assert len(json.loads(out.read_text())["queries"]) < 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "sentence"),
+    [
+        (["--llm", "gpt"], ConfigError, "no LLM client 'gpt'; the clients are openai-like,"),
+        (["--api-base", ""], ConfigError, "API base|address"),
+        (["--kind", "question=many"], ConfigError, "share must be a number"),
+        (["--kind", "riddle=1"], ConfigError, "no kind of query 'riddle'"),
+        (["--examples", "nowhere.txt"], DocumentError, "Cannot read the example queries nowhere.txt"),
+        (["--judge", "9"], ConfigError, "from 1 to 5"),
+        (["--workers", "0"], ConfigError, "`num_workers` must be at least 1"),
+        (["--rpm", "0"], ConfigError, "`requests_per_minute` must be at least 1"),
+        (["--llm", "google-genai"], EmbftError, "google-genai takes no API base"),
+    ],
+)
+def test_wrong_arguments_are_one_sentence(
+    arguments: list[str], error: type[Exception], sentence: str, docs: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=sentence) as caught:
+        embft(
+            docs,
+            "--model",
+            "m",
+            "--api-base",
+            "http://127.0.0.1:9/v1",
+            "--out",
+            tmp_path / "t.json",
+            "--quiet",
+            *arguments,
+        )
+    assert "\n" not in str(caught.value)
+
+
+def test_openai_like_needs_an_address_and_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(ConfigError, match="needs the address of the server: --api-base"):
+        make_llm("openai-like", "m")
+    llm: Any = make_llm("openai-like", "m", api_base="http://h/v1", tools=True, context_window=1000)
+    assert (llm.api_key, llm.metadata.context_window, llm.metadata.is_function_calling_model) == ("none", 1000, True)
+
+
+def test_openai_takes_its_key_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, serve: Callable[..., LoopbackLLM], docs: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    server = serve(key=KEY)
+    embft(
+        docs,
+        "--llm",
+        "openai",
+        "--model",
+        "gpt-4o-mini",
+        "--api-base",
+        server.api_base,
+        "--out",
+        tmp_path / "t.json",
+        "--quiet",
+    )
+    assert server.count == 6
+
+
+def test_a_client_that_is_not_installed_is_named() -> None:
+    with pytest.raises(MissingExtraError, match="pip install llama-index-llms-ollama"):
+        make_llm("ollama", "m")
