@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from llama_index_embft.search.topk import TopK, top_k, top_k_ids
+from llama_index_embft.search.topk import ExactIndex, TopK, top_k, top_k_ids
 
-__all__ = ["TopK", "top_k", "top_k_ids"]
+__all__ = ["ExactIndex", "TopK", "top_k", "top_k_ids"]

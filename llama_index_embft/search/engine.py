@@ -221,6 +221,28 @@ def _pair_scores(queries: Tensor, block: Tensor, length: Tensor, line: Tensor, c
     return result
 
 
+def score_pairs(queries: Rows, corpus: Rows, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Exact scores of chosen pairs, rounded to float32.
+
+    Args:
+        queries: n rows.
+        corpus: The rows to score them with.
+        rows: Shape ``(n, m)``: corpus rows of each query; -1 for none, which scores -inf.
+    """
+    import torch
+
+    result = np.full(rows.shape, -np.inf, dtype=np.float32)
+    step = max(1, (32 << 20) // (12 * corpus.dim * max(1, rows.shape[1])))
+    for start in range(0, len(rows), step):
+        some = rows[start : start + step]
+        exact = queries.take(slice(start, start + step)).to(torch.float64)
+        chosen = torch.from_numpy(np.maximum(some, 0)).to(corpus.device)
+        documents = corpus.take(chosen.flatten()).to(torch.float64).view(*some.shape, corpus.dim)
+        scores = torch.bmm(documents, exact.unsqueeze(2)).squeeze(2).to(torch.float32)
+        result[start : start + step] = np.where(some >= 0, scores.cpu().numpy(), -np.inf)
+    return result
+
+
 def _search_plainly(
     queries: Rows, corpus: Rows, some: NDArray[np.int64], k: int, barred: Barred, rows: Tensor, scores: Tensor
 ) -> None:

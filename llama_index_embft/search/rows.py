@@ -45,6 +45,7 @@ class Rows:
         self.device = device
         self.name = name
         self.n, self.dim = int(data.shape[0]), int(data.shape[1])
+        self._move_to_gpu()
         self.norms = self._measure()  # (n,) float64
 
     def _raw(self, index: Any) -> Tensor:
@@ -59,6 +60,16 @@ class Rows:
                 piece = piece.copy()
             picked = torch.from_numpy(np.ascontiguousarray(piece))
         return picked.to(self.device)
+
+    def _move_to_gpu(self) -> None:
+        """Copy a matrix that will be read several times to the GPU at once, if that leaves it space enough."""
+        import torch
+
+        if self.device.type != "cuda" or getattr(self.data, "is_cuda", False) or isinstance(self.data, np.memmap):
+            return
+        free, _ = torch.cuda.mem_get_info(self.device)
+        if self.data.nbytes <= free // 3:
+            self.data = torch.as_tensor(self.data).to(self.device)
 
     def _measure(self) -> Tensor:
         """Euclidean norm of each row; every row is looked at once, for NaN and zeros too."""

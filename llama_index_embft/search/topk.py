@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from llama_index_embft.errors import ConfigError
-from llama_index_embft.search.engine import Barred, low_precision, make_plan, search
+from llama_index_embft.search.engine import Barred, low_precision, make_plan, score_pairs, search
 from llama_index_embft.search.rows import Metric, Rows
 
 if TYPE_CHECKING:
@@ -60,23 +60,86 @@ def top_k(
     Raises:
         ConfigError: Widths differ, NaN or infinity in a row, ``k`` below 1, an excluded row that does not exist.
     """
-    import torch
-
-    if metric not in ("cosine", "dot"):
-        raise ConfigError(f"`metric` must be 'cosine' or 'dot', got {metric!r}.")
-    if precision not in get_args(Precision):
-        raise ConfigError(f"`precision` must be one of {', '.join(get_args(Precision))}, got {precision!r}.")
-    if k < 1:
-        raise ConfigError(f"`k` must be at least 1, got {k}.")
-    place = _device(device, queries, corpus)
-    left, right = Rows(queries, metric, place, "queries"), Rows(corpus, metric, place, "corpus")
-    if left.dim != right.dim:
-        raise ConfigError(f"`queries` have {left.dim} dimensions and `corpus` {right.dim}; embed both with one model.")
-    low = low_precision(place) if precision == "auto" else getattr(torch, precision)
-    rows, scores = search(
-        left, right, k, _check_exclude(exclude, left.n, right.n), make_plan(left, right, k, low, memory)
+    index = ExactIndex(
+        corpus, metric=metric, device=_device(device, queries, corpus), precision=precision, memory=memory
     )
-    return TopK(rows.numpy(), scores.numpy())
+    return index.search(queries, k, exclude=exclude)
+
+
+class ExactIndex:
+    """A corpus that is searched more than once: it is checked and measured once.
+
+    Args:
+        corpus: Shape ``(n_docs, dim)``; a numpy array (a memory-mapped one too) or torch tensor. It is not copied,
+            except to the memory of a GPU if it takes at most a third of what is free there.
+        metric: As in `top_k`, like the other arguments.
+        device: None takes the device of the tensor, else a GPU if there is one.
+        precision: Of the first look.
+        memory: Bytes to use beside inputs and result, about.
+
+    Raises:
+        ConfigError: A value is not allowed, the corpus is no matrix, or holds NaN or infinity.
+    """
+
+    def __init__(
+        self,
+        corpus: Any,
+        *,
+        metric: Metric = "cosine",
+        device: Any = None,
+        precision: Precision = "auto",
+        memory: int = 512 << 20,
+    ) -> None:
+        import torch
+
+        if metric not in ("cosine", "dot"):
+            raise ConfigError(f"`metric` must be 'cosine' or 'dot', got {metric!r}.")
+        if precision not in get_args(Precision):
+            raise ConfigError(f"`precision` must be one of {', '.join(get_args(Precision))}, got {precision!r}.")
+        if memory < 1 << 20:
+            raise ConfigError(f"`memory` is in bytes and must be at least 1 MiB, got {memory}.")
+        place = _device(device, corpus)
+        self.corpus = Rows(corpus, metric, place, "corpus")
+        self.metric: Metric = metric
+        self.memory = memory
+        self.low = low_precision(place) if precision == "auto" else getattr(torch, precision)
+
+    def search(self, queries: Any, k: int, *, exclude: Sequence[NDArray[np.int64]] | None = None) -> TopK:
+        """The best ``k`` rows of each query; arguments and result as in `top_k`."""
+        if k < 1:
+            raise ConfigError(f"`k` must be at least 1, got {k}.")
+        left = self._queries(queries)
+        barred = _check_exclude(exclude, left.n, self.corpus.n)
+        rows, scores = search(left, self.corpus, k, barred, make_plan(left, self.corpus, k, self.low, self.memory))
+        return TopK(rows.numpy(), scores.numpy())
+
+    def scores(self, queries: Any, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Scores of chosen pairs, the same bits as `search` gives.
+
+        Args:
+            queries: Shape ``(n, dim)``.
+            rows: Shape ``(n, m)``: corpus rows for each query; -1 for none.
+
+        Returns:
+            Shape ``(n, m)``; -inf where the row is -1.
+
+        Raises:
+            ConfigError: A row does not exist, or the shapes do not fit.
+        """
+        left = self._queries(queries)
+        if rows.ndim != 2 or len(rows) != left.n:
+            raise ConfigError(f"`rows` must have shape (n_queries, m), got {rows.shape} for {left.n} queries.")
+        if rows.size and (rows.min() < -1 or rows.max() >= self.corpus.n):
+            raise ConfigError(f"`rows` names rows outside the corpus, which has {self.corpus.n}.")
+        return score_pairs(left, self.corpus, rows)
+
+    def _queries(self, queries: Any) -> Rows:
+        left = Rows(queries, self.metric, self.corpus.device, "queries")
+        if left.dim != self.corpus.dim:
+            raise ConfigError(
+                f"`queries` have {left.dim} dimensions and `corpus` {self.corpus.dim}; embed both with one model."
+            )
+        return left
 
 
 def top_k_ids(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from llama_index_embft.errors import ConfigError
-from llama_index_embft.search import top_k, top_k_ids
+from llama_index_embft.search import ExactIndex, top_k, top_k_ids
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -123,3 +123,24 @@ def test_rows_of_zeros_score_zero_with_a_counted_warning():
         hits = top_k(np.array([[1, 0]], dtype=np.float32), corpus, 3)
     assert hits.rows[0].tolist() == [1, 0, 2]
     assert hits.scores[0].tolist() == [1.0, 0.0, -1.0]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_index_scores_chosen_pairs_as_it_searches(data, device):
+    queries, corpus = data
+    index = ExactIndex(corpus, device=device)
+    hits = index.search(queries, 9)
+    np.testing.assert_array_equal(index.scores(queries, hits.rows), hits.scores)
+    some = np.array([[-1, 4]])
+    assert np.isneginf(index.scores(queries[:1], some)[0, 0])
+    with pytest.raises(ConfigError, match="outside the corpus, which has 3001"):
+        index.scores(queries[:1], np.array([[3001]]))
+    with pytest.raises(ConfigError, match=r"shape \(n_queries, m\)"):
+        index.scores(queries[:1], np.array([[0], [1]]))
+
+
+def test_an_index_refuses_options_that_do_not_exist(data):
+    with pytest.raises(ConfigError, match="'float8'"):
+        ExactIndex(data[1], precision="float8")
+    with pytest.raises(ConfigError, match="at least 1 MiB, got 512"):
+        ExactIndex(data[1], memory=512)
