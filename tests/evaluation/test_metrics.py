@@ -44,7 +44,8 @@ def test_equal_to_trec_eval(seed: int, few: int, monkeypatch: pytest.MonkeyPatch
     pytrec_eval = pytest.importorskip("pytrec_eval")
     monkeypatch.setattr(m, "_FEW_RELEVANT", few)  # both ways of finding hits
     monkeypatch.setattr(m, "_BLOCK_CELLS", 64)
-    monkeypatch.setattr(m, "_TABLE_CELLS", 100)
+    monkeypatch.setattr(m, "_SIEVE", 4)  # most documents fall through: the exact check must hold
+    monkeypatch.setattr(m, "_SIEVE_BLOCK", 5)
     ids, qrels, run = random_case(seed)
     measures = {f"{trec}_{k}" for trec in TREC.values() for k in KS} | {"recip_rank", "Rprec"}
     theirs = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run)
@@ -98,6 +99,13 @@ def test_grades_give_the_same_as_rows() -> None:
     by_grade = m.hits_from_grades(np.array([[0, 3, 1], [0, 0, 0]]))
     for left, right in zip(by_row, by_grade, strict=True):
         np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("few", [0, 1000], ids=["lookup", "comparing"])
+def test_an_empty_place_is_never_the_last_document(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(m, "_FEW_RELEVANT", few)
+    judgements = m.Judgements.from_qrels({"q": {"last": 1}, "r": {"gone": 1}}, ["q", "r"], {"first": 0, "last": 1})
+    assert len(m.find_hits(np.array([[-1, -1], [-1, -1]]), judgements, 2).query) == 0
 
 
 def test_nothing_judged_or_nothing_found_scores_zero() -> None:
