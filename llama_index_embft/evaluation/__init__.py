@@ -12,6 +12,7 @@ from llama_index_embft.evaluation.records import RetrievalReport
 from llama_index_embft.evaluation.retrieval import RetrievalEvaluator, evaluate_embed_model, evaluate_embeddings
 from llama_index_embft.evaluation.retrievers import aevaluate_retriever, evaluate_retriever
 from llama_index_embft.evaluation.runs import evaluate_run, fuse_runs
+from llama_index_embft.evaluation.systems import compare_systems, evaluate_bm25, rerank_run
 from llama_index_embft.evaluation.trec import read_qrels, read_run, write_qrels, write_run
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "RetrievalReport",
     "aevaluate_retriever",
     "compare",
+    "compare_systems",
+    "evaluate_bm25",
     "evaluate_embed_model",
     "evaluate_embeddings",
     "evaluate_retriever",
@@ -27,6 +30,7 @@ __all__ = [
     "fuse_runs",
     "read_qrels",
     "read_run",
+    "rerank_run",
     "write_qrels",
     "write_run",
 ]

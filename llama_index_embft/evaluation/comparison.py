@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from dataclasses import asdict, dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
@@ -126,6 +127,20 @@ class Comparison:
             for name, metric in system.metrics.items()
         ]
         return pd.DataFrame(rows).set_index(["system", "metric"])
+
+    def leaderboard(self) -> pd.DataFrame:
+        """A row a system, the base first: the best-known metrics, the decision, and the time it took."""
+        import pandas as pd
+
+        rows = []
+        for report, decision in [(self.base, "base"), *((system.report, system.decision) for system in self.systems)]:
+            row: dict[str, Any] = {"system": report.label}
+            row |= {name: report.mean(name) for name in self.headline()}
+            row |= {"decision": decision, "seconds": sum(report.seconds.values())}
+            if report.latencies:
+                row["median ms a query"] = 1000 * statistics.median(report.latencies)
+            rows.append(row)
+        return pd.DataFrame(rows).set_index("system")
 
     def to_markdown(self, metrics: tuple[str, ...] | None = None) -> str:
         """A table for a pull request, with the verdict below it."""

@@ -18,7 +18,7 @@ from llama_index_embft.evaluation.metrics import (
     score_hits,
 )
 from llama_index_embft.evaluation.records import RetrievalReport
-from llama_index_embft.evaluation.runs import hash_of, query_documents
+from llama_index_embft.evaluation.runs import TextKind, hash_of, query_documents, text_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from llama_index_embft.search.topk import TopK
 
 Similarity = Literal["cosine", "dot"]
-TextKind = Literal["embedded", "bare"]
 
 
 def evaluate_embed_model(
@@ -180,7 +179,7 @@ class RetrievalEvaluator:
         self.ks = tuple(sorted({k for k in (parse_metric(name)[1] for name in self.names) if k is not None}))
         self.depth = self._depth(top_k)
         self._documents = query_documents(dataset)
-        self._text = _text_in_words(dataset, text)
+        self._text = text_in_words(dataset, text)
         self._dataset_hash = hash_of([self.query_ids, self.query_texts, self.relevant])
 
     def scores(
@@ -265,11 +264,3 @@ class RetrievalEvaluator:
 def _short(name: str) -> str:
     """The end of a model's folder; a name on the hub (``owner/model``) stays whole."""
     return "/".join(name.replace("\\", "/").rstrip("/").split("/")[-2:])
-
-
-def _text_in_words(dataset: EmbeddingQAFinetuneDataset, text: TextKind) -> str:
-    if not dataset.bare_texts:
-        return "corpus text as it stands in the data set"
-    if text == "embedded":
-        return "the text the index embeds, metadata included"
-    return "the bare text, without metadata"

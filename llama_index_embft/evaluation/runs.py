@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Qrels = Mapping[str, Mapping[str, int]]
 Run = Mapping[str, Mapping[str, float]]
+TextKind = Literal["embedded", "bare"]
 
 
 @dataclass(frozen=True)
@@ -282,6 +283,15 @@ def query_documents(dataset: EmbeddingQAFinetuneDataset) -> tuple[str, ...]:
     qrels = dataset.qrels()
     best = (max(qrels[query], key=qrels[query].__getitem__) for query in dataset.queries)
     return tuple(dataset.source_documents.get(chunk, chunk) for chunk in best)
+
+
+def text_in_words(dataset: EmbeddingQAFinetuneDataset, text: TextKind) -> str:
+    """Which text is searched, for reports."""
+    if not dataset.bare_texts:
+        return "corpus text as it stands in the data set"
+    if text == "embedded":
+        return "the text the index embeds, metadata included"
+    return "the bare text, without metadata"
 
 
 def hash_of(parts: Sequence[Any]) -> str:
