@@ -6,6 +6,7 @@ Importing this loads numpy, and neither torch nor scipy nor pandas.
 from __future__ import annotations
 
 # Imported at once and not on first use: otherwise the module `compare` would stand in for the function of that name.
+from llama_index_embft.evaluation.answers import evaluate_query_engine
 from llama_index_embft.evaluation.compare import compare
 from llama_index_embft.evaluation.comparison import Comparison
 from llama_index_embft.evaluation.records import RetrievalReport
@@ -25,6 +26,7 @@ __all__ = [
     "evaluate_bm25",
     "evaluate_embed_model",
     "evaluate_embeddings",
+    "evaluate_query_engine",
     "evaluate_retriever",
     "evaluate_run",
     "fuse_runs",

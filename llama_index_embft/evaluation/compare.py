@@ -170,9 +170,13 @@ def _aligned(reports: list[RetrievalReport]) -> list[RetrievalReport]:
 def _reordered(report: RetrievalReport, rows: list[int]) -> RetrievalReport:
     per_query = ("query_ids", "queries", "documents", "relevant", "hit_ids", "hit_scores")
     fields: dict[str, Any] = {name: tuple(getattr(report, name)[row] for row in rows) for name in per_query}
-    latencies = tuple(report.latencies[row] for row in rows) if report.latencies else ()
+    fields |= {
+        name: tuple(getattr(report, name)[row] for row in rows)
+        for name in ("latencies", "answers")
+        if getattr(report, name)
+    }
     values = {name: column[rows] for name, column in report.values.items()}
-    return replace(report, **fields, latencies=latencies, values=values)
+    return replace(report, **fields, values=values)
 
 
 def _shared_metrics(reports: list[RetrievalReport], wanted: Iterable[str] | None) -> list[str]:

@@ -53,6 +53,7 @@ class RetrievalReport:
         latencies: Seconds a query, for systems that answer one query at a time.
         errors: Query id -> what went wrong; such a query scores 0 and counts.
         notes: Things a reader should know, in words.
+        answers: What a query engine answered; empty for retrieval alone.
     """
 
     label: str
@@ -73,6 +74,7 @@ class RetrievalReport:
     latencies: tuple[float, ...] = ()
     errors: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.query_ids)
@@ -170,6 +172,7 @@ class RetrievalReport:
             "latencies": list(self.latencies),
             "errors": self.errors,
             "notes": list(self.notes),
+            "answers": list(self.answers),
             "values": {name: values.tolist() for name, values in self.values.items()},
             "queries": [
                 {
@@ -228,6 +231,7 @@ class RetrievalReport:
                 latencies=tuple(content["latencies"]),
                 errors=content["errors"],
                 notes=tuple(content["notes"]),
+                answers=tuple(content["answers"]),
             )
         except (KeyError, TypeError, ValueError) as err:
             if isinstance(err, EvaluationError):

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -29,11 +29,13 @@ if TYPE_CHECKING:
 
 _Ranking = tuple[tuple[str, ...], tuple[float, ...]]
 
+T = TypeVar("T")
+
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Answer:
+class Answer:
     """What came back for one query."""
 
     nodes: Sequence[NodeWithScore]
@@ -78,24 +80,24 @@ def evaluate_retriever(
     """
     from llama_index.core.schema import QueryBundle
 
-    run = _Run(dataset, retriever, ks, metrics, label, match, num_workers)
+    run = RetrieverRun(dataset, retriever, ks, metrics, label, match, num_workers)
 
-    def ask(text: str) -> _Answer:
+    def ask(text: str) -> Answer:
         start = time.perf_counter()
         try:
             nodes = retriever.retrieve(text)
             for postprocessor in postprocessors:
                 nodes = postprocessor.postprocess_nodes(nodes, query_bundle=QueryBundle(text))
         except Exception as err:  # noqa: BLE001  # whatever a store or model raises: it is counted and shown
-            return _Answer((), time.perf_counter() - start, err)
-        return _Answer(nodes, time.perf_counter() - start)
+            return Answer((), time.perf_counter() - start, err)
+        return Answer(nodes, time.perf_counter() - start)
 
     start = time.perf_counter()
     if num_workers == 1:
-        answers = list(_progress(map(ask, run.task.queries), len(run.task.queries), show_progress))
+        answers = list(progress(map(ask, run.task.queries), len(run.task.queries), show_progress))
     else:
         with ThreadPoolExecutor(num_workers) as pool:
-            answers = list(_progress(pool.map(ask, run.task.queries), len(run.task.queries), show_progress))
+            answers = list(progress(pool.map(ask, run.task.queries), len(run.task.queries), show_progress))
     return run.report(answers, time.perf_counter() - start)
 
 
@@ -117,11 +119,11 @@ async def aevaluate_retriever(
     """
     from llama_index.core.schema import QueryBundle
 
-    run = _Run(dataset, retriever, ks, metrics, label, match, num_workers)
+    run = RetrieverRun(dataset, retriever, ks, metrics, label, match, num_workers)
     gate = asyncio.Semaphore(num_workers)
     bar = _bar(len(run.task.queries), show_progress)
 
-    async def ask(text: str) -> _Answer:
+    async def ask(text: str) -> Answer:
         async with gate:
             start = time.perf_counter()
             try:
@@ -129,10 +131,10 @@ async def aevaluate_retriever(
                 for postprocessor in postprocessors:
                     nodes = await postprocessor.apostprocess_nodes(nodes, query_bundle=QueryBundle(text))
             except Exception as err:  # noqa: BLE001  # whatever a store or model raises: it is counted and shown
-                return _Answer((), time.perf_counter() - start, err)
+                return Answer((), time.perf_counter() - start, err)
             finally:
                 bar.update(1)
-            return _Answer(nodes, time.perf_counter() - start)
+            return Answer(nodes, time.perf_counter() - start)
 
     start = time.perf_counter()
     try:
@@ -142,7 +144,7 @@ async def aevaluate_retriever(
     return run.report(answers, time.perf_counter() - start)
 
 
-class _Run:
+class RetrieverRun:
     """What the synchronous and the asynchronous way share: checks before, bookkeeping after."""
 
     def __init__(
@@ -165,7 +167,8 @@ class _Run:
         self.label = label or type(retriever).__name__
         self.unknown = ""
 
-    def report(self, answers: Sequence[_Answer], seconds: float) -> RetrievalReport:
+    def report(self, answers: Sequence[Answer], seconds: float) -> RetrievalReport:
+        """Score the answers; `seconds` is the time all of them took together."""
         counts: Counter[str] = Counter()
         found = [self._ranking(answer.nodes, counts) for answer in answers]
         errors = {
@@ -266,7 +269,8 @@ def _bar(total: int, show: bool) -> Any:
     return tqdm(total=total, desc="Retrieving", unit="query", delay=1.0, disable=not show)
 
 
-def _progress(answers: Iterable[_Answer], total: int, show: bool) -> Iterable[_Answer]:
+def progress(answers: Iterable[T], total: int, show: bool) -> Iterable[T]:
+    """Pass answers on, with a progress bar if wanted."""
     with _bar(total, show) as bar:
         for answer in answers:
             bar.update(1)

@@ -1,0 +1,96 @@
+"""Query engines: source nodes and answers, with and without an LLM as judge."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from llama_index.core import MockEmbedding
+from llama_index.core.base.response.schema import Response, StreamingResponse
+from llama_index.core.evaluation import EvaluationResult
+from test_retrievers import hit
+
+from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.errors import EvaluationError
+from llama_index_embft.evaluation import RetrievalReport, compare, evaluate_query_engine
+from llama_index_embft.evaluation.answers import word_f1
+
+
+@pytest.fixture
+def dataset(tiny_dataset: EmbeddingQAFinetuneDataset) -> EmbeddingQAFinetuneDataset:
+    answers = {"q1": "the red apple", "q2": "the yellow banana", "q3": "it is blue"}
+    return EmbeddingQAFinetuneDataset(**tiny_dataset.model_dump() | {"reference_answers": answers})
+
+
+class Engine:
+    """Answers from a table; one answer is streamed."""
+
+    def __init__(self, **answers) -> None:
+        self.answers = answers
+
+    def query(self, text: str):
+        words, node = self.answers[text.replace(" ", "_")]
+        if isinstance(words, Exception):
+            raise words
+        if words.startswith("stream "):
+            return StreamingResponse(response_gen=iter(words[7:].split()), source_nodes=[hit(node, 1.0)])
+        return Response(response=words, source_nodes=[hit(node, 1.0)])
+
+
+def good() -> Engine:
+    return Engine(
+        red_fruit=("the red apple", "apple"),
+        yellow_fruit=("a yellow lemon", "lemon"),
+        sky=("stream it is blue", "apple"),
+    )
+
+
+def test_sources_and_answers_are_scored(dataset: EmbeddingQAFinetuneDataset, tmp_path) -> None:
+    report = evaluate_query_engine(dataset, good(), ks=(1,), metrics=("hit_rate",), embed_model=MockEmbedding(4))
+    assert report.values["hit_rate@1"].tolist() == [1, 1, 0]
+    assert report.answers == ("the red apple", "a yellow lemon", "itisblue")
+    assert report.values["answer_f1"].tolist() == pytest.approx([1, 1 / 3, 0])
+    assert report.values["answer_similarity"].tolist() == pytest.approx([1, 1, 1])  # the mock gives one vector
+    report.to_json(tmp_path / "r.json")
+    assert RetrievalReport.from_json(tmp_path / "r.json").answers == report.answers
+    result = compare(report, report, primary="answer_f1", n_resamples=10)
+    assert result.primary == "answer_f1"
+
+
+def test_failures_score_zero_everywhere(dataset: EmbeddingQAFinetuneDataset) -> None:
+    engine = good()
+    engine.answers["sky"] = (RuntimeError("no model"), "blue")
+    report = evaluate_query_engine(dataset, engine, ks=(1,), num_workers=2, embed_model=MockEmbedding(4))
+    assert report.errors == {"q3": "RuntimeError: no model"}
+    assert report.values["answer_f1"][2] == report.values["answer_similarity"][2] == 0
+
+
+def test_judges_of_every_scale(dataset: EmbeddingQAFinetuneDataset) -> None:
+    def judge(**by_query):
+        return SimpleNamespace(evaluate=lambda query, **seen: EvaluationResult(**by_query[query.split()[0]]))
+
+    five = judge(red={"score": 5.0}, yellow={"score": 3.0}, sky={"score": None, "passing": True})
+    report = evaluate_query_engine(dataset, good(), ks=(1,), judges={"correctness": five})
+    assert report.values["correctness"].tolist() == [1.0, 0.5, 1.0]
+    partly = judge(red={"score": 0.25}, yellow={"score": float("nan")}, sky={"score": None})
+    report = evaluate_query_engine(dataset, good(), ks=(1,), judges={"j": partly})
+    assert report.values["j"].tolist() == [0.25, 0, 0]
+    assert "gave no score for 2 answers" in report.notes[-1]
+    silent = judge(red={}, yellow={}, sky={})
+    with pytest.raises(EvaluationError, match="no score for any answer"):
+        evaluate_query_engine(dataset, good(), judges={"j": silent})
+
+
+def test_reference_answers_for_all_or_none(
+    dataset: EmbeddingQAFinetuneDataset, tiny_dataset: EmbeddingQAFinetuneDataset
+) -> None:
+    assert "answer_f1" not in evaluate_query_engine(tiny_dataset, good(), ks=(1,)).values
+    some = EmbeddingQAFinetuneDataset(**tiny_dataset.model_dump() | {"reference_answers": {"q1": "x"}})
+    with pytest.raises(EvaluationError, match="2 of 3 queries have no reference answer"):
+        evaluate_query_engine(some, good())
+
+
+def test_word_f1() -> None:
+    assert word_f1("Red, red apple!", "red apple") == pytest.approx(0.8)
+    assert word_f1("", "x") == 0
+    assert word_f1("总部在北京", "总部在上海") == pytest.approx(0.5)
