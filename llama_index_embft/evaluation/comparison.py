@@ -20,6 +20,7 @@ from llama_index_embft.evaluation.findings import (
     SystemComparison,
     json_number,
 )
+from llama_index_embft.evaluation.verdict import p_value
 
 if TYPE_CHECKING:
     import os
@@ -227,7 +228,7 @@ class Comparison:
                     f"{row.tuned:.4f}",
                     f"{test.difference:+.4f}",
                     interval(test.ci95),
-                    f"{row.p_holm:.4f}",
+                    p_value(row.p_holm),
                     f"{test.wins}/{test.losses}/{test.ties}",
                     row.outcome,
                 ]

@@ -10,7 +10,7 @@ import numpy as np
 
 from llama_index_embft.evaluation import charts
 from llama_index_embft.evaluation.comparison import interval
-from llama_index_embft.evaluation.verdict import points
+from llama_index_embft.evaluation.verdict import p_value, points
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -86,21 +86,26 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
 
 def _leaderboard(comparison: Comparison) -> dict[str, Any]:
     names = comparison.headline()
-    best = {
-        name: max([comparison.base.mean(name), *(s.report.mean(name) for s in comparison.systems)]) for name in names
-    }
+    reports = [comparison.base, *(system.report for system in comparison.systems)]
+    best = {name: max(report.mean(name) for report in reports) for name in names}
+    tests = [None, *(system.metrics[comparison.primary].test for system in comparison.systems)]
+    forest = charts.Forest([test.ci95 for test in tests if test is not None])
     rows = [
         {
             "label": label,
             "decision": decision,
+            "plot": forest.row(test.difference, test.ci95) if test is not None else None,
             "cells": [
                 {"value": f"{report.mean(name):.4f}", "best": report.mean(name) >= best[name] - 1e-12} for name in names
             ],
         }
-        for label, decision, report in [
-            (comparison.base.label, "base", comparison.base),
-            *((system.label, system.decision, system.report) for system in comparison.systems),
-        ]
+        for label, decision, report, test in zip(
+            [report.label for report in reports],
+            ["base", *(system.decision for system in comparison.systems)],
+            reports,
+            tests,
+            strict=True,
+        )
     ]
     return {"names": names, "rows": rows}
 
@@ -130,7 +135,7 @@ def _metric_row(row: MetricComparison, forest: charts.Forest) -> dict[str, Any]:
         "difference": f"{row.test.difference:+.4f}",
         "interval": interval(row.test.ci95),
         "plot": forest.row(row.test.difference, row.test.ci95),
-        "p": "< 0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}",
+        "p": p_value(row.p_holm),
         "counts": (row.test.wins, row.test.losses, row.test.ties),
         "outcome": row.outcome,
     }
@@ -149,7 +154,7 @@ def _slices(system: SystemComparison) -> list[dict[str, Any]]:
             "tuned": f"{part.tuned:.4f}",
             "difference": f"{part.test.difference:+.4f}",
             "plot": forest.row(part.test.difference, part.test.ci95),
-            "p": "< 0.001" if part.p_holm < 0.001 else f"{part.p_holm:.3f}",
+            "p": p_value(part.p_holm),
         }
         for part in system.slices
     ]

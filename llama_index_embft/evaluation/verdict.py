@@ -53,7 +53,7 @@ def _sentence(row: MetricComparison, outcome: Outcome, p: float, clustered: str)
         return f"Not significant: {size} cannot be told from chance; evaluate more documents."
     figures = (
         f"{row.metric} {row.base:.3f} → {row.tuned:.3f}, {points(test.difference)} points "
-        f"(95 % interval {points(test.ci95[0])} to {points(test.ci95[1])}, p = {p:.4f}, {size})"
+        f"(95 % interval {points(test.ci95[0])} to {points(test.ci95[1])}, {p_equals(p)}, {size})"
     )
     if outcome == "not significant":
         limit = f"{100 * test.detectable:.1f}"
@@ -67,12 +67,22 @@ def _guard_sentence(guard: GuardResult) -> str:
     )
     limit = f"{100 * guard.margin:g} points"
     if guard.kept:
-        return f"Kept: {figures}; a loss of {limit} is ruled out (p = {guard.p_non_inferior:.4f})."
+        return f"Kept: {figures}; a loss of {limit} is ruled out ({p_equals(guard.p_non_inferior)})."
     if guard.kept is False:
-        return f"Forgotten: {figures} (p = {guard.test.p:.4f}); a loss of {limit} is not ruled out."
+        return f"Forgotten: {figures} ({p_equals(guard.test.p)}); a loss of {limit} is not ruled out."
     return f"Unclear: {figures}; its {guard.test.n:,} queries cannot rule out a loss of {limit}."
 
 
 def points(difference: float) -> str:
     """A difference in points, 100 to the whole scale, with its sign."""
     return f"{100 * difference:+.1f}"
+
+
+def p_value(p: float) -> str:
+    """A p value for tables; never a bare 0."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def p_equals(p: float) -> str:
+    """A p value for sentences."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
