@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
-from types import ModuleType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from llama_index_embft.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 # Import name -> extra of this package. A test holds these against the package metadata.
 EXTRA_OF: Final = {

@@ -213,7 +213,7 @@ class Encoder:
         return _progress(blocks, total=len(rows), label=f"Embedding {'queries' if kind == 'query' else 'documents'}")
 
     def _check(self, fresh: NDArray[np.float32], texts: list[str], known: NDArray[np.float32] | None) -> None:
-        if fresh.ndim != 2 or fresh.shape[0] != len(texts):
+        if fresh.ndim != 2 or fresh.shape[0] != len(texts) or fresh.shape[1] == 0:
             raise ModelError(
                 f"{self.name} returned an array of shape {fresh.shape} for {len(texts)} texts; "
                 "an embedding model must return one vector of the same length for each text."

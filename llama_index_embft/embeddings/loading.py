@@ -86,7 +86,7 @@ def resolve_model_name(path_or_name: str | Path) -> str:
         return str(Path(str(module.__file__)).parent / "model")
     text = text.removeprefix("local:")
     path = Path(text).expanduser()
-    if path.is_dir():
+    if path.is_dir() and text.strip():
         return str(path)
     if path.is_file():
         raise ModelError(f"The model {text} is a file; give the folder that holds the model.")

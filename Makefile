@@ -1,0 +1,55 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Each makes .venv and installs what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Pins a tested set; pyproject.toml stays open. Needs Python 3.11 or newer.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
+
+.PHONY: help demo test lint format docs clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    fine-tune on Python's standard library and show what changed (runs/demo/report.html)"
+	@echo "make test    run all tests"
+	@echo "make lint    ruff and mypy"
+	@echo "make format  ruff format, with safe fixes"
+	@echo "make docs    build the documentation into site/"
+	@echo "make clean   remove .venv and what the tools left behind"
+
+$(VENV)/pip.stamp:
+	@echo "Making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	@touch $@
+
+$(VENV)/demo.stamp: pyproject.toml constraints.txt | $(VENV)/pip.stamp
+	@echo "Installing llama-index-embft with the extra 'demo' (the first time this takes a few minutes)"
+	@$(PIP_INSTALL) -e ".[demo]"
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/demo.stamp
+	@echo "Installing what the tests and checks need"
+	@$(PIP_INSTALL) -e ".[demo,stock,faiss,bm25,llm]" --group dev
+	@touch $@
+
+demo: $(VENV)/demo.stamp
+	@$(BIN)/embft demo
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/dev.stamp
+	$(PIP_INSTALL) --group docs
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) site dist .mypy_cache .ruff_cache .pytest_cache .coverage .hypothesis

@@ -1,0 +1,56 @@
+"""The command `embft`: its sub-commands, and what happens when one of them fails."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from llama_index_embft.errors import EmbftError
+
+app = typer.Typer(
+    name="embft",
+    help="Fine-tune the embedding model behind a LlamaIndex retriever, and prove that it retrieves better.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"llama-index-embft {metadata.version('llama-index-embft')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    del version  # its callback has done the work
+
+
+def main() -> None:
+    """Run the command line; a failure that the user can do something about is one sentence and exit code 2."""
+    from llama_index_embft.cli.commands import register
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    register(app)
+    try:
+        app()
+    except EmbftError as err:
+        typer.echo(f"Error: {err}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("Stopped.", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

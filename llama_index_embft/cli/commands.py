@@ -1,0 +1,17 @@
+"""Which function is which command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llama_index_embft.cli.demo import demo
+from llama_index_embft.cli.run import run
+
+if TYPE_CHECKING:
+    import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Give the app its sub-commands."""
+    for command in (demo, run):
+        app.command()(command)
