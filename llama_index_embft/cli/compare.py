@@ -14,6 +14,7 @@ def compare(
     html: Annotated[Path | None, typer.Option(help="Write a page with plots and every query's hits.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the table as Markdown, for a pull request.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Write the plots as SVG files into this folder.")] = None,
     data: Annotated[Path | None, typer.Option(help="Data set of the reports: gives the page the texts.")] = None,
     primary: Annotated[str, typer.Option(help="Metric that decides; choose it before you look.")] = "ndcg@10",
     slices: Annotated[
@@ -70,7 +71,9 @@ def compare(
         atomic_write_text(markdown, result.to_markdown() + "\n")
     if html is not None:
         result.to_html(html, dataset)
-    for path in (json, markdown, html):
+    if plots is not None:
+        result.save_plots(plots)
+    for path in (json, markdown, html, plots):
         if path is not None:
             console.print(f"Written: {escape(str(path))}")
     unproven = any(system.decision != "adopt" for system in result.systems)

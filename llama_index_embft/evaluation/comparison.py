@@ -24,6 +24,7 @@ from llama_index_embft.evaluation.verdict import p_value
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
     import pandas as pd
     from rich.table import Table
@@ -187,6 +188,12 @@ class Comparison:
         from llama_index_embft.evaluation.report import render_comparison
 
         atomic_write_text(path, render_comparison(self, dataset))
+
+    def save_plots(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write the plots as SVG files, for a pull request; see `plots.save_plots`."""
+        from llama_index_embft.evaluation.plots import save_plots
+
+        return save_plots(self, folder)
 
     def _repr_html_(self) -> str:
         parts = []

@@ -37,7 +37,7 @@ def render_comparison(comparison: Comparison, dataset: EmbeddingQAFinetuneDatase
     reports = [base, *(system.report for system in comparison.systems)]
     data, notes = _query_data(comparison, dataset)
     return str(
-        _environment()
+        environment()
         .get_template("comparison.html.j2")
         .render(
             comparison=comparison,
@@ -57,7 +57,8 @@ def render_comparison(comparison: Comparison, dataset: EmbeddingQAFinetuneDatase
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Where the templates are; every value they show is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     return Environment(

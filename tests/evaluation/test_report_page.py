@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -114,6 +116,30 @@ def test_one_query_and_nothing_found_still_make_a_page(tmp_path) -> None:
     report = noisy_report(one, 0.1, ks=(1,))
     compare(report, report, n_resamples=10).to_html(tmp_path / "r.html", one)
     assert "No difference" in (tmp_path / "r.html").read_text()
+
+
+def test_plots_are_well_formed_and_escaped(evil_comparison, tmp_path) -> None:
+    from xml.etree import ElementTree
+
+    paths = evil_comparison.save_plots(tmp_path / "plots")
+    assert sorted(path.name for path in paths) == [
+        "differences-1.svg", "differences-2.svg", "recall.svg", "scores-base.svg", "scores-tuned-1.svg",
+        "scores-tuned-2.svg",
+    ]  # fmt: skip
+    for path in paths:
+        root = ElementTree.parse(path).getroot()
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert not root.findall(".//{http://www.w3.org/2000/svg}script")
+
+
+def test_importing_evaluation_is_light() -> None:
+    code = (
+        "import sys, llama_index_embft.evaluation\n"
+        "heavy = {'torch', 'scipy', 'pandas', 'llama_index.core', 'jinja2'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_axis_has_round_ticks() -> None:
