@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
@@ -182,11 +183,12 @@ class Asker:
                     return await self._attempt(question)
         except GenerationError:
             raise
-        except Exception as err:
+        except Exception as err:  # noqa: BLE001 - every LLM client has its own exceptions; classify() sorts them
             failure = classify(err, self.redact)
             if failure.kind == "fatal" or (failure.kind == "unreachable" and not self.proven):
-                raise GenerationError(self._fatal_message(failure)) from err
-            raise GivenUpError(failure) from err
+                # Not `from err`: a traceback that somebody logs would show the server's words, with the key in them.
+                raise GenerationError(self._fatal_message(failure)) from None
+            raise GivenUpError(failure) from None
         raise AssertionError("tenacity returns or raises")  # pragma: no cover
 
     async def _attempt(self, question: Question) -> Reply:
@@ -318,8 +320,21 @@ def without_retries(llm: LLM) -> LLM:
     private = getattr(quiet, "__pydantic_private__", None) or {}
     for name, client in private.items():
         if hasattr(client, "with_options") and getattr(client, "max_retries", None):
-            private[name] = client.with_options(max_retries=0)
+            private[name] = client.with_options(max_retries=0, **_fresh_connections(client))
     return quiet
+
+
+def _fresh_connections(client: Any) -> dict[str, Any]:
+    """New connections for a client that has been used before: its open ones belong to an event loop that may be closed.
+
+    Only where the connections are the ones that the SDK makes itself; a user's own HTTP client (proxy, certificates) is
+    kept.
+    """
+    connections: Any = getattr(client, "_client", None)
+    if type(connections).__name__ not in ("AsyncHttpxClientWrapper", "SyncHttpxClientWrapper"):
+        return {}
+    make: Any = type(connections)
+    return {"http_client": make()}
 
 
 def structured_mode(llm: LLM, wanted: Structured) -> Literal["tools", "llm", "text"]:
@@ -344,7 +359,8 @@ def is_synchronous(llm: LLM) -> bool:
     """Whether the async calls block: those of a `CustomLLM` (llama.cpp, Hugging Face, home-made) wrap its sync ones."""
     from llama_index.core.llms import CustomLLM
 
-    return getattr(type(llm), "acomplete", None) is CustomLLM.acomplete
+    # LlamaIndex wraps the methods of every subclass for its instrumentation.
+    return inspect.unwrap(type(llm).acomplete) is inspect.unwrap(CustomLLM.acomplete)
 
 
 def model_name(llm: LLM) -> str:

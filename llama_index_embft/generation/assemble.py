@@ -107,7 +107,7 @@ class OutputFile:
         aside = path.with_name(f"{path.stem}.{digest}{path.suffix}")
         path.replace(aside)
         logger.warning(
-            "%s held a data set made from other nodes; it is now %s, so that nothing is lost and nothing is mixed. "
+            "%s held something that was not made from these nodes; it is now %s: nothing is lost, nothing is mixed. "
             "Give every call its own `output_path`.",
             path,
             aside,

@@ -56,4 +56,8 @@ def read_passages(nodes: Sequence[BaseNode], metadata_mode: MetadataMode | str) 
 
 def _encodable(text: str) -> str:
     # Lone surrogates, left by broken PDF extraction, are no Unicode text: no tokenizer, JSON file or server takes them.
-    return text.encode("utf-8", "replace").decode("utf-8")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode("utf-8")
+    return text

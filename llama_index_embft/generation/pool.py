@@ -140,7 +140,7 @@ class _Run:
                 raise GenerationError(
                     f"{task.label}: {err.failure.reason} The run was stopped (on_failure='fail'); answers so far are "
                     "stored: run again to go on."
-                ) from err
+                ) from None
             pool._check_outage(err)
         finally:
             pool._asked_now.discard(task.identity.key)

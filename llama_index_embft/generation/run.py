@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _WORKERS: Final = 16
+# Lines of an answer that are looked at; LLMs that write more than asked do not write this many more.
+_READ_AT_MOST: Final = 100
 _TOKENS_A_QUERY: Final = 30
 _TOKENS_AN_ANSWER: Final = 40
 
@@ -226,7 +228,7 @@ class GenerationRun:
             prompt = style.prompt_for(passage.bare, shown=shown)
 
         def read(content: Any) -> list[list[str]]:
-            return read_queries(content, prompt, style)
+            return read_queries(content, prompt, style, asked_with=around)
 
         return Question(prompt.body, prompt.format_line, self._schema, read, self._answer_tokens)
 
@@ -260,6 +262,7 @@ class GenerationRun:
     async def _assemble(self, journal: Journal, pool: Pool) -> EmbeddingQAFinetuneDataset:
         report = self.report
         answers = list(self.stored(journal))
+        self._explain_missing(answers, journal)
         wanted = self.settings.num_questions_per_chunk
         report.short = sum(len(pairs) < wanted for _, pairs in answers)
         report.generated = sum(len(pairs) for _, pairs in answers)
@@ -280,6 +283,15 @@ class GenerationRun:
                 "the `report`, then loosen or leave out a filter. Nothing needs to be asked again."
             )
         return build_dataset(self.passages, candidates)
+
+    def _explain_missing(self, answers: Sequence[tuple[Passage, Any]], journal: Journal) -> None:
+        """Name every chunk without queries; of several with one text only the first was asked."""
+        answered = {passage.id for passage, _ in answers}
+        missing = [passage for passage in self.passages if passage.id not in answered]
+        reasons = dict(journal.failures()) if missing else {}
+        for passage in missing:
+            key = self._identity(passage, self.settings.style.prompt_for(passage.bare)).key
+            self.report.failed.setdefault(passage.id, reasons.get(key, "no answer was stored"))
 
 
 class _Snapshots:
@@ -307,13 +319,20 @@ class _Snapshots:
             self._output.save(build_dataset(passages, candidates))
 
 
-def read_queries(content: Any, prompt: Prompt, style: PromptStyle) -> list[list[str]]:
+def read_queries(content: Any, prompt: Prompt, style: PromptStyle, *, asked_with: str) -> list[list[str]]:
     """Take ``[query, answer]`` pairs out of an LLM's answer.
+
+    Args:
+        content: Text or structured output.
+        prompt: What was asked.
+        style: What was asked of all passages.
+        asked_with: The prompt without the passage; a base model that repeats it has written no query.
 
     Raises:
         UnusableAnswerError: There is no query in it, or no answer although answers were asked for.
     """
-    items = parse_items(content, limit=style.n, questions_only=prompt.questions_only)
+    items = parse_items(content, limit=_READ_AT_MOST, questions_only=prompt.questions_only)
+    items = [item for item in items if item.query not in asked_with][: style.n]
     shown = " ".join(str(content).split())[:160]
     if not items:
         raise UnusableAnswerError(f"the LLM refused: {shown!r}" if is_refusal(shown) else f"no query in: {shown!r}")

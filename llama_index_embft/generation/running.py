@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from concurrent.futures import Future
 
 T = TypeVar("T")
+
+# Seconds that Ctrl-C waits for cancelled work to close its files; a second Ctrl-C does not wait.
+_PATIENCE: Final = 10.0
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
@@ -26,25 +29,23 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
     """
     loop = _background_loop()
     context = contextvars.copy_context()  # the caller's traces and callbacks see the calls as theirs
-    outcome: Future[T] = _submit(loop, context, work)
+    ended = threading.Event()
+
+    async def in_context() -> T:
+        try:
+            # create_task copies the context it is called in; its `context` argument needs Python 3.11.
+            task: asyncio.Task[T] = context.run(asyncio.get_running_loop().create_task, work)
+            return await task  # a cancellation is passed on to the task, and its end is awaited
+        finally:
+            ended.set()
+
+    outcome: Future[T] = asyncio.run_coroutine_threadsafe(in_context(), loop)
     try:
         return outcome.result()
     except KeyboardInterrupt:
         outcome.cancel()
+        ended.wait(_PATIENCE)
         raise
-
-
-def _submit(loop: asyncio.AbstractEventLoop, context: contextvars.Context, work: Coroutine[Any, Any, T]) -> Future[T]:
-    async def in_context() -> T:
-        # create_task copies the context it is called in; its `context` argument needs Python 3.11.
-        task: asyncio.Task[T] = context.run(asyncio.get_running_loop().create_task, work)
-        try:
-            return await task
-        except asyncio.CancelledError:
-            task.cancel()
-            raise
-
-    return asyncio.run_coroutine_threadsafe(in_context(), loop)
 
 
 def _background_loop() -> asyncio.AbstractEventLoop:

@@ -45,6 +45,17 @@ def openai_like() -> Callable[..., Any]:
     return make
 
 
+@pytest.fixture
+def openai() -> Callable[..., Any]:
+    """The real client llama-index-llms-openai, pointed at a loopback server."""
+    from llama_index.llms.openai import OpenAI
+
+    def make(server: LoopbackLLM, **options: Any) -> OpenAI:
+        return OpenAI(**{"model": "gpt-4o-mini", "api_base": server.api_base, "api_key": KEY, **options})
+
+    return make
+
+
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses between attempts of hundredths of a second instead of seconds; what the server asks for is kept."""

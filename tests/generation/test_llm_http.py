@@ -131,6 +131,27 @@ def test_the_async_function_runs_in_the_callers_loop(
     assert dataset == generate(nodes, llm, tmp_path)
 
 
+def test_a_client_that_was_used_in_a_loop_that_is_gone(
+    serve: Serve, openai_like: Make, nodes: list[TextNode], tmp_path: Path
+) -> None:
+    server = serve()
+    llm, report = openai_like(server), GenerationReport()
+    asyncio.run(llm.acomplete("hello"))
+    generate(nodes, llm, tmp_path, report=report)
+    assert (report.retries, report.failed, server.count) == (0, {}, 13)
+
+
+def test_the_users_client_is_left_as_it_is(
+    serve: Serve, openai_like: Make, nodes: list[TextNode], tmp_path: Path
+) -> None:
+    llm = openai_like(serve(), max_retries=7)
+    llm.complete("hello")
+    before = llm._client
+    generate(nodes, llm, tmp_path)
+    assert (llm.max_retries, llm._client.max_retries) == (7, 7)
+    assert llm._client is before
+
+
 # --- failures that pass -----------------------------------------------------------------------------------------------
 
 TROUBLE = {
@@ -151,19 +172,27 @@ TROUBLE = {
 
 
 @pytest.mark.parametrize("trouble", TROUBLE)
-@pytest.mark.parametrize("at", ["first", "third"])
+@pytest.mark.parametrize(("client", "at"), [("openai_like", "first"), ("openai_like", "third"), ("openai", "third")])
 def test_trouble_that_passes_leaves_no_trace(
-    trouble: str, at: str, serve: Serve, openai_like: Make, nodes: list[TextNode], tmp_path: Path
+    trouble: str,
+    client: str,
+    at: str,
+    serve: Serve,
+    openai_like: Make,
+    openai: Make,
+    nodes: list[TextNode],
+    tmp_path: Path,
 ) -> None:
-    expected = generate(nodes, openai_like(serve()), tmp_path / "calm")
-    script = once(*[None] * (2 if at == "third" else 0), TROUBLE[trouble], TROUBLE[trouble])
-    server = serve(script=script)
+    make = openai if client == "openai" else openai_like
+    some = nodes[:6]
+    expected = generate(some, make(serve()), tmp_path / "calm", structured="text")
+    server = serve(script=once(*[None] * (2 if at == "third" else 0), TROUBLE[trouble], TROUBLE[trouble]))
     report = GenerationReport()
-    assert generate(nodes, openai_like(server), tmp_path / "storm", report=report) == expected
+    assert generate(some, make(server), tmp_path / "storm", structured="text", report=report) == expected
     assert report.failed == {}
     assert report.retries == 2
     # The client's own retries are off: every request is one that we know of.
-    assert server.count == report.requests == len(nodes) + 2
+    assert server.count == report.requests == len(some) + 2
 
 
 def test_slow_bodies_are_waited_for(serve: Serve, openai_like: Make, nodes: list[TextNode], tmp_path: Path) -> None:
