@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
     """Train a query-side adapter on the embeddings of a frozen model.
 
-    The texts are embedded once, through the cache; training then works on vectors alone, each query against the whole
-    corpus. With a validation set the state with the best nDCG@10 is kept, the one before training included, so the
-    result is never worse on it than the base model.
+    The texts are embedded once, through the cache; training then works on vectors alone, each query against all
+    documents that have a training query. With a validation set the state with the best nDCG@10 is kept, the one before
+    training included, so the result is never worse on it than the base model.
 
     The arguments up to `bias` are those of llama-index-finetuning's class of this name and mean the same; the
     defaults of `batch_size` and `epochs` are ours.
@@ -46,7 +46,7 @@ class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
     Args:
         dataset: Training set.
         embed_model: Any LlamaIndex embedding; it is not changed.
-        batch_size: Query-document pairs a step. Negatives do not depend on it: every step sees the whole corpus.
+        batch_size: Query-document pairs a step. Negatives do not depend on it: every step sees all candidates.
         epochs: Passes over the training set at most; `patience` may end it sooner.
         adapter_model: Module to train, ``(n, dim)`` to ``(n, dim)``; None is a linear layer that starts as the
             identity.
@@ -58,8 +58,12 @@ class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
         verbose: Show progress bars.
         bias: Give the linear layer a bias.
         val_dataset: Chooses the best epoch; None keeps the last one.
+        negatives: What a query is compared with: ``"asked"``, the documents that some training query is about, or
+            ``"corpus"``, all documents. Documents without a training query can only ever be pushed away, and are just
+            those that later queries will ask about: with them, held-out queries gained nothing (see
+            ``docs/explanation/adapter.md``).
         learning_rate: Peak of a linear schedule with 10 % warm-up.
-        temperature: Divides the cosine before the softmax. 0.05 is sentence-transformers' scale of 20.
+        temperature: Divides the cosine before the softmax.
         pull_to_start: Strength of the pull back to the start (the identity), in units of the learning rate.
         patience: Epochs without a better validation score before it stops.
         max_grad_norm: Gradients are clipped to this norm.
@@ -78,7 +82,7 @@ class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
         dataset: EmbeddingQAFinetuneDataset,
         embed_model: BaseEmbedding,
         batch_size: int = 64,
-        epochs: int = 30,
+        epochs: int = 40,
         adapter_model: nn.Module | None = None,
         dim: int | None = None,
         device: str | None = None,
@@ -89,10 +93,11 @@ class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
         bias: bool = False,
         *,
         val_dataset: EmbeddingQAFinetuneDataset | None = None,
-        learning_rate: float = 1e-3,
-        temperature: float = 0.05,
+        negatives: Literal["asked", "corpus"] = "asked",
+        learning_rate: float = 1e-4,
+        temperature: float = 0.03,
         pull_to_start: float = 0.0,
-        patience: int = 5,
+        patience: int = 8,
         max_grad_norm: float = 1.0,
         optimizer_class: type[torch.optim.Optimizer] | None = None,
         optimizer_params: dict[str, Any] | None = None,
@@ -112,6 +117,8 @@ class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
         for name, value in positive.items():
             if not value > 0:
                 raise ConfigError(f"{name} is {value}; it must be above 0.")
+        if negatives not in ("asked", "corpus"):
+            raise ConfigError(f"negatives is {negatives!r}; choose 'asked' or 'corpus'.")
         if not dataset.queries:
             raise DatasetError("The training set has no query; generate or load one that has.")
         self.dataset = dataset
@@ -121,6 +128,7 @@ class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
         self.model_checkpoint_path = model_checkpoint_path
         self.checkpoint_save_steps = checkpoint_save_steps
         self.verbose = verbose
+        self.negatives = negatives
         self._adapter = _unwrapped(adapter_model)
         self._bias = bias
         self._dim = dim
@@ -178,9 +186,10 @@ class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
         from llama_index.core.utils import infer_torch_device
 
         started = time.perf_counter()
-        rows = {doc_id: row for row, doc_id in enumerate(self.dataset.corpus)}
+        candidates = self._candidates()
+        rows = {doc_id: row for row, doc_id in enumerate(candidates)}
         positives = [[rows[doc_id] for doc_id in self.dataset.relevant_docs[q]] for q in self.dataset.queries]
-        corpus = self._encoder.encode_documents(list(self.dataset.corpus.values()))
+        corpus = self._encoder.encode_documents([self.dataset.corpus[doc_id] for doc_id in candidates])
         queries = self._encoder.encode_queries(list(self.dataset.queries.values()))
         validate = self._validate()
         adapter = self._module(queries.shape[1])
@@ -220,6 +229,13 @@ class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
         return load_embed_model(
             self.model_output_path, base_embed_model=self.embed_model, adapter_model=self._custom_module()
         )
+
+    def _candidates(self) -> list[str]:
+        """Ids of the documents that queries are compared with in training."""
+        if self.negatives == "corpus":
+            return list(self.dataset.corpus)
+        asked = {doc_id for ids in self.dataset.relevant_docs.values() for doc_id in ids}
+        return [doc_id for doc_id in self.dataset.corpus if doc_id in asked]
 
     def _module(self, dim: int) -> nn.Module:
         if self._dim is not None and self._dim != dim:
@@ -292,7 +308,7 @@ class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
                 train=self.dataset,
                 val=self.val_dataset,
                 metrics=metrics,
-                settings=asdict(self._settings),
+                settings={**asdict(self._settings), "negatives": self.negatives},
             ),
         )
 

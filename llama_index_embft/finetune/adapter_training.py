@@ -1,7 +1,7 @@
 """The training loop of adapters: vectors in, weights out, no texts and no files.
 
-Each query is scored against the whole corpus (InfoNCE, van den Oord et al., arXiv 1807.03748), not only against the
-few documents of its batch: the vectors are all there, so a matrix product gives every negative at once.
+Each query is scored against all candidate documents (InfoNCE, van den Oord et al., arXiv 1807.03748), not only against
+the few of its batch: the vectors are all there, so a matrix product gives every negative at once.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def train_adapter(
     Args:
         adapter: Module that maps ``(n, dim)`` to ``(n, dim_out)``; starts where it stands.
         queries: Shape ``(n_queries, dim)``.
-        corpus: Shape ``(n_docs, dim_out)``; stays as it is.
+        corpus: Shape ``(n_docs, dim_out)``: the candidates that queries are compared with; stays as it is.
         positives: For each query the corpus rows that are relevant. They are never its negatives; nor is a document
             whose vector equals that of a positive.
         settings: See `AdapterSettings`.

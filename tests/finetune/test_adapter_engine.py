@@ -152,6 +152,25 @@ def test_custom_module_trains_and_loads(base, tmp_path):
         load_embed_model(tmp_path / "a", base_embed_model=base)
 
 
+def test_only_documents_with_a_query_are_negatives_unless_asked_otherwise(base, tmp_path):
+    """A document nobody asks about in training may be what the next user asks for: it must not be pushed away."""
+    more = {f"e{i}": f"unasked {i}" for i in range(100, 110)}
+    data = dataset("train")
+    wide = EmbeddingQAFinetuneDataset(
+        queries=data.queries, corpus={**data.corpus, **more}, relevant_docs=data.relevant_docs
+    )
+    embedded = {}
+    for negatives in ("asked", "corpus"):
+        fresh = RotatedEmbedding(model_name="rotated")
+        EmbeddingAdapterFinetuneEngine(
+            wide, fresh, model_output_path=str(tmp_path / negatives), negatives=negatives, cache=None, epochs=1
+        ).finetune()
+        embedded[negatives] = fresh._calls
+    assert embedded == {"asked": 2 * CLASSES, "corpus": 2 * CLASSES + 10}
+    with pytest.raises(ConfigError, match="negatives is 'all'; choose 'asked' or 'corpus'"):
+        engine(base, tmp_path / "a", negatives="all")
+
+
 def test_optimizer_of_choice_is_used(base, tmp_path):
     made = []
 
