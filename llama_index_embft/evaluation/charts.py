@@ -51,7 +51,7 @@ def recall_curves(reports: Sequence[RetrievalReport]) -> dict[str, Any] | None:
     depth = min(max(report.depth for report in reports), _MOST_RANKS)
     if depth < 2:
         return None
-    curves = [_recall_at_every_rank(report, depth) for report in reports]
+    curves = [_recall_at_every_rank(report, min(depth, report.depth)) for report in reports]
     low = math.floor(min(curve.min() for curve in curves) * 10 - 1e-9) / 10
     high = math.ceil(max(curve.max() for curve in curves) * 10 + 1e-9) / 10
     y = Axis(max(0.0, low), min(1.0, high), HEIGHT - BOTTOM, TOP)
@@ -91,7 +91,7 @@ def difference_bars(system: SystemComparison) -> dict[str, Any]:
 
 def rank_moves(base: RetrievalReport, tuned: RetrievalReport) -> dict[str, Any]:
     """How many queries moved from one band of ranks to another: rows before, columns after."""
-    depth = max(base.depth, tuned.depth)
+    depth = min(base.depth, tuned.depth)  # deeper, one of them was not asked
     bands = [(low, min(high, depth)) for low, high in ((1, 1), (2, 3), (4, 5), (6, 10), (11, 20)) if low <= depth]
     if depth > 20:
         bands.append((21, depth))
@@ -102,7 +102,7 @@ def rank_moves(base: RetrievalReport, tuned: RetrievalReport) -> dict[str, Any]:
         return np.where(ranks == 0, len(bands), np.searchsorted(tops, ranks))
 
     counts = np.zeros((len(names), len(names)), dtype=int)
-    np.add.at(counts, (band(base.first_ranks()), band(tuned.first_ranks())), 1)
+    np.add.at(counts, (band(base.first_ranks(depth)), band(tuned.first_ranks(depth))), 1)
     strongest = max(1, int((counts - np.diag(np.diag(counts))).max()))
     return {
         "names": names,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -79,7 +80,7 @@ def compare(
             f"Expected `n_resamples` of at least 1, `alpha` between 0 and 1 and `max_loss` above 0; "
             f"got {n_resamples}, {alpha} and {max_loss}."
         )
-    base_report, *reports = _aligned([_load(report) for report in (base, *tuned)])
+    base_report, *reports = _distinct_labels(_aligned([_load(report) for report in (base, *tuned)]))
     names = _shared_metrics([base_report, *reports], metrics)
     deciding = _primary(primary, names)
     labels, clustered, notes = _clusters(base_report, cluster_by)
@@ -167,6 +168,17 @@ def _aligned(reports: list[RetrievalReport]) -> list[RetrievalReport]:
     return aligned
 
 
+def _distinct_labels(reports: list[RetrievalReport]) -> list[RetrievalReport]:
+    """The reports under labels that tell them apart: a second "model" becomes "model (2)"."""
+    seen: Counter[str] = Counter()
+    named = []
+    for report in reports:
+        seen[report.label] += 1
+        count = seen[report.label]
+        named.append(report if count == 1 else replace(report, label=f"{report.label} ({count})"))
+    return named
+
+
 def _reordered(report: RetrievalReport, rows: list[int]) -> RetrievalReport:
     per_query = ("query_ids", "queries", "documents", "relevant", "hit_ids", "hit_scores")
     fields: dict[str, Any] = {name: tuple(getattr(report, name)[row] for row in rows) for name in per_query}
@@ -240,6 +252,12 @@ def _differences_in_setting(reports: list[RetrievalReport]) -> list[str]:
         for report in reports[1:]
         if base.corpus_hash and report.corpus_hash and base.corpus_hash != report.corpus_hash
     ]
+    for report in reports[1:]:
+        # A run read from a file has ids for texts, which says nothing.
+        pairs = zip(base.query_ids, base.queries, report.queries, strict=True)
+        other = [query for query, one, two in pairs if one != two and query not in (one, two)]
+        if other:
+            notes.append(f"{len(other)} queries have other texts in {report.label!r}, for example {other[0]!r}.")
     for report in reports:
         if report.errors:
             query, error = next(iter(report.errors.items()))
@@ -257,13 +275,14 @@ def _holm_distinct(columns: NDArray[np.float64], p_values: list[float]) -> list[
 
 
 def _changes(base: RetrievalReport, tuned: RetrievalReport, metric: str) -> tuple[QueryChange, ...]:
+    depth = min(base.depth, tuned.depth)
     columns = zip(
         base.query_ids,
         base.queries,
         base.values[metric].tolist(),
         tuned.values[metric].tolist(),
-        (rank or None for rank in base.first_ranks().tolist()),
-        (rank or None for rank in tuned.first_ranks().tolist()),
+        (rank or None for rank in base.first_ranks(depth).tolist()),
+        (rank or None for rank in tuned.first_ranks(depth).tolist()),
         strict=True,
     )
     return tuple(sorted((QueryChange(*row) for row in columns), key=order_of_change, reverse=True))

@@ -237,6 +237,8 @@ def score_hits(hits: Hits, judgements: Judgements, names: Iterable[str]) -> dict
     owner = np.repeat(np.arange(n_queries), judgements.n_relevant)
 
     def total(mask: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        if mask.all():  # the usual case of a large cut-off: nothing to copy
+            return np.bincount(hits.query, weights=weights, minlength=n_queries).astype(float)
         part = None if weights is None else weights[mask]
         return np.bincount(hits.query[mask], weights=part, minlength=n_queries).astype(float)
 

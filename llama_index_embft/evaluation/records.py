@@ -118,11 +118,15 @@ class RetrievalReport:
         """Metric name -> mean over all queries."""
         return {name: self.mean(name) for name in self.values}
 
-    def first_ranks(self) -> NDArray[np.int64]:
-        """Rank of the best-placed relevant document of each query, from 1; 0 where none was found."""
+    def first_ranks(self, depth: int | None = None) -> NDArray[np.int64]:
+        """Rank of the best-placed relevant document of each query, from 1; 0 where none was found.
+
+        Args:
+            depth: Look at this many hits only, to compare with a report that has no more; None: at all.
+        """
         ranks = np.zeros(len(self.query_ids), dtype=np.int64)
         for row, (hits, relevant) in enumerate(zip(self.hit_ids, self.relevant, strict=True)):
-            ranks[row] = next((rank for rank, doc in enumerate(hits, 1) if doc in relevant), 0)
+            ranks[row] = next((rank for rank, doc in enumerate(hits[:depth], 1) if doc in relevant), 0)
         return ranks
 
     def to_pandas(self) -> pd.DataFrame:

@@ -217,7 +217,8 @@ def _query_data(comparison: Comparison, dataset: EmbeddingQAFinetuneDataset | No
         return [[docs.setdefault(doc, len(docs)), _rounded(score)] for doc, score in zip(ids, scores, strict=True)]
 
     reports = [base, *(system.report for system in systems)]
-    ranks = [report.first_ranks() for report in reports]
+    depth = min(report.depth for report in reports)
+    ranks = [report.first_ranks(depth) for report in reports]
     queries = [
         {
             "id": base.query_ids[row],

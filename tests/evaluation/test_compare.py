@@ -150,6 +150,27 @@ def test_other_texts_and_failed_queries_are_noted() -> None:
     assert "1 queries failed and score 0 (first: 'q001': TimeoutError: slow)" in notes
 
 
+def test_other_query_texts_are_noted() -> None:
+    base = noisy_report(many_queries(30), 1.0)
+    translated = replace(base, label="b", queries=("anders", *base.queries[1:]))
+    assert "1 queries have other texts in 'b', for example 'q000'" in compare(base, translated, **FAST).notes[0]
+    assert compare(base, replace(base, queries=base.query_ids), **FAST).notes == ()
+
+
+def test_equal_labels_are_told_apart() -> None:
+    report = noisy_report(many_queries(10), 1.0, label="model")
+    result = compare(report, report, report, **FAST)
+    assert [result.base.label, *(system.label for system in result.systems)] == ["model", "model (2)", "model (3)"]
+
+
+def test_a_deeper_report_gains_nothing_by_its_depth() -> None:
+    dataset = many_queries()
+    shallow, deep = noisy_report(dataset, 1.6), noisy_report(dataset, 1.6, top_k=100)
+    result = compare(shallow, deep, **FAST)
+    assert result.improved() == result.harmed() == ()
+    assert all(change.base_rank == change.tuned_rank for change in result.systems[0].changes)
+
+
 def test_most_changed_queries() -> None:
     dataset = many_queries()
     base, tuned = noisy_report(dataset, 1.6), noisy_report(dataset, 1.2, seed=5)

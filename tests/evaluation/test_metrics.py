@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llama_index_embft.errors import EvaluationError
 from llama_index_embft.evaluation import metrics as m
@@ -12,7 +16,7 @@ KS = (1, 3, 5, 10, 100)
 TREC = {"hit_rate": "success", "ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": "P"}
 
 
-def random_case(seed: int, *, n_queries: int = 12, n_docs: int = 40, ties: bool = True):
+def random_case(seed: int, *, n_queries: int = 25, n_docs: int = 40, ties: bool = True):
     """Graded qrels and runs: many, one or no relevant documents found, short runs, empty runs, repeated scores."""
     rng = np.random.default_rng(seed)
     ids = [f"d{i}" for i in rng.permutation(n_docs)]
@@ -112,6 +116,24 @@ def test_nothing_judged_or_nothing_found_scores_zero() -> None:
     judgements = m.Judgements.from_qrels({"q": {"a": 0}}, ["q", "unjudged"], {"a": 0})
     got = m.score_hits(m.find_hits(np.array([[0], [0]]), judgements, 1), judgements, m.metric_names((1,)))
     assert all((values == 0).all() and len(values) == 2 for values in got.values())
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=60, deadline=None)
+def test_invariances(seed: int) -> None:
+    ids, qrels, run = random_case(seed, ties=False)
+    names = (*m.metric_names(KS), "r_precision")
+    got = ours(ids, qrels, run, names)
+    assert all(((values >= 0) & (values <= 1 + 1e-12)).all() for values in got.values())
+    for family in ("hit_rate", "mrr", "map", "recall"):  # looking further never takes anything away
+        assert all((got[f"{family}@{k}"] <= got[f"{family}@{m_}"] + 1e-12).all() for k, m_ in itertools.pairwise(KS))
+    scaled = {query: {doc: 0.25 * score - 3 for doc, score in found.items()} for query, found in run.items()}
+    renamed = {query: {f"x{doc}": score for doc, score in found.items()} for query, found in run.items()}
+    renamed_qrels = {query: {f"x{doc}": grade for doc, grade in docs.items()} for query, docs in qrels.items()}
+    same = ours(ids, qrels, scaled, names), ours([f"x{doc}" for doc in ids], renamed_qrels, renamed, names)
+    for name in names:
+        np.testing.assert_allclose(same[0][name], got[name], atol=1e-12)
+        np.testing.assert_allclose(same[1][name], got[name], atol=1e-12)
 
 
 def test_rank_order_is_score_then_id_descending_and_drops_repeats() -> None:
