@@ -60,7 +60,9 @@ _REFERS_EN: Final = re.compile(
     r"""\b(?:
         (?:in|of|from|by|per|to|within|on|under)\s+(?:the|this|that)\s+
             (?:(?:given|provided|above|following|preceding)\s+)?
-            (?:text|passage|context|excerpt|paragraph|snippet|content|chunk|section\s+above)\b
+            (?:text|passage|excerpt|paragraph|snippet|content|chunk|section\s+above)\b
+      | (?:in|from|by|per|within|under|on)\s+the\s+(?:(?:given|provided|above|following|preceding)\s+)?context\b
+            (?!\s+(?:of|in|where|that)\b)
       | (?:according\s+to|based\s+(?:up)?on|mentioned\s+in|described\s+in|stated\s+in|provided\s+in|discussed\s+in|
            listed\s+in|given\s+in|outlined\s+in|presented\s+in|as\s+per)\s+(?:the|this|that)\s+
             (?:(?:given|provided|above|following)\s+)?
@@ -78,7 +80,7 @@ _REFERS_EN: Final = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _REFERS_ZH: Final = re.compile(
-    r"文中|本文|上文|下文|原文|该文|此文|前文|如上所述|作者(?:认为|指出|提到|说)|文章(?:中|里|提到|指出|认为|的作者|主要)"
+    r"(?<![英中日法德俄韩拉外古])文中|本文|上文|下文|原文|该文|此文|前文|如上所述|作者(?:认为|指出|提到|说)|(?<![的篇个])文章(?:中|里|提到|指出|认为|的作者|主要)"
     r"|(?:这|该|本|此)(?:一?[段篇])?(?:文字|文本|段落|文段|短文|文章|话)|(?:这|该)[段篇](?:材料|资料|内容|文档)"
     r"|(?:上述|以上|上面|给定|所给|提供)的?(?:文字|文本|段落|材料|资料|上下文|内容|信息|文章|短文)"
 )
@@ -142,11 +144,11 @@ class NearDuplicates(QuestionFilter):
     """Drop queries that say almost the same as an earlier one.
 
     Two queries in training that differ in a comma become each other's false negatives. Without a model they are
-    compared by their character 3-grams (Jaccard similarity); queries with different numbers are never the same:
-    "revenue in 2020" is not "revenue in 2021".
+    compared by their words, Chinese and Japanese by pairs of characters (Jaccard similarity); queries with different
+    numbers are never the same: "revenue in 2020" is not "revenue in 2021".
 
     Args:
-        threshold: Similarity in (0, 1] from which the later query goes. None takes 0.8 for 3-grams, 0.95 for the cosine
+        threshold: Similarity in (0, 1] from which the later query goes. None takes 0.8 for words, 0.95 for the cosine
             of an embedding model.
         embed_model: A LlamaIndex embedding model, to compare by meaning instead of by letters.
 
@@ -166,26 +168,26 @@ class NearDuplicates(QuestionFilter):
         """See `QuestionFilter.drop`."""
         import asyncio
 
-        find = self._by_letters if self.embed_model is None else self._by_meaning
+        find = self._by_words if self.embed_model is None else self._by_meaning
         return await asyncio.to_thread(find, [candidate.query for candidate in candidates])
 
-    def _by_letters(self, queries: list[str]) -> dict[int, str]:
+    def _by_words(self, queries: list[str]) -> dict[int, str]:
         # Prefix filtering, which is exact: two sets with a Jaccard similarity of t share one of the first
         # (1 - t) * size + 1 members of each, in any common order; with the rarest first there is little to compare.
-        sets = [grams(query) for query in queries]
-        frequency = Counter(gram for members in sets for gram in members)
+        sets = [words_of(query) for query in queries]
+        frequency = Counter(word for members in sets for word in members)
         holders: dict[str, list[int]] = {}
         dropped: dict[int, str] = {}
         for n, own in enumerate(sets):
             size = len(own) - math.ceil(self.threshold * len(own)) + 1
-            prefix = heapq.nsmallest(size, own, key=lambda gram: (frequency[gram], gram))
-            earlier = sorted({m for gram in prefix for m in holders.get(gram, ())})
+            prefix = heapq.nsmallest(size, own, key=lambda word: (frequency[word], word))
+            earlier = sorted({m for word in prefix for m in holders.get(word, ())})
             like = next((m for m in earlier if self._same(queries, sets, m, n)), None)
             if like is not None:
                 dropped[n] = f"like {queries[like]!r}"
                 continue
-            for gram in prefix:
-                holders.setdefault(gram, []).append(n)
+            for word in prefix:
+                holders.setdefault(word, []).append(n)
         return dropped
 
     def _same(self, queries: list[str], sets: list[set[str]], m: int, n: int) -> bool:
@@ -213,6 +215,18 @@ class NearDuplicates(QuestionFilter):
 
 # Neighbours of a query that are looked at; a query with more near duplicates than this loses some of them only.
 _NEIGHBOURS: Final = 50
+
+
+_UNSPACED: Final = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+")
+
+
+def words_of(query: str) -> set[str]:
+    """The words of a query, without case and punctuation; text without spaces gives its pairs of characters."""
+    text = normalized(query)
+    words = set(_UNSPACED.sub(" ", text).split())
+    for run in _UNSPACED.findall(text):
+        words.update(run[i : i + 2] for i in range(max(1, len(run) - 1)))
+    return words or {text}
 
 
 def grams(text: str) -> set[str]:

@@ -8,6 +8,7 @@ language is named only on positive evidence: its script, or at least two of its 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Final
 
 # One pattern a script, most telling first: a single kana makes a text Japanese, Han alone makes it Chinese.
@@ -39,23 +40,31 @@ _WORDS_PER_MATCH: Final = {"han": 0.5, "kana": 0.5, "hangul": 0.4, "thai": 1.0}
 # Terms of another script are normal in technical text; below this share of words they do not decide.
 _DECISIVE_SHARE: Final = 0.3
 
-# Short, frequent words. A word that is frequent in two of the languages still counts for both; the sums decide.
+# Short, frequent words; single letters (initials, list marks) and words that look English ("die", "come") are left
+# out.
+# A word that is frequent in two of the languages counts for both; the sums decide.
 _FUNCTION_WORDS: Final = {
     "en": "the of and to in is that for was with are what how which does did who when where why on by an be this it "
     "from",
-    "de": "der die das und ist von den dem mit für auf im ein eine einer wie was welche welcher wer wann wird zu nicht "
-    "des sich wurde sind bei nach",
+    "de": "der das und ist von den dem mit für auf im ein eine einer wie welche welcher wer wann wird zu nicht des "
+    "sich wurde sind bei nach",
     "fr": "le la les des et est une du pour dans que qui quel quelle quels quelles sur par comment quand où aux au "
     "avec sont ce cette",
-    "es": "el la los las de y es una por para que en qué cuál cuáles cómo cuándo dónde con del se su al como son fue",
-    "it": "il lo la gli le di e è una per che in quale quali come quando dove con del della dei si sono nel nella",
-    "pt": "o a os as de e é uma para que em qual quais como quando onde com do da dos das se no na são foi",
-    "nl": "de het een en van is in op voor met wat welke hoe wie wanneer waar dat die te zijn wordt niet aan",
-    "pl": "i w z na do jest się nie to że jak co który która które kiedy gdzie czy od dla przez są",
-    "sv": "och i att det som en ett är av för på med vad hur vilken vilket när var den till inte har",
-    "tr": "ve bir bu için ile nedir hangi nasıl ne kim zaman olarak daha olan mı mi da de",
+    "es": "el la los las de es una por para que en qué cuál cuáles cómo cuándo dónde con del su al como fue",
+    "it": "il lo la gli le di una che quale quali quando dove con del della dei si sono nel nella",
+    "pt": "os de uma para que em qual quais como quando onde com da dos das se na são foi",
+    "nl": "de het een en van op voor met wat welke hoe wie wanneer waar dat te zijn wordt niet aan",
+    "pl": "na jest się nie że jak co który która które kiedy gdzie czy od dla przez są",
+    "sv": "och att det som ett av är för på vad hur vilken vilket när till inte har",
+    "tr": "ve bir bu için ile nedir hangi nasıl kim zaman olarak daha olan mı mi",
 }
-_WORD_SETS: Final = {language: frozenset(words.split()) for language, words in _FUNCTION_WORDS.items()}
+_LANGUAGES_OF: Final[dict[str, list[str]]] = {}
+for _language, _words in _FUNCTION_WORDS.items():
+    for _word in _words.split():
+        _LANGUAGES_OF.setdefault(_word, []).append(_language)
+# In running text every third or fourth word is one of these; a list of names ("de la Cruz") has far fewer.
+_RUNNING_TEXT: Final = 30
+_SHARE_IN_RUNNING_TEXT: Final = 0.2
 _LATIN_WORD: Final = re.compile(r"[a-z\u00df-\u024f]+")
 
 # A passage is judged by its beginning; 4,000 characters decide as well as a megabyte.
@@ -87,8 +96,10 @@ def detect_language(text: str) -> str | None:
 
 def _latin_language(text: str) -> str | None:
     words = _LATIN_WORD.findall(text.lower())
-    counts = sorted(((sum(word in known for word in words), name) for name, known in _WORD_SETS.items()), reverse=True)
-    (best, name), (second, _) = counts[0], counts[1]
+    counts = Counter(language for word in words for language in _LANGUAGES_OF.get(word, ()))
+    (name, best), (_, second) = [*counts.most_common(2), ("", 0), ("", 0)][:2]
+    if len(words) >= _RUNNING_TEXT and best < _SHARE_IN_RUNNING_TEXT * len(words):
+        return None
     # Two words more than the runner-up, or clearly more in a long text: "de la" alone is five languages.
     return name if best >= 2 and best - second >= max(2, 0.1 * best) else None
 

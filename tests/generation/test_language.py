@@ -34,6 +34,11 @@ def test_english_with_a_few_chinese_names_is_english() -> None:
     assert detect_language("The company 滴滴 is one of the rivals of Uber in China, and it is the largest.") == "en"
 
 
+def test_a_list_of_names_is_no_language() -> None:
+    names = " ".join(f"Maria A. de la Cruz o Santos, Vice President, {bank} Bank N.A." for bank in "ABCDEFGH")
+    assert detect_language(names) is None
+
+
 def test_the_prompt_is_chinese_for_chinese_only() -> None:
     assert is_chinese("滴滴出行是一家移动出行平台。")
     assert not is_chinese("配車サービスの会社です。")
