@@ -133,6 +133,24 @@ class ExactIndex:
             raise ConfigError(f"`rows` names rows outside the corpus, which has {self.corpus.n}.")
         return score_pairs(left, self.corpus, rows)
 
+    def products(self, queries: Any, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Scores of all queries with some documents; float32 sums, so the last bits may differ from `scores`.
+
+        Args:
+            queries: Shape ``(n, dim)``.
+            rows: Shape ``(m,)``: corpus rows.
+
+        Returns:
+            Shape ``(n, m)``.
+        """
+        import torch
+
+        left = self._queries(queries)
+        exact = left.take(slice(0, left.n))
+        documents = self.corpus.take(torch.from_numpy(rows).to(self.corpus.device))
+        product: NDArray[np.float32] = (exact @ documents.T).cpu().numpy()
+        return product
+
     def _queries(self, queries: Any) -> Rows:
         left = Rows(queries, self.metric, self.corpus.device, "queries")
         if left.dim != self.corpus.dim:

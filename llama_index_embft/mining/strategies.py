@@ -1,0 +1,376 @@
+"""Strategies: where negatives come from, and which candidates are too close to a positive to be trusted.
+
+Each is a small object with a short text form, for example ``rank:10-50`` or ``margin:0.95``. Sources propose
+candidates; filters take some away. Several sources take turns, and every filter applies to all of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from llama_index_embft._optional import require
+from llama_index_embft.dataset.near_duplicates import normalise
+from llama_index_embft.errors import ConfigError
+from llama_index_embft.mining.panel import PANEL_UNIT, Candidates, without_repeats
+from llama_index_embft.search.topk import ExactIndex
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from llama_index_embft.mining.panel import Material, Panel
+
+
+class Source(ABC):
+    """Proposes candidates."""
+
+    @property
+    def depth(self) -> int:
+        """Ranks of the shared search that it reads; 0 for none."""
+        return 0
+
+    def prepare(self, material: Material) -> None:  # noqa: B027 - most have nothing to prepare
+        """Called once before the first panel."""
+
+    @abstractmethod
+    def propose(self, panel: Panel) -> Candidates:
+        """Candidates for some queries, none of them forbidden, in the order in which they should be taken."""
+
+
+class Filter(ABC):
+    """Takes candidates away that may answer the query, at next to no cost."""
+
+    @abstractmethod
+    def keeps(self, panel: Panel, candidates: Candidates) -> NDArray[np.bool_]:
+        """Which candidates stay: ``(n, m)``."""
+
+
+@dataclass(frozen=True)
+class RankWindow(Source):
+    """Documents of some ranks, where rank 1 is the best document that may be a negative; ``rank:10-50``.
+
+    Args:
+        first: First rank, from 1.
+        last: Last rank, included.
+        pick: ``"hardest"`` takes the best ranks first, ``"random"`` draws from the window (``rank:10-210:random``).
+    """
+
+    first: int = 1
+    last: int = 100
+    pick: Literal["hardest", "random"] = "hardest"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.first <= self.last:
+            raise ConfigError(f"A rank window runs from a rank of at least 1 to a later one, got {self}.")
+        if self.pick not in ("hardest", "random"):
+            raise ConfigError(f"A rank window picks 'hardest' or 'random', got {self.pick!r}.")
+
+    def __str__(self) -> str:
+        return f"rank:{self.first}-{self.last}" + (":random" if self.pick == "random" else "")
+
+    @property
+    def depth(self) -> int:
+        """See `Source.depth`."""
+        return self.last
+
+    def propose(self, panel: Panel) -> Candidates:
+        """See `Source.propose`."""
+        rows = panel.ranked.rows[:, self.first - 1 : self.last]
+        scores = panel.ranked.scores[:, self.first - 1 : self.last]
+        if self.pick == "random":
+            order = np.argsort(panel.lottery(str(self), rows), axis=1)
+            rows, scores = np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
+        return Candidates(rows, scores)
+
+
+@dataclass(frozen=True)
+class ScoreWindow(Source):
+    """Random documents among all those whose similarity lies in a window; ``score:0.3-0.7``.
+
+    Args:
+        low: Lowest similarity, included.
+        high: Highest similarity, included.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not -1 <= self.low < self.high <= 1:
+            raise ConfigError(f"A score window lies between two different cosines from -1 to 1, got {self}.")
+
+    def __str__(self) -> str:
+        return f"score:{self.low:g}-{self.high:g}"
+
+    @property
+    def depth(self) -> int:
+        """See `Source.depth`; where the ranks reach below the window, they hold all of it."""
+        return 256
+
+    def propose(self, panel: Panel) -> Candidates:
+        """See `Source.propose`; every document in the window has the same chance."""
+        wanted = 4 * panel.material.num_negatives
+        rows, scores = panel.ranked
+        inside = (rows >= 0) & (scores >= self.low) & (scores <= self.high)
+        lots = np.where(inside, panel.lottery(str(self), rows) >> np.uint64(1), np.uint64(1 << 63))
+        order = np.argsort(lots, axis=1)[:, :wanted]
+        found = np.full((len(panel), wanted), -1, dtype=np.int64)
+        found[:, : order.shape[1]] = np.take_along_axis(np.where(inside, rows, -1), order, axis=1)
+        reaching_on = (scores[:, -1] >= self.low) & (rows.shape[1] < len(panel.material.corpus_ids))
+        for group in range(0, len(panel), PANEL_UNIT):  # each group in an order of its own, so no document is favoured
+            lines = group + np.flatnonzero(reaching_on[group : group + PANEL_UNIT])
+            if len(lines):
+                rng = np.random.default_rng((panel.material.seed, panel.start + group))
+                found[lines] = self._walk(panel, lines, wanted, rng)
+        candidates = panel.scored(panel.allowed(found))
+        sure = (candidates.scores >= self.low) & (candidates.scores <= self.high)
+        return Candidates(np.where(sure, candidates.rows, -1), np.where(sure, candidates.scores, -np.inf))
+
+    def _walk(self, panel: Panel, lines: NDArray[np.int64], wanted: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Go through the corpus in random order until each query has twice what it wants; each then draws its own."""
+        order = rng.permutation(len(panel.material.corpus_ids))
+        kept: list[list[int]] = [[] for _ in lines]
+        for start in range(0, len(order), 4096):
+            rows = np.sort(order[start : start + 4096])
+            scores = panel.material.index.products(panel.queries[lines], rows)
+            inside = (scores >= self.low) & (scores <= self.high)
+            for line, found in enumerate(kept):
+                if len(found) < 2 * wanted:
+                    found.extend(rng.permutation(rows[inside[line]])[: 2 * wanted - len(found)].tolist())
+            if all(len(found) == 2 * wanted for found in kept):
+                break
+        result = np.full((len(lines), wanted), -1, dtype=np.int64)
+        for line, found in enumerate(kept):
+            drawn = rng.permutation(np.array(found, dtype=np.int64))[:wanted]
+            result[line, : len(drawn)] = drawn
+        return result
+
+
+@dataclass(frozen=True)
+class Random(Source):
+    """Any documents of the corpus; ``random``."""
+
+    def __str__(self) -> str:
+        return "random"
+
+    def propose(self, panel: Panel) -> Candidates:
+        """See `Source.propose`."""
+        n_docs = len(panel.material.corpus_ids)
+        wanted = 4 * panel.material.num_negatives + 16
+        if n_docs <= 4 * wanted:
+            rows = np.argsort(panel.lottery(str(self), np.arange(n_docs)), axis=1)
+        else:
+            drawn = panel.lottery(str(self), np.arange(wanted)) % np.uint64(n_docs)
+            rows = without_repeats(drawn.astype(np.int64))
+        return panel.scored(panel.allowed(rows))
+
+
+@dataclass(frozen=True)
+class SameDocument(Source):
+    """Other chunks of the document that a positive was cut from, most similar first; ``same-document``."""
+
+    def __str__(self) -> str:
+        return "same-document"
+
+    def prepare(self, material: Material) -> None:
+        """See `Source.prepare`."""
+        if not material.dataset.source_documents:
+            raise ConfigError(
+                "The strategy 'same-document' needs to know which chunks were cut from one document, and "
+                "`source_documents` of the data set is empty; build the data set with sources, or leave it out."
+            )
+
+    def propose(self, panel: Panel) -> Candidates:
+        """See `Source.propose`."""
+        material = panel.material
+        chunks = _chunks_by_document(material)
+        found = []
+        for positives in panel.positives:
+            documents = dict.fromkeys(_document(material, row) for row in positives.tolist() if row >= 0)
+            found.append([row for document in documents for row in chunks[document]])
+        return _best_first(panel, found)
+
+
+def _chunks_by_document(material: Material) -> dict[str, list[int]]:
+    chunks: defaultdict[str, list[int]] = defaultdict(list)
+    for row in range(len(material.corpus_ids)):
+        chunks[_document(material, row)].append(row)
+    return chunks
+
+
+def _document(material: Material, row: int) -> str:
+    doc = material.corpus_ids[row]
+    return material.dataset.source_documents.get(doc, doc)
+
+
+def _best_first(panel: Panel, found: list[list[int]]) -> Candidates:
+    """Allowed rows of each query by falling score, as many as can be needed; done in groups, since lists differ."""
+    wanted = 4 * panel.material.num_negatives + 16
+    rows = np.full((len(found), wanted), -1, dtype=np.int64)
+    scores = np.full((len(found), wanted), -np.inf, dtype=np.float32)
+    for start in range(0, len(found), PANEL_UNIT):
+        part = found[start : start + PANEL_UNIT]
+        given = np.full((len(part), max(1, *map(len, part))), -1, dtype=np.int64)
+        for line, some in enumerate(part):
+            given[line, : len(some)] = some
+        given = np.where(panel.material.forbidden.allows(panel.start + start, given), given, -1)
+        graded = panel.material.index.scores(panel.queries[start : start + PANEL_UNIT], given)
+        order = np.argsort(-graded, axis=1, kind="stable")[:, :wanted]
+        rows[start : start + len(part), : order.shape[1]] = np.take_along_axis(given, order, axis=1)
+        scores[start : start + len(part), : order.shape[1]] = np.take_along_axis(graded, order, axis=1)
+    return Candidates(rows, scores)
+
+
+class BM25(Source):
+    """The best documents by words and not by meaning, for lexical traps; ``bm25:50``.
+
+    Chinese, Japanese and other text without spaces counts by characters and pairs of them.
+
+    Args:
+        last: Last rank, included.
+
+    Raises:
+        ConfigError: ``last`` is below 1.
+    """
+
+    def __init__(self, last: int = 50) -> None:
+        if last < 1:
+            raise ConfigError(f"`bm25` takes ranks up to at least 1, got {last}.")
+        self.last = last
+
+    def __str__(self) -> str:
+        return f"bm25:{self.last}"
+
+    def prepare(self, material: Material) -> None:
+        """See `Source.prepare`."""
+        bm25s = require("bm25s", feature="The strategy 'bm25'")
+        texts = [material.dataset.bare_texts.get(doc, text) for doc, text in material.dataset.corpus.items()]
+        self._index = bm25s.BM25()
+        self._index.index([_words(text) for text in texts], show_progress=False)
+        self._most_forbidden = max((len(rows) for rows in material.forbidden.rows), default=0)
+
+    def propose(self, panel: Panel) -> Candidates:
+        """See `Source.propose`."""
+        words = [_words(panel.material.dataset.queries[query]) for query in panel.query_ids]
+        k = min(self.last + self._most_forbidden, len(panel.material.corpus_ids))
+        found, weights = self._index.retrieve(words, k=k, show_progress=False)
+        rows = panel.allowed(np.where(weights > 0, found.astype(np.int64), -1))
+        order = np.argsort(rows < 0, axis=1, kind="stable")[:, : self.last]  # what is allowed moves up
+        return panel.scored(np.take_along_axis(rows, order, axis=1))
+
+
+def _words(text: str) -> list[str]:
+    words = normalise(text).split()
+    # `normalise` gives each character of a script without spaces alone; a pair of them is about a word.
+    pairs = [a + b for a, b in itertools.pairwise(words) if len(a) == len(b) == 1 and not (a + b).isascii()]
+    return words + pairs
+
+
+class LeastSimilar(Source):
+    """The documents that are least similar to the query, each used once in the whole data set; ``least-similar``."""
+
+    def __str__(self) -> str:
+        return "least-similar"
+
+    def prepare(self, material: Material) -> None:
+        """Hand out the documents: in turns of one, each query takes the least similar that is left."""
+        wanted = material.num_negatives
+        n_queries, n_docs = len(material.query_ids), len(material.corpus_ids)
+        self._given = np.full((n_queries, wanted), -1, dtype=np.int64)
+        free = np.ones(n_docs, dtype=bool)
+        exhausted = np.zeros(n_queries, dtype=bool)
+        for turn in range(wanted):
+            waiting = np.flatnonzero(~exhausted)
+            while len(waiting) and free.any():
+                waiting = self._hand_out(material, turn, waiting, free, exhausted)
+        short = int((self._given[:, -1] < 0).sum())
+        if short:
+            material.notes.append(
+                f"least-similar uses each of {n_docs} documents once, which is not enough for {n_queries} queries with "
+                f"{wanted} negatives: {short} queries got fewer."
+            )
+
+    def _hand_out(
+        self, material: Material, turn: int, waiting: NDArray[np.int64], free: NDArray[np.bool_], exhausted: Any
+    ) -> NDArray[np.int64]:
+        """One round: each waiting query takes the first of its list that is free; returns those without luck."""
+        rows = np.flatnonzero(free)
+        place_of = np.full(len(free), -1, dtype=np.int64)
+        place_of[rows] = np.arange(len(rows))
+        k = min(len(rows), max(256, 20_000_000 // len(waiting)))  # longer lists, fewer rounds
+        barred = [place_of[material.forbidden.rows[query]] for query in waiting]
+        hits = ExactIndex(material.corpus[rows]).search(
+            -material.queries[waiting], k, exclude=[some[some >= 0] for some in barred]
+        )
+        left = []
+        for query, places in zip(waiting.tolist(), hits.rows, strict=True):
+            if places[0] < 0:
+                exhausted[query] = True
+                continue
+            chosen = next((row for row in rows[places[places >= 0]] if free[row]), None)
+            if chosen is None:
+                left.append(query)
+            else:
+                free[chosen] = False
+                self._given[query, turn] = chosen
+        return np.array(left, dtype=np.int64)
+
+    def propose(self, panel: Panel) -> Candidates:
+        """See `Source.propose`."""
+        return panel.scored(self._given[panel.start : panel.stop])
+
+
+@dataclass(frozen=True)
+class RelativeMargin(Filter):
+    """Keep what scores at most a share of the lowest positive's score; ``margin:0.95`` (NV-Retriever's TopK-PercPos).
+
+    With a negative score the bound lies *below* the positive as well, by the same part of its size: at 0.95 a positive
+    of -0.20 asks for at most -0.21.
+
+    Args:
+        share: Above 0 and at most 1.
+    """
+
+    share: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ConfigError(f"The share of a relative margin is above 0 and at most 1, got {self.share}.")
+
+    def __str__(self) -> str:
+        return f"margin:{self.share:g}"
+
+    def keeps(self, panel: Panel, candidates: Candidates) -> NDArray[np.bool_]:
+        """See `Filter.keeps`."""
+        lowest = panel.lowest_positive
+        bound = lowest - (1 - self.share) * np.abs(lowest)
+        return candidates.scores <= bound[:, None]
+
+
+@dataclass(frozen=True)
+class AbsoluteMargin(Filter):
+    """Keep what scores at least so much below the lowest positive; ``gap:0.05``.
+
+    Args:
+        gap: Difference of cosines, 0 to 2.
+    """
+
+    gap: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.gap <= 2:
+            raise ConfigError(f"An absolute margin is a difference of cosines from 0 to 2, got {self.gap}.")
+
+    def __str__(self) -> str:
+        return f"gap:{self.gap:g}"
+
+    def keeps(self, panel: Panel, candidates: Candidates) -> NDArray[np.bool_]:
+        """See `Filter.keeps`."""
+        return candidates.scores <= (panel.lowest_positive - self.gap)[:, None]

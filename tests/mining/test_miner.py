@@ -1,0 +1,350 @@
+"""Mining: what comes out of each strategy, what never comes out, and what is said about it."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
+from llama_index_embft.errors import ConfigError
+from llama_index_embft.mining import (
+    BM25,
+    AbsoluteMargin,
+    MiningReport,
+    RankWindow,
+    RelativeMargin,
+    ScoreWindow,
+    mine_hard_negatives,
+)
+from llama_index_embft.mining.panel import PANEL_UNIT
+
+WORDS = [a + b for a in ("am", "bir", "ce", "del", "em", "fjo") for b in ("an", "oll", "irk", "um", "ext")]
+
+
+def sentence(rng, n=12):
+    return " ".join(rng.choice(WORDS, size=n))
+
+
+def make(n_queries=40, n_docs=120, seed=0, **fields):
+    """A data set whose query i is answered by document i, and random vectors for it."""
+    rng = np.random.default_rng(seed)
+    dataset = EmbeddingQAFinetuneDataset(
+        queries={f"q{i}": f"query {sentence(rng, 6)}" for i in range(n_queries)},
+        corpus={f"d{i}": f"{i} {sentence(rng)}" for i in range(n_docs)},
+        relevant_docs={f"q{i}": [f"d{i}"] for i in range(n_queries)},
+        **fields,
+    )
+    corpus = rng.normal(size=(n_docs, 16))
+    corpus /= np.linalg.norm(corpus, axis=1, keepdims=True)
+    queries = corpus[:n_queries] + 0.2 * rng.normal(size=(n_queries, 16))
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    return dataset, (queries.astype(np.float32), corpus.astype(np.float32))
+
+
+def cosines(vectors):
+    queries, corpus = (x.astype(np.float64) for x in vectors)
+    return queries @ corpus.T
+
+
+def rows(dataset, negatives):
+    place = {doc: row for row, doc in enumerate(dataset.corpus)}
+    return [[place[doc] for doc in negatives.get(query, [])] for query in dataset.queries]
+
+
+def test_a_rank_window_takes_these_ranks_in_order_and_never_the_positive():
+    dataset, vectors = make()
+    mined = mine_hard_negatives(dataset, vectors, ["rank:3-7"], 5)
+    for query, found in enumerate(rows(dataset, mined.negative_docs)):
+        ranked = [row for row in np.argsort(-cosines(vectors)[query]) if row != query]
+        assert found == ranked[2:7]
+    assert dataset.negative_docs == {}  # the input is not changed
+
+
+def test_a_random_rank_window_draws_from_all_of_it():
+    dataset, vectors = make(n_queries=60)
+    mined = mine_hard_negatives(dataset, vectors, "rank:1-20:random", 5)
+    places = []
+    for query, found in enumerate(rows(dataset, mined.negative_docs)):
+        ranked = [row for row in np.argsort(-cosines(vectors)[query]) if row != query]
+        places += [ranked.index(row) for row in found]
+    assert set(places) == set(range(20))
+    assert np.bincount(places).max() < 40  # 15 expected
+
+
+@pytest.mark.parametrize("share", [0.95, 0.5])
+def test_the_relative_margin_compares_with_the_lowest_positive(share):
+    dataset, vectors = make()
+    relevant = {query: [f"d{i}", f"d{(i + 1) % 40}"] for i, query in enumerate(dataset.queries)}
+    dataset = EmbeddingQAFinetuneDataset(queries=dataset.queries, corpus=dataset.corpus, relevant_docs=relevant)
+    report = MiningReport()
+    strategies = ["rank:1-118", RelativeMargin(share)]
+    mined = mine_hard_negatives(dataset, vectors, strategies, 100, report=report)
+    scores = cosines(vectors)
+    total = 0
+    for query, found in enumerate(rows(dataset, mined.negative_docs)):
+        lowest = min(scores[query, query], scores[query, (query + 1) % 40])
+        bound = lowest - (1 - share) * abs(lowest)
+        expected = [row for row in np.argsort(-scores[query]) if row not in (query, (query + 1) % 40)]
+        total += sum(scores[query, row] > bound for row in expected)
+        assert found == [row for row in expected if scores[query, row] <= bound][:100]
+    assert report.dropped == {f"margin:{share:g}": total}
+
+
+def test_the_relative_margin_stays_below_a_negative_cosine():
+    dataset, _ = make(1, 4)
+    corpus = np.array([[-0.2, 0.98], [-0.205, 0.979], [-0.22, 0.9755], [0.5, 0.866]])
+    mined = mine_hard_negatives(dataset, (np.array([[1.0, 0.0]]), corpus), ["rank:1-3", "margin:0.95"], 1)
+    assert mined.negative_docs == {"q0": ["d2"]}  # -0.205 is within 5 % of -0.200; 0.5 is above it
+
+
+def test_the_absolute_margin_is_a_difference():
+    dataset, vectors = make()
+    mined = mine_hard_negatives(dataset, vectors, [AbsoluteMargin(0.4)], 5)
+    scores = cosines(vectors)
+    for query, found in enumerate(rows(dataset, mined.negative_docs)):
+        assert found
+        assert max(scores[query, row] for row in found) <= scores[query, query] - 0.4
+
+
+@pytest.mark.parametrize("n_docs", [120, 3000])
+def test_a_score_window_draws_evenly_among_everything_inside(n_docs):
+    dataset, vectors = make(n_queries=80, n_docs=n_docs)
+    low, high = -0.1, 0.15  # for 3,000 documents far more than the shared ranks reach
+    report = MiningReport()
+    mined = mine_hard_negatives(dataset, vectors, [ScoreWindow(low, high)], 6, report=report)
+    scores = cosines(vectors)
+    drawn = []
+    for query, found in enumerate(rows(dataset, mined.negative_docs)):
+        assert len(found) == 6
+        inside = np.sort(scores[query][(scores[query] >= low) & (scores[query] <= high)])
+        assert all(low <= scores[query, row] <= high for row in found)
+        drawn += [np.searchsorted(inside, scores[query, row]) / len(inside) for row in found]
+    assert 0.45 < np.mean(drawn) < 0.55  # from all of the window, not from one end
+    assert np.std(drawn) > 0.24
+    assert len({row for found in rows(dataset, mined.negative_docs) for row in found}) > min(n_docs, 300) * 0.5
+
+
+def test_random_negatives_are_spread_over_the_corpus():
+    for n_docs in (60, 2000):
+        dataset, vectors = make(n_queries=50, n_docs=n_docs)
+        found = rows(dataset, mine_hard_negatives(dataset, vectors, "random", 8).negative_docs)
+        assert all(len(set(line)) == 8 for line in found)
+        assert all(query not in line for query, line in enumerate(found))
+        assert 0.35 < np.mean(found) / n_docs < 0.65
+
+
+def test_least_similar_uses_each_document_once_and_starts_with_the_least():
+    dataset, vectors = make(n_queries=10, n_docs=35)
+    report = MiningReport()
+    mined = mine_hard_negatives(dataset, vectors, "least-similar", 3, report=report)
+    found = rows(dataset, mined.negative_docs)
+    flat = [row for line in found for row in line]
+    assert len(flat) == len(set(flat)) == 30
+    assert found[0][0] == int(np.argmin(cosines(vectors)[0]))
+    assert not report.notes
+    short = mine_hard_negatives(dataset, vectors, "least-similar", 5, report=report)
+    assert sum(map(len, short.negative_docs.values())) == 35
+    assert "which is not enough" in report.warnings()[0]
+
+
+def test_bm25_finds_words_in_two_scripts():
+    dataset = EmbeddingQAFinetuneDataset(
+        queries={"en": "harbour pilots wage", "zh": "港口引航员的工资"},
+        corpus={
+            "pos-en": "Pay of those who bring ships in.",
+            "pos-zh": "船只进港的报酬。",
+            "trap-en": "The harbour pilots met. No wage was named.",
+            "trap-zh": "港口引航员开会，没有谈到工资。",
+            "other": "Nothing of the kind.",
+        },
+        relevant_docs={"en": ["pos-en"], "zh": ["pos-zh"]},
+    )
+    vectors = np.eye(2, 8), np.random.default_rng(0).normal(size=(5, 8))
+    mined = mine_hard_negatives(dataset, vectors, [BM25(3)], 1)
+    assert mined.negative_docs == {"en": ["trap-en"], "zh": ["trap-zh"]}
+
+
+def test_same_document_takes_other_chunks_of_the_source_most_similar_first():
+    sources = {f"d{i}": f"file{i // 6}" for i in range(120)}
+    dataset, vectors = make(source_documents=sources)
+    mined = mine_hard_negatives(dataset, vectors, "same-document", 4)
+    scores = cosines(vectors)
+    for query, found in enumerate(rows(dataset, mined.negative_docs)):
+        chunks = [row for row in range(120) if row // 6 == query // 6 and row != query]
+        assert found == sorted(chunks, key=lambda row: -scores[query, row])[:4]
+    bare, vectors = make()
+    with pytest.raises(ConfigError, match="`source_documents` of the data set is empty"):
+        mine_hard_negatives(bare, vectors, "same-document", 4)
+
+
+def test_sources_take_turns_and_a_document_counts_once():
+    dataset, vectors = make()
+    report = MiningReport()
+    mined = mine_hard_negatives(dataset, vectors, ["rank:1-4", "rank:3-8", "random"], 6, report=report)
+    scores = cosines(vectors)
+    for query, found in enumerate(rows(dataset, mined.negative_docs)):
+        ranked = [row for row in np.argsort(-scores[query]) if row != query]
+        assert len(set(found)) == 6
+        assert found[:2] == [ranked[0], ranked[2]]
+    assert sum(report.taken.values()) == report.n_negatives == 240
+    assert min(report.taken.values()) > 40
+    assert next(kind.name for kind in report.distributions()) == "positives"
+    assert len(report.distributions()) == 5
+
+
+def test_duplicates_and_overlaps_of_a_positive_are_never_negatives():
+    long = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+    dataset = EmbeddingQAFinetuneDataset(
+        queries={"q": "what?"},
+        corpus={
+            "positive": long,
+            "copy": long.upper() + "!",
+            "near": long + " seventeen",
+            "next": "nine ten eleven twelve thirteen fourteen fifteen sixteen and then a new part that nobody has read",
+            "child": "four five six seven eight nine ten eleven twelve",
+            "short-tail": "fifteen sixteen and then a whole new part of the text that nobody has read before today",
+            "other": "a text about something else entirely, of which the query knows nothing at all, and never will",
+        },
+        relevant_docs={"q": ["positive"]},
+    )
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(1, 8)), rng.normal(size=(7, 8))
+    report = MiningReport()
+    for strategy in ("rank:1-6", "random", "least-similar", "score:-1-1"):
+        mined = mine_hard_negatives(dataset, vectors, strategy, 6, report=report)
+        assert set(mined.negative_docs["q"]) == {"short-tail", "other"}
+    assert report.forbidden == {"positive": 1, "duplicate of a positive": 2, "overlap with a positive": 2}
+    exact = mine_hard_negatives(dataset, vectors, "rank:1-6", 6, near_duplicates=1.0)
+    assert "copy" not in exact.negative_docs["q"]
+
+
+def test_too_few_are_counted_and_padded_only_when_asked(caplog):
+    dataset, vectors = make()
+    report = MiningReport()
+    with caplog.at_level(logging.WARNING):
+        mined = mine_hard_negatives(dataset, vectors, "rank:1-3", 5, report=report)
+    assert "40 of 40 queries have fewer than 5 negatives, 0 of them none" in caplog.text
+    assert {len(docs) for docs in mined.negative_docs.values()} == {3}
+    assert (report.short, report.without, report.padded) == (40, 0, 0)
+    padded = mine_hard_negatives(dataset, vectors, "rank:1-3", 5, pad=True, report=report)
+    assert {len(set(docs)) for docs in padded.negative_docs.values()} == {5}
+    assert all(docs[:3] == mined.negative_docs[query] for query, docs in padded.negative_docs.items())
+    assert all(dataset.relevant_docs[query][0] not in docs for query, docs in padded.negative_docs.items())
+    assert (report.short, report.without, report.padded) == (0, 0, 80)
+    assert "80 of 200 negatives are random ones" in report.warnings()[0]
+
+
+def test_a_query_without_any_negative_has_no_entry():
+    dataset, _ = make(2, 6)
+    corpus = np.eye(6)
+    queries = np.array([[1.0, 0, 0, 0, 0, 0], [1, 0.1, 1, 1, 1, 1]])
+    mined = mine_hard_negatives(dataset, (queries, corpus), ["rank:1-5", "margin:0.95"], 5)
+    assert list(mined.negative_docs) == ["q0"]
+
+
+@pytest.mark.parametrize(
+    "strategies",
+    [["rank:2-30:random"], ["score:-0.2-0.4"], ["random"], ["bm25:9", "rank:1-9", "margin:0.95"], ["least-similar"]],
+)
+def test_results_depend_on_the_seed_and_not_on_memory(strategies):
+    dataset, vectors = make(n_queries=2 * PANEL_UNIT + 40, n_docs=700)
+    first = mine_hard_negatives(dataset, vectors, strategies, 4)
+    small = mine_hard_negatives(dataset, vectors, strategies, 4, memory=1 << 20)
+    assert first == small
+    if {"random", "score:-0.2-0.4", "rank:2-30:random"} & set(strategies):
+        assert mine_hard_negatives(dataset, vectors, strategies, 4, seed=1) != first
+
+
+def test_embeddings_by_id_may_hold_more_and_must_hold_all():
+    dataset, (queries, corpus) = make()
+    by_id = {doc: corpus[row].tolist() for row, doc in reversed(list(enumerate(dataset.corpus)))} | {"else": [0.0] * 16}
+    assert mine_hard_negatives(dataset, (queries, by_id), "rank:1-9", 5) == mine_hard_negatives(
+        dataset, (queries, corpus), "rank:1-9", 5
+    )
+    del by_id["d3"], by_id["d4"]
+    with pytest.raises(ConfigError, match=r"2 of 120 documents .* for example 'd3'; .* 119 ids such as 'd119'"):
+        mine_hard_negatives(dataset, (queries, by_id), "rank:1-9", 5)
+
+
+def bad_row(matrix, value):
+    matrix = matrix.copy()
+    matrix[7] = value
+    return matrix
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (lambda q, c: (q[:-1], c), {}, r"queries must have shape \(40, dim\).*got \(39, 16\)"),
+        (lambda q, c: (q, c[0]), {}, r"documents must have shape \(120, dim\)"),
+        (lambda q, c: (q, c[:, :8]), {}, "16 dimensions and `corpus` 8"),
+        (lambda q, c: (q, bad_row(c, np.nan)), {}, "`corpus` holds NaN or infinity in 1 of 120 rows"),
+        (lambda q, c: (q, c, c), {}, "got 3 parts"),
+        (lambda q, c: (q, c), {"num_negatives": 120}, "corpus has 120 documents, so no query can have 120"),
+        (lambda q, c: (q, c), {"num_negatives": 0}, "at least 1, got 0"),
+        (lambda q, c: (q, c), {"strategies": "score:0.99-0.999"}, "'score:0.99-0.999' found no candidate.*median 0"),
+        (lambda q, c: (q, c), {"strategies": ["rank:1-5", "gap:1.9"]}, "No negative is left.*gap:1.9 dropped 200"),
+        (lambda q, c: (q, c), {"strategies": "hard"}, "no strategy 'hard'; the forms are: rank:10-50"),
+        (lambda q, c: (q, c), {"strategies": ["rank:5-1"]}, "to a later one, got rank:5-1"),
+        (lambda q, c: (q, c), {"strategies": ["margin:1.5"]}, "at most 1, got 1.5"),
+        (lambda q, c: (q, c), {"strategies": ["random", "random"]}, "'random' is named twice"),
+        (lambda q, c: (q, c), {"strategies": [3]}, "or an object, got 3"),
+        (lambda q, c: (q, c), {"strategies": ["judge"]}, "'judge' needs an LLM"),
+        (lambda q, c: (q, c), {"relabel": True}, "`relabel` needs a strategy"),
+        (lambda q, c: (q, c), {"near_duplicates": 0}, "at most 1, got 0"),
+    ],
+)
+def test_bad_input_is_one_sentence(change, options, message):
+    dataset, vectors = make()
+    with pytest.raises(ConfigError, match=message):
+        mine_hard_negatives(dataset, change(*vectors), **{"strategies": "rank:1-9", "num_negatives": 3, **options})
+
+
+def test_rows_of_zeros_are_counted():
+    dataset, (queries, corpus) = make()
+    with pytest.warns(UserWarning, match="`corpus`: 1 of 120 rows are all zeros"):
+        mine_hard_negatives(dataset, (queries, bad_row(corpus, 0)), "rank:1-9", 5)
+
+
+def test_any_model_can_mine(tiny_model_path):
+    from llama_index.core.embeddings import MockEmbedding
+    from sentence_transformers import SentenceTransformer
+
+    dataset, _ = make(6, 20)
+    mined = mine_hard_negatives(dataset, SentenceTransformer(tiny_model_path, device="cpu"), "rank:1-5", 3)
+    assert {len(docs) for docs in mined.negative_docs.values()} == {3}
+    mocked = mine_hard_negatives(dataset, MockEmbedding(embed_dim=4), "rank:1-5", 3, cache=None)
+    assert mocked.negative_docs["q0"] == ["d1", "d2", "d3"]  # all alike: corpus order
+
+
+def test_the_report_reads_well_and_escapes(tmp_path):
+    dataset, vectors = make()
+    dataset.queries["q0"] = dataset.corpus["d1"] = "<script>alert('x')</script>"
+    report = MiningReport()
+    mine_hard_negatives(dataset, vectors, ["rank:1-30", "bm25:9", "margin:0.9"], 5, report=report)
+    assert len(report.examples) == 10
+    text = str(report)
+    assert "200 negatives for 40 queries among 120 documents, by rank:1-30, bm25:9, margin:0.9" in text
+    assert f"dropped by margin:0.9{report.dropped['margin:0.9']:>32}" in text
+    assert report.examples_text().count("? ") == 10
+    report.to_html(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "<svg" in page
+    assert "<script" not in page
+    assert page.count('class="query"') == 10
+    report.to_json(tmp_path / "report.json")
+    saved = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    assert saved["similarities"]["negatives"]["n"] == 200
+    assert saved["similarities"]["negatives"]["quantiles"] == sorted(saved["similarities"]["negatives"]["quantiles"])
+    assert len(saved["examples"]) == 10
+
+
+def test_strategies_say_their_text_form():
+    assert [str(RankWindow(2, 9)), str(RankWindow(1, 5, "random")), str(ScoreWindow(-0.5, 0.25))] == [
+        "rank:2-9",
+        "rank:1-5:random",
+        "score:-0.5-0.25",
+    ]

@@ -1,0 +1,197 @@
+"""Cross-encoder and judge: what they find relevant is dropped or becomes a positive, and their scores are kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata
+
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
+from llama_index_embft.embeddings.cache import EmbeddingCache
+from llama_index_embft.errors import ConfigError, ModelError
+from llama_index_embft.generation.failures import UnusableAnswerError
+from llama_index_embft.mining import CrossEncoder, Judge, MiningReport, mine_hard_negatives
+from llama_index_embft.mining.export import flag_embedding_rows, labelled_pairs, teacher_rows
+from llama_index_embft.mining.teachers import read_answer
+
+
+@pytest.fixture
+def data():
+    """One query; documents a (positive), b, c, d, e by falling similarity. c answers too, and c2 is its copy."""
+    dataset = EmbeddingQAFinetuneDataset(
+        queries={"q": "which?"},
+        corpus={
+            "a": "alpha one",
+            "b": "beta two",
+            "c": "this answers as well as the first document does",
+            "c2": "This answers as well as the first document does!",
+            "d": "delta four",
+            "e": "epsilon five",
+        },
+        relevant_docs={"q": ["a"]},
+    )
+    cosine = np.array([0.9, 0.8, 0.7, 0.65, 0.6, 0.5])
+    return dataset, (np.array([[1.0, 0.0]]), np.stack([cosine, np.sqrt(1 - cosine**2)], axis=1))
+
+
+class Reranker:
+    """Scores pairs by a table, and counts what it is asked."""
+
+    def __init__(self, table):
+        self.table, self.asked = table, []
+
+    def predict(self, pairs, batch_size, show_progress_bar):
+        self.asked += [text for _, text in pairs]
+        return np.array([next(v for k, v in self.table.items() if k in text.casefold()) for _, text in pairs])
+
+
+TABLE = {"alpha": 2.0, "beta": 1.0, "answers": 3.5, "delta": -1.0, "epsilon": -4.0}
+
+
+def test_a_cross_encoder_drops_what_is_as_relevant_and_keeps_its_scores(data):
+    dataset, vectors = data
+    report = MiningReport()
+    reranker = Reranker(TABLE)
+    mined = mine_hard_negatives(dataset, vectors, ["rank:1-5", CrossEncoder(reranker)], 2, report=report)
+    assert mined.negative_docs == {"q": ["b", "d"]}
+    assert mined.relevant_docs == {"q": ["a"]}
+    assert report.dropped == {"cross-encoder:Reranker": 2}
+    assert report.teacher_scores["q"]["a"] == 2.0
+    assert report.teacher_scores["q"]["d"] == -1.0
+    assert not any("epsilon" in text for text in reranker.asked)  # enough had been found
+    assert next(iter(teacher_rows(mined, report.teacher_scores, 2)))["label"] == [2.0, 1.0, -1.0]
+    assert [row["score"] for row in labelled_pairs(mined, report.teacher_scores)] == [2.0, 1.0, -1.0]
+    assert next(iter(flag_embedding_rows(mined, report.teacher_scores)))["neg_scores"] == [1.0, -1.0]
+
+
+def test_the_gap_asks_for_more(data):
+    mined = mine_hard_negatives(*data, ["rank:1-5", CrossEncoder(Reranker(TABLE), gap=1.0)], 2)
+    assert mined.negative_docs == {"q": ["d", "e"]}
+
+
+def test_relabelling_makes_a_positive_and_forbids_its_copies(data):
+    report = MiningReport()
+    strategies = ["rank:1-5", CrossEncoder(Reranker(TABLE | {"this answers": 3.5}))]
+    mined = mine_hard_negatives(*data, strategies, 3, relabel=True, report=report)
+    assert mined.relevant_docs == {"q": ["a", "c"]}
+    assert mined.negative_docs == {"q": ["b", "d", "e"]}
+    assert report.relabelled == [("q", "c")]
+    assert report.dropped == {"cross-encoder:Reranker": 2}
+
+
+def test_a_copy_that_was_accepted_before_is_taken_back(data):
+    """The copy c2 ranks above c and the reranker misses it; when c becomes a positive, c2 has to go."""
+    dataset, (queries, corpus) = data
+    corpus = corpus[[0, 1, 3, 2, 4, 5]]
+    reranker = Reranker({"does!": 0.0, **TABLE})
+    report = MiningReport()
+    strategies = ["rank:1-5", CrossEncoder(reranker)]
+    mined = mine_hard_negatives(dataset, (queries, corpus), strategies, 3, relabel=True, pad=True, report=report)
+    assert report.dropped == {"cross-encoder:Reranker": 1, "likeness to a new positive": 1}
+    assert mined.relevant_docs == {"q": ["a", "c"]}
+    assert mined.negative_docs == {"q": ["b", "d", "e"]}
+
+
+def test_scores_of_a_real_cross_encoder_come_from_the_cache_the_second_time(data, tiny_model_path, tmp_path):
+    from sentence_transformers import CrossEncoder as Model
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+    folder = tmp_path / "reranker"
+    config = BertConfig(
+        vocab_size=200, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_labels=1
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+    BertTokenizerFast.from_pretrained(tiny_model_path).save_pretrained(folder)
+    cache = EmbeddingCache(tmp_path / "cache.sqlite")
+    first, second = MiningReport(), MiningReport()
+    strategies = ["rank:1-5", CrossEncoder(str(folder), gap=0.0, cache=cache)]
+    mine = mine_hard_negatives
+    results = [mine(*data, strategies, 1, pad=True, report=first)]
+    model = Model(str(folder), device="cpu")
+    expected = model.predict([("which?", "alpha one")])[0]
+    assert first.teacher_scores["q"]["a"] == pytest.approx(expected, abs=1e-5)
+
+    def fail(*_, **__):
+        raise AssertionError("asked again")
+
+    model.predict = fail
+    results.append(mine(*data, ["rank:1-5", CrossEncoder(model, cache=cache)], 1, pad=True, report=second))
+    assert first.teacher_scores == second.teacher_scores
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("answer", [[[1.0, 2.0]] * 6, [np.nan] * 6])
+def test_a_model_that_is_no_reranker_is_named(data, answer):
+    class Classifier:
+        def predict(self, pairs, **_):
+            return np.array(answer[: len(pairs)])
+
+    with pytest.raises(ModelError, match="cross-encoder:Classifier gave an array of shape"):
+        mine_hard_negatives(*data, ["rank:1-5", CrossEncoder(Classifier())], 2)
+
+
+def test_a_reranker_that_does_not_exist(data, tmp_path):
+    with pytest.raises(ModelError, match=r"Cannot load the cross-encoder '.*nothing'"):
+        mine_hard_negatives(*data, ["rank:1-5", f"cross-encoder:{tmp_path}/nothing"], 2)
+    with pytest.raises(ConfigError, match="at least 0, got -1"):
+        CrossEncoder(Reranker(TABLE), gap=-1)
+
+
+class Oracle(CustomLLM):
+    """Says yes to passages that hold the word "answers"."""
+
+    calls: list[str]
+    fails: bool = False
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        return LLMMetadata(context_window=4096, num_output=16, model_name="oracle")
+
+    def complete(self, prompt, formatted=False, **_):
+        passage = prompt.split("<passage>")[1].split("</passage>")[0]
+        self.calls.append(passage.strip())
+        if self.fails and "delta" in passage:
+            return CompletionResponse(text="Hard to say.")
+        return CompletionResponse(text="Yes." if "answers" in passage else "<think>yes or no?</think> No.")
+
+    def stream_complete(self, prompt, formatted=False, **_):
+        raise NotImplementedError
+
+
+def test_a_judge_drops_or_relabels(data):
+    report = MiningReport()
+    llm = Oracle(calls=[])
+    mined = mine_hard_negatives(*data, ["rank:1-5", "judge"], 2, llm=llm, report=report)
+    assert mined.negative_docs == {"q": ["b", "d"]}
+    assert report.dropped == {"judge": 2}
+    relabelled = mine_hard_negatives(*data, ["rank:1-5", Judge(llm)], 2, relabel=True)
+    assert relabelled.relevant_docs == {"q": ["a", "c"]}
+    assert relabelled.negative_docs == {"q": ["b", "d"]}
+
+
+def test_a_judges_answers_outlive_the_run(data, tmp_path):
+    llm = Oracle(calls=[])
+    for _ in range(2):
+        mine_hard_negatives(*data, ["rank:1-5", Judge(llm, journal_path=tmp_path / "judge.sqlite")], 2)
+    assert len(llm.calls) == len(set(llm.calls)) > 2
+
+
+def test_what_the_judge_cannot_tell_is_no_negative(data):
+    llm = Oracle(calls=[], fails=True)
+    judge = Judge(llm)
+    mined = mine_hard_negatives(*data, ["rank:1-5", judge], 2)
+    assert mined.negative_docs == {"q": ["b", "e"]}
+    assert len(judge.report.failed) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("Yes", True), ("no.", False), ("是", True), ("否", False), ("不是", None), ("maybe", None), ("yes and no", None)],
+)
+def test_answers_are_read_strictly(text, expected):
+    if expected is None:
+        with pytest.raises(UnusableAnswerError):
+            read_answer(text)
+    else:
+        assert read_answer(text) is expected
+    assert read_answer({"answers": True}) is True
