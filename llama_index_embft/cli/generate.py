@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003  # typer reads the annotations
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from llama_index_embft.generation.prompts import QueryKind
 
 
 def generate(
@@ -80,52 +83,40 @@ def generate(
         chunk_overlap=chunk_overlap,
         show_progress=not quiet,
     )
-    limits = {"num_workers": workers, "requests_per_minute": rpm, "tokens_per_minute": tpm}
+    limits: dict[str, Any] = {"num_workers": workers, "requests_per_minute": rpm, "tokens_per_minute": tpm}
+    limits |= {"retry_limit": retries, "verbose": not quiet, "prices": price}
     report = GenerationReport()
-    result = generate_qa_embedding_pairs(
-        nodes,
-        client,
-        num_questions_per_chunk=questions,
-        retry_limit=retries,
-        output_path=out,
-        verbose=not quiet,
-        kinds=_kinds(kind),
-        personas=persona or (),
-        example_queries=_lines(examples),
-        with_answers=answers,
-        filters=filters,
-        prices=price,
-        report=report,
-        dry_run=dry_run,
+    options: dict[str, Any] = {
+        "num_questions_per_chunk": questions,
+        "output_path": out,
+        "kinds": _kinds(kind),
+        "personas": persona or (),
+        "example_queries": _lines(examples),
+        "with_answers": answers,
+        "filters": filters,
+        "report": report,
         **limits,
-    )
+    }
     console = Console(highlight=False, soft_wrap=True)
     if dry_run:
-        console.print(str(result), markup=False)
+        console.print(str(generate_qa_embedding_pairs(nodes, client, dry_run=True, **options)), markup=False)
         return
+    dataset = generate_qa_embedding_pairs(nodes, client, **options)
     if negatives:
-        result = generate_negatives(
-            result,
-            client,
-            per_query=negatives,
-            retry_limit=retries,
-            journal_path=out.with_suffix(".journal.sqlite"),
-            verbose=not quiet,
-            prices=price,
-            **limits,
-        )
-        result.save_json(out)
+        journal = out.with_suffix(".journal.sqlite")
+        dataset = generate_negatives(dataset, client, per_query=negatives, journal_path=journal, **limits)
+        dataset.save_json(out)
     if quiet:  # else the summary stands below the progress bar
         console.print(str(report), markup=False)
     console.print(f"Written to {out}", markup=False)
 
 
-def _kinds(given: list[str] | None) -> dict[str, float] | None:
+def _kinds(given: list[str] | None) -> dict[QueryKind, float] | None:
     from llama_index_embft.errors import ConfigError
 
     if not given:
         return None
-    kinds: dict[str, float] = {}
+    kinds: dict[Any, float] = {}
     for pair in given:
         name, _, share = pair.partition("=")
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import inspect
 import logging
 from dataclasses import dataclass, field
@@ -369,12 +370,13 @@ def model_name(llm: LLM) -> str:
 
 
 def model_identity(llm: LLM) -> str:
-    """Model and the settings that change its answers, as text; the same for every run, server and key."""
-    parts = [model_name(llm)]
+    """Name of the model and a hash of the settings that change its answers; the same for every run, server and key."""
+    parts: list[str] = []
     for name in _SETTINGS:
         value = getattr(llm, name, None)
         if isinstance(value, dict):  # extra headers carry keys
             value = {k: v for k, v in sorted(value.items()) if "header" not in str(k).lower() and "key" not in str(k)}
         if value not in (None, {}, ""):
             parts.append(f"{name}={value!r}")
-    return " ".join(parts)
+    # A hash, since this goes into the journal: nobody knows what a user puts into `additional_kwargs`.
+    return f"{model_name(llm)} {hashlib.sha256(' '.join(parts).encode()).hexdigest()[:16]}"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from llama_index_embft.generation.assemble import Candidate
     from llama_index_embft.generation.passages import Passage
     from llama_index_embft.generation.pool import Pool
+    from llama_index_embft.generation.report import Prices
 
 
 @dataclass
@@ -34,11 +35,15 @@ class FilterContext:
     Attributes:
         passages: The whole corpus, in the order of the nodes.
         pool: Asks the run's LLM, through the run's journal and limits.
+        prices: To show the cost.
+        show_progress: Whether to draw progress bars.
         shared: Results that one filter leaves for another, such as ranks.
     """
 
     passages: Sequence[Passage]
     pool: Pool
+    prices: Prices | None = None
+    show_progress: bool = False
     shared: dict[Any, Any] = field(default_factory=dict)
 
 

@@ -15,6 +15,7 @@ from llama_index_embft.generation.filters import FilterContext, QuestionFilter
 from llama_index_embft.generation.journal import Identity
 from llama_index_embft.generation.language import is_chinese
 from llama_index_embft.generation.pool import Pool, Task
+from llama_index_embft.generation.report import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -103,7 +104,22 @@ class Judge(QuestionFilter):
     async def drop(self, candidates: Sequence[Candidate], context: FilterContext) -> Mapping[int, str]:
         """See `QuestionFilter.drop`."""
         pool = pool_for(self.llm, context.pool)
-        await pool.ask_all(_task(candidate, pool.asker) for candidate in candidates)
+        progress = Progress(
+            len(candidates),
+            pool.asker.report,
+            context.prices,
+            show=context.show_progress,
+            label="Judging",
+            unit="query",
+        )
+
+        async def on_done() -> None:
+            progress.advance()
+
+        try:
+            await pool.ask_all((_task(candidate, pool.asker) for candidate in candidates), on_done=on_done)
+        finally:
+            progress.close()
         dropped: dict[int, str] = {}
         for n, candidate in enumerate(candidates):
             answer = pool.journal.get(_identity(candidate, pool.asker).key)

@@ -134,7 +134,7 @@ def _search(embed_model: Any, candidates: Sequence[Candidate], context: FilterCo
     from llama_index_embft.embeddings.encode import as_encoder
     from llama_index_embft.search.topk import top_k
 
-    encoder = as_encoder(embed_model)
+    encoder = as_encoder(embed_model, show_progress=context.show_progress)
     key = ("corpus vectors", id(embed_model))
     if key not in context.shared:  # RoundTrip and Difficulty with one model embed the corpus once
         context.shared[key] = encoder.encode_documents([passage.embedded for passage in context.passages])

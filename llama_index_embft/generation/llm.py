@@ -98,8 +98,9 @@ async def agenerate_qa_embedding_pairs(  # type: ignore[misc]  # overload 1 does
             takes the built-in prompts, English or Chinese after the language of each chunk.
         num_questions_per_chunk: Queries a chunk; an LLM that writes more is cut, one that writes fewer is counted.
         retry_limit: Attempts a chunk. Waiting for a rate limit (429) does not count as one.
-        on_failure: ``"continue"`` records a chunk that no attempt could save, with the reason, and goes on; ``"fail"``
-            stops at the first. A wrong key, an unknown model or no network stops in either case, after the first call.
+        on_failure: ``"continue"`` records a chunk that no attempt could save, with the reason, and goes on; the chunk
+            stays in the corpus, without queries. ``"fail"`` stops at the first. A wrong key, an unknown model or no
+            network stops in either case, after the first call.
         save_every: Write the queries so far to ``output_path`` after so many chunks (and not before the data set has
             grown by a tenth, so that writing stays cheap). They are unfiltered until the end. 0 writes at the end only.
         output_path: File of the data set; None for no file. It is written from these nodes alone. A file there that was

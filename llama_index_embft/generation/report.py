@@ -164,16 +164,28 @@ class Progress:
         report: Where the figures are counted.
         prices: For the cost.
         show: Draw the bar, on standard error.
+        label: What is going on.
+        unit: What is counted.
     """
 
-    def __init__(self, total: int, report: GenerationReport, prices: Prices | None, *, show: bool, label: str) -> None:
+    def __init__(
+        self,
+        total: int,
+        report: GenerationReport,
+        prices: Prices | None,
+        *,
+        show: bool,
+        label: str,
+        unit: str = "chunk",
+    ) -> None:
         from tqdm.auto import tqdm
 
         self._report = report
         self._prices = prices
         self._started = time.monotonic()
+        self._requests_before = report.requests
         self._show = show
-        self._bar = tqdm(total=total, desc=label, unit="chunk", disable=not show)
+        self._bar = tqdm(total=total, desc=label, unit=unit, disable=not show)
 
     def advance(self, chunks: int = 1) -> None:
         """Count finished chunks; the bar redraws itself at most ten times a second."""
@@ -181,7 +193,7 @@ class Progress:
         if self._prices is not None:
             report.cost = self._prices.cost(report.prompt_tokens, report.completion_tokens)
         if self._show:
-            rate = report.requests / max(time.monotonic() - self._started, 1e-3)
+            rate = (report.requests - self._requests_before) / max(time.monotonic() - self._started, 1e-3)
             failed = f", {len(report.failed)} failed" if report.failed else ""
             self._bar.set_postfix_str(f"{rate:.1f} req/s, {report.tokens}{failed}", refresh=False)
         self._bar.update(chunks)

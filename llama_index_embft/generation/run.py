@@ -274,8 +274,9 @@ class GenerationRun:
                 f"The LLM gave no usable query for any of {len(self.passages)} chunks, so there is no data set; the "
                 f"first chunk failed with: {reason}"
             )
+        context = FilterContext(self.passages, pool, self.settings.checked_prices, self.settings.verbose)
         filters = default_filters() if self.settings.filters is None else list(self.settings.filters)
-        candidates = await apply_filters(candidates, filters, FilterContext(self.passages, pool))
+        candidates = await apply_filters(candidates, filters, context)
         report.kept = len(candidates)
         if not candidates:
             raise GenerationError(
