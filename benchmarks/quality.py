@@ -103,12 +103,15 @@ def _trained(method, train, seed, folder, device, chosen):
         engine.finetune()
         return out
     if method == "adapter":
+        from llama_index_embft.dataset import split_dataset
         from llama_index_embft.embeddings.loading import load_embed_model
         from llama_index_embft.finetune.adapter import EmbeddingAdapterFinetuneEngine
 
         base = load_embed_model(minilm(), device=device)
+        # An adapter overfits soon: a part of the training questions, by passage, says when to stop.
+        part = split_dataset(train, by="chunk", fractions=(0.85, 0.15, 0.0), seed=seed)
         engine = EmbeddingAdapterFinetuneEngine(
-            train, base, device=device, model_output_path=out, seed=seed, **{"epochs": 5, **chosen}
+            part.train, base, val_dataset=part.val, device=device, model_output_path=out, seed=seed, **chosen
         )
     else:
         from llama_index_embft.finetune.sentence_transformer import SentenceTransformersFinetuneEngine
