@@ -269,9 +269,10 @@ def _differences_in_setting(reports: list[RetrievalReport]) -> list[str]:
 
 def _holm_distinct(columns: NDArray[np.float64], p_values: list[float]) -> list[float]:
     """Holm over distinct tests: with one relevant document recall@k is hit rate@k, and that is one test, not two."""
-    _, first, same_as = np.unique(columns, axis=1, return_index=True, return_inverse=True)
-    adjusted = holm([p_values[i] for i in first])
-    return [adjusted[i] for i in np.ravel(same_as)]
+    group_of: dict[bytes, int] = {}
+    groups = [group_of.setdefault(column.tobytes(), len(group_of)) for column in np.ascontiguousarray(columns.T) + 0.0]  # -0.0 is 0.0
+    adjusted = holm([p_values[groups.index(group)] for group in range(len(group_of))])
+    return [adjusted[group] for group in groups]
 
 
 def _changes(base: RetrievalReport, tuned: RetrievalReport, metric: str) -> tuple[QueryChange, ...]:
