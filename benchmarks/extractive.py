@@ -101,6 +101,14 @@ def scores(queries: Any, corpus: Any, task: Task) -> np.ndarray:
     return np.column_stack([by_name[name] for name in METRICS])
 
 
+def keep_found(task: Task, pairs: list[tuple[str, str]], encoder: Encoder, depth: int) -> list[tuple[str, str]]:
+    """Keep the questions whose passage the base finds among its first `depth` (round-trip consistency)."""
+    row_of = {doc: row for row, doc in enumerate(task.passages)}
+    questions = encoder.encode_queries([question for question, _ in pairs])
+    found = top_k(questions, encoder.encode_documents(list(task.passages.values())), depth).rows
+    return [pair for pair, rows in zip(pairs, found, strict=True) if row_of[pair[1]] in rows]
+
+
 def headroom(task: Task, encoder: Encoder) -> float:
     """How often the base finds, among its first ten, the passage that a sentence was copied from."""
     from llama_index.core.schema import TextNode
@@ -220,6 +228,7 @@ def main() -> None:
     kinds = [*(kind for kind in KINDS if kind != "title"), "pattern+phrases", "pattern+phrases+cloze", LABELS]
     options.add_argument("--kinds", nargs="+", default=kinds, help="names, mixes joined by +")
     options.add_argument("--questions-per-chunk", type=int, default=2)
+    options.add_argument("--round-trip", type=int, help="keep questions whose passage the base finds in its first N")
     options.add_argument("--seeds", type=int, default=1)
     options.add_argument("--adapter-lr", type=float, default=1e-4)
     options.add_argument("--adapter-epochs", type=int, default=10)
@@ -259,6 +268,8 @@ def main() -> None:
             runs: dict[str, list[np.ndarray]] = {}
             for seed in range(args.seeds):
                 pairs = make_pairs(task, kinds, args, seed)
+                if args.round_trip:
+                    pairs = keep_found(task, pairs, encoder, args.round_trip)
                 if args.method == "adapter":
                     runs.setdefault("adapter", []).append(adapter_scores(task, pairs, encoder, args, seed))
                 else:

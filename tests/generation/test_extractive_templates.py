@@ -50,6 +50,12 @@ def test_clean_joins_hyphenated_line_ends_and_spaces() -> None:
     ("text", "language"),
     [
         ("The cat sat on the mat and it was happy.", "en"),
+        (
+            "Many patients have had more bleeding than others, while some have not had any. However, they should also "
+            "have received anticoagulants because their physicians may recommend them; if they refuse, their relatives "
+            "might agree or not.",
+            "en",
+        ),
         ("Der Hund läuft schnell durch den großen Wald und bellt.", "other"),
         ("鱼长18厘米，分布于美国。", "zh"),
         ("これはペンです。とても便利ですよ。", "other"),

@@ -72,6 +72,10 @@ class Chunk:
     def language(self) -> Language:
         """Which question templates fit; ``"other"`` has none, only the kinds that reuse the text's own words."""
         found = detect_language(self.text)
+        if found is None:  # "cannot tell" for many a dense English abstract; prose is enough to choose templates
+            tokens = words(self.text[:4000])
+            english = sum(1 for token in tokens if token.lower() in ENGLISH_STOP_WORDS)
+            return "en" if english > 0.15 * len(tokens) else "other"
         return "en" if found == "en" else "zh" if found == "zh" else "other"
 
     @cached_property
