@@ -110,7 +110,7 @@ def _stock(base, train, test):
 def _scores(model, test):
     from llama_index_embft.evaluation import evaluate_embed_model
 
-    report = evaluate_embed_model(test, model)
+    report = evaluate_embed_model(test, model, cache=None)
     return {"uber ndcg@10": report.mean("ndcg@10"), "uber hit_rate@10": report.mean("hit_rate@10")}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -70,8 +71,8 @@ def fingerprint_sentence_transformer(model: SentenceTransformer, *, normalize: b
 def fingerprint_embedding(model: BaseEmbedding) -> str | None:
     """Hash of what a LlamaIndex embedding says of itself: class, model name and its other settings, no credentials.
 
-    A local folder as `model_name` is hashed by the size and time of its files, so that a model trained again under
-    the same name has another fingerprint.
+    What it wraps (torch modules, other embeddings) is hashed too. A local folder as `model_name` is hashed by the size
+    and time of its files, so that a model trained again under the same name has another fingerprint.
 
     Returns:
         None where the model has no name: nothing then tells two models apart, and nothing may be cached.
@@ -91,7 +92,30 @@ def fingerprint_embedding(model: BaseEmbedding) -> str | None:
             if file.is_file():
                 stat = file.stat()
                 files.append([str(file.relative_to(folder)), stat.st_size, stat.st_mtime_ns])
-    return _hash(type(model).__module__, type(model).__qualname__, json.dumps([settings, files], default=str))
+    inner = _inner_fingerprints(model)
+    if inner is None:
+        return None
+    return _hash(type(model).__module__, type(model).__qualname__, json.dumps([settings, files], default=str), *inner)
+
+
+def _inner_fingerprints(model: BaseEmbedding) -> list[str] | None:
+    """Hashes of the torch modules and embeddings that an embedding wraps; None where one of them has no name.
+
+    Its fields do not show them, as in LlamaIndex's own `AdapterEmbeddingModel`, whose name is that of its base model.
+    """
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+
+    torch = sys.modules.get("torch")  # what holds a module has imported it
+    found = []
+    for name, value in sorted((model.__pydantic_private__ or {}).items()):
+        if torch is not None and isinstance(value, torch.nn.Module):
+            found.append(f"{name}={fingerprint_module(value)}")
+        elif isinstance(value, BaseEmbedding):
+            inner = fingerprint_embedding(value)
+            if inner is None:
+                return None
+            found.append(f"{name}={inner}")
+    return found
 
 
 def _hash(*parts: str) -> str:

@@ -88,6 +88,29 @@ def test_fingerprint_ignores_credentials_and_sees_settings():
     assert base != fingerprint(api_key="sk-one", dimensions=64)
 
 
+def test_fingerprint_sees_what_an_embedding_wraps():
+    import torch
+    from llama_index.embeddings.adapter import AdapterEmbeddingModel, LinearLayer
+
+    def fingerprint(base, tmp, weight):
+        layer = LinearLayer(3, 3)
+        with torch.no_grad():
+            layer.linear.weight[0, 0] = weight
+        layer.save(tmp)
+        return as_encoder(AdapterEmbeddingModel(base, tmp, LinearLayer), cache=None).fingerprint
+
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as tmp:
+        base = Counting(model_name="m")
+        one = fingerprint(base, tmp, 1.0)
+        assert one is not None
+        assert one == fingerprint(base, tmp, 1.0)
+        assert one != fingerprint(base, tmp, 2.0)
+        assert one != fingerprint(Counting(model_name="n"), tmp, 1.0)
+        assert fingerprint(Counting(), tmp, 1.0) is None
+
+
 def test_hugging_face_in_batches_equals_one_by_one(tiny_model_path):
     model = HuggingFaceEmbedding(
         tiny_model_path, query_instruction="ask: ", text_instruction="text: ", device="cpu", max_length=16
