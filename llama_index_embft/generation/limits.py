@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from llama_index_embft.errors import ConfigError
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # The server counts when a request arrives, we count when it leaves: a margin for how much travel times differ.
 _TRAVEL_SECONDS: Final = 1.0
+# One answer that was much longer than expected is forgotten after some hundred calls.
+_FORGETTING: Final = 0.99
 
 
 class SlidingWindow:
@@ -76,6 +78,18 @@ class SlidingWindow:
             self._total -= self._spent.popleft()[1]
 
 
+class Ticket(NamedTuple):
+    """A call that was let through.
+
+    Attributes:
+        estimate: Tokens that the caller expected.
+        entry: What was counted for it.
+    """
+
+    estimate: float
+    entry: list[float]
+
+
 class RateLimiter:
     """Lets calls through, first come first served, as fast as both limits allow.
 
@@ -107,6 +121,7 @@ class RateLimiter:
         self._tokens = None if tokens_per_minute is None else self._window(tokens_per_minute, window, clock)
         self._clock = clock
         self._closed_until = 0.0
+        self._scale = 1.0  # tokens that calls really take for each that was estimated; see `settle`
         self._turn = asyncio.Lock()  # fair: waiters are served in order, so no big call starves
 
     @staticmethod
@@ -118,21 +133,26 @@ class RateLimiter:
         """Whether callers need to estimate tokens at all."""
         return self._tokens is not None
 
-    async def acquire(self, tokens: float = 0) -> list[float] | None:
+    async def acquire(self, tokens: float = 0) -> Ticket | None:
         """Wait until one request of about ``tokens`` tokens may go, and count it; returns the handle for `settle`."""
         if self._requests is None and self._tokens is None and self._closed_until <= self._clock():
             return None
         async with self._turn:
-            while (seconds := self._wait_seconds(tokens)) > 0:
+            while (seconds := self._wait_seconds(tokens * self._scale)) > 0:
                 await asyncio.sleep(seconds)
             if self._requests is not None:
                 self._requests.spend(1)
-            return self._tokens.spend(tokens) if self._tokens is not None else None
+            return Ticket(tokens, self._tokens.spend(tokens * self._scale)) if self._tokens is not None else None
 
-    def settle(self, entry: list[float] | None, tokens: float) -> None:
-        """Correct the estimate of `acquire` by the usage that the server reported."""
-        if entry is not None and self._tokens is not None:
-            self._tokens.correct(entry, tokens)
+    def settle(self, ticket: Ticket | None, tokens: float) -> None:
+        """Correct the estimate of `acquire` by the usage that the server reported.
+
+        Later estimates are scaled up too: a model whose tokenizer makes a third more tokens than ours would otherwise
+        overrun the limit with every call that is in flight.
+        """
+        if ticket is not None and self._tokens is not None:
+            self._tokens.correct(ticket.entry, tokens)
+            self._scale = max(1.0, self._scale * _FORGETTING, tokens / max(ticket.estimate, 1.0))
 
     def pause(self, seconds: float) -> None:
         """Hold every call back: the server said when to come again, and that is meant for all workers."""

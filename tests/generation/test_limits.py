@@ -80,7 +80,7 @@ def test_an_estimate_is_corrected_both_ways() -> None:
     assert window.wait_seconds(61) == pytest.approx(10.0)  # the rest counts from when it was known
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.integers(1, 30), st.integers(0, 10_000))
 def test_many_workers_keep_both_limits(rpm: int, seed: int) -> None:
     dice = random.Random(seed)
@@ -116,6 +116,26 @@ def test_a_pause_holds_everyone_back() -> None:
         return loop.time() - started
 
     assert asyncio.run(main()) >= 0.1
+
+
+def test_a_tokenizer_that_counts_more_than_ours_does_not_overrun_the_limit() -> None:
+    period, spent = 0.3, []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        limiter = RateLimiter(None, 1000, period=period, travel=0.02, clock=loop.time)
+
+        async def call() -> None:
+            ticket = await limiter.acquire(50)
+            await asyncio.sleep(0.005)
+            spent.append((loop.time(), 100.0))
+            limiter.settle(ticket, 100)
+
+        await call()  # the first call of a run goes alone
+        await asyncio.gather(*(call() for _ in range(30)))
+
+    asyncio.run(main())
+    assert worst_window(spent, period) <= 1000
 
 
 @pytest.mark.parametrize("options", [{"requests_per_minute": 0}, {"tokens_per_minute": -5}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import sys
 import textwrap
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import pytest
 from conftest_generation import make_nodes
 from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata, MockLLM
 from llama_index.core.schema import TextNode
+from pydantic import Field
 
 from llama_index_embft.errors import ConfigError, DatasetError, GenerationError, OutputError
 from llama_index_embft.generation import GenerationReport, QuestionFilter, generate_qa_embedding_pairs
@@ -103,6 +106,45 @@ def test_a_report_without_usage_says_about() -> None:
     assert report.estimated
     assert "about" in str(report)
     assert report.prompt_tokens > 100
+
+
+class Endless(CustomLLM):
+    """Answers at once, with real async calls, and notes what the run holds in memory."""
+
+    held: dict[int, tuple[int, int]] = Field(default_factory=dict)
+    calls: int = 0
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        return LLMMetadata(model_name="endless", context_window=32_000)
+
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        raise NotImplementedError
+
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        self.calls += 1
+        if self.calls in (300, 1400):
+            gc.collect()
+            self.held[self.calls] = (tracemalloc.get_traced_memory()[0], len(asyncio.all_tasks()))
+        await asyncio.sleep(0)
+        number = prompt.partition("Chunk ")[2].partition(" ")[0]
+        return CompletionResponse(text=f"What is chunk {number} about?\nWhich harbour holds valve {number}?")
+
+
+def test_memory_does_not_grow_with_the_number_of_chunks_asked() -> None:
+    nodes = [TextNode(id_=str(n), text=f"Chunk {n} is about harbours.") for n in range(1450)]
+    llm = Endless()
+    tracemalloc.start()
+    try:
+        generate(nodes, llm, num_workers=8)
+    finally:
+        tracemalloc.stop()
+    (early, _), (late, tasks) = llm.held[300], llm.held[1400]
+    assert late - early < 150_000  # bytes; the 1,100 answers between alone would be more
+    assert tasks <= 8 + 3
 
 
 @pytest.mark.parametrize(
