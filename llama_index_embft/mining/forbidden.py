@@ -34,6 +34,7 @@ class Forbidden:
     Args:
         dataset: Queries, documents and positives.
         threshold: Overlap from which two texts count as the same, see `near_duplicate_groups`; 1.0 for equal words.
+            None for equal texts, and then shared text is not looked for either.
         show_progress: Show a bar over long work.
 
     Attributes:
@@ -41,12 +42,17 @@ class Forbidden:
         counts: Rule -> number of (query, document) pairs that it forbids; each pair counts under the first rule.
     """
 
-    def __init__(self, dataset: EmbeddingQAFinetuneDataset, threshold: float, *, show_progress: bool = False) -> None:
+    def __init__(
+        self, dataset: EmbeddingQAFinetuneDataset, threshold: float | None, *, show_progress: bool = False
+    ) -> None:
         ids = list(dataset.corpus)
         texts = [dataset.bare_texts.get(doc, text) for doc, text in dataset.corpus.items()]
         row_of = {doc: row for row, doc in enumerate(ids)}
-        self._twins = _members(near_duplicate_groups(texts, threshold, show_progress=show_progress))
-        self._overlaps = _overlaps(texts)
+        groups: Sequence[int | str] = texts
+        if threshold is not None:
+            groups = near_duplicate_groups(texts, threshold, show_progress=show_progress)
+        self._twins = _members(groups)
+        self._overlaps = _overlaps(texts) if threshold is not None else {}
         self.counts = dict.fromkeys((POSITIVE, DUPLICATE, OVERLAP), 0)
         self.rows: list[NDArray[np.int64]] = []
         for query in dataset.queries:
@@ -79,9 +85,9 @@ class Forbidden:
         return found
 
 
-def _members(groups: Sequence[int]) -> dict[int, list[int]]:
+def _members(groups: Sequence[int | str]) -> dict[int, list[int]]:
     """Row -> the rows of its group, for groups of more than one."""
-    by_group: defaultdict[int, list[int]] = defaultdict(list)
+    by_group: defaultdict[int | str, list[int]] = defaultdict(list)
     for row, group in enumerate(groups):
         by_group[group].append(row)
     return {row: rows for rows in by_group.values() if len(rows) > 1 for row in rows}

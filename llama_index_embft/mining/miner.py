@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from llama_index_embft.mining.parsing import as_strategies
 from llama_index_embft.mining.report import MiningReport
 from llama_index_embft.mining.strategies import Source
 from llama_index_embft.mining.teachers import Teacher
+from llama_index_embft.search.approximate import ApproximateIndex
 from llama_index_embft.search.topk import ExactIndex
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def mine_hard_negatives(
     llm: LLM | None = None,
     relabel: bool = False,
     pad: bool = False,
-    near_duplicates: float = 0.8,
+    near_duplicates: float | None = 0.8,
+    search: Literal["exact", "hnsw", "ivf"] = "exact",
     metric: Metric = "cosine",
     seed: int = 0,
     device: Any = None,
@@ -72,7 +74,10 @@ def mine_hard_negatives(
         pad: Fill up with random documents where the strategies leave too few; otherwise such queries have fewer, and a
             warning counts them.
         near_duplicates: Overlap of words from which two documents count as the same, see `near_duplicate_groups`; 1.0
-            compares whole texts only, which saves about 0.25 ms a document.
+            asks for equal words. None compares whole texts letter by letter and looks for no shared text, which saves
+            about 0.5 ms a document: for corpora that are known to hold no duplicates and no overlapping chunks.
+        search: ``"exact"``; or ``"hnsw"`` or ``"ivf"`` for the approximate search of FAISS (extra ``faiss``), whose
+            recall against the exact one is measured on 200 queries and noted in the report.
         metric: ``"cosine"``, or ``"dot"`` for models that rank by the inner product.
         seed: Of every random choice.
         device: Where to search; None takes a GPU if there is one.
@@ -102,12 +107,17 @@ def mine_hard_negatives(
         dataset=dataset,
         queries=queries,
         corpus=corpus,
-        index=ExactIndex(corpus, metric=metric, device=device, memory=memory),
+        index=_index(corpus, search, metric, device, memory),
         forbidden=Forbidden(dataset, near_duplicates, show_progress=show_progress),
         num_negatives=num_negatives,
         depth=min(depth, len(dataset.corpus)),
         seed=seed,
     )
+    if isinstance(material.index, ApproximateIndex) and material.depth:
+        recall = material.index.recall(queries, material.depth)
+        material.notes.append(
+            f"Approximate search ({search}) finds {recall:.1%} of the exact {material.depth} best documents."
+        )
     choice = Choice(material, chosen, relabel=relabel, pad=pad, report=report)
     size = max(1, memory // 2 // (64 * max(depth, 4 * num_negatives)) // PANEL_UNIT) * PANEL_UNIT
     for start in _steps(len(material.query_ids), size, show_progress):
@@ -122,13 +132,13 @@ def mine_hard_negatives(
 def _check(
     dataset: EmbeddingQAFinetuneDataset,
     num_negatives: int,
-    near_duplicates: float,
+    near_duplicates: float | None,
     relabel: bool,
     strategies: Sequence[Any],
 ) -> None:
     if num_negatives < 1:
         raise ConfigError(f"`num_negatives` must be at least 1, got {num_negatives}.")
-    if not 0 < near_duplicates <= 1:
+    if near_duplicates is not None and not 0 < near_duplicates <= 1:
         raise ConfigError(f"`near_duplicates` must be above 0 and at most 1, got {near_duplicates}.")
     if not dataset.queries:
         raise ConfigError("The data set has no queries to mine negatives for.")
@@ -141,6 +151,14 @@ def _check(
         raise ConfigError(
             "`relabel` needs a strategy that tells relevant documents from others: 'judge' or 'cross-encoder:MODEL'."
         )
+
+
+def _index(corpus: Any, search: str, metric: Metric, device: Any, memory: int) -> ExactIndex:
+    if search == "exact":
+        return ExactIndex(corpus, metric=metric, device=device, memory=memory)
+    if search not in ("hnsw", "ivf"):
+        raise ConfigError(f"`search` must be 'exact', 'hnsw' or 'ivf', got {search!r}.")
+    return ApproximateIndex(corpus, "hnsw" if search == "hnsw" else "ivf", metric=metric, memory=memory)
 
 
 def _embeddings(

@@ -109,7 +109,7 @@ class ExactIndex:
         if k < 1:
             raise ConfigError(f"`k` must be at least 1, got {k}.")
         left = self._queries(queries)
-        barred = _check_exclude(exclude, left.n, self.corpus.n)
+        barred = self._barred(exclude, left.n)
         rows, scores = search(left, self.corpus, k, barred, make_plan(left, self.corpus, k, self.low, self.memory))
         return TopK(rows.numpy(), scores.numpy())
 
@@ -158,6 +158,19 @@ class ExactIndex:
                 f"`queries` have {left.dim} dimensions and `corpus` {self.corpus.dim}; embed both with one model."
             )
         return left
+
+    def _barred(self, exclude: Sequence[NDArray[np.int64]] | None, n_queries: int) -> Barred:
+        n_docs = self.corpus.n
+        if exclude is None:
+            return Barred(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+        if len(exclude) != n_queries:
+            raise ConfigError(f"`exclude` must hold one array per query: {len(exclude)} arrays, {n_queries} queries.")
+        arrays = [np.asarray(rows, dtype=np.int64).ravel() for rows in exclude]
+        docs = np.concatenate([*arrays, np.empty(0, dtype=np.int64)])
+        if len(docs) and (docs.min() < 0 or docs.max() >= n_docs):
+            wrong = docs.min() if docs.min() < 0 else docs.max()
+            raise ConfigError(f"`exclude` names row {wrong}; corpus has {n_docs}.")
+        return Barred(np.repeat(np.arange(n_queries), [len(rows) for rows in arrays]), docs)
 
 
 def top_k_ids(
@@ -223,15 +236,3 @@ def _device(device: Any, *inputs: Any) -> Any:
         if isinstance(given, torch.Tensor) and given.device.type != "cpu":
             return given.device
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _check_exclude(exclude: Sequence[NDArray[np.int64]] | None, n_queries: int, n_docs: int) -> Barred:
-    if exclude is None:
-        return Barred(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
-    if len(exclude) != n_queries:
-        raise ConfigError(f"`exclude` must hold one array per query: {len(exclude)} arrays, {n_queries} queries.")
-    arrays = [np.asarray(rows, dtype=np.int64).ravel() for rows in exclude]
-    docs = np.concatenate([*arrays, np.empty(0, dtype=np.int64)])
-    if len(docs) and (docs.min() < 0 or docs.max() >= n_docs):
-        raise ConfigError(f"`exclude` names row {docs.min() if docs.min() < 0 else docs.max()}; corpus has {n_docs}.")
-    return Barred(np.repeat(np.arange(n_queries), [len(rows) for rows in arrays]), docs)

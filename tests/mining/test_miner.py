@@ -348,3 +348,24 @@ def test_strategies_say_their_text_form():
         "rank:1-5:random",
         "score:-0.5-0.25",
     ]
+
+
+def test_approximate_search_notes_its_recall():
+    pytest.importorskip("faiss")
+    dataset, vectors = make(n_queries=40, n_docs=1000)
+    report = MiningReport()
+    mined = mine_hard_negatives(dataset, vectors, "rank:1-20", 5, search="ivf", report=report)
+    assert {len(docs) for docs in mined.negative_docs.values()} == {5}
+    assert "Approximate search (ivf) finds" in report.warnings()[0]
+    with pytest.raises(ConfigError, match="'exact', 'hnsw' or 'ivf', got 'flat'"):
+        mine_hard_negatives(dataset, vectors, "rank:1-20", 5, search="flat")
+
+
+def test_without_the_rules_about_text_only_equal_texts_are_kept_out():
+    dataset, vectors = make(2, 6)
+    corpus = {**dataset.corpus, "d1": "same text", "d2": "same text", "d3": "same text."}
+    dataset = EmbeddingQAFinetuneDataset(
+        queries=dataset.queries, corpus=corpus, relevant_docs={"q0": ["d0"], "q1": ["d1"]}
+    )
+    mined = mine_hard_negatives(dataset, vectors, "rank:1-5", 5, near_duplicates=None)
+    assert set(mined.negative_docs["q1"]) == {"d0", "d3", "d4", "d5"}
