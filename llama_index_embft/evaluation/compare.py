@@ -270,7 +270,8 @@ def _differences_in_setting(reports: list[RetrievalReport]) -> list[str]:
 def _holm_distinct(columns: NDArray[np.float64], p_values: list[float]) -> list[float]:
     """Holm over distinct tests: with one relevant document recall@k is hit rate@k, and that is one test, not two."""
     group_of: dict[bytes, int] = {}
-    groups = [group_of.setdefault(column.tobytes(), len(group_of)) for column in np.ascontiguousarray(columns.T) + 0.0]  # -0.0 is 0.0
+    rows = np.ascontiguousarray(columns.T) + 0.0  # -0.0 becomes 0.0, which has other bytes
+    groups = [group_of.setdefault(row.tobytes(), len(group_of)) for row in rows]
     adjusted = holm([p_values[groups.index(group)] for group in range(len(group_of))])
     return [adjusted[group] for group in groups]
 

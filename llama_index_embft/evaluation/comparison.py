@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
-    from rich.table import Table
+    from rich.console import Group
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.evaluation.records import RetrievalReport
 
+_COUNTS: Final = 6  # column of wins, losses and ties
 FORMAT: Final = "llama-index-embft/comparison"
 
 
@@ -157,23 +158,35 @@ class Comparison:
         notes = "\n".join(f"- {_cell(note)}" for note in self.notes)
         return "\n\n".join([*blocks, notes] if notes else blocks)
 
-    def to_rich(self, metrics: tuple[str, ...] | None = None) -> Table:
-        """A rich table for terminals."""
+    def to_rich(self, metrics: tuple[str, ...] | None = None) -> Group:
+        """Tables for a terminal of 80 columns or more, one a system; the counts of wins and losses are left out."""
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Group
         from rich.table import Table
         from rich.text import Text
 
-        colour = {"gain": "green", "loss": "red"}
-        table = Table(title_justify="left", caption_justify="left")
-        header = self._rows(self.systems[0], metrics)[0]
-        for position, name in enumerate(["system", *header] if len(self.systems) > 1 else header):
-            table.add_column(name, justify="right" if 0 < position < len(header) - 1 else "left")
+        shown = {
+            "gain": ("gain", "green"),
+            "loss": ("loss", "red"),
+            "same": ("same", ""),
+            "not significant": ("n. s.", ""),
+        }
+        caption = "n. s.: not significant; p (Holm): corrected for the number of tests"
+        tables = []
         for system in self.systems:
-            for row in self._rows(system, metrics)[1:]:
-                style = colour.get(row[-1], "")
-                cells = [system.label, *row] if len(self.systems) > 1 else row
-                table.add_row(*(Text(cell, style=style if cell == row[-1] else "") for cell in cells))
-            table.add_section()
-        return table
+            table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
+            table.title = Text(system.label, style="bold") if len(self.systems) > 1 else None
+            header, *rows = self._rows(system, metrics)
+            for position, name in enumerate(header):
+                if position != _COUNTS:
+                    text = not position or position == len(header) - 1
+                    table.add_column(name, justify="left" if text else "right", no_wrap=True)
+            for row in rows:
+                *cells, outcome = row[:_COUNTS] + row[_COUNTS + 1 :]
+                table.add_row(*map(Text, cells), Text(shown[outcome][0], style=shown[outcome][1]))
+            tables.append(table)
+        tables[-1].caption, tables[-1].caption_justify = Text(caption, style="dim"), "left"
+        return Group(*tables)
 
     def to_html(self, path: str | os.PathLike[str], dataset: EmbeddingQAFinetuneDataset | None = None) -> None:
         """Write one self-contained page; it needs no network.
@@ -224,7 +237,7 @@ class Comparison:
         unknown = [name for name in names if name not in system.metrics]
         if unknown:
             raise EvaluationError(f"No metric {unknown[0]!r} was compared; there are {', '.join(system.metrics)}.")
-        rows = [["metric", "base", "tuned", "difference", "95 % interval", "p", "win/loss/tie", "outcome"]]
+        rows = [["metric", "base", "tuned", "difference", "95 % interval", "p (Holm)", "win/loss/tie", "outcome"]]
         for name in names:
             row = system.metrics[name]
             test = row.test
@@ -245,7 +258,7 @@ class Comparison:
 
 def interval(ends: tuple[float, float]) -> str:
     """An interval for tables; one that does not exist is a dash."""
-    return "–" if any(math.isnan(end) for end in ends) else f"[{ends[0]:+.4f}, {ends[1]:+.4f}]"
+    return "–" if any(math.isnan(end) for end in ends) else f"{ends[0]:+.3f} to {ends[1]:+.3f}"
 
 
 def _system_to_dict(system: SystemComparison) -> dict[str, Any]:
