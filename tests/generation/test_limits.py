@@ -123,7 +123,7 @@ def test_a_tokenizer_that_counts_more_than_ours_does_not_overrun_the_limit() -> 
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        limiter = RateLimiter(None, 1000, period=period, travel=0.02, clock=loop.time)
+        limiter = RateLimiter(None, 1000, period=period, travel=0.2, clock=loop.time)
 
         async def call() -> None:
             ticket = await limiter.acquire(50)

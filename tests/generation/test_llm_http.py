@@ -98,7 +98,7 @@ def test_auto_falls_back_to_text_where_tools_are_refused(
 
 
 def test_workers_are_in_flight_together_and_no_more(serve: Serve, openai_like: Make, tmp_path: Path) -> None:
-    server = serve(latency=0.05)
+    server = serve(latency=0.1)
     report = GenerationReport()
     generate(make_nodes(40), openai_like(server), tmp_path, num_workers=8, report=report)
     assert server.max_in_flight == 8
@@ -206,9 +206,9 @@ def test_a_body_slower_than_the_clients_timeout_is_tried_again(
     server = serve(script=once(Behaviour(latency=5.0)))
     report = GenerationReport()
     started = time.monotonic()
-    generate(nodes, openai_like(server, timeout=0.5), tmp_path, report=report)
+    generate(nodes, openai_like(server, timeout=1.5), tmp_path, report=report)
     assert (report.retries, report.failed) == (1, {})
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 4.5
 
 
 def test_retry_after_is_honoured_by_all_workers(serve: Serve, openai_like: Make, tmp_path: Path) -> None:
@@ -222,8 +222,8 @@ def test_retry_after_is_honoured_by_all_workers(serve: Serve, openai_like: Make,
 
     server = serve(latency=0.02, script=script)
     generate(make_nodes(60), openai_like(server), tmp_path, num_workers=4)
-    quiet_from = limited[0] + 0.02  # the answer takes 20 ms; others may have left before it came
-    in_pause = [when for when in server.times if quiet_from + 0.1 < when < limited[0] + 0.6]
+    # The answer takes 20 ms to leave and some more to be read; other calls may go out until then.
+    in_pause = [when for when in server.times if limited[0] + 0.35 < when < limited[0] + 0.6]
     assert in_pause == []
 
 
@@ -262,7 +262,7 @@ def test_limits_hold_at_the_server(
     from llama_index_embft.generation import limits, run
 
     period = 0.5
-    monkeypatch.setattr(run, "RateLimiter", lambda *counts: limits.RateLimiter(*counts, period=period, travel=0.25))
+    monkeypatch.setattr(run, "RateLimiter", lambda *counts: limits.RateLimiter(*counts, period=period, travel=0.5))
     # Every third call fails once: retries count too.
     failed: set[str] = set()
 
@@ -355,6 +355,14 @@ def test_a_hopeless_server_costs_one_call_and_one_sentence(
     assert server.count == 1
     assert "\n" not in str(caught.value)
     assert KEY not in str(caught.value)
+
+
+def test_a_model_that_the_client_does_not_know_costs_no_call(serve: Serve, openai: Make, tmp_path: Path) -> None:
+    server = serve()
+    with pytest.raises(GenerationError, match="'gpt-99-nothing' cannot be used: Unknown model") as caught:
+        generate(make_nodes(3), openai(server, model="gpt-99-nothing"), tmp_path)
+    assert server.count == 0
+    assert "\n" not in str(caught.value)
 
 
 def test_no_network_is_one_sentence_at_once(openai_like: Make, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_a_local_llm_is_called_by_one_thread_unless_asked_for() -> None:
     careful = Local()
     assert len(generate(make_nodes(8), careful).queries) == 16
     assert careful.most_at_once == 1
-    parallel = Local()
+    parallel = Local(seconds=0.1)
     generate(make_nodes(8), parallel, num_workers=4)
     assert parallel.most_at_once == 4
 
