@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from llama_index_embft.dataset import EmbeddingQAFinetuneDataset, load_documents, split_dataset
     from llama_index_embft.embeddings.adapter import AdapterEmbedding
     from llama_index_embft.embeddings.loading import load_embed_model
-    from llama_index_embft.evaluation import compare, evaluate_embed_model, evaluate_retriever
+    from llama_index_embft.evaluation import (
+        Comparison,
+        RetrievalReport,
+        aevaluate_retriever,
+        compare,
+        evaluate_embed_model,
+        evaluate_retriever,
+    )
     from llama_index_embft.finetune.adapter import EmbeddingAdapterFinetuneEngine
     from llama_index_embft.finetune.sentence_transformer import SentenceTransformersFinetuneEngine
     from llama_index_embft.generation import agenerate_qa_embedding_pairs, generate_qa_embedding_pairs
@@ -23,9 +30,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdapterEmbedding",
+    "Comparison",
     "EmbeddingAdapterFinetuneEngine",
     "EmbeddingQAFinetuneDataset",
+    "RetrievalReport",
     "SentenceTransformersFinetuneEngine",
+    "aevaluate_retriever",
     "agenerate_qa_embedding_pairs",
     "compare",
     "evaluate_embed_model",
@@ -40,9 +50,12 @@ __all__ = [
 
 _HOME = {
     "AdapterEmbedding": "embeddings.adapter",
+    "Comparison": "evaluation",
     "EmbeddingAdapterFinetuneEngine": "finetune.adapter",
     "EmbeddingQAFinetuneDataset": "dataset",
     "SentenceTransformersFinetuneEngine": "finetune.sentence_transformer",
+    "RetrievalReport": "evaluation",
+    "aevaluate_retriever": "evaluation",
     "agenerate_qa_embedding_pairs": "generation",
     "compare": "evaluation",
     "evaluate_embed_model": "evaluation",

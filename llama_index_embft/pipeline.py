@@ -81,6 +81,7 @@ def tune_and_compare(
     method: Method = "adapter",
     show_progress: bool = True,
     seed: int = 0,
+    may_adopt: bool = True,
     engine_options: dict[str, Any] | None = None,
 ) -> TuneOutcome:
     """Train on ``split.train``, choose on ``split.val``, compare with the base on ``split.test``, and save everything.
@@ -93,6 +94,7 @@ def tune_and_compare(
             Hugging Face model.
         show_progress: Show progress bars.
         seed: Of training.
+        may_adopt: False where something else already speaks against the tuned model, so that ``model`` stays the base.
         engine_options: Further arguments of the engine.
 
     Raises:
@@ -110,7 +112,7 @@ def tune_and_compare(
     tuned = engine.get_finetuned_model()
     tuned_report = evaluate_embed_model(split.test, tuned, label=f"tuned ({method})", show_progress=show_progress)
     comparison = compare(base_report, tuned_report, seed=seed)
-    adopted = comparison.decision == "adopt"
+    adopted = may_adopt and comparison.decision == "adopt"
     if adopted:
         candidate.rename(folder / "model")
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -50,14 +51,15 @@ def show_outcome(outcome: TuneOutcome, test: EmbeddingQAFinetuneDataset) -> None
 def _show_change(change: QueryChange, test: EmbeddingQAFinetuneDataset) -> None:
     from rich.text import Text
 
-    relevant = ", ".join(test.relevant_docs[change.query_id])
-    line = Text.assemble("  ", (change.query, "italic"), f"\n    {relevant}: ")
+    passage = " ".join(test.corpus[test.relevant_docs[change.query_id][0]].split())
+    line = Text.assemble("  ", (change.query, "italic"), "\n    ")
     line.append(f"rank {_rank(change.base_rank)} → {_rank(change.tuned_rank)}", style="bold")
-    console.print(line)
+    line.append(f"  {shorten(passage, 120, placeholder='…')}", style="dim")
+    console.print(line, soft_wrap=False)
 
 
 def _rank(rank: int | None) -> str:
-    return "beyond the hits kept" if rank is None else str(rank)
+    return "not in the first ten" if rank is None else str(rank)
 
 
 def show_files(folder: Path, outcome: TuneOutcome) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llama_index_embft.cli.compare import compare
 from llama_index_embft.cli.demo import demo
+from llama_index_embft.cli.evaluate import evaluate
+from llama_index_embft.cli.generate import generate
 from llama_index_embft.cli.run import run
 
 if TYPE_CHECKING:
@@ -13,5 +16,5 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Give the app its sub-commands."""
-    for command in (demo, run):
+    for command in (demo, run, generate, evaluate, compare):
         app.command()(command)
