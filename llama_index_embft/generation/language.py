@@ -24,6 +24,7 @@ _SCRIPTS: Final = {
     "thai": re.compile(r"[\u0e00-\u0e7f]+"),
     "latin": re.compile(r"[A-Za-z\u00c0-\u024f]+"),
 }
+_NOT_LATIN: Final = re.compile(r"[\u0370-\u1fff\u3041-\ufaff]")  # punctuation and symbols lie between
 _LANGUAGE_OF_SCRIPT: Final = {
     "kana": "ja",
     "hangul": "ko",
@@ -79,6 +80,8 @@ def detect_language(text: str) -> str | None:
         (``"cyrillic"``, ``"arabic"``, ``"devanagari"``).
     """
     sample = text[:_SAMPLE]
+    if _NOT_LATIN.search(sample) is None:
+        return _latin_language(sample)
     words = {
         script: len(pattern.findall(sample)) * _WORDS_PER_MATCH.get(script, 1.0) for script, pattern in _SCRIPTS.items()
     }
