@@ -1,0 +1,129 @@
+"""Whatever is wrong with the user's input: one sentence, exit code 2, no traceback, nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def embft(*arguments, cwd, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "llama_index_embft.cli.app", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200", **environment},
+        timeout=120,
+    )
+
+
+def blank_pdf(path, password=None):
+    from pypdf import PdfWriter
+
+    writer = PdfWriter()
+    writer.add_blank_page(width=200, height=200)
+    if password:
+        writer.encrypt(password, algorithm="RC4-128")
+    writer.write(path)
+
+
+def write_note(folder, name="note.md", sentences=40):
+    subjects = ["river", "engine", "garden", "library", "harbour", "kitchen", "mountain", "theatre"]
+    lines = [
+        f"The {subjects[n % 8]} number {n} is a {subjects[(n * 3) % 8]} that opened in {1900 + n}."
+        for n in range(sentences)
+    ]
+    (folder / name).write_text(f"# {name}\n\n" + "\n\n".join(lines), encoding="utf-8")
+
+
+def assert_refused(result, message, out):
+    assert result.returncode == 2, result.stderr
+    said = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(said) == 1, result.stderr
+    assert message in said[0]
+    assert "Traceback" not in result.stderr
+    leftovers = [path.name for path in out.parent.iterdir() if out.name in path.name]
+    assert leftovers == []
+
+
+CASES = {
+    "nothing there": (lambda d: None, ["missing"], "There is no file or folder missing; check the path"),
+    "empty folder": (lambda d: (d / "docs").mkdir(), ["docs"], "holds no files"),
+    "scan": (lambda d: blank_pdf(d / "scan.pdf"), ["scan.pdf"], "OCR"),
+    "encrypted": (lambda d: blank_pdf(d / "secret.pdf", "x"), ["secret.pdf"], "password"),
+    "one document": (lambda d: write_note(d), ["note.md"], "about one document only"),
+    "no such model": (
+        lambda d: write_note(d),
+        ["note.md", "--model", "./no-such-model"],
+        "The model folder './no-such-model' does not exist",
+    ),
+    "llm without its name": (
+        lambda d: write_note(d),
+        ["note.md", "--llm", "openai"],
+        "Give --llm and --llm-model together",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_run_refuses_in_one_sentence(tmp_path, tiny_model_path, case):
+    prepare, arguments, message = CASES[case]
+    prepare(tmp_path)
+    out = tmp_path / "runs-here"
+    model = [] if "--model" in arguments else ["--model", tiny_model_path]
+    assert_refused(embft("run", *arguments, *model, "--out", out, cwd=tmp_path), message, out)
+
+
+def test_an_output_folder_in_an_impossible_place(tmp_path, tiny_model_path):
+    write_note(tmp_path)
+    (tmp_path / "file").write_text("in the way")
+    result = embft("run", "note.md", "--model", tiny_model_path, "--out", "file/below", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.count("Error: ") == 1
+    assert "Traceback" not in result.stderr
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_an_output_folder_with_somebody_elses_files_is_left_alone(tmp_path, tiny_model_path):
+    write_note(tmp_path)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").write_text("mine")
+    result = embft("run", "note.md", "--model", tiny_model_path, "--out", "thesis", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "mine"
+
+
+def test_a_full_disk_ends_in_one_sentence_and_leaves_nothing(tmp_path, tiny_model_path, monkeypatch):
+    """The disk fills up while the result folder is written."""
+    import errno
+
+    from llama_index_embft.cli import app
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+
+    for name in ("a.md", "b.md", "c.md"):
+        write_note(tmp_path, name)
+
+    def full(self, path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(EmbeddingQAFinetuneDataset, "save_json", full)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["embft", "run", "a.md", "b.md", "c.md", "--model", tiny_model_path, "--out", "o"])
+    with pytest.raises(SystemExit) as stopped:
+        app.main()
+    assert stopped.value.code == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.md", "b.md", "c.md"]
+
+
+def test_an_unknown_option_is_a_usage_error(tmp_path):
+    result = embft("run", "--no-such-option", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+
+
+def test_version(tmp_path):
+    assert embft("--version", cwd=tmp_path).stdout.startswith("llama-index-embft 0.")
