@@ -41,6 +41,7 @@ _REFUSED_NAMES: Final = (
     "gaierror",
     "ClientConnectorError",
     "NameResolutionError",
+    "ConnectTimeout",
 )
 _TOO_LONG: Final = re.compile(r"context[_ ]length|maximum context|too long|too many tokens", re.IGNORECASE)
 _TOOLS_REFUSED: Final = re.compile(r"tool|function|response_format|json_schema|grammar", re.IGNORECASE)

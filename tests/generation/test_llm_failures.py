@@ -22,6 +22,10 @@ class ConnectError(Exception):
     """Looks like httpx's."""
 
 
+class ConnectTimeout(Exception):  # noqa: N818 - httpx's name
+    """Looks like httpx's."""
+
+
 def caused(err: Exception, cause: Exception) -> Exception:
     err.__cause__ = cause
     return err
@@ -48,6 +52,7 @@ def caused(err: Exception, cause: Exception) -> Exception:
         (caused(RuntimeError("wrapped"), StatusError(401)), "fatal"),
         (caused(RuntimeError("Connection error."), ConnectError("refused")), "unreachable"),
         (caused(RuntimeError("Connection error."), ConnectionRefusedError("refused")), "unreachable"),
+        (caused(RuntimeError("Request timed out."), ConnectTimeout()), "unreachable"),
         (TimeoutError(), "retry"),
         (ConnectionResetError("reset"), "retry"),
         (TypeError("'NoneType' object is not subscriptable"), "retry"),
