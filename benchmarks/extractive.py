@@ -158,7 +158,6 @@ def full_scores(task: Task, pairs: list[tuple[str, str]], args: Any, seed: int) 
         SentenceTransformerTrainingArguments,
     )
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-    from sentence_transformers.training_args import BatchSamplers
 
     model = SentenceTransformer(args.model_path, device=args.device)
     model.max_seq_length = args.max_seq_length
@@ -174,7 +173,7 @@ def full_scores(task: Task, pairs: list[tuple[str, str]], args: Any, seed: int) 
         warmup_steps=0.1,
         bf16=args.bf16 or args.device != "cpu",
         use_cpu=args.device == "cpu",
-        batch_sampler=BatchSamplers.NO_DUPLICATES,
+        batch_sampler="no_duplicates",
         seed=seed,
         save_strategy="no",
         report_to=[],
