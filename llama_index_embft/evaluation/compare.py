@@ -50,8 +50,8 @@ def compare(
 ) -> Comparison:
     """Test whether systems differ from a base system on the same queries.
 
-    The verdict rests on `primary`, chosen beforehand; the p values of all metrics are Holm-corrected, so that one
-    lucky metric of many is not taken for a finding.
+    The verdict rests on `primary`, chosen beforehand and corrected only for the number of systems; the p values of all
+    other metrics are Holm-corrected together, so that one lucky metric of many is not taken for a finding.
 
     Args:
         base: The report of the system in use, or a file with it.
@@ -88,10 +88,14 @@ def compare(
 
     columns = np.column_stack([report.values[name] - base_report.values[name] for report in reports for name in names])
     tests = paired_tests(columns, labels, n_resamples=n_resamples, seed=seed)
-    corrected = _holm_distinct(columns, [test.p for test in tests])
     width = len(names)
     at = names.index(deciding)
     decisive = holm([tests[i * width + at].p for i in range(len(reports))])
+    # The deciding metric was chosen beforehand, so the number of others costs it nothing; they are corrected together.
+    others = [column for column in range(len(tests)) if column % width != at]
+    corrected = [decisive[column // width] for column in range(len(tests))]
+    for column, p in zip(others, _holm_distinct(columns[:, others], [tests[c].p for c in others]), strict=True):
+        corrected[column] = p
     divisions = slice_labels(base_report, slices)
     guards = _guards(guard or {}, len(reports), deciding, max_loss, alpha, n_resamples, seed)
 

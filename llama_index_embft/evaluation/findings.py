@@ -23,7 +23,8 @@ class MetricComparison:
         base: Mean of the base system.
         tuned: Mean of the tuned system.
         test: The paired statistics of the difference.
-        p_holm: The randomisation p, corrected over all metrics and systems that were compared.
+        p_holm: The randomisation p, Holm-corrected: for the deciding metric over the systems, for the others over all
+            of them and the systems.
         outcome: ``"gain"`` or ``"loss"`` only where both the corrected p and the interval say so; ``"same"`` where no
             query changed.
     """

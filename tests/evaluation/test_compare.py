@@ -300,3 +300,14 @@ def test_one_query_proves_nothing() -> None:
     assert "cannot be told from chance" in result.verdict
     assert result.to_dict()["metrics"]["ndcg@10"]["ci95"] == [None, None]
     assert "–" in result.to_markdown()
+
+
+def test_the_deciding_metric_pays_for_systems_and_not_for_other_metrics() -> None:
+    dataset = many_queries()
+    base, tuned = noisy_report(dataset, 1.6, label="base"), noisy_report(dataset, 1.3, label="tuned")
+    alone = compare(base, tuned, metrics=["ndcg@10"], **FAST).metrics["ndcg@10"]
+    among_many = compare(base, tuned, **FAST).metrics
+    assert among_many["ndcg@10"].p_holm == among_many["ndcg@10"].test.p == alone.p_holm
+    assert among_many["mrr@10"].p_holm > among_many["mrr@10"].test.p
+    three = compare(base, tuned, noisy_report(dataset, 1.1, label="c"), **FAST)
+    assert three.metrics["ndcg@10"].p_holm == three.systems[0].p >= alone.p_holm
