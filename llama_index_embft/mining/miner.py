@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
+from llama_index_embft._optional import require
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.mining.choice import Choice
 from llama_index_embft.mining.forbidden import Forbidden
@@ -100,6 +101,7 @@ def mine_hard_negatives(
     report = report if report is not None else MiningReport()
     chosen = as_strategies(strategies, llm=llm)
     _check(dataset, num_negatives, near_duplicates, relabel, chosen)
+    _check_search(search, metric)  # before the texts are embedded, which may take hours
     queries, corpus = _embeddings(dataset, embed_model, cache, batch_size, show_progress)
     report.seconds["embedding"] = time.monotonic() - started
     depth = max((source.depth for source in chosen if isinstance(source, Source)), default=0)
@@ -153,11 +155,18 @@ def _check(
         )
 
 
+def _check_search(search: str, metric: str) -> None:
+    if search not in ("exact", "hnsw", "ivf"):
+        raise ConfigError(f"`search` must be 'exact', 'hnsw' or 'ivf', got {search!r}.")
+    if metric not in ("cosine", "dot"):
+        raise ConfigError(f"`metric` must be 'cosine' or 'dot', got {metric!r}.")
+    if search != "exact":
+        require("faiss", feature=f"search={search!r}")
+
+
 def _index(corpus: Any, search: str, metric: Metric, device: Any, memory: int) -> ExactIndex:
     if search == "exact":
         return ExactIndex(corpus, metric=metric, device=device, memory=memory)
-    if search not in ("hnsw", "ivf"):
-        raise ConfigError(f"`search` must be 'exact', 'hnsw' or 'ivf', got {search!r}.")
     return ApproximateIndex(corpus, "hnsw" if search == "hnsw" else "ivf", metric=metric, memory=memory)
 
 

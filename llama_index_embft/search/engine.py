@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llama_index_embft.search.select import best_keys, places
 from llama_index_embft.search.sweep import GROUP, LowBlock, LowQueries, Plan, Pool
 
 if TYPE_CHECKING:
@@ -121,34 +122,49 @@ def _search_panel(
     import torch
 
     exact = queries.take(torch.from_numpy(panel).to(queries.device))
-    pool = _first_look(LowQueries(exact, plan.low), corpus, k, barred, plan)
-    complete = pool.finish()
-    pool.values = torch.empty(0)  # frees half of the memory
-    count = torch.where(complete, pool.count, 0)
-    places = int(count.max())
-    found = torch.full((len(panel), max(places, k)), _NOTHING, dtype=torch.int64, device=exact.device)
-    candidates = pool.rows[:, :places]
-    inside = torch.arange(places, device=exact.device) < count.unsqueeze(1)
-    # Candidates arrived block by block, so those of one block stand together.
-    block_of = torch.where(inside, candidates // plan.width, 1 << 30)
-    edges = torch.arange(0, -(-corpus.n // plan.width) + 1, device=exact.device, dtype=block_of.dtype)
-    starts = torch.searchsorted(block_of, edges.expand(len(panel), -1).contiguous())
-    for number, column in enumerate(range(0, corpus.n, plan.width)):
-        block = corpus.take(slice(column, column + plan.width)).to(torch.float64)
-        for top in range(0, len(panel), plan.height):
-            tile = slice(top, top + plan.height)
-            first, last = starts[tile, number], starts[tile, number + 1]
-            length = last - first
-            line = torch.repeat_interleave(torch.arange(len(length), device=length.device), length)
-            place = torch.arange(len(line), device=line.device) + (first - (length.cumsum(0) - length))[line]
-            row = candidates[top + line, place].to(torch.int64)
-            score = _pair_scores(exact[tile], block, length, line, row - column)
-            found[top + line, place] = _keys(score, row)
-    best = found.topk(k, dim=1).values
+    complete, counts, candidates = _first_look(LowQueries(exact, plan.low), corpus, k, barred, plan).finish()
+    graded = _grade(exact, corpus, counts, candidates, plan)
     done = complete.cpu().numpy()
-    where = torch.from_numpy(panel[done])
-    rows[where], scores[where] = (part[torch.from_numpy(done)] for part in _unpack(best))
+    step = max(1, (1 << 22) // max(k, int(counts.max())))
+    starts = counts.cumsum(0) - counts
+    for top in range(0, len(panel), step):
+        some = counts[top : top + step]
+        keys = torch.full((len(some), max(k, int(some.max()))), _NOTHING, dtype=torch.int64, device=exact.device)
+        inside = torch.arange(keys.shape[1], device=exact.device) < some.unsqueeze(1)
+        low, high = int(starts[top]), int(starts[top + len(some) - 1] + some[-1])
+        keys.view(-1)[places(inside)] = _keys(graded[low:high], candidates[low:high].to(torch.int64))
+        decided = done[top : top + step]
+        where = torch.from_numpy(panel[top : top + step][decided])
+        rows[where], scores[where] = (part[torch.from_numpy(decided)] for part in _unpack(best_keys(keys, k)))
     return done
+
+
+def _grade(exact: Tensor, corpus: Rows, counts: Tensor, candidates: Tensor, plan: Plan) -> Tensor:
+    """Exact scores of the candidates: ``(pairs,)`` float32.
+
+    Args:
+        exact: Shape ``(n, dim)``: the queries.
+        corpus: The rows that candidates name.
+        counts: Shape ``(n,)``: candidates of each query.
+        candidates: Shape ``(pairs,)``: corpus rows, one query after the other.
+        plan: Sizes.
+    """
+    import torch
+
+    graded = torch.empty(len(candidates), dtype=torch.float32, device=exact.device)
+    owner = torch.repeat_interleave(torch.arange(len(counts), device=exact.device), counts)
+    block_of = candidates // plan.width
+    order = torch.argsort(block_of.to(torch.int16 if corpus.n // plan.width < 2**15 else torch.int32), stable=True)
+    ends = torch.bincount(block_of, minlength=-(-corpus.n // plan.width)).cumsum(0).tolist()
+    del block_of
+    wide = exact.to(torch.float64)
+    for number, (low, high) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+        if low < high:
+            some = order[low:high]
+            column = number * plan.width
+            block = corpus.take(slice(column, column + plan.width)).to(torch.float64)
+            graded[some] = _pair_scores(wide, block, owner[some], candidates[some].to(torch.int64) - column)
+    return graded
 
 
 def _first_look(queries: LowQueries, corpus: Rows, k: int, barred: Barred, plan: Plan) -> Pool:
@@ -190,34 +206,32 @@ def _product(queries: Tensor, block: Tensor, out: Tensor) -> Tensor:
     return part
 
 
-def _pair_scores(queries: Tensor, block: Tensor, length: Tensor, line: Tensor, column: Tensor) -> Tensor:
+def _pair_scores(queries: Tensor, block: Tensor, line: Tensor, column: Tensor) -> Tensor:
     """Exact scores of (query, document) pairs, rounded to float32: ``(pairs,)``.
 
     Args:
-        queries: Shape ``(n, dim)`` float32.
+        queries: Shape ``(n, dim)`` float64.
         block: Shape ``(m, dim)`` float64.
-        length: Shape ``(n,)``: number of pairs of each query.
         line: Shape ``(pairs,)``: query of each pair, ascending.
         column: Shape ``(pairs,)``: document of each pair.
     """
     import torch
 
     if queries.device.type == "cpu":
-        edges = torch.nn.functional.pad(length.cumsum(0), (1, 0))
+        edges = torch.nn.functional.pad(torch.bincount(line, minlength=len(queries)).cumsum(0), (1, 0))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # "sparse tensors are in beta"
             pairs = torch.sparse_csr_tensor(
                 edges, column, torch.zeros(len(line), dtype=torch.float64), size=(len(queries), len(block))
             )
-            scored = torch.sparse.sampled_addmm(pairs, queries.to(torch.float64), block.T, beta=0.0)
+            scored = torch.sparse.sampled_addmm(pairs, queries, block.T, beta=0.0)
         result: Tensor = scored.values().to(torch.float32)
         return result
-    wide = queries.to(torch.float64)
     result = torch.empty(len(line), dtype=torch.float32, device=queries.device)
     step = max(1, (128 << 20) // (24 * queries.shape[1]))
     for start in range(0, len(line), step):
         some = slice(start, start + step)
-        result[some] = (wide[line[some]] * block[column[some]]).sum(dim=1).to(torch.float32)
+        result[some] = (queries[line[some]] * block[column[some]]).sum(dim=1).to(torch.float32)
     return result
 
 
@@ -261,7 +275,7 @@ def _search_plainly(
             numbers = torch.arange(column, column + len(block), device=exact.device)
             keys = _keys((exact @ block.T).to(torch.float32), numbers)
             struck.strike(keys, top, _NOTHING)
-            best = torch.cat([best, keys], dim=1).topk(k, dim=1).values
+            best = best_keys(torch.cat([best, keys], dim=1), k)
         rows[where], scores[where] = _unpack(best)
 
 

@@ -16,6 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llama_index_embft.search.select import kth_best, places
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -126,9 +128,11 @@ class Pool:
             scores: Shape ``(height, sample)``.
             rank: The floor is the score at this rank of the sample, or somewhat lower.
         """
+        import torch
+
         groups = scores.shape[1] // 8
-        tops = scores.view(len(scores), 8, groups).amax(dim=1)
-        self.hunch[tile] = tops.topk(min(rank, groups), dim=1, sorted=False).values.amin(dim=1).float()
+        tops = scores.view(len(scores), 8, groups).amax(dim=1).to(torch.float32)
+        self.hunch[tile] = kth_best(tops, min(rank, groups))
 
     def offer(self, tile: slice, scores: Tensor, column: int, block: LowBlock) -> None:
         """Take over what can still be among the best k.
@@ -142,28 +146,29 @@ class Pool:
         import torch
 
         height, width = scores.shape
+        groups = width // GROUP
         dim = self.queries.rows.shape[1]
         norms = self.queries.norms[tile]
         error = self.queries.lost[tile] * block.longest + norms * block.lost + norms * (2e-7 * dim * block.longest)
         self.error[tile] = torch.maximum(self.error[tile], error)
-        grouped = scores.view(height, GROUP, width // GROUP)
-        first = bool((self.bound[tile] == -torch.inf).any())
-        if first and not bool((self.hunch[tile] > -torch.inf).all()):
+        grouped = scores.view(height, GROUP, groups)
+        if bool(((self.bound[tile] == -torch.inf) & (self.hunch[tile] == -torch.inf)).any()):
             self._raise_bound(tile, grouped)
-        floor = self._floor(tile, error)
-        sure = bool((floor > 0).all())
-        if sure:  # the bits of positive floats sort as integers do, and integers are compared several times faster
+        least = self._floor(tile, error)
+        if bool((least > 0).all()):
+            # The bits of positive floats sort as integers do, and integers are compared several times faster.
             kind = torch.int16 if scores.dtype.itemsize == 2 else torch.int32
-            least = floor.to(scores.dtype).view(kind) - 1  # one step down, since the conversion may have gone up
+            least = least.to(scores.dtype).view(kind) - 1  # one step down, since the conversion may have gone up
             grouped = grouped.view(kind)
-        else:
-            least = floor
-        tops = grouped.amax(dim=1)
-        line, group = torch.nonzero(tops >= least.unsqueeze(1), as_tuple=True)
+        hit = places(grouped.amax(dim=1) >= least.unsqueeze(1))
+        line = hit // groups
+        group = hit - line * groups
         members = grouped[line, :, group]  # (hits, 16)
-        hit, member = torch.nonzero(members >= least[line].unsqueeze(1), as_tuple=True)
-        values = scores.view(height, GROUP, -1)[line[hit], member, group[hit]].to(torch.float32)
-        self._append(tile, line[hit], values, member * (width // GROUP) + group[hit] + column)
+        found = places(members >= least.index_select(0, line).unsqueeze(1))
+        hit = found // GROUP
+        values = members.view(scores.dtype).view(-1).index_select(0, found).to(torch.float32)
+        rows = (found - hit * GROUP) * groups + group.index_select(0, hit) + column
+        self._append(tile, line.index_select(0, hit), values, rows)
 
     def _raise_bound(self, tile: slice, grouped: Tensor) -> None:
         """The k-th best of the groups' maxima is a lower bound of the k-th best score: they are different documents."""
@@ -174,28 +179,32 @@ class Pool:
             group, groups = group // 2, groups * 2
         if groups < self.k:
             return
-        best = grouped.reshape(height, group, groups).amax(dim=1).topk(self.k, dim=1, sorted=False).values
-        self.bound[tile] = torch.maximum(self.bound[tile], self._surely(tile, best.amin(dim=1).to(torch.float32)))
+        best = grouped.reshape(height, group, groups).amax(dim=1).to(torch.float32)
+        self.bound[tile] = torch.maximum(self.bound[tile], self._surely(tile, kth_best(best, self.k)))
 
     def _surely(self, tile: Any, value: Tensor) -> Tensor:
         """What a document with this low-precision score scores at least."""
         return value - (self.unit * value.abs()).nan_to_num(0.0) - self.error[tile]  # 0 * inf: nothing known yet
 
     def _floor(self, tile: Any, error: Tensor) -> Tensor:
+        """The lowest low-precision score that is worth keeping."""
+        import torch
+
+        floor = torch.maximum(self._reach(tile, error), self.hunch[tile]).clamp_min(torch.finfo(self.plan.low).min)
+        return floor.masked_fill(self.spilled[tile], torch.finfo(self.plan.low).max)
+
+    def _reach(self, tile: Any, error: Tensor) -> Tensor:
         """The lowest low-precision score of a document that can score as much as the bound."""
         import torch
 
         reach = self.bound[tile] - error
-        floor = torch.where(reach > 0, reach / (1 + self.unit), reach / (1 - self.unit))
-        floor = torch.maximum(floor, self.hunch[tile]).clamp_min(torch.finfo(self.plan.low).min)
-        return floor.masked_fill(self.spilled[tile], torch.finfo(self.plan.low).max)
+        return torch.where(reach > 0, reach / (1 + self.unit), reach / (1 - self.unit))
 
     def _append(self, tile: slice, line: Tensor, values: Tensor, rows: Tensor) -> None:
         """Write candidates down; ``line`` ascends."""
         import torch
 
-        height = self.count[tile].shape[0]
-        coming = torch.bincount(line, minlength=height)
+        coming = torch.bincount(line, minlength=len(self.count[tile]))
         full = self.count[tile] + coming > self.plan.capacity
         if bool(full.any()):
             self._squeeze(torch.nonzero(full).flatten() + tile.start)
@@ -204,42 +213,60 @@ class Pool:
             keep = ~over[line]
             line, values, rows = line[keep], values[keep], rows[keep]
             coming = torch.where(over, 0, coming)
-        before = coming.cumsum(0) - coming
-        place = torch.arange(len(line), device=line.device) - before[line] + self.count[tile][line]
-        self.values[line + tile.start, place] = values
-        self.rows[line + tile.start, place] = rows.to(self.rows.dtype)
+        lines = torch.arange(len(coming), device=line.device) + tile.start
+        first = lines * self.plan.capacity + self.count[tile] - (coming.cumsum(0) - coming)
+        place = first.index_select(0, line) + torch.arange(len(line), device=line.device)
+        self.values.view(-1)[place] = values
+        self.rows.view(-1)[place] = rows.to(self.rows.dtype)
         self.count[tile] += coming
 
-    def _squeeze(self, some: Tensor) -> None:
-        """Raise the bound of some queries by what they hold, and drop what falls below; order of arrival stays."""
-        import torch
+    def _kept(self, some: Any) -> tuple[Tensor, Tensor]:
+        """Raise the bound of some queries by what they hold; which of their places are still worth keeping, and values.
 
-        values, rows, count = self.values[some], self.rows[some], self.count[some]
-        places = torch.arange(values.shape[1], device=values.device)
-        filled = places < count.unsqueeze(1)
-        values = values.masked_fill(~filled, -torch.inf)
-        best = values.topk(self.k, dim=1, sorted=False).values.amin(dim=1)
-        self.bound[some] = torch.maximum(self.bound[some], self._surely(some, best))
-        floor = self._floor(some, self.error[some])
-        line, old = torch.nonzero(filled & (values >= floor.unsqueeze(1)), as_tuple=True)
-        kept = torch.bincount(line, minlength=len(some))
-        place = torch.arange(len(line), device=line.device) - (kept.cumsum(0) - kept)[line]
-        self.values[some[line], place] = values[line, old]
-        self.rows[some[line], place] = rows[line, old]
-        self.count[some] = kept
-
-    def finish(self) -> Tensor:
-        """Drop what cannot be among the best k, and say for which queries the candidates are complete.
-
-        Returns:
-            Shape ``(panel,)``, bool. False where a guessed floor was too high, or where there was no space.
+        Args:
+            some: A slice, or an array of query numbers.
         """
         import torch
 
+        filled = torch.arange(self.plan.capacity, device=self.count.device) < self.count[some].unsqueeze(1)
+        values = self.values[some].masked_fill(~filled, -torch.inf)
+        self.bound[some] = torch.maximum(self.bound[some], self._surely(some, kth_best(values, self.k)))
+        return filled & (values >= self._floor(some, self.error[some]).unsqueeze(1)), values
+
+    def _squeeze(self, some: Tensor) -> None:
+        """Drop what some queries need not hold any more; order of arrival stays."""
+        import torch
+
+        keep, values = self._kept(some)
+        rows = self.rows[some]
+        found = places(keep)
+        line = found // self.plan.capacity
+        kept = keep.sum(dim=1)
+        first = some * self.plan.capacity - (kept.cumsum(0) - kept)
+        place = first.index_select(0, line) + torch.arange(len(line), device=line.device)
+        self.values.view(-1)[place] = values.view(-1).index_select(0, found)
+        self.rows.view(-1)[place] = rows.view(-1).index_select(0, found)
+        self.count[some] = kept
+
+    def finish(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What can be among the best k.
+
+        Returns:
+            For each query whether its candidates are complete (not where a guessed floor was too high, or space was
+            short), and how many they are (0 where incomplete); then the candidates' rows, one query after the other.
+        """
+        import torch
+
+        complete = torch.empty_like(self.spilled)
+        counts = torch.empty_like(self.count)
+        rows = []
         step = max(1, (1 << 22) // self.plan.capacity)
         for start in range(0, len(self.count), step):
-            self._squeeze(torch.arange(start, min(start + step, len(self.count)), device=self.count.device))
-        reach = self.bound - self.error
-        floor = torch.where(reach > 0, reach / (1 + self.unit), reach / (1 - self.unit))
-        guessed = self.hunch > -torch.inf
-        return ~self.spilled & (~guessed | (floor >= self.hunch))
+            some = slice(start, min(start + step, len(self.count)))
+            keep, _ = self._kept(some)
+            enough = self._reach(some, self.error[some]) >= self.hunch[some]
+            complete[some] = ~self.spilled[some] & enough
+            keep &= complete[some].unsqueeze(1)
+            counts[some] = keep.sum(dim=1)
+            rows.append(self.rows[some].view(-1).index_select(0, places(keep)))
+        return complete, counts, torch.cat(rows)

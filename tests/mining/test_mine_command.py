@@ -1,0 +1,67 @@
+"""``embft mine`` on a tiny model: files come out, and mistakes are one sentence."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from llama_index_embft.cli.mine import mine
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
+from llama_index_embft.errors import ConfigError
+
+
+@pytest.fixture
+def data(tmp_path):
+    words = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "jetty", "knoll", "larch"]
+    dataset = EmbeddingQAFinetuneDataset(
+        queries={f"q{i}": f"where is {word}" for i, word in enumerate(words)},
+        corpus={f"d{i}": f"{word} stands on page {i} of the book" for i, word in enumerate(words)},
+        relevant_docs={f"q{i}": [f"d{i}"] for i in range(len(words))},
+    )
+    dataset.save_json(tmp_path / "data.json")
+    return tmp_path
+
+
+def invoke(*args):
+    app = typer.Typer()
+    app.command()(mine)
+    return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+def test_the_command_writes_the_data_set_the_exports_and_the_reports(data, tiny_model_path):
+    result = invoke(
+        *(data / "data.json", "--model", tiny_model_path, "--out", data / "mined.json", "--num", 3),
+        *("--strategy", "rank:1-8", "--strategy", "random", "--html", data / "r.html", "--json", data / "r.json"),
+        *("--export", f"triplets={data / 't.jsonl'}", "--export", f"ntuples={data / 'n.jsonl'}"),
+    )
+    assert result.exit_code == 0, result.output
+    mined = EmbeddingQAFinetuneDataset.from_json(data / "mined.json")
+    assert {len(docs) for docs in mined.negative_docs.values()} == {3}
+    assert len((data / "t.jsonl").read_text().splitlines()) == 36
+    assert set(json.loads((data / "n.jsonl").read_text().splitlines()[0])) == {
+        *("anchor", "positive", "negative_1", "negative_2", "negative_3")
+    }
+    assert json.loads((data / "r.json").read_text())["n_negatives"] == 36
+    assert "36 negatives for 12 queries" in result.output
+    assert f"Written: {data / 'r.html'}" in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--strategy", "judge"], "name it with --llm-model"),
+        (["--strategy", "hardest"], "no strategy 'hardest'"),
+        (["--export", "csv=x.csv"], "write FORMAT=FILE with one of pairs, ntuples"),
+        (["--search", "flat", "--num", "3"], "'exact', 'hnsw' or 'ivf'"),
+        (["--metric", "l2", "--num", "3"], "'cosine' or 'dot'"),
+        (["--num", "12"], "no query can have 12"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_write_nothing(data, tiny_model_path, options, message):
+    result = invoke(data / "data.json", "--model", tiny_model_path, "--out", data / "mined.json", *options)
+    assert isinstance(result.exception, ConfigError)
+    assert message in str(result.exception)
+    assert not (data / "mined.json").exists()
