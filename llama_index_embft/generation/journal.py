@@ -28,16 +28,23 @@ if TYPE_CHECKING:
 
 _VERSION: Final = 1
 _APPLICATION_ID: Final = 0x656D6266  # "embf": tells our journals from other SQLite files
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS answers (
+_SCHEMA: Final = (
+    """CREATE TABLE answers (
     key TEXT PRIMARY KEY, task TEXT NOT NULL, text_hash TEXT NOT NULL, prompt_hash TEXT NOT NULL, model TEXT NOT NULL,
     payload TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, stored_at REAL NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS answers_by_text ON answers (task, text_hash);
-CREATE TABLE IF NOT EXISTS failures (
+    ) WITHOUT ROWID""",
+    "CREATE INDEX answers_by_text ON answers (task, text_hash)",
+    """CREATE TABLE failures (
     key TEXT PRIMARY KEY, task TEXT NOT NULL, reason TEXT NOT NULL, stored_at REAL NOT NULL
-) WITHOUT ROWID;
-"""
+    ) WITHOUT ROWID""",
+    "CREATE TRIGGER answered AFTER INSERT ON answers BEGIN DELETE FROM failures WHERE key = new.key; END",
+)
+# Table -> how rows are added: the first answer stays, the last failure is kept.
+_INSERT: Final = {
+    "answers": "INSERT OR IGNORE INTO answers VALUES ",
+    "failures": "INSERT OR REPLACE INTO failures VALUES ",
+}
+_ROWS_A_STATEMENT: Final = 100  # old SQLite takes 999 parameters
 # Two processes commit in turn; a commit takes milliseconds, so waiting this long means that something hangs.
 _BUSY_SECONDS: Final = 60.0
 
@@ -110,7 +117,7 @@ class Journal:
                 if version > _VERSION:
                     raise OutputError(f"The journal {self.path} was made by a newer llama-index-embft; upgrade it.")
                 if not tables:
-                    for statement in _SCHEMA.split(";"):
+                    for statement in _SCHEMA:
                         connection.execute(statement)
                     connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                     connection.execute(f"PRAGMA user_version = {_VERSION}")
@@ -153,15 +160,12 @@ class Journal:
         """
         payload = json.dumps(answer.payload, ensure_ascii=False)
         values = (identity.key, identity.task, identity.text_hash, identity.prompt_hash, identity.model, payload)
-        await self._write(
-            ("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*values, *answer[1:], time.time())),
-            ("DELETE FROM failures WHERE key = ?", (identity.key,)),
-        )
+        await self._write("answers", (*values, *answer[1:], time.time()))
 
     async def put_failure(self, identity: Identity, reason: str) -> None:
         """Record that a question got no answer, and why; the next run asks it again."""
         values = (identity.key, identity.task, reason, time.time())
-        await self._write(("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)", values))
+        await self._write("failures", values)
 
     def close(self) -> None:
         """Finish pending writes and close; a temporary journal is deleted."""
@@ -184,10 +188,10 @@ class Journal:
             except sqlite3.Error as err:
                 raise OutputError(f"Cannot read the journal {self.path}: {err}.") from err
 
-    async def _write(self, *statements: _Statement) -> None:
+    async def _write(self, table: str, row: tuple[Any, ...]) -> None:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
-        self._inbox.put(_Write(statements, loop, done))
+        self._inbox.put(_Write(table, row, loop, done))
         # A cancelled worker must not lose an answer that was paid for: the thread writes it all the same.
         await asyncio.shield(done)
 
@@ -196,21 +200,24 @@ class Journal:
         finished = False
         while not finished:
             batch, finished = self._gather()
-            error: OutputError | None = None
-            if batch:
+            for part in _parts(batch):
+                error: OutputError | None = None
                 try:
                     connection = connection or self._open()
-                    with _immediate(connection):
-                        for write in batch:
-                            for statement, values in write.statements:
-                                connection.execute(statement, values)
+                    # One statement is one transaction. BEGIN, INSERT and COMMIT would each have to wait for the
+                    # interpreter lock, which costs more than the sync when the event loop is busy.
+                    places = f"({', '.join('?' * len(part[0].row))})"
+                    connection.execute(
+                        _INSERT[part[0].table] + ", ".join([places] * len(part)),
+                        [value for write in part for value in write.row],
+                    )
                 except (sqlite3.Error, OutputError) as err:
                     error = OutputError(
                         f"Cannot write the journal {self.path}: {err}; free some space or choose another place. "
                         "Answers stored so far are safe."
                     )
-            for write in batch:
-                write.report(error)
+                for write in part:
+                    write.report(error)
         if connection is not None:
             connection.close()
 
@@ -227,12 +234,18 @@ class Journal:
         return batch, True
 
 
-_Statement = tuple[str, tuple[Any, ...]]
+def _parts(batch: list[_Write]) -> Iterator[list[_Write]]:
+    """Writes that fit into one statement each."""
+    for table in _INSERT:
+        rows = [write for write in batch if write.table == table]
+        for start in range(0, len(rows), _ROWS_A_STATEMENT):
+            yield rows[start : start + _ROWS_A_STATEMENT]
 
 
 @dataclass
 class _Write:
-    statements: tuple[_Statement, ...]
+    table: str
+    row: tuple[Any, ...]
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[None]
 
