@@ -8,6 +8,7 @@ from llama_index_embft.cli.compare import compare
 from llama_index_embft.cli.demo import demo
 from llama_index_embft.cli.evaluate import evaluate
 from llama_index_embft.cli.generate import generate
+from llama_index_embft.cli.mine import mine
 from llama_index_embft.cli.run import run
 
 if TYPE_CHECKING:
@@ -16,5 +17,5 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Give the app its sub-commands."""
-    for command in (demo, run, generate, evaluate, compare):
+    for command in (demo, run, generate, mine, evaluate, compare):
         app.command()(command)
