@@ -15,7 +15,7 @@ from llama_index_embft.errors import EmbftError, MissingExtraError
 
 
 def test_import_loads_neither_torch_nor_transformers_and_is_quick():
-    heavy = ['torch', 'transformers', 'sentence_transformers', 'llama_index', 'numpy', 'pandas']
+    heavy = ["torch", "transformers", "sentence_transformers", "llama_index", "numpy", "pandas"]
     code = (
         "import sys, time; t = time.perf_counter(); import llama_index_embft; s = time.perf_counter() - t;"
         f"print(s, sorted(set({heavy}) & set(sys.modules)))"

@@ -378,7 +378,7 @@ def test_two_hundred_thousand_queries_are_checked_in_linear_time(tmp_path) -> No
         negative_docs={f"q{i}": [f"d{i - 1}"] for i in range(1, n)},
     )
     dataset.subset(list(dataset.queries)[: n // 2])
-    assert time.perf_counter() - start < 20  # about 1 s; a quadratic check would take hours
+    assert time.perf_counter() - start < 120  # about 3 s alone; a quadratic check would take hours
 
 
 # --- properties -------------------------------------------------------------------------------------------------------
