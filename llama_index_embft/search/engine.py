@@ -183,8 +183,9 @@ def _first_look(queries: LowQueries, corpus: Rows, k: int, barred: Barred, plan:
     if plan.sample:
         block = LowBlock(sample, mean, scale, plan.low)
         expected = k * plan.sample / corpus.n
+        rank = round(expected + 2 * expected**0.5 + 1)  # two in a hundred queries get a second pass: cheaper than more
         for tile in tiles:
-            pool.guess(tile, _product(queries.rows[tile], block.rows, scores), round(expected + 4 * expected**0.5 + 4))
+            pool.guess(tile, _product(queries.rows[tile], block.rows, scores), rank, block)
     del sample
     blocks = barred.blocks(plan.width, corpus.n)
     for column, struck in zip(range(0, corpus.n, plan.width), blocks, strict=True):
@@ -317,8 +318,8 @@ def make_plan(queries: Rows, corpus: Rows, k: int, low: Any, memory: int) -> Pla
     # A candidate takes 8 bytes in the pool and up to 24 while it is scored; a query also has its own row.
     panel = max(height, memory // 2 // (12 * capacity + 12 * corpus.dim))
     sample = 0
-    if corpus.n >= 1 << 15:
-        sample = min(max(1 << (corpus.n // 16).bit_length() - 1, 4096), 16384)
+    if corpus.n >= 1 << 13:  # about an eighth of the work, and the fewer are kept needlessly
+        sample = min(1 << (corpus.n // 8).bit_length() - 1, 1 << 15)
     return Plan(panel=panel, height=height, width=width, capacity=capacity, sample=sample, low=low)
 
 

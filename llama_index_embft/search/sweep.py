@@ -86,6 +86,14 @@ class LowBlock:
         self.rows = torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % GROUP))
 
 
+def _divide(numbers: Tensor, by: int) -> tuple[Tensor, Tensor]:
+    """Quotient and remainder; by shifts where that is possible, since division is slow."""
+    if by & (by - 1):
+        quotient = numbers // by
+        return quotient, numbers - quotient * by
+    return numbers >> (by.bit_length() - 1), numbers & (by - 1)
+
+
 def _norms(rows: Tensor) -> Tensor:
     """Upper bounds of the rows' Euclidean norms, float32."""
     import torch
@@ -120,19 +128,28 @@ class Pool:
         self.spilled = torch.zeros(n, dtype=torch.bool, device=device)
         self.unit = torch.finfo(plan.low).eps / 2 * 1.01 if plan.low.itemsize < 4 else 0.0
 
-    def guess(self, tile: slice, scores: Tensor, rank: int) -> None:
+    def guess(self, tile: slice, scores: Tensor, rank: int, block: LowBlock) -> None:
         """Set a floor from a sample of the documents.
 
         Args:
             tile: Queries of the panel that the scores belong to.
             scores: Shape ``(height, sample)``.
-            rank: The floor is the score at this rank of the sample, or somewhat lower.
+            rank: Rank in the sample that the k-th best of all is expected to reach.
+            block: The sample.
         """
         import torch
 
         groups = scores.shape[1] // 8
         tops = scores.view(len(scores), 8, groups).amax(dim=1).to(torch.float32)
-        self.hunch[tile] = kth_best(tops, min(rank, groups))
+        best = kth_best(tops, min(rank, groups))
+        # What scores a little less may still be better, by twice the error: once for it, once for the k-th best.
+        self.hunch[tile] = best - 2 * (self._error(tile, block) + self.unit * best.abs())
+
+    def _error(self, tile: slice, block: LowBlock) -> Tensor:
+        """Bound of the error of a score before it is rounded itself: ``(height,)``."""
+        norms = self.queries.norms[tile]
+        sums = 2e-7 * self.queries.rows.shape[1] * block.longest
+        return self.queries.lost[tile] * block.longest + norms * (block.lost + sums)
 
     def offer(self, tile: slice, scores: Tensor, column: int, block: LowBlock) -> None:
         """Take over what can still be among the best k.
@@ -147,9 +164,7 @@ class Pool:
 
         height, width = scores.shape
         groups = width // GROUP
-        dim = self.queries.rows.shape[1]
-        norms = self.queries.norms[tile]
-        error = self.queries.lost[tile] * block.longest + norms * block.lost + norms * (2e-7 * dim * block.longest)
+        error = self._error(tile, block)
         self.error[tile] = torch.maximum(self.error[tile], error)
         grouped = scores.view(height, GROUP, groups)
         if bool(((self.bound[tile] == -torch.inf) & (self.hunch[tile] == -torch.inf)).any()):
@@ -161,13 +176,12 @@ class Pool:
             least = least.to(scores.dtype).view(kind) - 1  # one step down, since the conversion may have gone up
             grouped = grouped.view(kind)
         hit = places(grouped.amax(dim=1) >= least.unsqueeze(1))
-        line = hit // groups
-        group = hit - line * groups
+        line, group = _divide(hit, groups)
         members = grouped[line, :, group]  # (hits, 16)
         found = places(members >= least.index_select(0, line).unsqueeze(1))
-        hit = found // GROUP
+        hit, member = _divide(found, GROUP)
         values = members.view(scores.dtype).view(-1).index_select(0, found).to(torch.float32)
-        rows = (found - hit * GROUP) * groups + group.index_select(0, hit) + column
+        rows = (member * groups).add_(group.index_select(0, hit)).add_(column)
         self._append(tile, line.index_select(0, hit), values, rows)
 
     def _raise_bound(self, tile: slice, grouped: Tensor) -> None:
