@@ -19,7 +19,7 @@ from llama_index_embft.mining.report import MiningReport
 from llama_index_embft.mining.strategies import Source
 from llama_index_embft.mining.teachers import Teacher
 from llama_index_embft.search.approximate import ApproximateIndex
-from llama_index_embft.search.topk import ExactIndex
+from llama_index_embft.search.topk import ExactIndex, descending
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
@@ -109,7 +109,7 @@ def mine_hard_negatives(
         dataset=dataset,
         queries=queries,
         corpus=corpus,
-        index=_index(corpus, search, metric, device, memory),
+        index=_index(corpus, list(dataset.corpus), search, metric, device, memory),
         forbidden=Forbidden(dataset, near_duplicates, show_progress=show_progress),
         num_negatives=num_negatives,
         depth=min(depth, len(dataset.corpus)),
@@ -164,10 +164,12 @@ def _check_search(search: str, metric: str) -> None:
         require("faiss", feature=f"search={search!r}")
 
 
-def _index(corpus: Any, search: str, metric: Metric, device: Any, memory: int) -> ExactIndex:
+def _index(corpus: Any, ids: list[str], search: str, metric: Metric, device: Any, memory: int) -> ExactIndex:
+    order = descending(ids)
     if search == "exact":
-        return ExactIndex(corpus, metric=metric, device=device, memory=memory)
-    return ApproximateIndex(corpus, "hnsw" if search == "hnsw" else "ivf", metric=metric, memory=memory)
+        return ExactIndex(corpus, metric=metric, device=device, memory=memory, tie_order=order)
+    kind: Literal["hnsw", "ivf"] = "hnsw" if search == "hnsw" else "ivf"
+    return ApproximateIndex(corpus, kind, metric=metric, memory=memory, tie_order=order)
 
 
 def _embeddings(

@@ -31,6 +31,7 @@ class ApproximateIndex(ExactIndex):
             visited for IVF (``nprobe``). None takes 128 for HNSW and an eighth of the clusters for IVF.
         metric: ``"cosine"`` or ``"dot"``.
         memory: Bytes for the exact search that recall is measured with; FAISS itself holds a copy of the corpus.
+        tie_order: As in `ExactIndex`.
 
     Raises:
         MissingExtraError: FAISS is not installed.
@@ -45,13 +46,14 @@ class ApproximateIndex(ExactIndex):
         effort: int | None = None,
         metric: Metric = "cosine",
         memory: int = 512 << 20,
+        tie_order: NDArray[np.int64] | None = None,
     ) -> None:
         faiss = require("faiss", feature="Approximate search")
         if kind not in ("hnsw", "ivf"):
             raise ConfigError(f"`kind` of an approximate index is 'hnsw' or 'ivf', got {kind!r}.")
         if effort is not None and effort < 1:
             raise ConfigError(f"`effort` must be at least 1, got {effort}.")
-        super().__init__(corpus, metric=metric, device="cpu", memory=memory)
+        super().__init__(corpus, metric=metric, device="cpu", memory=memory, tie_order=tie_order)
         self.kind = kind
         n, dim = self.corpus.n, self.corpus.dim
         if kind == "hnsw":
@@ -95,7 +97,8 @@ class ApproximateIndex(ExactIndex):
             lines = np.arange(start, start + len(some))[:, None]
             found[np.isin(lines * self.corpus.n + found, keys)] = -1
             graded = self.scores(queries[start : start + len(some)], found)
-            order = np.lexsort((found, -graded), axis=1)[:, :k]
+            ranks = found if self.corpus.rank_of is None else self.corpus.rank_of.numpy()[found]
+            order = np.lexsort((ranks, -graded), axis=1)[:, :k]
             rows[start : start + len(some), : order.shape[1]] = np.take_along_axis(found, order, axis=1)
             scores[start : start + len(some), : order.shape[1]] = np.take_along_axis(graded, order, axis=1)
         rows[np.isneginf(scores)] = -1

@@ -132,10 +132,10 @@ def _search_panel(
         keys = torch.full((len(some), max(k, int(some.max()))), _NOTHING, dtype=torch.int64, device=exact.device)
         inside = torch.arange(keys.shape[1], device=exact.device) < some.unsqueeze(1)
         low, high = int(starts[top]), int(starts[top + len(some) - 1] + some[-1])
-        keys.view(-1)[places(inside)] = _keys(graded[low:high], candidates[low:high].to(torch.int64))
+        keys.view(-1)[places(inside)] = _keys(graded[low:high], candidates[low:high].to(torch.int64), corpus)
         decided = done[top : top + step]
         where = torch.from_numpy(panel[top : top + step][decided])
-        rows[where], scores[where] = (part[torch.from_numpy(decided)] for part in _unpack(best_keys(keys, k)))
+        rows[where], scores[where] = (part[torch.from_numpy(decided)] for part in _unpack(best_keys(keys, k), corpus))
     return done
 
 
@@ -274,35 +274,39 @@ def _search_plainly(
         for column, struck in zip(range(0, corpus.n, width), blocks, strict=True):
             block = corpus.take(slice(column, column + width)).to(torch.float64)
             numbers = torch.arange(column, column + len(block), device=exact.device)
-            keys = _keys((exact @ block.T).to(torch.float32), numbers)
+            keys = _keys((exact @ block.T).to(torch.float32), numbers, corpus)
             struck.strike(keys, top, _NOTHING)
             best = best_keys(torch.cat([best, keys], dim=1), k)
-        rows[where], scores[where] = _unpack(best)
+        rows[where], scores[where] = _unpack(best, corpus)
 
 
-def _keys(scores: Tensor, rows: Tensor) -> Tensor:
-    """Integers that sort as (score, then lower row); no two of one query are alike.
+def _keys(scores: Tensor, rows: Tensor, corpus: Rows) -> Tensor:
+    """Integers that sort as (score, then who wins ties); no two of one query are alike.
 
     Args:
         scores: Any shape, float32.
         rows: Corpus rows, int64, of a shape that broadcasts; below 2^32.
+        corpus: Knows who wins ties; the lower row where nothing was said.
     """
     import torch
 
+    ranks = rows if corpus.rank_of is None else corpus.rank_of[rows]
     bits = (scores + 0.0).view(torch.int32).to(torch.int64)  # + 0.0 makes -0.0 equal to 0.0
     bits ^= (bits >> 63) & 0x7FFFFFFF  # negative floats sort backwards as integers
-    return (bits << 32) + (0xFFFFFFFF - rows)
+    return (bits << 32) + (0xFFFFFFFF - ranks)
 
 
-def _unpack(keys: Tensor) -> tuple[Tensor, Tensor]:
+def _unpack(keys: Tensor, corpus: Rows) -> tuple[Tensor, Tensor]:
     """Rows and scores back from `_keys`, on the CPU."""
     import torch
 
-    keys = keys.cpu()
+    empty = keys == _NOTHING
+    rows = (0xFFFFFFFF - (keys & 0xFFFFFFFF)).masked_fill(empty, 0)
+    if corpus.by_rank is not None:
+        rows = corpus.by_rank[rows]
     bits = keys >> 32
     scores = (bits ^ ((bits >> 63) & 0x7FFFFFFF)).to(torch.int32).view(torch.float32)
-    empty = keys == _NOTHING
-    return (0xFFFFFFFF - (keys & 0xFFFFFFFF)).masked_fill(empty, -1), scores.masked_fill(empty, -torch.inf)
+    return rows.masked_fill(empty, -1).cpu(), scores.masked_fill(empty, -torch.inf).cpu()
 
 
 def make_plan(queries: Rows, corpus: Rows, k: int, low: Any, memory: int) -> Plan | None:

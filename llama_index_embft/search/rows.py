@@ -47,6 +47,20 @@ class Rows:
         self.n, self.dim = int(data.shape[0]), int(data.shape[1])
         self._move_to_gpu()
         self.norms = self._measure()  # (n,) float64
+        self.by_rank: Tensor | None = None
+        self.rank_of: Tensor | None = None
+
+    def order_ties(self, order: Any) -> None:
+        """Say which row wins where scores are equal: ``order`` holds all row numbers, the winner first."""
+        import torch
+
+        order = np.asarray(order, dtype=np.int64)
+        if order.shape != (self.n,) or not np.array_equal(np.sort(order), np.arange(self.n)):
+            raise ConfigError(f"`tie_order` must hold each of the {self.n} row numbers once, got shape {order.shape}.")
+        ranks = np.empty(self.n, dtype=np.int64)
+        ranks[order] = np.arange(self.n)
+        self.by_rank = torch.from_numpy(order).to(self.device)
+        self.rank_of = torch.from_numpy(ranks).to(self.device)
 
     def _raw(self, index: Any) -> Tensor:
         """Rows as they came, on the device: a slice or an array of row numbers in, ``(m, dim)`` out."""

@@ -42,8 +42,8 @@ def top_k(
 ) -> TopK:
     """Find the ``k`` corpus rows with the highest score for each query, exactly.
 
-    Equal scores (as float32) keep corpus order: the lower row wins. Whoever wants trec_eval's order (score, then id,
-    descending) passes the corpus in descending order of id, or calls `top_k_ids`.
+    Equal scores (as float32) keep corpus order: the lower row wins. For trec_eval's order (score, then id, descending)
+    pass the corpus in descending order of id, or call `top_k_ids`, or give an `ExactIndex` its ``tie_order``.
 
     Args:
         queries: Shape ``(n_queries, dim)``; numpy array (a memory-mapped one too) or torch tensor.
@@ -76,6 +76,7 @@ class ExactIndex:
         device: None takes the device of the tensor, else a GPU if there is one.
         precision: Of the first look.
         memory: Bytes to use beside inputs and result, about.
+        tie_order: All row numbers, of rows with equal scores the winner first; None lets the lower row win.
 
     Raises:
         ConfigError: A value is not allowed, the corpus is no matrix, or holds NaN or infinity.
@@ -89,6 +90,7 @@ class ExactIndex:
         device: Any = None,
         precision: Precision = "auto",
         memory: int = 512 << 20,
+        tie_order: NDArray[np.int64] | None = None,
     ) -> None:
         import torch
 
@@ -100,6 +102,8 @@ class ExactIndex:
             raise ConfigError(f"`memory` is in bytes and must be at least 1 MiB, got {memory}.")
         place = _device(device, corpus)
         self.corpus = Rows(corpus, metric, place, "corpus")
+        if tie_order is not None:
+            self.corpus.order_ties(tie_order)
         self.metric: Metric = metric
         self.memory = memory
         self.low = low_precision(place) if precision == "auto" else getattr(torch, precision)
@@ -208,8 +212,7 @@ def top_k_ids(
                 f"`{name}` must hold one distinct id per row: {len(ids)} ids, {len(set(ids))} distinct, "
                 f"{len(matrix)} rows."
             )
-    order = np.array(sorted(range(len(corpus_ids)), key=corpus_ids.__getitem__, reverse=True), dtype=np.int64)
-    place_of = {corpus_ids[int(old)]: new for new, old in enumerate(order)}
+    place_of = {doc: row for row, doc in enumerate(corpus_ids)}
     exclude = None
     if exclude_ids is not None:
         unknown = sorted({i for ids in exclude_ids.values() for i in ids} - place_of.keys())
@@ -218,13 +221,19 @@ def top_k_ids(
                 f"`exclude_ids` names {len(unknown)} ids that are not in the corpus, e.g. {unknown[0]!r}."
             )
         exclude = [np.array([place_of[i] for i in exclude_ids.get(q, ())], dtype=np.int64) for q in query_ids]
-    hits = top_k(queries, corpus[order], k, metric=metric, exclude=exclude, device=device)
+    index = ExactIndex(corpus, metric=metric, device=_device(device, queries, corpus), tie_order=descending(corpus_ids))
+    hits = index.search(queries, k, exclude=exclude)
     return {
         query_id: {
-            corpus_ids[int(order[row])]: float(score) for row, score in zip(rows, scores, strict=True) if row >= 0
+            corpus_ids[row]: score for row, score in zip(rows.tolist(), scores.tolist(), strict=True) if row >= 0
         }
         for query_id, rows, scores in zip(query_ids, hits.rows, hits.scores, strict=True)
     }
+
+
+def descending(ids: Sequence[str]) -> NDArray[np.int64]:
+    """The rows of ids in trec_eval's order of ties: the greatest id first."""
+    return np.array(sorted(range(len(ids)), key=ids.__getitem__, reverse=True), dtype=np.int64)
 
 
 def _device(device: Any, *inputs: Any) -> Any:

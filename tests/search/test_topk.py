@@ -144,3 +144,18 @@ def test_an_index_refuses_options_that_do_not_exist(data):
         ExactIndex(data[1], precision="float8")
     with pytest.raises(ConfigError, match="at least 1 MiB, got 512"):
         ExactIndex(data[1], memory=512)
+
+
+@pytest.mark.parametrize("low", ["float32", "bfloat16"])
+@pytest.mark.parametrize("device", DEVICES)
+def test_ties_go_to_whoever_the_order_names_first(low, device):
+    rng = np.random.default_rng(0)
+    corpus = np.repeat(rng.normal(size=(3000, 8)), 3, axis=0).astype(np.float32)
+    queries = rng.normal(size=(600, 8)).astype(np.float32)
+    order = rng.permutation(9000)
+    hits = ExactIndex(corpus, precision=low, device=device, tie_order=order).search(queries, 7)
+    shuffled = top_k(queries, corpus[order], 7, device="cpu")
+    np.testing.assert_array_equal(hits.rows, order[shuffled.rows])
+    np.testing.assert_array_equal(hits.scores, shuffled.scores)
+    with pytest.raises(ConfigError, match="each of the 9000 row numbers once"):
+        ExactIndex(corpus, tie_order=order[1:])
