@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 def mine(
     data: Annotated[Path, typer.Argument(help="Data set (JSON with queries, corpus and relevant_docs).")],
     model: Annotated[str, typer.Option(help="Saved result, model folder or name on the Hugging Face hub.")],
-    out: Annotated[Path, typer.Option(help="Where the data set with negatives is written (JSON).")],
     strategy: Annotated[
         list[str] | None,
         typer.Option(
             help="Give it several times: rank:10-50, rank:10-50:random, score:0.3-0.7, margin:0.95, gap:0.05, random, "
             "least-similar, bm25:50, same-document, cross-encoder:MODEL, judge. Default: rank:1-100 and margin:0.95."
         ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the data set with negatives is written. Default: DATA-mined.json.")
     ] = None,
     num: Annotated[int, typer.Option(help="Negatives for each query.")] = 15,
     export: Annotated[
@@ -64,6 +66,7 @@ def mine(
     from llama_index_embft.mining import DEFAULT_STRATEGIES, MiningReport, mine_hard_negatives
 
     wanted = [_export(item) for item in export or ()]
+    out = out if out is not None else data.with_name(f"{data.stem}-mined.json")
     strategies: list[Any] = list(strategy or DEFAULT_STRATEGIES)
     if "judge" in strategies:
         place = journal or out.with_suffix(".judge.sqlite")

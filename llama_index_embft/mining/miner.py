@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -120,10 +121,13 @@ def mine_hard_negatives(
         material.notes.append(
             f"Approximate search ({search}) finds {recall:.1%} of the exact {material.depth} best documents."
         )
+    material.index.check(queries)
     choice = Choice(material, chosen, relabel=relabel, pad=pad, report=report)
     size = max(1, memory // 2 // (64 * max(depth, 4 * num_negatives)) // PANEL_UNIT) * PANEL_UNIT
-    for start in _steps(len(material.query_ids), size, show_progress):
-        choice.take(Panel(material, start, min(start + size, len(material.query_ids))))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`queries`: .* are all zeros")  # said once, for all of them
+        for start in _steps(len(material.query_ids), size, show_progress):
+            choice.take(Panel(material, start, min(start + size, len(material.query_ids))))
     result = choice.result()
     report.seconds["all"] = time.monotonic() - started
     for warning in report.warnings():
@@ -203,12 +207,15 @@ def _aligned(given: Any, ids: list[str], kind: str) -> NDArray[np.float32]:
         if len(lengths) > 1:
             raise ConfigError(f"The embeddings of the {kind} have different lengths: {sorted(lengths)[:5]}.")
         return np.array([given[id_] for id_ in ids], dtype=np.float32)
-    matrix: NDArray[np.float32] = given
-    shape = tuple(getattr(matrix, "shape", ()))
+    try:
+        matrix: NDArray[np.float32] = given if hasattr(given, "shape") else np.asarray(given, dtype=np.float32)
+    except (TypeError, ValueError) as err:
+        raise ConfigError(f"Embeddings of the {kind} are no matrix of numbers: {err}.") from err
+    shape = tuple(matrix.shape)
     if len(shape) != 2 or shape[0] != len(ids):
         raise ConfigError(
             f"Embeddings of the {kind} must have shape ({len(ids)}, dim), a row for each id in the data set's order; "
-            f"got {shape or type(given).__name__}."
+            f"got {shape}."
         )
     return matrix
 

@@ -28,7 +28,8 @@ class ApproximateIndex(ExactIndex):
         kind: ``"hnsw"``, a graph of neighbours: slow to build, high recall. ``"ivf"``, clusters of which the nearest
             are searched: quick to build, recall depends on ``effort``.
         effort: How hard to look: candidates kept on the way for HNSW (``efSearch``, at least k is used), clusters
-            visited for IVF (``nprobe``). None takes 128 for HNSW and an eighth of the clusters for IVF.
+            visited for IVF (``nprobe``). None takes 128 for HNSW and an eighth of the clusters for IVF; deep
+            searches visit more.
         metric: ``"cosine"`` or ``"dot"``.
         memory: Bytes for the exact search that recall is measured with; FAISS itself holds a copy of the corpus.
         tie_order: As in `ExactIndex`.
@@ -65,7 +66,6 @@ class ApproximateIndex(ExactIndex):
             self._effort = min(effort or max(1, clusters // 8), clusters)
             picked = np.sort(np.random.default_rng(0).choice(n, min(n, 64 * clusters), replace=False))
             self._faiss.train(self._rows(picked))
-            self._faiss.nprobe = self._effort
         for start in range(0, n, _BATCH):
             self._faiss.add(self._rows(np.arange(start, min(start + _BATCH, n))))
 
@@ -89,6 +89,9 @@ class ApproximateIndex(ExactIndex):
         depth = min(self.corpus.n, k + int(np.bincount(barred.owners, minlength=1).max()))
         if self.kind == "hnsw":
             self._faiss.hnsw.efSearch = max(self._effort, depth)
+        else:  # as many clusters as hold four times what is asked for, where that is more
+            clusters = self._faiss.nlist
+            self._faiss.nprobe = min(clusters, max(self._effort, -(-4 * depth * clusters // self.corpus.n)))
         keys = np.sort(barred.owners * self.corpus.n + barred.rows)
         for start in range(0, left.n, 1024):
             some = left.take(slice(start, start + 1024)).numpy()

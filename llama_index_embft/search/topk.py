@@ -117,6 +117,10 @@ class ExactIndex:
         rows, scores = search(left, self.corpus, k, barred, make_plan(left, self.corpus, k, self.low, self.memory))
         return TopK(rows.numpy(), scores.numpy())
 
+    def check(self, queries: Any) -> None:
+        """Raise, or warn of rows of zeros, as a search with these queries would."""
+        self._queries(queries)
+
     def scores(self, queries: Any, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Scores of chosen pairs, the same bits as `search` gives.
 

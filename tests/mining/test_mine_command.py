@@ -33,12 +33,12 @@ def invoke(*args):
 
 def test_the_command_writes_the_data_set_the_exports_and_the_reports(data, tiny_model_path):
     result = invoke(
-        *(data / "data.json", "--model", tiny_model_path, "--out", data / "mined.json", "--num", 3),
+        *(data / "data.json", "--model", tiny_model_path, "--num", 3),
         *("--strategy", "rank:1-8", "--strategy", "random", "--html", data / "r.html", "--json", data / "r.json"),
         *("--export", f"triplets={data / 't.jsonl'}", "--export", f"ntuples={data / 'n.jsonl'}"),
     )
     assert result.exit_code == 0, result.output
-    mined = EmbeddingQAFinetuneDataset.from_json(data / "mined.json")
+    mined = EmbeddingQAFinetuneDataset.from_json(data / "data-mined.json")
     assert {len(docs) for docs in mined.negative_docs.values()} == {3}
     assert len((data / "t.jsonl").read_text().splitlines()) == 36
     assert set(json.loads((data / "n.jsonl").read_text().splitlines()[0])) == {

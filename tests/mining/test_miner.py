@@ -283,6 +283,8 @@ def bad_row(matrix, value):
         (lambda q, c: (q, c[:, :8]), {}, "16 dimensions and `corpus` 8"),
         (lambda q, c: (q, bad_row(c, np.nan)), {}, "`corpus` holds NaN or infinity in 1 of 120 rows"),
         (lambda q, c: (q, c, c), {}, "got 3 parts"),
+        (lambda q, c: (q, [[1.0], [1.0, 2.0]]), {}, "documents are no matrix of numbers"),
+        (lambda q, c: (bad_row(q, np.inf), c), {}, "`queries` holds NaN or infinity in 1 of 40 rows"),
         (lambda q, c: (q, c), {"num_negatives": 120}, "corpus has 120 documents, so no query can have 120"),
         (lambda q, c: (q, c), {"num_negatives": 0}, "at least 1, got 0"),
         (lambda q, c: (q, c), {"strategies": "score:0.99-0.999"}, "'score:0.99-0.999' found no candidate.*median 0"),
@@ -307,6 +309,10 @@ def test_rows_of_zeros_are_counted():
     dataset, (queries, corpus) = make()
     with pytest.warns(UserWarning, match="`corpus`: 1 of 120 rows are all zeros"):
         mine_hard_negatives(dataset, (queries, bad_row(corpus, 0)), "rank:1-9", 5)
+    queries[[3, 4]] = 0
+    with pytest.warns(UserWarning, match="all zeros") as caught:
+        mine_hard_negatives(dataset, (queries.tolist(), corpus.tolist()), "rank:1-9", 5)
+    assert [str(w.message).split(";")[0] for w in caught] == ["`queries`: 2 of 40 rows are all zeros"]
 
 
 def test_any_model_can_mine(tiny_model_path):

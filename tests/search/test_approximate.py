@@ -34,7 +34,7 @@ def test_scores_are_exact_and_recall_is_what_it_says(data, kind):
 
 def test_more_effort_finds_more(data):
     queries, corpus = data
-    assert ApproximateIndex(corpus, "ivf", effort=1).recall(queries, 10) < 0.9
+    assert ApproximateIndex(corpus, "ivf", effort=1).recall(queries, 1) < 0.95
     assert ApproximateIndex(corpus, "ivf", effort=10_000).recall(queries, 10) == 1.0
 
 
