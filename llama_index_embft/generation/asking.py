@@ -113,6 +113,7 @@ class Asker:
         policy: How long to try.
         report: Where calls and tokens are counted.
         redact: Hides keys.
+        callers_llm: The LLM as the caller gave it; its connections are the caller's.
         proven: A call has succeeded, so the server is there and accepts us.
     """
 
@@ -123,6 +124,7 @@ class Asker:
     policy: RetryPolicy
     report: GenerationReport
     redact: Redactor
+    callers_llm: LLM
     proven: bool = False
     _in_threads: bool = field(init=False)
     _window: int = field(init=False)
@@ -146,11 +148,16 @@ class Asker:
         redact = Redactor(llm)
         try:
             mode = structured_mode(llm, structured)
-            return cls(without_retries(llm), mode, structured == "auto", limiter, policy, report, redact)
+            return cls(without_retries(llm), mode, structured == "auto", limiter, policy, report, redact, llm)
         except ConfigError:
             raise
         except (ValueError, ImportError) as err:  # clients look the context window up by the model's name
             raise GenerationError(f"The LLM {model_name(llm)!r} cannot be used: {redact(str(err))}") from err
+
+    async def hang_up(self) -> None:
+        """Close the connections that were opened for us; the next question opens new ones."""
+        if self.llm is not self.callers_llm:
+            await close_own_connections(self.llm, self.callers_llm)
 
     def fit(self, passage: str, rest: str, answer_tokens: int) -> str:
         """Cut a passage to the model's context window, next to the rest of the prompt and the answer."""
@@ -336,6 +343,25 @@ def _fresh_connections(client: Any) -> dict[str, Any]:
         return {}
     make: Any = type(connections)
     return {"http_client": make()}
+
+
+async def close_own_connections(quiet: LLM, callers: LLM) -> None:
+    """Close what the clients of a copy made by `without_retries` opened, and let them open new connections when asked.
+
+    Left to the garbage collector, OpenAI's client closes its connections in whatever event loop runs in the thread that
+    collects, a notebook's for instance, and not in the loop that they belong to. asyncio is not made for that: now and
+    then the loop stopped listening to a connection just opened, and a call waited until its timeout.
+    """
+    private = getattr(quiet, "__pydantic_private__", None) or {}
+    shared = getattr(callers, "__pydantic_private__", None) or {}
+    for name, client in private.items():
+        fresh = _fresh_connections(client)
+        if not fresh or client is shared.get(name):
+            continue
+        private[name] = client.with_options(**fresh)
+        closed = client.close()
+        if inspect.isawaitable(closed):
+            await closed
 
 
 def structured_mode(llm: LLM, wanted: Structured) -> Literal["tools", "llm", "text"]:

@@ -78,11 +78,12 @@ class Pool:
             GenerationError: No further call can succeed, nothing at all is usable, or ``on_failure="fail"``.
         """
         run = _Run(self, iter(tasks), on_done, on_failed)
-        # Until one call has come back there is one at a time: a wrong key costs one call, not one a worker.
-        while not self.asker.proven and await run.one():
-            pass
-        workers = [asyncio.create_task(run.work()) for _ in range(self.num_workers)]
+        workers: list[asyncio.Task[None]] = []
         try:
+            # Until one call has come back there is one at a time: a wrong key costs one call, not one a worker.
+            while not self.asker.proven and await run.one():
+                pass
+            workers = [asyncio.create_task(run.work()) for _ in range(self.num_workers)]
             # The first error is raised here, in the caller's task, while the others are still waiting for answers.
             for finished in asyncio.as_completed(workers):
                 await finished
@@ -90,6 +91,7 @@ class Pool:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
+            await self.asker.hang_up()
 
     def _check_outage(self, err: GivenUpError) -> None:
         enough = max(_FAILURES_THAT_PROVE, 2 * self.num_workers)

@@ -13,6 +13,7 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from conftest_generation import KEY, make_nodes
 from llama_index.core.schema import TextNode
@@ -623,3 +624,27 @@ def test_two_calls_at_once_on_one_journal_agree(serve: Serve, openai_like: Make,
 
     first, second = asyncio.run(both())
     assert first == second
+
+
+@pytest.mark.parametrize("client", ["openai_like", "openai"])
+def test_connections_are_closed_at_the_end_of_a_run(
+    client: str, serve: Serve, nodes: list[TextNode], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    server = serve()
+    llm = request.getfixturevalue(client)(server)
+    generate(nodes, llm, tmp_path)
+    assert server.opened > 0
+    deadline = time.monotonic() + 5
+    while server.closed < server.opened and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert server.closed == server.opened
+
+
+def test_the_users_own_http_client_stays_open(
+    serve: Serve, openai_like: Make, nodes: list[TextNode], tmp_path: Path
+) -> None:
+    own = httpx.AsyncClient()
+    llm = openai_like(serve(), async_http_client=own)
+    for n in range(2):
+        generate(nodes, llm, tmp_path / str(n))
+    assert not own.is_closed

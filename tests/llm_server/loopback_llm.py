@@ -89,6 +89,7 @@ class LoopbackLLM:
         self.queries, self.keep_requests, self.refuse_tools = queries, keep_requests, refuse_tools
         self.requests: list[Request] = []
         self.count = self.in_flight = self.max_in_flight = 0
+        self.opened = self.closed = 0  # connections
         self.answered: Counter[str] = Counter()  # SHA-256 of the prompt -> full answers sent
         self.asked: Counter[str] = Counter()  # SHA-256 of the prompt -> requests
         self.times: list[float] = []  # arrival of every request
@@ -145,12 +146,14 @@ class LoopbackLLM:
     # --- HTTP ---------------------------------------------------------------------------------------------------------
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.opened += 1
         try:
             while await self._exchange(reader, writer):
                 pass
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
+            self.closed += 1
             writer.close()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
