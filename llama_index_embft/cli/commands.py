@@ -10,6 +10,7 @@ from llama_index_embft.cli.evaluate import evaluate
 from llama_index_embft.cli.generate import generate
 from llama_index_embft.cli.mine import mine
 from llama_index_embft.cli.run import run
+from llama_index_embft.cli.train import train
 
 if TYPE_CHECKING:
     import typer
@@ -17,5 +18,5 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Give the app its sub-commands."""
-    for command in (demo, run, generate, mine, evaluate, compare):
+    for command in (demo, run, generate, mine, train, evaluate, compare):
         app.command()(command)

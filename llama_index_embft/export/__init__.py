@@ -1,0 +1,1 @@
+"""A saved result to where it is served from."""

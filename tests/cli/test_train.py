@@ -1,0 +1,253 @@
+"""embft train: options from flags and a file reach the engine, the result is shown, bad input is one sentence."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+
+import pytest
+import yaml
+
+from llama_index_embft.cli import app
+from llama_index_embft.cli import train as command
+from llama_index_embft.cli._engine_options import EngineOption, engine_options, methods, takes
+from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.errors import ConfigError
+from llama_index_embft.finetune.adapter import EmbeddingAdapterFinetuneEngine
+from llama_index_embft.finetune.sentence_transformer import SentenceTransformersFinetuneEngine
+
+COLOURS, THINGS = ["red", "blue", "green", "old"], ["cat", "dog", "bird", "fish"]
+
+
+def make_dataset(template):
+    pairs = [(colour, thing) for colour in COLOURS for thing in THINGS]
+    corpus = {f"d{n}": f"item {n * 7 % 16} of class {c[0]}{t[0]}" for n, (c, t) in enumerate(pairs)}
+    queries = {f"q{n}": template.format(c, t) for n, (c, t) in enumerate(pairs)}
+    relevant = {f"q{n}": [f"d{n}"] for n in range(len(pairs))}
+    return EmbeddingQAFinetuneDataset(queries=queries, corpus=corpus, relevant_docs=relevant)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    make_dataset("where is the {} {}").save_json(tmp_path / "train.json")
+    make_dataset("find a {} {}").save_json(tmp_path / "val.json")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def embft(monkeypatch, capsys):
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["embft", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as stopped:
+            app.main()
+        said = capsys.readouterr()
+        return stopped.value.code, said.out, said.err
+
+    return call
+
+
+def write_config(folder, **settings):
+    (folder / "train.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return "train.yaml"
+
+
+def caught(monkeypatch, *arguments):
+    """The settings that the command makes of its flags, without training."""
+    seen = {}
+
+    class StopHereError(Exception):
+        pass
+
+    def stop(settings):
+        seen.update(settings)
+        raise StopHereError
+
+    monkeypatch.setattr(command, "_engine", stop)
+    monkeypatch.setattr(sys, "argv", ["embft", "train", *map(str, arguments)])
+    with pytest.raises(StopHereError):
+        app.main()
+    return seen
+
+
+def test_the_whole_run(folder, embft, tiny_model_path):
+    config = write_config(folder, data="train.json", epochs=50, **{"batch-size": 8}, learning_rate="3e-3", seed=7)
+    flags = ["--config", config, "--model", tiny_model_path, "--val", "val.json", "--out", "model", "--epochs", 2]
+    code, out, err = embft("train", *flags, "--device", "cpu", "--no-progress")
+    assert code == 0, err
+    assert "full: validation ndcg@10" in out
+    assert "│    4 │  2.00 │" in out  # two epochs of two batches: the flag won over the file
+    assert "load_embed_model('model')" in out
+    record = json.loads((folder / "model" / "embft.json").read_text())
+    assert record["settings"]["learning_rate"] == 3e-3
+    assert record["settings"]["batch_size"] == 8
+    assert record["settings"]["seed"] == 7
+    assert record["command"].startswith("embft train --config train.yaml --model ")
+    card = (folder / "model" / "README.md").read_text()
+    assert card.startswith("---\n")
+    assert "embft train --config train.yaml" in card
+    assert "ndcg@10 by step" in (folder / "model" / "training.svg").read_text()
+    for name in ("embft.json", "README.md", "training.svg"):
+        assert name in out
+
+
+def test_an_adapter(folder, embft, tiny_model_path):
+    flags = ["--model", tiny_model_path, "--method", "adapter", "--val", "val.json", "--out", "a", "--epochs", 3]
+    code, out, err = embft("train", "train.json", *flags, "--query-prompt", "ask: ", "--no-progress", "--device", "cpu")
+    assert code == 0, err
+    assert "adapter: validation ndcg@10" in out
+    record = json.loads((folder / "a" / "embft.json").read_text())
+    assert record["kind"] == "adapter"
+    assert record["base"]["query_prompt"] == "ask: "
+    assert "library_name: llama-index-embft" in (folder / "a" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("engine", [SentenceTransformersFinetuneEngine, EmbeddingAdapterFinetuneEngine])
+def test_every_simple_argument_of_an_engine_is_an_option(engine):
+    """Read from the source without importing; here it is held against the class itself."""
+    objects = {"dataset", "model_id", "embed_model", "model_output_path", "val_dataset", "guard_dataset", "method"}
+    shown = {"show_progress_bar", "verbose", "cache"}
+    for parameter in inspect.signature(engine).parameters.values():
+        simple = any(word in str(parameter.annotation) for word in ("int", "float", "bool", "str", "Literal"))
+        if simple and parameter.name not in objects | shown and "dict" not in str(parameter.annotation):
+            option = engine_options()[parameter.name]
+            default = next(iter(option.defaults.values())) if len(option.defaults) == 1 else None
+            if default is not None and parameter.default is not inspect.Parameter.empty:
+                assert default == repr(parameter.default)
+
+
+def test_every_engine_option_has_help():
+    assert [option.name for option in engine_options().values() if not option.help] == []
+
+
+def test_every_option_of_the_help_is_read(monkeypatch, folder):
+    """Given on the command line, each option arrives as the engine's own type."""
+    samples = {"int": ("3", 3), "float": ("2e-5", 2e-5), "list": ("8,4", None), "str": ("text", "text")}
+    arguments, expected = [], {}
+    for option in engine_options().values():
+        flag = f"--{option.name.replace('_', '-')}"
+        if option.is_flag:
+            arguments.append(flag)
+            expected[option.name] = True
+        elif option.choices:
+            arguments += [flag, option.choices[0]]
+            expected[option.name] = option.choices[0]
+        else:
+            text, value = samples[next(kind for kind in samples if kind in option.kinds)]
+            arguments += [flag, text]
+            expected[option.name] = value or ([8, 4] if option.items == "int" else ["8", "4"])
+    seen = caught(monkeypatch, "train.json", *arguments)
+    assert {name: seen.get(name) for name in expected} == expected
+
+
+def test_the_file_can_hold_everything(monkeypatch, folder):
+    config = write_config(
+        folder, data="train.json", model="m", method="adapter", val="val.json", out="o", progress=False
+    )
+    seen = caught(monkeypatch, "--config", config, "--method", "full")
+    assert {name: str(value) for name, value in seen.items()} == {
+        "data": "train.json", "model": "m", "method": "full", "val": "val.json", "out": "o", "progress": "False",
+    }  # fmt: skip
+
+
+CASES = {
+    "unknown key": ("learningrate: 1", "train.yaml: unknown key 'learningrate'; did you mean 'learning_rate'?"),
+    "unlike any": ("zzzz: 1", "train.yaml: unknown key 'zzzz'; embft train --help lists the options."),
+    "twice": ("epochs: 1\nepochs: 2", "train.yaml: epochs stands there twice; keep one."),
+    "twice in two ways": ("batch_size: 1\nbatch-size: 2", "train.yaml: batch_size stands there twice; keep one."),
+    "a word for a number": ("epochs: many", "epochs in train.yaml is 'many'; it must be a whole number."),
+    "a fraction": ("epochs: 1.5", "epochs in train.yaml is 1.5; it must be a whole number."),
+    "yes for a number": ("epochs: true", "epochs in train.yaml is True; it must be a whole number."),
+    "a number for a flag": ("use_all_docs: 1", "use_all_docs in train.yaml is 1; it must be true or false."),
+    "no mapping": ("- epochs", "train.yaml must hold options as 'name: value'"),
+    "broken": ("epochs: [1", "train.yaml is not valid YAML in line"),
+    "an object": ("x: !!python/object/apply:os.system ['touch owned']", "train.yaml is not valid YAML in line 1"),
+    "a list of models": ("model: [a, b]", "model in train.yaml is ['a', 'b']; it must be one text."),
+    "method": ("method: magic", "--method is 'magic'; choose one of full,"),
+    "no data": ("epochs: 1", "There is no training set: name the file"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_bad_file_is_one_sentence(folder, embft, case):
+    text, message = CASES[case]
+    (folder / "train.yaml").write_text(text)
+    code, _, err = embft("train", "--config", "train.yaml")
+    assert code == 2
+    assert err.startswith("Error: ")
+    assert message in err
+    assert sorted(path.name for path in folder.iterdir()) == ["train.json", "train.yaml", "val.json"]
+
+
+def test_a_bad_flag_is_one_sentence(folder, embft, tiny_model_path):
+    flags = {
+        ("--config", "none.yaml"): "The file none.yaml cannot be read: No such file or directory",
+        ("--epochs", "many"): "--epochs is 'many'; it must be a whole number.",
+        ("--method", "adapter", "--weight-decay", "0.1"): "weight_decay has no meaning with method adapter",
+        ("--method", "adapter", "--guard", "val.json"): "guard has no meaning with method adapter",
+        ("--bias",): "bias has no meaning with method full",
+        ("--loss", "MultipleNegativeRankingLoss"): "did you mean MultipleNegativesRankingLoss?",
+        ("--loss", "batch_all"): "'batch_all' is no loss of sentence-transformers",
+        ("--val", "none.json"): "none.json",
+        ("--batch-size", "0"): "batch_size is 0; it must be above 0",
+        ("--push-to-hub", "a/b/c"): "'a/b/c' is no name of a repository on the hub",
+        ("--push-to-hub", "a/b"): "The hub is switched off by HF_HUB_OFFLINE",
+    }
+    for arguments, message in flags.items():
+        code, _, err = embft("train", "train.json", "--model", tiny_model_path, "--out", "m", *arguments)
+        assert code == 2, arguments
+        assert len([line for line in err.splitlines() if line.startswith("Error: ")]) == 1
+        assert message in err, arguments
+    assert not (folder / "m").exists()
+    code, _, err = embft("train", "none.json", "--model", tiny_model_path)
+    assert (code, "none.json" in err) == (2, True)
+    code, _, err = embft("train", "train.json", "--model", "./none")
+    assert (code, "does not exist" in err) == (2, True)
+
+
+def test_a_loss_by_name_reaches_the_engine(folder, tiny_model_path):
+    from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
+
+    engine = command._engine(
+        {"data": folder / "train.json", "model": tiny_model_path, "loss": "CachedMultipleNegativesRankingLoss"}
+    )
+    assert engine.loss is CachedMultipleNegativesRankingLoss
+
+
+def test_values_of_mixed_kinds():
+    mixed = EngineOption("merge", frozenset({"float", "None"}), ("auto",), "", {"full": "None"}, "")
+    assert mixed.convert("auto", "--merge") == "auto"
+    assert mixed.convert("0.5", "--merge") == 0.5
+    assert mixed.convert(1, "merge") == 1.0
+    assert mixed.convert(None, "merge") is None
+    with pytest.raises(ConfigError, match="--merge is 'x'; it must be a number or auto"):
+        mixed.convert("x", "--merge")
+    dims = EngineOption("dims", frozenset({"list", "None"}), (), "int", {}, "")
+    assert dims.convert("384, 128", "--dims") == [384, 128]
+    assert dims.convert("384", "--dims") == [384]
+    assert dims.convert([384], "dims") == [384]
+    with pytest.raises(ConfigError, match="An item of --dims is 'x'; it must be a whole number"):
+        dims.convert("384,x", "--dims")
+    words = EngineOption("report_to", frozenset({"list", "str"}), (), "str", {}, "")
+    assert words.convert("wandb", "--report-to") == "wandb"
+    assert words.convert("wandb,mlflow", "--report-to") == ["wandb", "mlflow"]
+
+
+def test_methods_are_those_of_the_engines():
+    assert {"full", "adapter"} <= set(methods())
+    assert takes("full", "epochs")
+    assert not takes("adapter", "weight_decay")
+
+
+def test_a_long_curve_is_thinned_and_keeps_the_best(capsys):
+    from llama_index_embft.finetune.base import FinetuneResult
+
+    history = [{"step": s, "epoch": s / 100, "loss": 1.0, "ndcg@10": 0.5 + (s == 617) / 10} for s in range(1000)]
+    result = FinetuneResult("m", "full", "ndcg@10", 0.5, 0.6, 617, 999, history)
+    command._show_curve(result)
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert len(rows) == 13
+    assert "617" in next(row for row in rows if "best" in row)
+    assert "999" in rows[-1]
