@@ -75,12 +75,10 @@ def push_to_hub(
         )
     except HfHubHTTPError as err:
         raise OutputError(_refused(repo_id, err)) from err
-    except Exception as err:  # the client lets its HTTP library's errors through, and which one that is has changed
-        if type(err).__module__.split(".")[0] not in ("httpx", "requests", "urllib3", "builtins", "huggingface_hub"):
-            raise
-        reason = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
+    except Exception as err:  # the client lets the errors of its HTTP library through, and which one that is changes
+        reason = " ".join(str(err).split())[:300] or type(err).__name__
         raise OutputError(
-            f"Could not upload to {repo_id}: {reason}; the result is whole in {folder}, try again with push_to_hub."
+            f"Could not upload to {repo_id}: {reason.rstrip('.')}; the result is whole in {folder}, try again with push_to_hub."
         ) from err
     return str(address)
 

@@ -1,0 +1,192 @@
+"""push_to_hub with the real huggingface_hub client against a stand-in for the hub on the loopback interface."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from llama_index_embft.errors import ConfigError, OutputError
+from llama_index_embft.export.hub import check_can_push, push_to_hub
+
+TOKEN = "hf_only_for_this_test"
+
+
+class Hub:
+    """Create repository, preupload, LFS batch and upload, commit: what the hub's API answers, kept in memory."""
+
+    def __init__(self):
+        self.requests, self.stored, self.committed, self.repo = [], {}, {}, None
+        self.refuse = {}  # beginning of a path -> (status, body)
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *arguments):
+                pass
+
+            def _answer(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                hub.requests.append((self.command, self.path, self.headers.get("Authorization")))
+                status, answer = hub.answer(self.path.partition("?")[0], body)
+                data = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+        for method in ("GET", "POST", "PUT"):
+            setattr(Handler, f"do_{method}", Handler._answer)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def is_private(self):
+        # The client's older and newer name for it.
+        return self.repo.get("private", False) or self.repo.get("visibility") == "private"
+
+    def answer(self, path, body):
+        for beginning, answer in self.refuse.items():
+            if path.startswith(beginning):
+                return answer
+        if path == "/api/repos/create":
+            self.repo = json.loads(body)
+            return 200, {"url": f"{self.address}/{self.repo['organization']}/{self.repo['name']}"}
+        if path == "/api/validate-yaml":
+            return 200, {"errors": [], "warnings": []}
+        if path == "/api/models/me/tuned/preupload/main":
+            files = json.loads(body)["files"]
+            mode = {True: "lfs", False: "regular"}
+            return 200, {
+                "files": [
+                    {"path": f["path"], "uploadMode": mode[f["path"].endswith(".safetensors")], "shouldIgnore": False}
+                    for f in files
+                ]
+            }
+        if path == "/me/tuned.git/info/lfs/objects/batch":
+            objects = json.loads(body)["objects"]
+            upload = [o | {"actions": {"upload": {"href": f"{self.address}/lfs/{o['oid']}"}}} for o in objects]
+            return 200, {"transfer": "basic", "objects": upload}
+        if path.startswith("/lfs/"):
+            self.stored[path.removeprefix("/lfs/")] = body
+            return 200, {}
+        if path == "/api/models/me/tuned/commit/main":
+            for line in map(json.loads, body.splitlines()):
+                value = line["value"]
+                if line["key"] == "file":
+                    self.committed[value["path"]] = base64.b64decode(value["content"])
+                if line["key"] == "lfsFile":
+                    self.committed[value["path"]] = self.stored[value["oid"]]
+            return 200, {"commitUrl": f"{self.address}/me/tuned/commit/1", "commitOid": "1" * 40, "success": True}
+        return 404, {"error": f"not found: {path}"}
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nonexistent/token")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
+    hub = Hub()
+    yield hub
+    hub.server.shutdown()
+    hub.server.server_close()
+
+
+@pytest.fixture
+def saved(tmp_path):
+    folder = tmp_path / "model"
+    files = {
+        "embft.json": b"{}",
+        "README.md": b"---\ntags:\n- x\n---\n\n# Card\n",
+        "modules.json": b"[]",
+        "model.safetensors": bytes(range(256)) * 64,
+        "1_Pooling/config.json": b"{}",
+        "checkpoint-5/optimizer.pt": b"not for others",
+        "checkpoint-5/deep/model.safetensors": b"not for others",
+    }
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def test_the_folder_arrives_whole_in_one_commit(hub, saved, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    address = push_to_hub(saved, "me/tuned", endpoint=hub.address)
+    assert address == f"{hub.address}/me/tuned"
+    assert hub.is_private
+    wanted = {str(p.relative_to(saved)): p.read_bytes() for p in saved.rglob("*") if p.is_file()}
+    wanted = {name: content for name, content in wanted.items() if not name.startswith("checkpoint")}
+    assert hub.committed == wanted
+    weights = wanted["model.safetensors"]
+    assert hub.stored == {hashlib.sha256(weights).hexdigest(): weights}
+    assert sum(path.startswith("/api/models/me/tuned/commit") for _, path, _ in hub.requests) == 1
+    sent = {path: authorization for _, path, authorization in hub.requests}
+    assert sent["/api/repos/create"] == f"Bearer {TOKEN}"
+
+
+def test_public_and_with_a_token_of_its_own(hub, saved):
+    push_to_hub(saved, "me/tuned", private=False, token="hf_other", endpoint=hub.address)
+    assert not hub.is_private
+    assert {"Bearer hf_other"} == {authorization for _, path, authorization in hub.requests if "/api/repos" in path}
+
+
+def test_without_a_token_nothing_is_sent(hub, saved):
+    with pytest.raises(ConfigError, match="There is no token for the hub; set HF_TOKEN"):
+        push_to_hub(saved, "me/tuned", endpoint=hub.address)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_token_that_may_not_write(hub, saved, status):
+    hub.refuse["/api/repos/create"] = (status, {"error": "You don't have the rights"})
+    with pytest.raises(OutputError, match=rf"The hub refused to write me/tuned \({status}\); give HF_TOKEN a token"):
+        push_to_hub(saved, "me/tuned", token=TOKEN, endpoint=hub.address)
+
+
+def test_a_card_that_the_hub_does_not_accept(hub, saved):
+    hub.refuse["/api/validate-yaml"] = (400, {"errors": [{"message": '"base_model" is wrong'}], "warnings": []})
+    with pytest.raises(OutputError, match=r"me/tuned.*base_model"):
+        push_to_hub(saved, "me/tuned", token=TOKEN, endpoint=hub.address)
+    assert hub.committed == {}
+
+
+def test_a_commit_that_fails(hub, saved):
+    hub.refuse["/api/models/me/tuned/commit"] = (413, {"error": "Payload too large"})
+    with pytest.raises(OutputError, match=r"refused the upload to me/tuned \(413\): .*Payload too large"):
+        push_to_hub(saved, "me/tuned", token=TOKEN, endpoint=hub.address)
+
+
+def test_no_hub_at_that_address(hub, saved):
+    hub.server.shutdown()
+    hub.server.server_close()
+    with pytest.raises(OutputError, match=r"Could not upload to me/tuned: .*; the result is whole in"):
+        push_to_hub(saved, "me/tuned", token=TOKEN, endpoint=hub.address)
+
+
+def test_what_is_no_result_and_no_name(hub, saved, tmp_path):
+    with pytest.raises(ConfigError, match="holds no saved result"):
+        push_to_hub(tmp_path, "me/tuned", token=TOKEN, endpoint=hub.address)
+    for name in ("a/b/c", "", "me/tuned.git", "me/ü"):
+        with pytest.raises(ConfigError, match="is no name of a repository on the hub"):
+            check_can_push(name, token=TOKEN)
+
+
+def test_offline_is_said_at_once(hub, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match="switched off by HF_HUB_OFFLINE"):
+        check_can_push("me/tuned", token=TOKEN)
