@@ -78,7 +78,8 @@ def push_to_hub(
     except Exception as err:  # the client lets the errors of its HTTP library through, and which one that is changes
         reason = " ".join(str(err).split())[:300] or type(err).__name__
         raise OutputError(
-            f"Could not upload to {repo_id}: {reason.rstrip('.')}; the result is whole in {folder}, try again with push_to_hub."
+            f"Could not upload to {repo_id}: {reason.rstrip('.')}; the result is whole in {folder}, try again with "
+            "push_to_hub."
         ) from err
     return str(address)
 
