@@ -5,6 +5,8 @@ Importing this loads numpy, and neither torch nor scipy nor pandas.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 # Imported at once and not on first use: otherwise the module `compare` would stand in for the function of that name.
 from llama_index_embft.evaluation.answers import evaluate_query_engine
 from llama_index_embft.evaluation.compare import compare
@@ -15,14 +17,21 @@ from llama_index_embft.evaluation.retrievers import aevaluate_retriever, evaluat
 from llama_index_embft.evaluation.runs import evaluate_run, fuse_runs
 from llama_index_embft.evaluation.systems import compare_systems, evaluate_bm25, rerank_run
 from llama_index_embft.evaluation.trec import read_qrels, read_run, write_qrels, write_run
+from llama_index_embft.evaluation.trulens import AppEvaluation, evaluate_app, paired_differences, read_leaderboard
+
+if TYPE_CHECKING:
+    from llama_index_embft.evaluation.trulens_provider import LlamaIndexProvider
 
 __all__ = [
+    "AppEvaluation",
     "Comparison",
+    "LlamaIndexProvider",
     "RetrievalEvaluator",
     "RetrievalReport",
     "aevaluate_retriever",
     "compare",
     "compare_systems",
+    "evaluate_app",
     "evaluate_bm25",
     "evaluate_embed_model",
     "evaluate_embeddings",
@@ -30,9 +39,23 @@ __all__ = [
     "evaluate_retriever",
     "evaluate_run",
     "fuse_runs",
+    "paired_differences",
+    "read_leaderboard",
     "read_qrels",
     "read_run",
     "rerank_run",
     "write_qrels",
     "write_run",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import the provider when it is first asked for: its base class is TruLens' own, which takes seconds to load."""
+    if name != "LlamaIndexProvider":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from llama_index_embft.evaluation.trulens_calls import require_trulens
+
+    require_trulens("`LlamaIndexProvider`")
+    from llama_index_embft.evaluation.trulens_provider import LlamaIndexProvider
+
+    return LlamaIndexProvider
