@@ -13,7 +13,8 @@ with the base model. `--guard` adds nDCG@10 on PubMedQA, which no method saw. `-
 Lyft → Uber is the LlamaIndex tutorial's pair: train on the questions about one 10-K filing, test on those about
 another. Nothing is chosen on the test set: the epochs are fixed, and the defaults were chosen in the other direction
 (Uber → Lyft) and on the standard library. CMRC is Chinese, split by passage: 80 % of the passages with their questions
-train, the questions of the others are searched among all passages.
+train, the questions of the others are searched among all passages. `uber-queries` splits questions and not passages:
+new questions about passages that have been asked about, which is what NUDGE is for.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ DATASETS = {
     "lyft-uber": ("lyft_10k_2021", "uber_10k_2021"),
     "uber-lyft": ("uber_10k_2021", "lyft_10k_2021"),
     "cmrc": ("cmrc2018_dev_zh", None),
+    "uber-queries": ("uber_10k_2021", None),
 }
 
 
@@ -76,6 +78,10 @@ def _load(data, folder):
     train = EmbeddingQAFinetuneDataset.from_json(folder / f"{train_name}.json")
     if test_name is not None:
         return train, EmbeddingQAFinetuneDataset.from_json(folder / f"{test_name}.json")
+    if data.endswith("-queries"):  # new questions about the same passages, as users of one index ask them
+        order = np.random.default_rng(0).permutation(list(train.queries)).tolist()
+        cut = round(0.8 * len(order))
+        return train.subset(order[:cut]), train.subset(order[cut:])
     split = split_dataset(train, by="chunk", fractions=(0.8, 0.0, 0.2))
     return split.train, split.test
 
@@ -84,7 +90,7 @@ def _arguments():
     options = parser(__doc__)
     options.add_argument("--data", nargs="+", default=["lyft-uber"], choices=DATASETS)
     options.add_argument(
-        "--methods", nargs="+", default=["adapter", "full"], choices=["bm25", "adapter", "full", "stock"]
+        "--methods", nargs="+", default=["adapter", "full"], choices=["bm25", "adapter", "nudge", "full", "stock"]
     )
     options.add_argument("--negatives", nargs="+", default=[], help="strategies of embft mine; + joins several")
     options.add_argument("--num-negatives", type=int, default=1)
@@ -147,7 +153,14 @@ def _trained(method, train, seed, folder, device, chosen):
         engine = StockEngine(data, model_id=minilm(), model_output_path=out, val_dataset=one, evaluation_steps=10**6)
         engine.finetune()
         return out
-    if method == "adapter":
+    if method == "nudge":
+        from llama_index_embft.embeddings.loading import load_embed_model
+        from llama_index_embft.finetune.nudge import NudgeFinetuneEngine
+
+        engine = NudgeFinetuneEngine(
+            train, load_embed_model(minilm(), device=device), model_output_path=out, device=device, **chosen
+        )
+    elif method == "adapter":
         from llama_index_embft.dataset import split_dataset
         from llama_index_embft.embeddings.loading import load_embed_model
         from llama_index_embft.finetune.adapter import EmbeddingAdapterFinetuneEngine

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         evaluate_retriever,
     )
     from llama_index_embft.finetune.adapter import EmbeddingAdapterFinetuneEngine
+    from llama_index_embft.finetune.nudge import NudgeFinetuneEngine
     from llama_index_embft.finetune.sentence_transformer import SentenceTransformersFinetuneEngine
     from llama_index_embft.generation import agenerate_qa_embedding_pairs, generate_qa_embedding_pairs
     from llama_index_embft.generation.extractive import generate_extractive_pairs
@@ -33,6 +34,7 @@ __all__ = [
     "Comparison",
     "EmbeddingAdapterFinetuneEngine",
     "EmbeddingQAFinetuneDataset",
+    "NudgeFinetuneEngine",
     "RetrievalReport",
     "SentenceTransformersFinetuneEngine",
     "aevaluate_retriever",
@@ -53,6 +55,7 @@ _HOME = {
     "Comparison": "evaluation",
     "EmbeddingAdapterFinetuneEngine": "finetune.adapter",
     "EmbeddingQAFinetuneDataset": "dataset",
+    "NudgeFinetuneEngine": "finetune.nudge",
     "SentenceTransformersFinetuneEngine": "finetune.sentence_transformer",
     "RetrievalReport": "evaluation",
     "aevaluate_retriever": "evaluation",

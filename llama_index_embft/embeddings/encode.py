@@ -290,10 +290,11 @@ def _llama_index_backend(
     model: BaseEmbedding, *, cache: EmbeddingCache | None, batch_size: int | None, show_progress: bool
 ) -> Backend:
     from llama_index_embft.embeddings.adapter import AdapterBackend, AdapterEmbedding
+    from llama_index_embft.embeddings.nudged import NudgedBackend, NudgedEmbedding
 
-    if isinstance(model, AdapterEmbedding):
+    if isinstance(model, (AdapterEmbedding, NudgedEmbedding)):
         base = as_encoder(model.base_embed_model, cache=cache, batch_size=batch_size, show_progress=show_progress)
-        return AdapterBackend(model, base)
+        return AdapterBackend(model, base) if isinstance(model, AdapterEmbedding) else NudgedBackend(model, base)
     inner = getattr(model, "_model", None)
     # A subclass may do more than its parent: only the class itself is known to do just this.
     if _qualified(type(model)) == "llama_index.embeddings.huggingface.base.HuggingFaceEmbedding" and not getattr(

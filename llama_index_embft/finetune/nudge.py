@@ -1,0 +1,275 @@
+"""NUDGE: move the document vectors, not the model. No training loop, no re-embedding, seconds on a laptop."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+import numpy as np
+
+from llama_index_embft.embeddings.encode import as_encoder
+from llama_index_embft.embeddings.loading import describe_base, load_embed_model
+from llama_index_embft.embeddings.nudged import save_nudge
+from llama_index_embft.errors import ConfigError, DatasetError
+from llama_index_embft.finetune.base import (
+    SELECTION_METRIC,
+    BaseFinetuneEngine,
+    FinetuneResult,
+    peak_memory_bytes,
+    result_record,
+)
+from llama_index_embft.finetune.nudge_steps import (
+    Movement,
+    StepSearch,
+    Variant,
+    closed_form_step,
+    movement,
+    steps_to_try,
+)
+
+if TYPE_CHECKING:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from numpy.typing import NDArray
+
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.embeddings.cache import EmbeddingCache
+
+logger = logging.getLogger(__name__)
+
+# Where there is no validation set, every fifth query chooses how far to move.
+_HELD_OUT: Final = 5
+_TRIED: Final = 32
+
+
+@dataclass(frozen=True)
+class NudgeResult(FinetuneResult):
+    """What `NudgeFinetuneEngine.finetune` did.
+
+    Attributes:
+        step: How far documents moved: N: an angle in radians; M: a length. 0: nothing moved.
+        moved_documents: Documents whose vector changed: all that must be written to a vector store.
+        val_queries: Validation queries that chose the step.
+        val_queries_reached: Those of them whose relevant document has a training query, and so can move at all.
+    """
+
+    step: float = 0.0
+    moved_documents: int = 0
+    val_queries: int = 0
+    val_queries_reached: int = 0
+    ids: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def explanation(self) -> str:
+        """Why nothing moved, or how far the result reaches, in one or two sentences."""
+        share = f"{self.val_queries_reached} of {self.val_queries} validation queries are about a document that has a"
+        if self.step > 0:
+            return (
+                f"{self.moved_documents} documents moved. {share} training query; what other documents are asked gains "
+                "nothing, and may lose a little to documents that moved towards it."
+            )
+        if self.val_queries_reached == 0:
+            return (
+                f"Nothing moved: {share} training query, and NUDGE moves only documents that have one. It helps with "
+                "new questions about the same documents, so split by query, not by document; for unseen documents "
+                "train an adapter or the model."
+            )
+        return f"Nothing moved: {share} training query, and no step improved {self.metric} on them all."
+
+    def __str__(self) -> str:
+        """Two lines for people."""
+        return f"{super().__str__()}\n{self.explanation}"
+
+
+class NudgeFinetuneEngine(BaseFinetuneEngine):
+    """Move each document that has a training query towards its queries, as far as validation says.
+
+    Zeighami et al., "NUDGE: Lightweight Non-Parametric Fine-Tuning of Embeddings for Retrieval", arXiv 2409.02343. It
+    learns which documents answer which questions and nothing about others: right where users keep asking about the
+    same documents, useless for documents nobody has asked about yet.
+
+    The model stays as it is, so it works on any embedding, hosted ones too, and only the moved vectors have to be
+    written back to a vector store.
+
+    Args:
+        dataset: Training queries, and the whole corpus of the index.
+        embed_model: Any LlamaIndex embedding; it is not changed.
+        val_dataset: Queries that choose the step, about the same documents as the training queries. None holds out
+            every fifth training query.
+        variant: ``"N"`` (default) moves documents on the unit sphere, for cosine, which LlamaIndex's stores use;
+            ``"M"`` moves them freely, for stores that rank by the inner product.
+        model_output_path: Folder to save to.
+        steps: How many steps to try; variant M also tries the closed form's, which maximizes the queries whose relevant
+            document is first.
+        device: Torch device of the search; None takes a GPU if there is one.
+        cache: Where embeddings are kept, see `as_encoder`.
+        show_progress: Show progress bars of the embedding.
+
+    Raises:
+        ConfigError: An argument is out of range, or a validation query is about a document outside the corpus.
+        DatasetError: The training or validation set has no query.
+    """
+
+    def __init__(
+        self,
+        dataset: EmbeddingQAFinetuneDataset,
+        embed_model: BaseEmbedding,
+        val_dataset: EmbeddingQAFinetuneDataset | None = None,
+        *,
+        variant: Variant = "N",
+        model_output_path: str = "nudge_output",
+        steps: int = _TRIED,
+        device: str | None = None,
+        cache: EmbeddingCache | Literal["default"] | None = "default",
+        show_progress: bool = False,
+    ) -> None:
+        if variant not in get_args(Variant):
+            raise ConfigError(f"variant is {variant!r}; choose 'N' (cosine) or 'M' (inner product).")
+        if steps < 1:
+            raise ConfigError(f"steps is {steps}; it must be at least 1.")
+        if not dataset.queries:
+            raise DatasetError("The training set has no query; generate or load one that has.")
+        if val_dataset is None:
+            dataset, val_dataset = _hold_out(dataset)
+        elif not val_dataset.queries:
+            raise DatasetError("The validation set has no query; give one with queries, or none at all.")
+        outside = [doc for ids in val_dataset.relevant_docs.values() for doc in ids if doc not in dataset.corpus]
+        if outside:
+            raise ConfigError(
+                f"The validation queries are about {len(outside)} documents that are not in the training set's corpus "
+                f"(first: {outside[0]!r}); give `dataset` the whole corpus of the index."
+            )
+        self.dataset, self.val_dataset = dataset, val_dataset
+        self.embed_model = embed_model
+        self.variant: Variant = variant
+        self.model_output_path = str(model_output_path)
+        self.steps = steps
+        self.device = device
+        self._encoder = as_encoder(embed_model, cache=cache, show_progress=show_progress)
+
+    def finetune(self) -> NudgeResult:
+        """Embed what is not in the cache, find the step, and save the moved vectors to `model_output_path`.
+
+        Raises:
+            ModelError: The embedding model returns unusable vectors.
+            OutputError: The folder cannot be written.
+        """
+        started = time.perf_counter()
+        # Descending ids: the lower row wins a tie, and that must be trec_eval's greater id.
+        ids = sorted(self.dataset.corpus, reverse=True)
+        row_of = {doc_id: row for row, doc_id in enumerate(ids)}
+        corpus = self._encoder.encode_documents([self.dataset.corpus[doc_id] for doc_id in ids])
+        queries = self._encoder.encode_queries(list(self.dataset.queries.values()))
+        positives = [[row_of[doc] for doc in self.dataset.relevant_docs[query]] for query in self.dataset.queries]
+        moves = movement(corpus, queries, positives, self.variant)
+        prepared = time.perf_counter()
+        history = self._validate(corpus, moves, ids, row_of)
+        best = max(history, key=lambda entry: (entry[SELECTION_METRIC], -entry["gamma"]))
+        chosen = best["gamma"]
+        searched = time.perf_counter()
+        moved = [ids[row] for row in moves.rows] if chosen > 0 else []
+        self._save(moved, moves, chosen, history[0][SELECTION_METRIC], best[SELECTION_METRIC])
+        reachable = {ids[row] for row in moves.rows}
+        relevant = self.val_dataset.relevant_docs.values()
+        result = NudgeResult(
+            output_path=Path(self.model_output_path),
+            method="nudge",
+            metric=SELECTION_METRIC,
+            base_score=history[0][SELECTION_METRIC],
+            best_score=best[SELECTION_METRIC],
+            best_step=int(best["step"]),
+            steps=len(history) - 1,
+            history=history,
+            seconds={
+                "prepare": prepared - started,
+                "train": searched - prepared,
+                "save": time.perf_counter() - searched,
+            },
+            peak_memory_bytes=peak_memory_bytes(),
+            step=chosen,
+            moved_documents=len(moved),
+            val_queries=len(self.val_dataset.queries),
+            val_queries_reached=sum(not reachable.isdisjoint(docs) for docs in relevant),
+            ids=tuple(moved),
+        )
+        if chosen == 0:
+            logger.warning("%s", result.explanation)
+        return result
+
+    def _load(self) -> BaseEmbedding:
+        return load_embed_model(self.model_output_path, base_embed_model=self.embed_model)
+
+    def _validate(
+        self, corpus: NDArray[np.float32], moves: Movement, ids: list[str], row_of: dict[str, int]
+    ) -> list[dict[str, float]]:
+        """Metrics after each step, the first of which is 0."""
+        from llama_index_embft.evaluation.metrics import Judgements, find_hits, metric_names, score_hits
+
+        queries = self._encoder.encode_queries(list(self.val_dataset.queries.values()))
+        judgements = Judgements.from_qrels(self.val_dataset.qrels(), tuple(self.val_dataset.queries), row_of)
+        names = metric_names()
+        search = StepSearch(queries, corpus, moves, depth=min(10, len(ids)), device=self.device)
+        tried = [0.0]
+        if len(moves.rows):
+            tried += steps_to_try(moves, self.steps).tolist()
+        if self.variant == "M" and len(moves.rows):
+            wanted = [[row_of[doc] for doc in docs] for docs in self.val_dataset.relevant_docs.values()]
+            tried.append(closed_form_step(queries, corpus, wanted, moves)[0])
+        history = []
+        for number, step in enumerate(sorted(set(tried))):
+            scores = score_hits(find_hits(search.after(step), judgements, len(ids)), judgements, names)
+            means = {name: float(values.mean()) for name, values in scores.items()}
+            history.append({"step": number, "epoch": 0.0, "gamma": step, **means})
+        return history
+
+    def _save(self, moved: list[str], moves: Movement, step: float, base_score: float, score: float) -> None:
+        base: dict[str, Any] = describe_base(self.embed_model)
+        dim = moves.start.shape[1]
+        save_nudge(
+            self.model_output_path,
+            moved,
+            [self.dataset.corpus[doc_id] for doc_id in moved],
+            moves.at(step) if moved else np.empty((0, dim), dtype=np.float32),
+            variant=self.variant,
+            step=step,
+            base=base,
+            base_fingerprint=self._encoder.fingerprint,
+            record=result_record(
+                "nudge",
+                base=base,
+                base_fingerprint=self._encoder.fingerprint,
+                prompts={kind: base[f"{kind}_prompt"] for kind in ("query", "document") if f"{kind}_prompt" in base},
+                max_length=base.get("max_length"),
+                train=self.dataset,
+                val=self.val_dataset,
+                metrics={"metric": SELECTION_METRIC, "base": base_score, "best": score},
+                settings={"variant": self.variant, "step": step, "steps": self.steps},
+            ),
+        )
+
+
+def _hold_out(dataset: EmbeddingQAFinetuneDataset) -> tuple[EmbeddingQAFinetuneDataset, EmbeddingQAFinetuneDataset]:
+    """Take every fifth query of those whose documents have another one, so that what is held out can be reached."""
+    asked: dict[str, int] = {}
+    for docs in dataset.relevant_docs.values():
+        for doc in docs:
+            asked[doc] = asked.get(doc, 0) + 1
+    held: list[str] = []
+    shared = 0
+    for query_id in dataset.queries:
+        docs = dataset.relevant_docs[query_id]
+        if any(asked[doc] > 1 for doc in docs):
+            shared += 1
+            if shared % _HELD_OUT == 0:
+                held.append(query_id)
+                for doc in docs:
+                    asked[doc] -= 1
+    if not held:
+        raise DatasetError(
+            "There are no queries to choose the step with: hardly any document has two of them; give a val_dataset "
+            "with other queries about the same documents."
+        )
+    kept = set(held)
+    return dataset.subset([query for query in dataset.queries if query not in kept]), dataset.subset(held)
