@@ -28,15 +28,21 @@ class FinetuneResult:
 
     Attributes:
         output_path: Folder of the saved model.
-        method: ``"full"`` or ``"adapter"``.
+        method: ``"full"``, ``"lora"`` or ``"adapter"``.
         metric: The validation metric that chose the checkpoint.
         base_score: Its value for the model before training, in [0, 1]; None without a validation set.
         best_score: Its value for the model that was saved; never below `base_score`.
         best_step: Optimizer step of the model that was saved; 0 is the model before training.
         steps: Optimizer steps in all.
         history: One record an evaluation: ``step``, ``epoch`` and the validation metrics; and the training loss.
+            Metrics of a guard set have ``guard_`` in front. Without evaluations, the same records as `losses`.
         seconds: Wall-clock seconds by phase: ``prepare``, ``train``, ``evaluate``, ``save``.
         peak_memory_bytes: Highest resident memory of the process so far; None where the platform does not tell.
+        losses: One record every few steps: ``step``, ``epoch``, ``loss``, ``learning_rate``, ``grad_norm``.
+        peak_gpu_memory_bytes: Most GPU memory that torch held in the run; None without a GPU.
+        mini_batch_size: Rows computed with gradients at a time at the end of the run; None: the whole batch.
+        merge_weight: Share of the tuned weights in the saved ones, in [0, 1]; None where nothing was merged.
+        merge_curve: A record for each weight tried: ``weight`` and the metrics, those of the guard with ``guard_``.
     """
 
     output_path: Path
@@ -49,6 +55,11 @@ class FinetuneResult:
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_bytes: int | None = None
+    losses: list[dict[str, float]] = field(default_factory=list)
+    peak_gpu_memory_bytes: int | None = None
+    mini_batch_size: int | None = None
+    merge_weight: float | None = None
+    merge_curve: list[dict[str, float]] = field(default_factory=list)
 
     @property
     def improved(self) -> bool | None:
@@ -103,6 +114,7 @@ def result_record(
     val: EmbeddingQAFinetuneDataset | None,
     metrics: dict[str, Any],
     settings: dict[str, Any],
+    guard: EmbeddingQAFinetuneDataset | None = None,
 ) -> dict[str, Any]:
     """The content of ``embft.json``, which stands beside every saved result."""
     return {
@@ -117,6 +129,8 @@ def result_record(
             "train_queries": len(train.queries),
             "val_hash": val.content_hash() if val is not None else None,
             "val_queries": len(val.queries) if val is not None else 0,
+            "guard_hash": guard.content_hash() if guard is not None else None,
+            "guard_queries": len(guard.queries) if guard is not None else 0,
         },
         "metrics": metrics,
         "settings": settings,

@@ -1,27 +1,21 @@
-"""Trainer callback: validate, remember the best weights, stop early, and survive a kill."""
+"""Trainer callback: validate, remember the best weights, stop early, and stop at Ctrl-C with a checkpoint."""
 
 from __future__ import annotations
 
-import json
-import math
+import signal
+import threading
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
-
-from llama_index_embft._files import atomic_write_text
-from llama_index_embft.errors import TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
+    from llama_index_embft.finetune.trainer import BatchPlanSampler
     from llama_index_embft.finetune.validation import BestState
-
-STATE_FILE: Final = "embft_best.json"
-WEIGHTS_FILE: Final = "embft_best.safetensors"
 
 
 class BestStateCallback(TrainerCallback):
@@ -32,6 +26,12 @@ class BestStateCallback(TrainerCallback):
         evaluate: Metrics of the model as it stands; None: only the loss is watched.
         every: Optimizer steps between two evaluations; None: once an epoch.
         patience: Evaluations without a better score before training stops.
+        sampler: Told which epoch begins; None where the sampler is not ours.
+        log: Takes the metrics of each evaluation, for TensorBoard and the like.
+
+    Attributes:
+        evaluate_seconds: Time spent in `evaluate`.
+        interrupted: Whether Ctrl-C was pressed.
     """
 
     def __init__(
@@ -41,13 +41,50 @@ class BestStateCallback(TrainerCallback):
         *,
         every: int | None,
         patience: int,
+        sampler: BatchPlanSampler | None = None,
+        log: Callable[[dict[str, float]], None] | None = None,
     ) -> None:
         self.best = best
         self.evaluate = evaluate
         self.every = every
         self.patience = patience
+        self.sampler = sampler
+        self.log = log
         self.evaluate_seconds = 0.0
+        self.interrupted = False
         self._evaluated_at = -1
+        self._old_handler: Any = None
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether patience has run out."""
+        if self.best.score is None:
+            return False
+        return [entry["step"] > self.best.step for entry in self.best.history].count(True) >= self.patience
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Let the first Ctrl-C end training after the step at hand; the second one ends the program as ever."""
+        if threading.current_thread() is threading.main_thread():
+            self._old_handler = signal.signal(signal.SIGINT, self._interrupt)
+
+    def release(self) -> None:
+        """Give Ctrl-C back."""
+        if self._old_handler is not None:
+            signal.signal(signal.SIGINT, self._old_handler)
+            self._old_handler = None
+
+    def _interrupt(self, *_: Any) -> None:
+        self.interrupted = True
+        self.release()
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Choose the epoch's batches: in several processes the Trainer does not reach the sampler after a resume."""
+        if self.sampler is not None:
+            self.sampler.set_epoch(state.global_step // self.sampler.steps)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -56,43 +93,9 @@ class BestStateCallback(TrainerCallback):
         every = self.every or max(1, round(state.max_steps / args.num_train_epochs))
         if state.global_step % every == 0 or state.global_step >= state.max_steps:
             self._evaluate(state, control)
+        if self.interrupted:
+            control.should_save = control.should_training_stop = True
         return control
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Stop at a loss that is not a number: nothing after it can be of use."""
-        loss = float((logs or {}).get("loss", 0.0))
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"The loss is {loss} at step {state.global_step}; lower learning_rate ({args.learning_rate}) or train "
-                "in float32 (bf16=False)."
-            )
-
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        """Put the best weights so far into the checkpoint, so that a resumed run can still return them."""
-        from safetensors.torch import save_file
-
-        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        if folder.is_dir() and self.best.weights is not None:
-            save_file({k: v.contiguous() for k, v in self.best.weights.items()}, str(folder / WEIGHTS_FILE))
-            atomic_write_text(folder / STATE_FILE, json.dumps(self.best.state()))
-        return control
-
-    def resume(self, checkpoint: Path) -> None:
-        """Take over what `on_save` left in a checkpoint."""
-        from safetensors.torch import load_file
-
-        if (checkpoint / STATE_FILE).is_file():
-            state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
-            self.best.load(state, dict(load_file(str(checkpoint / WEIGHTS_FILE))))
 
     def _evaluate(self, state: TrainerState, control: TrainerControl) -> None:
         if self.evaluate is None or state.global_step == self._evaluated_at:
@@ -101,8 +104,11 @@ class BestStateCallback(TrainerCallback):
         started = time.perf_counter()
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
         more = {"loss": losses[-1]} if losses else {}
-        self.best.offer(state.global_step, state.epoch or 0.0, self.evaluate(), **more)
+        metrics = self.evaluate()
+        self.best.offer(state.global_step, state.epoch or 0.0, metrics, **more)
         self.evaluate_seconds += time.perf_counter() - started
-        since = [entry["step"] > self.best.step for entry in self.best.history].count(True)
-        if since >= self.patience:
+        if self.log is not None:
+            # MLflow takes no "@" in a name.
+            self.log({f"eval_{name.replace('@', '_at_')}": value for name, value in metrics.items()})
+        if self.exhausted:
             control.should_training_stop = True

@@ -5,12 +5,19 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
+from llama_index_embft.embeddings.encode import as_encoder
 from llama_index_embft.errors import DatasetError
 from llama_index_embft.finetune.base import SELECTION_METRIC
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
+    import torch
+    from llama_index.core.base.embeddings.base import BaseEmbedding
     from numpy.typing import NDArray
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.evaluation import BaseEvaluator
     from torch import nn
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
@@ -34,15 +41,20 @@ class BestState:
         self.history: list[dict[str, float]] = []
 
     def offer(self, step: int, epoch: float, metrics: dict[str, float], **more: float) -> bool:
-        """Record an evaluation; returns whether it is the best so far."""
-        score = metrics[SELECTION_METRIC]
+        """Record an evaluation; returns whether it is the best so far.
+
+        Metrics without the selection metric are recorded and choose nothing.
+        """
         self.history.append({"step": step, "epoch": epoch, **metrics, **more})
+        if SELECTION_METRIC not in metrics:
+            return False
+        score = metrics[SELECTION_METRIC]
         if self.base_score is None:
             self.base_score = score
         if self.score is not None and score <= self.score:
             return False
         self.score, self.step = score, step
-        self._weights = {name: tensor.detach().cpu().clone() for name, tensor in self._module.state_dict().items()}
+        self._weights = weights_of(self._module)
         return True
 
     def restore(self) -> None:
@@ -70,16 +82,17 @@ class Validation:
 
     Args:
         dataset: The validation set.
+        name: What it is, for messages.
 
     Raises:
         DatasetError: It has no query.
     """
 
-    def __init__(self, dataset: EmbeddingQAFinetuneDataset) -> None:
+    def __init__(self, dataset: EmbeddingQAFinetuneDataset, name: str = "validation set") -> None:
         from llama_index_embft.evaluation.retrieval import RetrievalEvaluator
 
         if not dataset.queries:
-            raise DatasetError("The validation set has no query; give one with queries, or none at all.")
+            raise DatasetError(f"The {name} has no query; give one with queries, or none at all.")
         self.queries = list(dataset.queries.values())
         self.documents = list(dataset.corpus.values())
         self._evaluator = RetrievalEvaluator(dataset)
@@ -92,3 +105,65 @@ class Validation:
             documents: Shape ``(n_documents, dim)``, in the order of `documents`.
         """
         return dict(self._evaluator.score(queries, documents))
+
+
+class Watch:
+    """What is measured during training: validation, guard, and evaluators of sentence-transformers.
+
+    Args:
+        val: The validation set; None: nothing chooses.
+        guard: The guard set; its metrics get the prefix ``guard_``.
+        evaluators: Run on the model as it stands.
+
+    Raises:
+        DatasetError: A set has no query.
+    """
+
+    def __init__(
+        self,
+        val: EmbeddingQAFinetuneDataset | None,
+        guard: EmbeddingQAFinetuneDataset | None,
+        evaluators: Sequence[BaseEvaluator] = (),
+    ) -> None:
+        self.validation = Validation(val) if val is not None else None
+        self.guard = Validation(guard, "guard set") if guard is not None else None
+        self.evaluators = list(evaluators)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to measure."""
+        return self.validation is None and self.guard is None and not self.evaluators
+
+    def metrics(self, embedding: BaseEmbedding, model: SentenceTransformer) -> dict[str, float]:
+        """All metrics of the model inside the embedding; the model's mode stays as it was."""
+        training = model.training
+        found = self.validation_metrics(embedding)
+        found |= {f"guard_{name}": value for name, value in self.guard_metrics(embedding).items()}
+        for number, evaluator in enumerate(self.evaluators, start=1):
+            scores = evaluator(model)
+            if not isinstance(scores, dict):
+                scores = {evaluator.primary_metric or f"evaluator_{number}": scores}
+            found |= {name: float(value) for name, value in scores.items()}
+        model.train(training)
+        return found
+
+    def validation_metrics(self, embedding: BaseEmbedding) -> dict[str, float]:
+        """Metrics on the validation set; empty without one."""
+        return _score(self.validation, embedding)
+
+    def guard_metrics(self, embedding: BaseEmbedding) -> dict[str, float]:
+        """Metrics on the guard set, without prefix; empty without one."""
+        return _score(self.guard, embedding)
+
+
+def _score(validation: Validation | None, embedding: BaseEmbedding) -> dict[str, float]:
+    if validation is None:
+        return {}
+    encoder = as_encoder(embedding, cache=None)
+    queries = encoder.encode_queries(validation.queries)
+    return validation.score(queries, encoder.encode_documents(validation.documents))
+
+
+def weights_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of a module's weights, on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
