@@ -40,6 +40,7 @@ def training_svg(
     *,
     metric: str = "ndcg@10",
     best_step: int | None = None,
+    losses: Sequence[Mapping[str, float]] | None = None,
     merge_curve: Sequence[Mapping[str, float]] | None = None,
     merge_weight: float | None = None,
     title: str = "Training",
@@ -51,6 +52,7 @@ def training_svg(
             `FinetuneResult.history`. Values that are not finite are left out.
         metric: The metric that chose the best step.
         best_step: Marked in the panel of the metric; None: nothing is marked.
+        losses: Records with ``step`` and ``loss``, more of them than evaluations; None: those of `history`.
         merge_curve: Records with ``weight`` and the metrics, as in `MergeChoice.curve`.
         merge_weight: Marked in the panel of the merge.
         title: Heading.
@@ -59,7 +61,7 @@ def training_svg(
         A standalone SVG; None where there is nothing to draw.
     """
     panels = [
-        _panel("Training loss", "step", {"loss": _points(history, "step", "loss")}, None, ""),
+        _panel("Training loss", "step", {"loss": _points(losses or history, "step", "loss")}, None, ""),
         _metric_panel("step", "step", history, metric, best_step, f"best: step {best_step}"),
         _metric_panel(
             "merge weight",

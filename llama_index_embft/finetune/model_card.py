@@ -149,12 +149,26 @@ def _figures(record: Mapping[str, Any]) -> str:
     weight = metrics.get("merge_weight")
     if isinstance(weight, (int, float)):
         text += ["", f"The weights lie at {weight:g} of the way from the base model (0) to the trained one (1)."]
+        text += _merge_table(metrics.get("merge_curve"), metric)
     text += [
         "",
         "The best of several states on the validation set looks better there than on new questions. Compare base and "
         "tuned model on a test set of your own: `embft evaluate`, then `embft compare`.",
     ]
     return "\n".join(text)
+
+
+def _merge_table(curve: object, metric: str) -> list[str]:
+    """Every weight that was tried, with what it came to."""
+    points = [p for p in curve if isinstance(p, dict)] if isinstance(curve, list) else []
+    columns = [c for c in ("weight", metric, f"guard_{metric}") if points and all(c in point for point in points)]
+    if len(columns) < 2:
+        return []
+    rows = [
+        "| " + " | ".join(f"{point[c]:g}" if c == "weight" else f"{point[c]:.4f}" for c in columns) + " |"
+        for point in points
+    ]
+    return ["", "| " + " | ".join(map(_line, columns)) + " |", "|" + "---:|" * len(columns), *rows]
 
 
 def _data(record: Mapping[str, Any]) -> str:
@@ -172,7 +186,7 @@ def _data(record: Mapping[str, Any]) -> str:
 def _settings(record: Mapping[str, Any]) -> str:
     prompts = {f"{name} prompt": text for name, text in _part(record, "prompts").items() if text}
     length = {"maximum length in tokens": record["max_length"]} if record.get("max_length") else {}
-    rows = {**_part(record, "settings"), **prompts, **length}
+    rows = {name: value for name, value in _part(record, "settings").items() if value is not None} | prompts | length
     parts = []
     if rows:
         parts.append("## Settings")

@@ -56,6 +56,11 @@ def test_a_run_without_validation_shows_its_loss_alone():
     assert "best" not in " ".join(texts(svg))
 
 
+def test_losses_may_be_closer_together_than_evaluations():
+    svg = training_svg(HISTORY, losses=[{"step": step, "loss": 2.0} for step in range(30)])
+    assert [(kind, len(points)) for kind, points in lines(svg)] == [("loss", 30), ("val", 4)]
+
+
 def test_nothing_to_draw():
     assert training_svg([]) is None
     assert training_svg([{"step": 1, "loss": float("nan")}]) is None

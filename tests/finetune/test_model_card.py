@@ -59,12 +59,21 @@ def test_the_text_states_what_the_record_states():
 def test_a_guard_and_a_merge_are_stated():
     text = model_card(
         changed(
-            metrics={"guard_base": 0.97, "guard_best": 0.966, "merge_weight": 0.6},
+            metrics={
+                "guard_base": 0.97,
+                "guard_best": 0.966,
+                "merge_weight": 0.6,
+                "merge_curve": [
+                    {"weight": 0.0, "ndcg@10": 0.641, "guard_ndcg@10": 0.97, "mrr@10": 0.5},
+                    {"weight": 0.6, "ndcg@10": 0.67, "guard_ndcg@10": 0.966, "mrr@10": 0.5},
+                ],
+            },
             data={"guard_queries": 1000, "guard_hash": "c" * 64},
         )
     )
     assert "| guard, which must not get worse | 1000 | ndcg@10 | 0.9700 | 0.9660 | -0.0040 |" in text
     assert "0.6 of the way" in text
+    assert "| 0.6 | 0.6700 | 0.9660 |" in text
     assert "| guard | 1000 | `cccccccccccccccc` |" in text
 
 
