@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_index_embft.cli.compare import compare
+from llama_index_embft.cli.dashboard import dashboard
 from llama_index_embft.cli.demo import demo
 from llama_index_embft.cli.evaluate import evaluate
 from llama_index_embft.cli.generate import generate
@@ -18,5 +19,5 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Give the app its sub-commands."""
-    for command in (demo, run, generate, mine, train, evaluate, compare):
+    for command in (demo, run, generate, mine, train, evaluate, compare, dashboard):
         app.command()(command)

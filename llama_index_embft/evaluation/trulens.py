@@ -16,6 +16,7 @@ from llama_index_embft.errors import ConfigError, EvaluationError
 from llama_index_embft.evaluation.metrics import DEFAULT_KS, FAMILIES
 from llama_index_embft.evaluation.retrievers import RetrieverRun, progress
 from llama_index_embft.evaluation.trulens_calls import JudgeUnavailableError, require_trulens
+from llama_index_embft.evaluation.trulens_database import database_url, repair_database
 from llama_index_embft.evaluation.trulens_feedback import (
     Exchange,
     Feedback,
@@ -227,7 +228,7 @@ def evaluate_app(
     return AppEvaluation(
         app_name=app_name,
         app_version=app_version,
-        database=recording.database_url(database),
+        database=database_url(database),
         report=report,
         verdicts=verdicts,
         record_ids=ids,
@@ -264,19 +265,6 @@ def read_leaderboard(database: str | os.PathLike[str], app_name: str) -> pd.Data
     if frame.empty:
         raise EvaluationError(f"The database holds no verdicts on an app {app_name!r}; `evaluate_app` writes some.")
     return frame
-
-
-def repair_database(database: str | os.PathLike[str]) -> int:
-    """Remove the rows with NaN that make a TruLens database unreadable (SQLite before 3.42); returns their number.
-
-    Raises:
-        MissingExtraError: The extra ``trulens`` is not installed.
-        EvaluationError: There is no such file, or it is no TruLens database.
-    """
-    require_trulens("`repair_database`")
-    from llama_index_embft.evaluation.trulens_recording import repair_database as repair
-
-    return repair(database)
 
 
 def paired_differences(base: AppEvaluation, tuned: AppEvaluation) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from trulens.otel.semconv.trace import ResourceAttributes, SpanAttributes
 
 from llama_index_embft.errors import ConfigError, EvaluationError, OutputError
 from llama_index_embft.evaluation.retrievers import Answer
+from llama_index_embft.evaluation.trulens_database import database_url, refuse_broken_rows, sqlite_file
 from llama_index_embft.evaluation.trulens_feedback import Exchange, Verdict
 
 if TYPE_CHECKING:
@@ -35,14 +36,6 @@ _ROOT: Final = SpanAttributes.SpanType.RECORD_ROOT
 
 
 # --- the database -----------------------------------------------------------------------------------------------------
-
-
-def database_url(database: str | os.PathLike[str]) -> str:
-    """A path as SQLAlchemy's URL of a SQLite file; a URL stays as it is."""
-    text = os.fspath(database)
-    if "://" in text:
-        return text
-    return f"sqlite:///{Path(text).expanduser().absolute()}"
 
 
 def open_session(database: str | os.PathLike[str]) -> TruSession:
@@ -61,18 +54,13 @@ def open_session(database: str | os.PathLike[str]) -> TruSession:
     if os.environ.get("TRULENS_OTEL_TRACING", "1").lower() in ("0", "false"):
         raise ConfigError("TRULENS_OTEL_TRACING=0 switches off what the leaderboard is made of; unset it.")
     url = database_url(database)
-    file = _file_of(url)
+    file = sqlite_file(url)
     if file is not None:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as err:
             raise OutputError(f"Cannot make the folder of the database {file}: {err.strerror or err}.") from err
-    broken = _count_broken_rows(file)
-    if broken:
-        raise EvaluationError(
-            f"{file} holds {broken} rows with NaN, which SQLite before 3.42 cannot read (a TruLens metric returned "
-            "NaN); `embft dashboard --repair` or `repair_database` removes them."
-        )
+    refuse_broken_rows(url)
     opened = _open_singleton()
     if opened is not None:
         if _url_of(opened) == url and (file is None or file.exists()):
@@ -86,28 +74,6 @@ def open_session(database: str | os.PathLike[str]) -> TruSession:
     except (SQLAlchemyError, OSError) as err:
         _forget_singleton()
         raise OutputError(f"Cannot open the TruLens database {url}: {str(err).splitlines()[0]}") from err
-
-
-def repair_database(database: str | os.PathLike[str]) -> int:
-    """Remove the rows of a SQLite database that hold NaN; returns their number.
-
-    These are verdicts of metrics, which some TruLens metrics return for a query without ground truth; records stay.
-
-    Raises:
-        EvaluationError: There is no such file, or it is no TruLens database.
-    """
-    import sqlite3
-
-    file = _file_of(database_url(database))
-    if file is None or not file.exists():
-        raise EvaluationError(f"There is no SQLite file {os.fspath(database)} to repair.")
-    try:
-        with sqlite3.connect(file) as connection:
-            removed = connection.execute("DELETE FROM trulens_events WHERE NOT json_valid(record_attributes)").rowcount
-        connection.close()
-    except sqlite3.Error as err:
-        raise EvaluationError(f"{file} is not a TruLens database ({err}).") from err
-    return removed
 
 
 def count_records(session: TruSession, app_name: str, app_version: str) -> int:
@@ -156,28 +122,6 @@ def _forget_singleton() -> None:
 
 def _url_of(session: Any) -> str:
     return str(session.connector.db.engine.url.render_as_string(hide_password=False))
-
-
-def _file_of(url: str) -> Path | None:
-    return Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
-
-
-def _count_broken_rows(file: Path | None) -> int:
-    import sqlite3
-
-    if file is None or not file.exists() or not file.stat().st_size:
-        return 0
-    try:
-        connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
-        try:
-            found = connection.execute("SELECT count(*) FROM trulens_events WHERE NOT json_valid(record_attributes)")
-            return int(found.fetchone()[0])
-        finally:
-            connection.close()
-    except sqlite3.OperationalError:
-        return 0  # no such table: a new database
-    except sqlite3.Error as err:
-        raise EvaluationError(f"{file} is not a TruLens database ({err}); choose another file.") from err
 
 
 # --- recording --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,36 @@
+"""``embft dashboard``: look at recorded apps in TruLens' dashboard, on this machine only."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+DATABASE = "trulens.sqlite"  # `evaluate_app`'s default; importing it from there would take a while
+
+
+def dashboard(
+    database: Annotated[str, typer.Option(help="SQLite file that `evaluate_app` wrote, or a database URL.")] = DATABASE,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0: any free one.", min=0, max=65_535)] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser, where there is a screen.")] = True,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="First remove rows with NaN, which make the database unreadable.")
+    ] = False,
+) -> None:
+    """Open the TruLens dashboard on recorded apps; only this machine can reach it. Ctrl-C stops it."""
+    import os
+    import sys
+    import webbrowser
+
+    from llama_index_embft.evaluation.trulens_dashboard import Dashboard
+    from llama_index_embft.evaluation.trulens_database import repair_database
+
+    if repair:
+        removed = repair_database(database)
+        typer.echo(f"Removed {removed} rows with NaN.")
+    with Dashboard(database, port=port) as running:
+        typer.echo(f"TruLens dashboard: {running.url}  (Ctrl-C stops it)")
+        has_screen = sys.platform in ("darwin", "win32") or bool({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys())
+        if browser and has_screen:
+            webbrowser.open(running.url)
+        running.wait()
