@@ -77,6 +77,8 @@ class EngineOption:
         """
         if value in self.choices and not isinstance(value, bool):
             return value
+        if "None" in self.kinds and "str" not in self.kinds and str(value).lower() == "none":
+            return None
         for kind in ("None", "bool", "list", "int", "float"):
             if kind in self.kinds:
                 found, result = self._list(value, shown) if kind == "list" else _as(kind, value)

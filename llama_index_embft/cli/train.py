@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 import shlex
 import sys
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from llama_index_embft.finetune.base import BaseFinetuneEngine, FinetuneResult
 
 _DEFAULT_MODEL: Final = "BAAI/bge-small-en-v1.5"
+_DEFAULT_OUT: Final = Path("runs") / "model"
 _PROMPTS: Final = ("query_prompt", "document_prompt", "trust_remote_code")
 _MOST_ROWS: Final = 12  # of the learning curve; the file has them all
 
@@ -34,6 +37,7 @@ def train(
     guard: Path | None,
     out: Path | None,
     loss: str | None,
+    teacher_scores: Path | None,
     progress: bool | None,
     push_to_hub: str | None,
     private: bool | None,
@@ -44,25 +48,21 @@ def train(
     With --val the best state on it is kept, and the result is never worse on it than the model you began with.
     Every option can also stand in a YAML file given by --config (batch_size: 32); flags win over the file.
     """
-    given: dict[str, Any] = {
-        "data": data,
-        "model": model,
-        "method": method,
-        "val": val,
-        "guard": guard,
-        "out": out,
-        "loss": loss,
-    }
-    given |= {"progress": progress, "push_to_hub": push_to_hub, "private": private, **options}
+    given: dict[str, Any] = {"data": data, "model": model, "method": method, "val": val, "guard": guard, "out": out}
+    given |= {"loss": loss, "teacher_scores": teacher_scores, "progress": progress}
+    given |= {"push_to_hub": push_to_hub, "private": private, **options}
     settings = _settings(config, given)
     repo_id = settings.get("push_to_hub")
     if repo_id is not None:
         from llama_index_embft.export.hub import check_can_push
 
         check_can_push(repo_id)  # hours of training later is too late to hear of a missing token
+    _check_out(settings.get("out", _DEFAULT_OUT))
     quiet_libraries()
     engine = _engine(settings)
     result = engine.finetune()
+    if int(os.environ.get("RANK", "0")) > 0:
+        return  # under torchrun the first process alone speaks and writes
     _show(result)
     written = _write_more(result)
     if repo_id is not None:
@@ -80,7 +80,8 @@ _OWN: Final[dict[str, tuple[Any, str]]] = {
     "val": (Path, "Data set that chooses the best state."),
     "guard": (Path, "Data set that must not get worse."),
     "out": (Path, "Folder to save to; an earlier result there is replaced. Default: runs/model."),
-    "loss": (str, "A loss of sentence-transformers, by the name of its class. Default: chosen by the data."),
+    "loss": (str, "A loss of sentence-transformers by the name of its class, or cosent. Default: chosen by the data."),
+    "teacher_scores": (Path, "Scores of a cross-encoder (JSON: query id, document id, score) to learn from."),
     "progress": (bool, "Show progress bars. Default: yes."),
     "push_to_hub": (str, "Upload the result to this repository (owner/name); the token comes from HF_TOKEN."),
     "private": (bool, "Make the repository private if it is new. Default: yes."),
@@ -120,7 +121,8 @@ def _help(option: EngineOption) -> str:
     else:
         said = ""
     only = " Only with --method adapter." if "full" not in option.defaults else ""
-    return f"{option.help}{only}{said}"
+    text = option.help.replace("val_dataset", "--val").replace("guard_dataset", "--guard")
+    return f"{text}{only}{said}"
 
 
 def _metavar(option: EngineOption) -> str | None:
@@ -208,7 +210,7 @@ def _engine(settings: dict[str, Any]) -> BaseFinetuneEngine:
     arguments = _arguments(method, settings)
     dataset = EmbeddingQAFinetuneDataset.from_json(settings["data"])
     model, progress = settings.get("model", _DEFAULT_MODEL), settings.get("progress", True)
-    arguments["model_output_path"] = str(settings.get("out", Path("runs") / "model"))
+    arguments["model_output_path"] = str(settings.get("out", _DEFAULT_OUT))
     if method == "adapter":
         from llama_index_embft.embeddings.loading import load_embed_model
         from llama_index_embft.finetune.adapter import EmbeddingAdapterFinetuneEngine
@@ -226,7 +228,7 @@ def _arguments(method: str, settings: dict[str, Any]) -> dict[str, Any]:
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
     arguments = {name: settings[name] for name in engine_options() if name in settings}
-    renamed = {"val": "val_dataset", "guard": "guard_dataset", "loss": "loss"}
+    renamed = {"val": "val_dataset", "guard": "guard_dataset", "loss": "loss", "teacher_scores": "teacher_scores"}
     arguments |= {renamed[name]: settings[name] for name in renamed if name in settings}
     for name in arguments:
         loads_model = method == "adapter" and name in _PROMPTS
@@ -238,6 +240,8 @@ def _arguments(method: str, settings: dict[str, Any]) -> dict[str, Any]:
             arguments[name] = EmbeddingQAFinetuneDataset.from_json(arguments[name])
     if "loss" in arguments:
         arguments["loss"] = _loss(arguments["loss"])
+    if "teacher_scores" in arguments:
+        arguments["teacher_scores"] = _teacher_scores(arguments["teacher_scores"])
     if takes(method, "method"):
         arguments["method"] = method
     return arguments
@@ -246,6 +250,8 @@ def _arguments(method: str, settings: dict[str, Any]) -> dict[str, Any]:
 def _loss(name: str) -> Any:
     from sentence_transformers.sentence_transformer import losses
 
+    if name == "cosent":
+        return name  # the engine's own word: it takes another form of the data
     found = getattr(losses, name, None)
     if not (isinstance(found, type) and name.endswith("Loss")):
         names = [loss for loss in dir(losses) if loss.endswith("Loss")]
@@ -255,12 +261,40 @@ def _loss(name: str) -> Any:
     return found
 
 
+def _teacher_scores(path: Path) -> dict[str, dict[str, float]]:
+    import json
+
+    try:
+        scores = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
+        reason = getattr(err, "strerror", None) or "it is not JSON"
+        raise ConfigError(f"The file {path} cannot be read: {reason}; give --teacher-scores a JSON file.") from err
+    rows = scores.values() if isinstance(scores, dict) else [None]
+    if not all(isinstance(row, dict) and all(isinstance(x, (int, float)) for x in row.values()) for row in rows):
+        raise ConfigError(f'{path} must hold scores as {{"query id": {{"document id": 1.5, …}}, …}}.')
+    return {query: {doc: float(x) for doc, x in row.items()} for query, row in scores.items()}
+
+
+def _check_out(out: Path) -> None:
+    """Find out before training, not after it, that the folder cannot be written."""
+    from llama_index_embft._files import write_folder_atomically
+
+    class TriedError(Exception):
+        pass
+
+    with suppress(TriedError), write_folder_atomically(out):
+        raise TriedError
+
+
 def _show(result: FinetuneResult) -> None:
     console.print(str(result), soft_wrap=True, markup=False)
     _show_curve(result)
     seconds = ", ".join(f"{phase} {value:.1f}" for phase, value in result.seconds.items())
-    memory = "" if result.peak_memory_bytes is None else f"; peak memory {result.peak_memory_bytes / 2**30:.2f} GiB"
+    peaks = {"peak memory": result.peak_memory_bytes, "on the GPU": result.peak_gpu_memory_bytes}
+    memory = "".join(f"; {name} {value / 2**30:.2f} GiB" for name, value in peaks.items() if value is not None)
     console.print(f"Seconds: {seconds}{memory}")
+    if result.merge_weight is not None:
+        console.print(f"Merged: {result.merge_weight:g} of the way from the base weights to the trained ones.")
 
 
 def _show_curve(result: FinetuneResult) -> None:
@@ -311,8 +345,9 @@ def _write_more(result: FinetuneResult) -> list[tuple[str, str]]:
         result.history,
         metric=result.metric,
         best_step=result.best_step if result.base_score is not None else None,
-        merge_curve=getattr(result, "merge_curve", None),
-        merge_weight=getattr(result, "merge_weight", None),
+        losses=result.losses,
+        merge_curve=result.merge_curve,
+        merge_weight=result.merge_weight,
     )
     if svg is not None:
         atomic_write_text(folder / "training.svg", svg)

@@ -107,7 +107,18 @@ def test_an_adapter(folder, embft, tiny_model_path):
 @pytest.mark.parametrize("engine", [SentenceTransformersFinetuneEngine, EmbeddingAdapterFinetuneEngine])
 def test_every_simple_argument_of_an_engine_is_an_option(engine):
     """Read from the source without importing; here it is held against the class itself."""
-    objects = {"dataset", "model_id", "embed_model", "model_output_path", "val_dataset", "guard_dataset", "method"}
+    objects = {
+        "dataset",
+        "loss",
+        "teacher_scores",
+        "evaluators",
+        "model_id",
+        "embed_model",
+        "model_output_path",
+        "val_dataset",
+        "guard_dataset",
+        "method",
+    }
     shown = {"show_progress_bar", "verbose", "cache"}
     for parameter in inspect.signature(engine).parameters.values():
         simple = any(word in str(parameter.annotation) for word in ("int", "float", "bool", "str", "Literal"))
@@ -191,10 +202,18 @@ def test_a_bad_flag_is_one_sentence(folder, embft, tiny_model_path):
         ("--loss", "MultipleNegativeRankingLoss"): "did you mean MultipleNegativesRankingLoss?",
         ("--loss", "batch_all"): "'batch_all' is no loss of sentence-transformers",
         ("--val", "none.json"): "none.json",
+        ("--teacher-scores", "none.json"): "The file none.json cannot be read: No such file or directory",
+        ("--teacher-scores", "val.json"): "val.json must hold scores as",
+        ("--out", "mine"): "Will not replace the folder mine",
+        ("--method", "full", "--lora-rank", "8"): "lora_rank has no meaning with method full",
+        ("--matryoshka-dims", "8,x"): "An item of --matryoshka-dims is 'x'; it must be a whole number.",
+        ("--merge", "some"): "--merge is 'some'; it must be a number or auto.",
         ("--batch-size", "0"): "batch_size is 0; it must be above 0",
         ("--push-to-hub", "a/b/c"): "'a/b/c' is no name of a repository on the hub",
         ("--push-to-hub", "a/b"): "The hub is switched off by HF_HUB_OFFLINE",
     }
+    (folder / "mine").mkdir()
+    (folder / "mine" / "thesis.tex").write_text("mine")
     for arguments, message in flags.items():
         code, _, err = embft("train", "train.json", "--model", tiny_model_path, "--out", "m", *arguments)
         assert code == 2, arguments
@@ -207,6 +226,41 @@ def test_a_bad_flag_is_one_sentence(folder, embft, tiny_model_path):
     assert (code, "does not exist" in err) == (2, True)
 
 
+def test_guard_merge_and_lora(folder, embft, tiny_model_path):
+    flags = ["--model", tiny_model_path, "--method", "lora", "--val", "val.json", "--guard", "val.json", "--out", "m"]
+    more = ["--merge", "auto", "--lora-rank", 4, "--epochs", 2, "--batch-size", 8, "--learning-rate", "1e-2"]
+    code, out, err = embft("train", "train.json", *flags, *more, "--no-progress", "--device", "cpu")
+    assert code == 0, err
+    assert "lora: validation ndcg@10" in out
+    assert "guard_ndcg@10" in out
+    assert "of the way from the base weights" in out
+    svg = (folder / "m" / "training.svg").read_text()
+    assert "by merge weight" in svg
+    card = (folder / "m" / "README.md").read_text()
+    assert "| guard, which must not get worse | 16 | ndcg@10 |" in card
+    assert "| weight | ndcg@10 | guard\\_ndcg@10 |" in card
+    assert "trained with LoRA" in card
+
+
+def test_teacher_scores_come_from_a_file(folder, tiny_model_path):
+    scores = {f"q{n}": {f"d{n}": 5, f"d{(n + 1) % 16}": -3.5} for n in range(16)}
+    (folder / "scores.json").write_text(json.dumps(scores))
+    settings = {"data": folder / "train.json", "model": tiny_model_path, "teacher_scores": folder / "scores.json"}
+    assert command._engine(settings).teacher_scores == scores
+
+
+def test_other_processes_of_torchrun_stay_silent(folder, embft, tiny_model_path, monkeypatch):
+    from llama_index_embft.finetune.base import FinetuneResult
+
+    class Engine:
+        def finetune(self):
+            return FinetuneResult(folder / "m", "full", "ndcg@10", None, None, 1, 1)
+
+    monkeypatch.setattr(command, "_engine", lambda settings: Engine())
+    monkeypatch.setenv("RANK", "1")
+    assert embft("train", "train.json")[:2] == (0, "")
+
+
 def test_a_loss_by_name_reaches_the_engine(folder, tiny_model_path):
     from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
 
@@ -214,6 +268,7 @@ def test_a_loss_by_name_reaches_the_engine(folder, tiny_model_path):
         {"data": folder / "train.json", "model": tiny_model_path, "loss": "CachedMultipleNegativesRankingLoss"}
     )
     assert engine.loss is CachedMultipleNegativesRankingLoss
+    assert command._loss("cosent") == "cosent"
 
 
 def test_values_of_mixed_kinds():
@@ -222,6 +277,7 @@ def test_values_of_mixed_kinds():
     assert mixed.convert("0.5", "--merge") == 0.5
     assert mixed.convert(1, "merge") == 1.0
     assert mixed.convert(None, "merge") is None
+    assert mixed.convert("none", "--merge") is None
     with pytest.raises(ConfigError, match="--merge is 'x'; it must be a number or auto"):
         mixed.convert("x", "--merge")
     dims = EngineOption("dims", frozenset({"list", "None"}), (), "int", {}, "")
