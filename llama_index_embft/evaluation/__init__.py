@@ -20,11 +20,13 @@ from llama_index_embft.evaluation.trec import read_qrels, read_run, write_qrels,
 from llama_index_embft.evaluation.trulens import AppEvaluation, evaluate_app, paired_differences, read_leaderboard
 
 if TYPE_CHECKING:
+    from llama_index_embft.evaluation.trulens_live import LiveScorer
     from llama_index_embft.evaluation.trulens_provider import LlamaIndexProvider
 
 __all__ = [
     "AppEvaluation",
     "Comparison",
+    "LiveScorer",
     "LlamaIndexProvider",
     "RetrievalEvaluator",
     "RetrievalReport",
@@ -49,13 +51,16 @@ __all__ = [
 ]
 
 
+_LAZY = {"LlamaIndexProvider": "trulens_provider", "LiveScorer": "trulens_live"}
+
+
 def __getattr__(name: str) -> object:
-    """Import the provider when it is first asked for: its base class is TruLens' own, which takes seconds to load."""
-    if name != "LlamaIndexProvider":
+    """Import what stands on TruLens or LlamaIndex when it is first asked for: that takes seconds."""
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     from llama_index_embft.evaluation.trulens_calls import require_trulens
 
-    require_trulens("`LlamaIndexProvider`")
-    from llama_index_embft.evaluation.trulens_provider import LlamaIndexProvider
-
-    return LlamaIndexProvider
+    require_trulens(f"`{name}`")
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.evaluation.matching import Match
     from llama_index_embft.evaluation.records import RetrievalReport
+    from llama_index_embft.evaluation.trulens_calls import JudgeCalls
 
 DEFAULT_DATABASE: Final = "trulens.sqlite"
 # Of the retrieval metrics, those that go to the leaderboard, at the largest cut-off; the report has all.
@@ -201,7 +202,7 @@ def evaluate_app(
 
     _check(query_engine, app_name, app_version, timeout)
     run = RetrieverRun(dataset, query_engine, ks, metrics, f"{app_name} {app_version}", match, 1)
-    feedbacks, calls = _feedbacks(llm, embed_model, requests_per_minute, retry_limit, num_workers)
+    feedbacks, calls = feedbacks_for(llm, embed_model, requests_per_minute, retry_limit, num_workers)
     shown = _shown(run.names)
     session = recording.open_session(database)
     if recording.count_records(session, app_name, app_version):
@@ -235,6 +236,29 @@ def evaluate_app(
         leaderboard=recording.leaderboard_of(session, app_name),
         judge_requests=0 if calls is None else calls.requests,
     )
+
+
+def feedbacks_for(
+    llm: LLM | None,
+    embed_model: BaseEmbedding | None,
+    requests_per_minute: int | None,
+    retry_limit: int,
+    num_workers: int | None,
+) -> tuple[list[Feedback], JudgeCalls | None]:
+    """The feedbacks that a judge and an embedding model make possible, and the judge's calls."""
+    from llama_index.core import Settings
+
+    feedbacks: list[Feedback] = []
+    calls = None
+    if llm is not None:
+        feedbacks, calls = judge_feedbacks(
+            llm, requests_per_minute=requests_per_minute, retry_limit=retry_limit, num_workers=num_workers
+        )
+    # Its property would make OpenAI's model where none is set.
+    yardstick = embed_model if embed_model is not None else Settings._embed_model
+    if yardstick is not None:
+        feedbacks = [*feedbacks, *embedding_feedbacks(yardstick)]
+    return feedbacks, calls
 
 
 def score_exchanges(
@@ -313,28 +337,6 @@ def _check(query_engine: Any, app_name: str, app_version: str, timeout: float) -
         )
     if not timeout > 0:
         raise ConfigError(f"`timeout` must be above 0 seconds, got {timeout}.")
-
-
-def _feedbacks(
-    llm: LLM | None,
-    embed_model: BaseEmbedding | None,
-    requests_per_minute: int | None,
-    retry_limit: int,
-    num_workers: int | None,
-) -> tuple[list[Feedback], Any]:
-    from llama_index.core import Settings
-
-    feedbacks: list[Feedback] = []
-    calls = None
-    if llm is not None:
-        feedbacks, calls = judge_feedbacks(
-            llm, requests_per_minute=requests_per_minute, retry_limit=retry_limit, num_workers=num_workers
-        )
-    # Its property would make OpenAI's model where none is set.
-    yardstick = embed_model if embed_model is not None else Settings._embed_model
-    if yardstick is not None:
-        feedbacks = [*feedbacks, *embedding_feedbacks(yardstick)]
-    return feedbacks, calls
 
 
 def _shown(names: Sequence[str]) -> list[str]:

@@ -98,6 +98,10 @@ class JudgeCalls:
         """End all waiting; questions from now on fail with `JudgeCallError`."""
         self._stopped.set()
 
+    def forgive(self) -> None:
+        """Let the next question be asked, even if no call could succeed before."""
+        self._fatal = ""
+
     def chat(self, messages: Sequence[ChatMessage]) -> str:
         """Ask until there is an answer; returns its text, empty if the model said nothing.
 

@@ -76,6 +76,16 @@ def open_session(database: str | os.PathLike[str]) -> TruSession:
         raise OutputError(f"Cannot open the TruLens database {url}: {str(err).splitlines()[0]}") from err
 
 
+def require_open(session: TruSession) -> None:
+    """Raise if another session has taken this one's place: records would go into its database.
+
+    Raises:
+        EvaluationError: It has.
+    """
+    if _open_singleton() is not session:
+        raise EvaluationError("Another TruLens database has been opened in this process; use one for both.")
+
+
 def count_records(session: TruSession, app_name: str, app_version: str) -> int:
     """Events of a version that the database holds already."""
     return len(session.get_events(app_name=app_name, app_version=app_version))
