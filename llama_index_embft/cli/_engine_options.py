@@ -21,10 +21,10 @@ _ENGINES: Final = {
     "full": ("llama_index_embft.finetune.sentence_transformer", "SentenceTransformersFinetuneEngine"),
     "adapter": ("llama_index_embft.finetune.adapter", "EmbeddingAdapterFinetuneEngine"),
 }
-# Arguments that the command fills itself: data sets, models, folders, and whether to show progress.
+# Arguments that the command fills itself: data sets, models, folders, progress bars, and the search for a recipe.
 _NOT_OPTIONS: Final = frozenset(
     {"self", "method", "dataset", "val_dataset", "guard_dataset", "model_id", "model_output_path", "embed_model"}
-    | {"show_progress_bar", "verbose", "cache"}
+    | {"show_progress_bar", "verbose", "cache", "recipe", "time_budget"}
 )
 _SIMPLE: Final = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
 _LISTS: Final = ("Sequence", "list", "tuple", "Iterable")

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import shlex
 import sys
 from contextlib import suppress
 from difflib import get_close_matches
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import typer
-
-from llama_index_embft.cli._engine_options import EngineOption, engine_options, methods, takes
+from llama_index_embft.cli._engine_options import engine_options, methods, takes
 from llama_index_embft.cli._shared import console, quiet_libraries
+from llama_index_embft.cli._train_settings import DEFAULT_MODEL, DEFAULT_OUT, read_settings, typer_signature
 from llama_index_embft.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from pathlib import Path
 
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.finetune.base import BaseFinetuneEngine, FinetuneResult
+    from llama_index_embft.finetune.recipe import Recipe
 
-_DEFAULT_MODEL: Final = "BAAI/bge-small-en-v1.5"
-_DEFAULT_OUT: Final = Path("runs") / "model"
 _PROMPTS: Final = ("query_prompt", "document_prompt", "trust_remote_code")
+# What the short runs of the search for a recipe go without.
+_NOT_IN_SEARCH: Final = frozenset(
+    {"val_dataset", "guard_dataset", "val_split", "merge", "max_guard_loss", "model_output_path", "report_to"}
+    | {"save_checkpoints", "resume_from_checkpoint", "checkpoint_save_steps", "checkpoint_save_total_limit"}
+)
 _MOST_ROWS: Final = 12  # of the learning curve; the file has them all
 
 
@@ -38,6 +40,8 @@ def train(
     out: Path | None,
     loss: str | None,
     teacher_scores: Path | None,
+    recipe: str | None,
+    time_budget: float | None,
     progress: bool | None,
     push_to_hub: str | None,
     private: bool | None,
@@ -49,22 +53,22 @@ def train(
     Every option can also stand in a YAML file given by --config (batch_size: 32); flags win over the file.
     """
     given: dict[str, Any] = {"data": data, "model": model, "method": method, "val": val, "guard": guard, "out": out}
-    given |= {"loss": loss, "teacher_scores": teacher_scores, "progress": progress}
-    given |= {"push_to_hub": push_to_hub, "private": private, **options}
-    settings = _settings(config, given)
+    given |= {"loss": loss, "teacher_scores": teacher_scores, "recipe": recipe, "time_budget": time_budget}
+    given |= {"progress": progress, "push_to_hub": push_to_hub, "private": private, **options}
+    settings = read_settings(config, given)
     repo_id = settings.get("push_to_hub")
     if repo_id is not None:
         from llama_index_embft.export.hub import check_can_push
 
         check_can_push(repo_id)  # hours of training later is too late to hear of a missing token
-    _check_out(settings.get("out", _DEFAULT_OUT))
+    _check_out(settings.get("out", DEFAULT_OUT))
     quiet_libraries()
-    engine = _engine(settings)
+    engine, chosen = _engine(settings)
     result = engine.finetune()
     if int(os.environ.get("RANK", "0")) > 0:
         return  # under torchrun the first process alone speaks and writes
     _show(result)
-    written = _write_more(result)
+    written = _write_more(result, chosen)
     if repo_id is not None:
         from llama_index_embft.export.hub import push_to_hub as push
 
@@ -72,134 +76,12 @@ def train(
     _show_files(result, written)
 
 
-# What the command has beside the engines' own arguments: name -> (type, help).
-_OWN: Final[dict[str, tuple[Any, str]]] = {
-    "config": (Path, "YAML file with any of these options; its paths are relative to the current folder."),
-    "model": (str, f"The model to tune: a folder, or a name on the Hugging Face hub. Default: {_DEFAULT_MODEL}."),
-    "method": (str, f"One of {', '.join(methods())}. adapter: a layer on the query side, in seconds. Default: full."),
-    "val": (Path, "Data set that chooses the best state."),
-    "guard": (Path, "Data set that must not get worse."),
-    "out": (Path, "Folder to save to; an earlier result there is replaced. Default: runs/model."),
-    "loss": (str, "A loss of sentence-transformers by the name of its class, or cosent. Default: chosen by the data."),
-    "teacher_scores": (Path, "Scores of a cross-encoder (JSON: query id, document id, score) to learn from."),
-    "progress": (bool, "Show progress bars. Default: yes."),
-    "push_to_hub": (str, "Upload the result to this repository (owner/name); the token comes from HF_TOKEN."),
-    "private": (bool, "Make the repository private if it is new. Default: yes."),
-}
-
-
-def _typer_signature() -> inspect.Signature:
-    """The command's parameters: all None unless given, so that a flag can be told from a default."""
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    data_help = "Training set (JSON with queries, corpus and relevant_docs)."
-    parameters = [
-        inspect.Parameter(
-            "data",
-            inspect.Parameter.POSITIONAL_OR_KEYWORD,
-            default=typer.Argument(None, help=data_help),
-            annotation=Path | None,
-        )
-    ]
-    for name, (kind, text) in _OWN.items():
-        info = typer.Option(None, help=text)
-        parameters.append(inspect.Parameter(name, keyword, default=info, annotation=kind | None))
-    for option in engine_options().values():
-        if option.name in _OWN:
-            continue
-        info = typer.Option(None, help=_help(option), rich_help_panel="Training", metavar=_metavar(option))
-        hint = (bool if option.is_flag else str) | None
-        parameters.append(inspect.Parameter(option.name, keyword, default=info, annotation=hint))
-    return inspect.Signature(parameters)
-
-
-def _help(option: EngineOption) -> str:
-    defaults = {method: text for method, text in option.defaults.items() if text not in ("None", "")}
-    if len(set(defaults.values())) == 1 and defaults.keys() == option.defaults.keys():
-        said = f" Default: {next(iter(defaults.values()))}."
-    elif defaults:
-        said = " Default: " + ", ".join(f"{text} ({method})" for method, text in defaults.items()) + "."
-    else:
-        said = ""
-    only = " Only with --method adapter." if "full" not in option.defaults else ""
-    text = option.help.replace("val_dataset", "--val").replace("guard_dataset", "--guard")
-    return f"{text}{only}{said}"
-
-
-def _metavar(option: EngineOption) -> str | None:
-    if option.is_flag:
-        return None
-    kinds = [kind.upper() for kind in ("int", "float", "str", "list") if kind in option.kinds]
-    return "|".join([*(kinds[1:] if "FLOAT" in kinds and "INT" in kinds else kinds), *map(str, option.choices)])
-
-
-train.__signature__ = _typer_signature()  # type: ignore[attr-defined]
+train.__signature__ = typer_signature()  # type: ignore[attr-defined]
 train.__annotations__ = {name: p.annotation for name, p in train.__signature__.parameters.items()}  # type: ignore[attr-defined]
 
 
-def _settings(config: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """File and flags as one, each value as its reader wants it; flags win."""
-    known = {"data", *_OWN, *engine_options()} - {"config"}
-    settings: dict[str, Any] = {}
-    for key, value in (_read(config) if config is not None else {}).items():
-        name = str(key).replace("-", "_")
-        if name not in known:
-            near = get_close_matches(name, sorted(known), n=1)
-            advice = f"did you mean {near[0]!r}?" if near else "embft train --help lists the options."
-            raise ConfigError(f"{config}: unknown key {str(key)!r}; {advice}")
-        if name in settings:
-            raise ConfigError(f"{config}: {name} stands there twice; keep one.")
-        if value is not None or (name in engine_options() and "None" in engine_options()[name].kinds):
-            settings[name] = _converted(name, value, f"{name} in {config}")
-    for name, value in given.items():
-        if value is not None:
-            settings[name] = _converted(name, value, f"--{name.replace('_', '-')}")
-    return settings
-
-
-def _converted(name: str, value: Any, shown: str) -> Any:
-    if name not in _OWN and name != "data":
-        return engine_options()[name].convert(value, shown)
-    kind = Path if name == "data" else _OWN[name][0]
-    if kind is bool:
-        if not isinstance(value, bool):
-            raise ConfigError(f"{shown} is {value!r}; it must be true or false.")
-        return value
-    if isinstance(value, (bool, dict, list)):
-        raise ConfigError(f"{shown} is {value!r}; it must be one text.")
-    return kind(str(value))
-
-
-def _read(path: Path) -> dict[Any, Any]:
-    import yaml
-
-    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML is untyped
-        """Refuses a key that stands twice, of which YAML's own loader silently keeps the last."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            for key in keys:
-                if keys.count(key) > 1:
-                    raise ConfigError(f"{path}: {key} stands there twice; keep one.")
-            return super().construct_mapping(node, deep)
-
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as err:
-        reason = getattr(err, "strerror", None) or "it is not UTF-8 text"
-        raise ConfigError(f"The file {path} cannot be read: {reason}; give --config a YAML file.") from err
-    try:
-        content = yaml.load(text, Loader)  # noqa: S506  # a SafeLoader
-    except yaml.YAMLError as err:
-        mark = getattr(err, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError(f"{path} is not valid YAML{where}: {getattr(err, 'problem', None) or err}.") from err
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold options as 'name: value', a line each; it holds {content!r:.60}.")
-    return content
-
-
-def _engine(settings: dict[str, Any]) -> BaseFinetuneEngine:
-    """The engine of the method, with every setting handed to it or refused."""
+def _engine(settings: dict[str, Any]) -> tuple[BaseFinetuneEngine, Recipe | None]:
+    """The engine of the method, with every setting handed to it or refused, and the recipe if one was looked for."""
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
     method = settings.get("method", "full")
@@ -207,20 +89,27 @@ def _engine(settings: dict[str, Any]) -> BaseFinetuneEngine:
         raise ConfigError(f"--method is {method!r}; choose one of {', '.join(methods())}.")
     if "data" not in settings:
         raise ConfigError("There is no training set: name the file (embft train DATA.json), or data: in the YAML file.")
+    _check_recipe(method, settings)
     arguments = _arguments(method, settings)
     dataset = EmbeddingQAFinetuneDataset.from_json(settings["data"])
-    model, progress = settings.get("model", _DEFAULT_MODEL), settings.get("progress", True)
-    arguments["model_output_path"] = str(settings.get("out", _DEFAULT_OUT))
+    model, progress = settings.get("model", DEFAULT_MODEL), settings.get("progress", True)
+    arguments["model_output_path"] = str(settings.get("out", DEFAULT_OUT))
     if method == "adapter":
         from llama_index_embft.embeddings.loading import load_embed_model
         from llama_index_embft.finetune.adapter import EmbeddingAdapterFinetuneEngine
 
         loading = {name: arguments.pop(name) for name in _PROMPTS if name in arguments}
         base = load_embed_model(model, device=arguments.get("device"), **loading)
-        return EmbeddingAdapterFinetuneEngine(dataset, base, verbose=progress, **arguments)
+        return EmbeddingAdapterFinetuneEngine(dataset, base, verbose=progress, **arguments), None
     from llama_index_embft.finetune.sentence_transformer import SentenceTransformersFinetuneEngine
 
-    return SentenceTransformersFinetuneEngine(dataset, model, show_progress_bar=progress, **arguments)
+    chosen = None
+    if "recipe" in settings:
+        from llama_index_embft.finetune.recipe import engine_options as as_arguments
+
+        chosen = _recipe(dataset, model, arguments, settings.get("time_budget", 600.0))
+        arguments |= as_arguments(chosen)
+    return SentenceTransformersFinetuneEngine(dataset, model, show_progress_bar=progress, **arguments), chosen
 
 
 def _arguments(method: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -245,6 +134,44 @@ def _arguments(method: str, settings: dict[str, Any]) -> dict[str, Any]:
     if takes(method, "method"):
         arguments["method"] = method
     return arguments
+
+
+def _check_recipe(method: str, settings: dict[str, Any]) -> None:
+    if settings.get("recipe", "auto") != "auto":
+        raise ConfigError(f"--recipe is {settings['recipe']!r}; the only one is auto.")
+    if "recipe" in settings and method == "adapter":
+        raise ConfigError("recipe has no meaning with method adapter; leave it out, or choose another method.")
+    if "recipe" in settings and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("recipe auto runs in one process; look for the recipe first, then give it to torchrun's run.")
+    if "time_budget" in settings and "recipe" not in settings:
+        raise ConfigError("time_budget is for the search of --recipe auto; give both, or leave it out.")
+
+
+def _recipe(dataset: EmbeddingQAFinetuneDataset, model: str, arguments: dict[str, Any], budget: float) -> Recipe:
+    """Search on the same data with the same arguments; what the user has set is not searched."""
+    from rich.table import Table
+
+    from llama_index_embft.finetune.recipe import choose_recipe
+
+    same = {name: value for name, value in arguments.items() if name not in _NOT_IN_SEARCH}
+    given: dict[str, Any] = {
+        plural: (same.pop(name),)
+        for name, plural in (("temperature", "temperatures"), ("learning_rate", "learning_rates"), ("epochs", "epochs"))
+        if name in same
+    }
+    limit = {"max_guard_loss": arguments["max_guard_loss"]} if "max_guard_loss" in arguments else {}
+    guard, val = arguments.get("guard_dataset"), arguments.get("val_dataset")
+    with console.status("Looking for a recipe"):
+        chosen = choose_recipe(dataset, model, val, time_budget=budget, guard=guard, **given, **limit, **same)
+    table = Table()
+    rows = [{k: v for k, v in row.items() if guard is not None or not k.startswith("guard_")} for row in chosen.rows()]
+    for name in rows[0]:
+        table.add_column(name, justify="left" if name == "note" else "right")
+    for row in rows:
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str("" if v is None else v) for v in row.values()))
+    console.print(table)
+    console.print(str(chosen), markup=False, soft_wrap=True)
+    return chosen
 
 
 def _loss(name: str) -> Any:
@@ -294,7 +221,7 @@ def _show(result: FinetuneResult) -> None:
     memory = "".join(f"; {name} {value / 2**30:.2f} GiB" for name, value in peaks.items() if value is not None)
     console.print(f"Seconds: {seconds}{memory}")
     if result.merge_weight is not None:
-        console.print(f"Merged: {result.merge_weight:g} of the way from the base weights to the trained ones.")
+        console.print(f"Merge weight: {result.merge_weight:g} (0 is the base model, 1 the trained one)")
 
 
 def _show_curve(result: FinetuneResult) -> None:
@@ -326,7 +253,7 @@ def _cell(name: str, value: float | None) -> str:
     return f"{value:.0f}" if name == "step" else f"{value:.2f}" if name == "epoch" else f"{value:.4f}"
 
 
-def _write_more(result: FinetuneResult) -> list[tuple[str, str]]:
+def _write_more(result: FinetuneResult, chosen: Recipe | None) -> list[tuple[str, str]]:
     """Files beside the model: the learning curve, and the card with the command that made it."""
     import json
 
@@ -338,6 +265,9 @@ def _write_more(result: FinetuneResult) -> list[tuple[str, str]]:
     record_path = folder / "embft.json"
     record = json.loads(record_path.read_text(encoding="utf-8"))
     record["command"] = shlex.join(["embft", *sys.argv[1:]])
+    record["processes"] = int(os.environ.get("WORLD_SIZE", "1"))
+    if chosen is not None:
+        record["recipe"] = chosen.rows()
     atomic_write_text(record_path, json.dumps(record, indent=2) + "\n")
     atomic_write_text(folder / "README.md", model_card(record))
     written = [("embft.json", "data, settings, metrics and versions"), ("README.md", "the model card")]

@@ -148,7 +148,7 @@ def _figures(record: Mapping[str, Any]) -> str:
     text = ["## Figures", "", *head, *table]
     weight = metrics.get("merge_weight")
     if isinstance(weight, (int, float)):
-        text += ["", f"The weights lie at {weight:g} of the way from the base model (0) to the trained one (1)."]
+        text += ["", f"Merge weight: {weight:g} (0 is the base model, 1 the trained one)."]
         text += _merge_table(metrics.get("merge_curve"), metric)
     text += [
         "",
@@ -188,11 +188,21 @@ def _settings(record: Mapping[str, Any]) -> str:
     length = {"maximum length in tokens": record["max_length"]} if record.get("max_length") else {}
     rows = {name: value for name, value in _part(record, "settings").items() if value is not None} | prompts | length
     parts = []
+    tried = record.get("recipe")
     if rows:
         parts.append("## Settings")
+    if isinstance(tried, list) and tried:
+        run = sum(isinstance(row, dict) and bool(row.get("seconds")) for row in tried)
+        parts.append(
+            f"Temperature, learning rate and epochs were chosen on validation among {len(tried) - 1} settings, of "
+            f"which {run} were tried (see `embft.json`)."
+        )
+    if rows:
         parts.append(_table(("setting", "value"), rows.items()))
     if isinstance(record.get("command"), str):
-        parts.append("Trained by:\n\n" + _fenced(_shortened(record["command"])))
+        processes = record.get("processes")
+        several = f" in {processes} processes" if isinstance(processes, int) and processes > 1 else ""
+        parts.append(f"Trained{several} by:\n\n" + _fenced(_shortened(record["command"])))
     versions = _part(record, "versions")
     if versions:
         parts.append(_table(("package", "version"), versions.items()))

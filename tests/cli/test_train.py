@@ -41,6 +41,7 @@ def embft(monkeypatch, capsys):
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["embft", *map(str, arguments)])
         monkeypatch.setenv("COLUMNS", "200")
+        app.app.registered_commands.clear()  # main() registers them, and expects to be called once
         with pytest.raises(SystemExit) as stopped:
             app.main()
         said = capsys.readouterr()
@@ -207,6 +208,10 @@ def test_a_bad_flag_is_one_sentence(folder, embft, tiny_model_path):
         ("--out", "mine"): "Will not replace the folder mine",
         ("--method", "full", "--lora-rank", "8"): "lora_rank has no meaning with method full",
         ("--matryoshka-dims", "8,x"): "An item of --matryoshka-dims is 'x'; it must be a whole number.",
+        ("--recipe", "best"): "--recipe is 'best'; the only one is auto.",
+        ("--recipe", "auto", "--method", "adapter"): "recipe has no meaning with method adapter",
+        ("--time-budget", "60"): "time_budget is for the search of --recipe auto",
+        ("--recipe", "auto", "--time-budget", "x"): "--time-budget is 'x'; it must be a number.",
         ("--merge", "some"): "--merge is 'some'; it must be a number or auto.",
         ("--batch-size", "0"): "batch_size is 0; it must be above 0",
         ("--push-to-hub", "a/b/c"): "'a/b/c' is no name of a repository on the hub",
@@ -233,7 +238,7 @@ def test_guard_merge_and_lora(folder, embft, tiny_model_path):
     assert code == 0, err
     assert "lora: validation ndcg@10" in out
     assert "guard_ndcg@10" in out
-    assert "of the way from the base weights" in out
+    assert "Merge weight: " in out
     svg = (folder / "m" / "training.svg").read_text()
     assert "by merge weight" in svg
     card = (folder / "m" / "README.md").read_text()
@@ -242,11 +247,38 @@ def test_guard_merge_and_lora(folder, embft, tiny_model_path):
     assert "trained with LoRA" in card
 
 
+def test_a_recipe_is_looked_for_with_what_was_given(folder, embft, tiny_model_path, monkeypatch):
+    from llama_index_embft.finetune import recipe as module
+
+    asked = {}
+
+    def choose(dataset, model_id, val, **options):
+        asked.update(options, val=val, n=len(dataset.queries))
+        trials = [module.Trial(module.Candidate(0.01, 3e-3, 2), 0.7, None, 1.5)]
+        return module.Recipe(trials[0].candidate, "ndcg@10", 0.6, 0.7, None, trials, 2.0, 0.1)
+
+    monkeypatch.setattr(module, "choose_recipe", choose)
+    flags = ["--model", tiny_model_path, "--val", "val.json", "--out", "m", "--batch-size", 8, "--device", "cpu"]
+    more = ["--recipe", "auto", "--time-budget", 60, "--learning-rate", "3e-3", "--merge", "auto", "--save-checkpoints"]
+    code, out, err = embft("train", "train.json", *flags, *more, "--no-progress")
+    assert code == 0, err
+    assert asked.pop("val").queries == make_dataset("find a {} {}").queries
+    assert asked == {
+        "time_budget": 60.0, "guard": None, "learning_rates": (3e-3,), "batch_size": 8, "device": "cpu", "n": 16,
+        "method": "full",
+    }  # fmt: skip
+    assert "0.600 → 0.700 on validation, 1 of 1 candidates tried" in out
+    record = json.loads((folder / "m" / "embft.json").read_text())
+    assert (record["settings"]["temperature"], record["settings"]["epochs"]) == (0.01, 2)
+    assert record["recipe"][1]["ndcg@10"] == 0.7
+    assert "chosen on validation among 1 settings" in (folder / "m" / "README.md").read_text()
+
+
 def test_teacher_scores_come_from_a_file(folder, tiny_model_path):
     scores = {f"q{n}": {f"d{n}": 5, f"d{(n + 1) % 16}": -3.5} for n in range(16)}
     (folder / "scores.json").write_text(json.dumps(scores))
     settings = {"data": folder / "train.json", "model": tiny_model_path, "teacher_scores": folder / "scores.json"}
-    assert command._engine(settings).teacher_scores == scores
+    assert command._engine(settings)[0].teacher_scores == scores
 
 
 def test_other_processes_of_torchrun_stay_silent(folder, embft, tiny_model_path, monkeypatch):
@@ -256,7 +288,7 @@ def test_other_processes_of_torchrun_stay_silent(folder, embft, tiny_model_path,
         def finetune(self):
             return FinetuneResult(folder / "m", "full", "ndcg@10", None, None, 1, 1)
 
-    monkeypatch.setattr(command, "_engine", lambda settings: Engine())
+    monkeypatch.setattr(command, "_engine", lambda settings: (Engine(), None))
     monkeypatch.setenv("RANK", "1")
     assert embft("train", "train.json")[:2] == (0, "")
 
@@ -264,7 +296,7 @@ def test_other_processes_of_torchrun_stay_silent(folder, embft, tiny_model_path,
 def test_a_loss_by_name_reaches_the_engine(folder, tiny_model_path):
     from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
 
-    engine = command._engine(
+    engine, _ = command._engine(
         {"data": folder / "train.json", "model": tiny_model_path, "loss": "CachedMultipleNegativesRankingLoss"}
     )
     assert engine.loss is CachedMultipleNegativesRankingLoss

@@ -72,9 +72,16 @@ def test_a_guard_and_a_merge_are_stated():
         )
     )
     assert "| guard, which must not get worse | 1000 | ndcg@10 | 0.9700 | 0.9660 | -0.0040 |" in text
-    assert "0.6 of the way" in text
+    assert "Merge weight: 0.6 (0 is the base model" in text
     assert "| 0.6 | 0.6700 | 0.9660 |" in text
     assert "| guard | 1000 | `cccccccccccccccc` |" in text
+
+
+def test_processes_and_a_search_are_stated():
+    tried = [{"epochs": 0, "seconds": 0.0}, {"epochs": 1, "seconds": 3.5}, {"epochs": 3, "seconds": 0.0}]
+    text = model_card(RECORD | {"processes": 8, "recipe": tried})
+    assert "Trained in 8 processes by:" in text
+    assert "chosen on validation among 2 settings, of which 1 were tried" in text
 
 
 def test_the_way_to_use_it_runs(tiny_model_path, tmp_path):
