@@ -36,6 +36,14 @@ _CJK_KINDS: Final = (
 )  # fmt: skip
 
 
+_LANGUAGES: Final = {
+    "en": "English", "de": "German", "fr": "French", "es": "Spanish", "it": "Italian", "pt": "Portuguese",
+    "nl": "Dutch", "pl": "Polish", "sv": "Swedish", "tr": "Turkish", "zh": "Chinese", "ja": "Japanese", "ko": "Korean",
+    "el": "Greek", "he": "Hebrew", "th": "Thai", "cyrillic": "Cyrillic script", "arabic": "Arabic script",
+    "devanagari": "Devanagari script",
+}  # fmt: skip
+
+
 def slice_labels(
     report: RetrievalReport, slices: Iterable[Slicer] | Mapping[str, Slicer] | str
 ) -> dict[str, list[str]]:
@@ -72,11 +80,13 @@ def _labels(report: RetrievalReport, name: str, slicer: Slicer) -> list[str]:
     if slicer == "length":
         return _by_length(report.queries)
     if slicer == "language":
+        return [language_of(text) for text in report.queries]
+    if slicer == "script":
         return [script_of(text) for text in report.queries]
     if slicer == "kind":
         return [kind_of(text) for text in report.queries]
     raise ConfigError(
-        f"Unknown slices {slicer!r}: use 'document', 'length', 'language', 'kind', a mapping or a function."
+        f"Unknown slices {slicer!r}: use 'document', 'length', 'language', 'script', 'kind', a mapping or a function."
     )
 
 
@@ -106,6 +116,14 @@ def kind_of(query: str) -> str:
     if query.rstrip().endswith(("?", "？")):
         return next((_KINDS[word] for word in words if _KINDS.get(word, "yes or no") != "yes or no"), "other question")
     return "keywords" if len(words) <= 4 else "statement"
+
+
+def language_of(text: str) -> str:
+    """The language of a text, or ``"undetected"`` where the evidence is too thin, as it is in most keyword queries."""
+    from llama_index_embft.generation.language import detect_language
+
+    found = detect_language(text)
+    return "undetected" if found is None else _LANGUAGES.get(found, found)
 
 
 def script_of(text: str) -> str:

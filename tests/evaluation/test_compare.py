@@ -227,9 +227,9 @@ def test_guards_decide() -> None:
 def test_slices() -> None:
     dataset = many_queries()
     base, tuned = noisy_report(dataset, 1.6), noisy_report(dataset, 0.9)
-    result = compare(base, tuned, slices=("kind", "length", "language", "document"), **FAST)
+    result = compare(base, tuned, slices=("kind", "length", "language", "script", "document"), **FAST)
     parts = {(part.by, part.name): part for part in result.systems[0].slices}
-    assert {("kind", "what"), ("kind", "other question"), ("language", "Latin")} <= set(parts)
+    assert {("kind", "what"), ("kind", "other question"), ("script", "Latin")} <= set(parts)
     assert sum(part.test.n for part in parts.values() if part.by == "kind") == 120
     assert ("document", "all others") in parts  # 40 documents are too many for a table
     assert len([1 for by, _ in parts if by == "document"]) == 12
