@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 STATE_FILE: Final = "embft_best.json"
 WEIGHTS_FILE: Final = "embft_best.safetensors"
 PREFIX: Final = "checkpoint-"
+# What the Trainer itself writes into a checkpoint: half of one, or one of the stock engine, may be replaced.
+_TRAINER_FILES: Final = ("model.safetensors", "modules.json", "trainer_state.json", "optimizer.pt")
 # How torch.save and safetensors, which do not raise OSError, tell that the disk took no more.
 _DISK_TEXTS: Final = ("os error", "file write failed", "PytorchStreamWriter", "inline_container", "unexpected pos")
 
@@ -81,7 +83,7 @@ class Checkpoints:
 
         target = self.folder / f"{PREFIX}{step}"
         try:
-            with write_folder_atomically(target, replaceable=(STATE_FILE,)) as folder:
+            with write_folder_atomically(target, replaceable=(STATE_FILE, *_TRAINER_FILES)) as folder:
                 fill(folder)
                 if best is not None:
                     tensors = {name: tensor.contiguous() for name, tensor in best.items()}

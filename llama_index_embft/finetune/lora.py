@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from llama_index_embft.finetune.settings import LoraSettings
 
 
-def add_lora(model: SentenceTransformer, settings: LoraSettings) -> int:
+def add_lora(model: SentenceTransformer, settings: LoraSettings, seed: int = 42) -> int:
     """Freeze the model and put trainable low-rank matrices beside its linear layers; the outputs stay as they are.
 
     Args:
         model: Changed in place.
         settings: Rank, scale, dropout, and which layers.
+        seed: Of the first values of the matrices.
 
     Returns:
         Number of trainable parameters.
@@ -28,6 +29,8 @@ def add_lora(model: SentenceTransformer, settings: LoraSettings) -> int:
         ConfigError: The model has no linear layer of a name in `targets`.
         MissingExtraError: peft is not installed.
     """
+    import torch
+
     peft = require("peft", feature="method='lora'")
     module = _backbone(model)
     names = _linear_names(module)
@@ -46,7 +49,9 @@ def add_lora(model: SentenceTransformer, settings: LoraSettings) -> int:
         target_modules=targets,
     )
     model.requires_grad_(False)
-    peft.inject_adapter_in_model(config, module)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        peft.inject_adapter_in_model(config, module)
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +12,13 @@ from llama_index_embft.embeddings.encode import SentenceTransformerBackend, as_e
 from llama_index_embft.embeddings.fingerprint import fingerprint_sentence_transformer
 from llama_index_embft.embeddings.loading import describe_base, load_embed_model
 from llama_index_embft.errors import ConfigError, DatasetError
+from llama_index_embft.finetune.arguments import (
+    check_tokenizer,
+    checked_merge,
+    device_of_process,
+    hold_out,
+    named,
+)
 from llama_index_embft.finetune.base import (
     SELECTION_METRIC,
     BaseFinetuneEngine,
@@ -211,21 +217,21 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
         )
         if not dataset.queries:
             raise DatasetError("The training set has no query; generate or load one that has.")
-        self.dataset, self.val_dataset = _split(dataset, val_dataset, val_split, seed)
+        self.dataset, self.val_dataset = hold_out(dataset, val_dataset, val_split, seed)
         self.guard_dataset = guard_dataset
         self.model_id = str(model_id)
         self.model_output_path = str(model_output_path)
-        self.loss = _named(loss)
+        self.loss = named(loss)
         self.guide_model = guide_model
         self.teacher_scores = teacher_scores
-        self.merge = _checked_merge(merge, self.val_dataset, max_guard_loss)
+        self.merge = checked_merge(merge, self.val_dataset, max_guard_loss)
         self.max_guard_loss = max_guard_loss
         self.show_progress_bar = show_progress_bar
         self.save_checkpoints = save_checkpoints
         self.resume_from_checkpoint = resume_from_checkpoint
         self.checkpoint_save_total_limit = checkpoint_save_total_limit
         self.report_to = report_to
-        self.device = _device_of_process(device)
+        self.device = device_of_process(device)
         if self.settings.batch_size % world_size():
             raise ConfigError(f"batch_size is {batch_size}, which {world_size()} processes cannot share equally.")
         # The base goes through LlamaIndex's own class: what is trained is what its users have today, prompts included.
@@ -245,6 +251,7 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
             )
         self.prompts = backend.prompts
         self.model: SentenceTransformer = backend.model
+        check_tokenizer(self.model, self.model_id)
         if max_seq_length is not None:
             self.model.max_seq_length = max_seq_length
         self._base_description = describe_base(self._base)
@@ -280,7 +287,7 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
         )
         base_weights = weights_of(self.model) if self.merge is not None else None
         if self.settings.method == "lora":
-            add_lora(self.model, self.settings.lora)
+            add_lora(self.model, self.settings.lora, self.settings.seed)
         around = Surroundings(
             checkpoints,
             save_checkpoints=self.save_checkpoints,
@@ -408,57 +415,6 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
             self.model.prompts = kept
             write_record(folder, record)
             atomic_write_text(folder / "README.md", model_card(record))
-
-
-def _split(
-    dataset: EmbeddingQAFinetuneDataset, val: EmbeddingQAFinetuneDataset | None, share: float | None, seed: int
-) -> tuple[EmbeddingQAFinetuneDataset, EmbeddingQAFinetuneDataset | None]:
-    if share is None:
-        return dataset, val
-    if val is not None:
-        raise ConfigError("val_split and val_dataset both name a validation set; give one of them.")
-    if not 0.0 < share < 1.0:
-        raise ConfigError(f"val_split is {share}; it must be between 0 and 1.")
-    from llama_index_embft.dataset.split import split_dataset
-
-    fractions = (1.0 - share, share, 0.0)
-    try:
-        split = split_dataset(dataset, fractions=fractions, seed=seed)
-    except DatasetError:
-        split = split_dataset(dataset, fractions=fractions, seed=seed, by="chunk")
-        logger.warning("val_split: the training set is about one document, so it was split by chunk instead.")
-    return split.train, split.val
-
-
-def _named(loss: Loss | None) -> Loss | None:
-    """`CoSENTLoss` by its class needs scored pairs just as much as by its name."""
-    return COSENT if getattr(loss, "__name__", None) == "CoSENTLoss" else loss
-
-
-def _checked_merge(
-    merge: str | float | None, val: EmbeddingQAFinetuneDataset | None, max_guard_loss: float
-) -> str | float | None:
-    if not max_guard_loss >= 0.0:
-        raise ConfigError(f"max_guard_loss is {max_guard_loss}; it must be 0 or more.")
-    if merge is None:
-        return None
-    if isinstance(merge, str) and merge != "auto":
-        raise ConfigError(f"merge is {merge!r}; it must be 'auto', a number between 0 and 1, or None.")
-    if not isinstance(merge, str) and not 0.0 <= merge <= 1.0:
-        raise ConfigError(f"merge is {merge}; it must be 'auto' or between 0 and 1.")
-    if val is None:
-        raise ConfigError("merge chooses weights on a validation set; give val_dataset or val_split.")
-    return merge
-
-
-def _device_of_process(device: str | None) -> str | None:
-    """In several processes each has its own GPU."""
-    rank = os.environ.get("LOCAL_RANK")
-    if device is not None or rank is None:
-        return device
-    import torch
-
-    return f"cuda:{rank}" if torch.cuda.is_available() else None
 
 
 def _guard_metrics(result: FinetuneResult) -> dict[str, float]:
