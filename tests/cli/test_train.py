@@ -323,6 +323,38 @@ def test_values_of_mixed_kinds():
     assert words.convert("wandb,mlflow", "--report-to") == ["wandb", "mlflow"]
 
 
+def test_the_file_in_the_documentation_is_read(folder, tiny_model_path):
+    """Every key of it, by the command and by the engine."""
+    import re
+    import shutil
+    from pathlib import Path
+
+    from llama_index_embft.cli._train_settings import read_settings
+
+    page = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "train.md").read_text(encoding="utf-8")
+    (folder / "train.yaml").write_text(re.search(r"```yaml\n(.*?)```", page, re.S)[1])
+    shutil.copy("val.json", "general.json")
+    settings = read_settings(folder / "train.yaml", {"model": tiny_model_path, "matryoshka_dims": "16,8"})
+    assert len(settings) == 14
+    engine, _ = command._engine(settings)
+    assert engine.guard_dataset.queries == make_dataset("find a {} {}").queries
+    assert (engine.merge, engine.settings.method, engine.settings.temperature) == ("auto", "lora", 0.02)
+    options = set(re.findall(r"--([a-z-]+)", " ".join(re.findall(r"embft train .*", page))))
+    own = {
+        "config",
+        "val",
+        "out",
+        "recipe",
+        "time-budget",
+        "push-to-hub",
+        "no-private",
+        "loss",
+        "teacher-scores",
+        "help",
+    }
+    assert {name.replace("-", "_") for name in options - own} - set(engine_options()) == {"model"}
+
+
 def test_methods_are_those_of_the_engines():
     assert {"full", "adapter"} <= set(methods())
     assert takes("full", "epochs")
