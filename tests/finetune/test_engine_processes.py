@@ -1,0 +1,110 @@
+"""Two processes with shared negatives are one process with the joint batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+from safetensors.torch import load_file
+
+from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.errors import ConfigError
+
+WORKER = """
+import json, os, sys
+from pathlib import Path
+from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.finetune import trainer
+from llama_index_embft.finetune.sentence_transformer import SentenceTransformersFinetuneEngine
+
+options = json.loads(sys.argv[1])
+steps = []
+original = trainer.EngineTrainer.training_step
+def training_step(self, model, inputs, num_items_in_batch=None):
+    loss = original(self, model, inputs, num_items_in_batch)
+    steps.append((float(loss), len(inputs["anchor_input_ids"])))
+    return loss
+trainer.EngineTrainer.training_step = training_step
+data = EmbeddingQAFinetuneDataset.from_json("train.json")
+engine = SentenceTransformersFinetuneEngine(data, val_dataset=data, device="cpu", **options)
+for module in engine.model.modules():
+    if type(module).__name__ == "Dropout":
+        module.p = 0.0  # the processes would draw other numbers than one alone
+result = engine.finetune()
+Path(f"steps-{os.environ.get('RANK', 'one')}.json").write_text(json.dumps([steps, result.history]))
+"""
+
+
+def make_dataset(negatives: int) -> EmbeddingQAFinetuneDataset:
+    names = [f"{colour} {thing}" for colour in ("red", "green", "blue", "black") for thing in ("cat", "dog", "bird")]
+    return EmbeddingQAFinetuneDataset(
+        queries={f"q{n}": f"where is the {name}" for n, name in enumerate(names)},
+        corpus={f"d{n}": f"item {n * 7 % 12} of class {name[0]}" for n, name in enumerate(names)},
+        relevant_docs={f"q{n}": [f"d{n}"] for n in range(12)},
+        negative_docs={f"q{n}": [f"d{(n + 1) % 12}"] for n in range(12)} if negatives else {},
+    )
+
+
+def run(folder, options, processes: int) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    children = []
+    for rank in range(processes):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        if processes > 1:  # what torchrun sets
+            environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        command = [sys.executable, "-c", WORKER, json.dumps(options)]
+        children.append(
+            subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        )
+    for child in children:
+        output, _ = child.communicate(timeout=300)
+        assert child.returncode == 0, output.decode()
+
+
+def test_two_processes_are_one_with_the_joint_batch(tiny_model_path, tmp_path):
+    options = {
+        "model_id": tiny_model_path,
+        "batch_size": 6,
+        "epochs": 2,
+        "learning_rate": 1e-3,
+        "bf16": False,
+        "show_progress_bar": False,
+        "mini_batch_size": 2,
+        "save_checkpoints": True,
+        "checkpoint_save_steps": 2,
+    }
+    steps, histories, weights = {}, {}, {}
+    for name, processes in (("one", 1), ("two", 2)):
+        folder = tmp_path / name
+        folder.mkdir()
+        make_dataset(1).save_json(folder / "train.json")
+        run(folder, {**options, "model_output_path": "m"}, processes)
+        found = [json.loads(file.read_text()) for file in sorted(folder.glob("steps-*.json"))]
+        assert len(found) == processes
+        # The loss of the joint batch is the mean of the parts' losses, which are of one size.
+        steps[name] = [sum(loss for loss, _ in step) / processes for step in zip(*(f[0] for f in found), strict=True)]
+        assert {rows for f in found for _, rows in f[0]} == {6 // processes}
+        histories[name] = [f[1] for f in found]
+        weights[name] = load_file(str(folder / "m" / "model.safetensors"))
+        assert (folder / "checkpoints" / "m" / "checkpoint-4" / "embft_best.json").is_file()
+    assert len(steps["two"]) == 4
+    assert steps["two"] == pytest.approx(steps["one"], rel=1e-4)
+    for tensor, expected in zip(weights["two"].values(), weights["one"].values(), strict=True):
+        assert tensor.numpy() == pytest.approx(expected.numpy(), abs=2e-4)
+    # All processes saw the same scores, and took the same decisions.
+    assert histories["two"][0] == histories["two"][1]
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tiny_model_path, tmp_path, monkeypatch):
+    from llama_index_embft.finetune.sentence_transformer import SentenceTransformersFinetuneEngine
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="batch_size is 7, which 2 processes cannot share equally"):
+        SentenceTransformersFinetuneEngine(make_dataset(0), tiny_model_path, str(tmp_path / "m"), batch_size=7)
