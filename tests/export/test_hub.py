@@ -190,3 +190,41 @@ def test_offline_is_said_at_once(hub, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match="switched off by HF_HUB_OFFLINE"):
         check_can_push("me/tuned", token=TOKEN)
+
+
+def test_embft_train_uploads_what_it_has_saved(hub, tiny_model_path, tmp_path, monkeypatch, capsys):
+    import sys
+
+    from huggingface_hub import ModelCard, constants
+
+    from llama_index_embft.cli import app
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+
+    EmbeddingQAFinetuneDataset(
+        queries={f"q{n}": f"where is {n}" for n in range(4)},
+        corpus={f"d{n}": f"{n} is here" for n in range(4)},
+        relevant_docs={f"q{n}": [f"d{n}"] for n in range(4)},
+    ).save_json(tmp_path / "train.json")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+    flags = ["--model", tiny_model_path, "--epochs", "1", "--batch-size", "4", "--device", "cpu", "--no-progress"]
+    monkeypatch.setattr(
+        sys, "argv", ["embft", "train", "train.json", *flags, "--out", "m", "--push-to-hub", "me/tuned"]
+    )
+
+    app.app.registered_commands.clear()
+    with pytest.raises(SystemExit) as stopped:
+        app.main()
+    assert stopped.value.code == 2
+    assert "There is no token for the hub" in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()  # told before training
+
+    app.app.registered_commands.clear()
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with pytest.raises(SystemExit) as stopped:
+        app.main()
+    assert stopped.value.code == 0
+    assert f"{hub.address}/me/tuned" in capsys.readouterr().out
+    assert {"model.safetensors", "modules.json", "embft.json", "README.md", "training.svg"} <= set(hub.committed)
+    assert ModelCard(hub.committed["README.md"].decode()).data.library_name == "sentence-transformers"
+    assert TOKEN not in b"".join(hub.committed.values()).decode("latin-1")
