@@ -247,6 +247,35 @@ def test_guard_merge_and_lora(folder, embft, tiny_model_path):
     assert "trained with LoRA" in card
 
 
+def test_data_and_models_that_cannot_be_trained_are_one_sentence(folder, embft, tiny_model_path):
+    import shutil
+
+    data = make_dataset("where is the {} {}")
+    data.subset(["q0"]).save_json(folder / "one.json")
+    shutil.copytree(tiny_model_path, "no-tokenizer")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / "no-tokenizer" / name).unlink()
+    shutil.copytree(tiny_model_path, "damaged")
+    (folder / "damaged" / "model.safetensors").write_bytes(b"not weights")
+    flags = ["--device", "cpu", "--no-progress", "--out", "m", "--epochs", "1"]
+    cases = {
+        ("one.json", "--model", tiny_model_path): "",
+        ("train.json", "--model", "no-tokenizer"): "tokenizer",
+        ("train.json", "--model", "damaged"): "damaged",
+        ("train.json", "--model", tiny_model_path, "--method", "lora", "--lora-targets", "nosuch"): "nosuch",
+    }
+    for arguments, message in cases.items():
+        code, _, err = embft("train", *arguments, *flags)
+        said = [line for line in err.splitlines() if line.startswith("Error: ")]
+        assert (code, len(said)) == (2, 1), (arguments, err)
+        assert message in said[0]
+        assert "Traceback" not in err
+        assert not (folder / "m").exists()
+    code, out, err = embft("train", "train.json", "--model", tiny_model_path, "--batch-size", "1000", *flags)
+    assert code == 0, err
+    assert "full: 1 steps" in out
+
+
 def test_a_recipe_is_looked_for_with_what_was_given(folder, embft, tiny_model_path, monkeypatch):
     from llama_index_embft.finetune import recipe as module
 
