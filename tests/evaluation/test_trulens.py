@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -51,18 +50,21 @@ def _no_embed_model_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made once: TruLens takes half a second for it."""
-    from llama_index_embft.evaluation.trulens_recording import open_session
-
-    path = tmp_path_factory.mktemp("trulens") / "empty.sqlite"
-    open_session(path)
-    return path
+def one_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made once: TruLens takes half a second for each."""
+    return tmp_path_factory.mktemp("trulens") / "trulens.sqlite"
 
 
 @pytest.fixture
-def database(empty_database: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copy(empty_database, tmp_path / "trulens.sqlite"))
+def database(one_database: Path) -> Path:
+    """An empty database."""
+    from llama_index_embft.evaluation.trulens_recording import open_session
+
+    open_session(one_database).force_flush()
+    with sqlite3.connect(one_database) as connection:
+        connection.execute("DELETE FROM trulens_events")
+    connection.close()
+    return one_database
 
 
 class TableEngine(CustomQueryEngine):

@@ -19,7 +19,8 @@ GUIDE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "trulens.md"
 
 def test_the_guide_runs(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    guide = GUIDE.read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
     assert len(blocks) == 5
     with LoopbackLLM(script=app_and_judge()) as server:
         llm = model(server)
@@ -33,6 +34,8 @@ def test_the_guide_runs(tmp_path: Path, monkeypatch, capsys) -> None:
         for block in blocks:
             exec(compile(block, str(GUIDE), "exec"), names)
     assert names["result"].systems[0].metrics["ndcg@10"].test.wins == 2
+    table = re.findall(r"^\| (`.*?) \|", guide, re.MULTILINE)
+    assert {name for row in table for name in re.findall(r"`(.*?)`", row)} == set(names["tuned"].verdicts)
     assert names["score"] == pytest.approx(2 / 3)
     assert "embedding_answer_relevance" in names["rows"].columns
     assert names["scorer"].stats.seen == 1
@@ -44,15 +47,3 @@ def test_the_guide_runs(tmp_path: Path, monkeypatch, capsys) -> None:
     assert result.exit_code == 0, result.output
     assert "groundedness" in result.output
     assert "--repair" in CliRunner().invoke(app, ["dashboard", "--help"], env={"COLUMNS": "200"}).output
-
-
-def test_every_feedback_of_the_guide_is_there(tmp_path: Path) -> None:
-    from llama_index_embft.evaluation import evaluate_app
-
-    with LoopbackLLM(script=app_and_judge()) as server:
-        llm = model(server)
-        found = evaluate_app(
-            fruit_engine(llm), DATASET, "a", "v", llm=llm, embed_model=FruitEmbedding(), database=tmp_path / "db.sqlite"
-        )
-    table = re.findall(r"^\| (`.*?) \|", GUIDE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert {name for row in table for name in re.findall(r"`(.*?)`", row)} == set(found.verdicts)
