@@ -8,14 +8,15 @@ hard negative of one row that answers another. Such rows are kept in different b
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Shuffles tried for one that needs no more batches than the first epoch; the step count of a run is fixed at its start.
-_TRIES: Final = 4
+# Shuffles tried for one that needs few batches; the step count of a run is fixed at its start.
+_TRIES: Final = 8
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,20 @@ class BatchPlan:
         self._batch_size = min(batch_size, n_rows)
         self._seed = seed
         self._processes = processes
-        crowd: dict[int, int] = {}
-        for documents in relations.relevant:
-            for document in documents:
-                crowd[document] = crowd.get(document, 0) + 1
-        # Rows that are hard to place come first: those of a passage with many questions.
-        self._crowd = [max((crowd[document] for document in row), default=0) for row in relations.relevant]
-        self._first = self._arrange(random.Random(f"{seed}/0"), -(-n_rows // self._batch_size))
+        held = Counter(document for row in relations.documents for document in row)
+        wanted = Counter(document for row in relations.relevant for document in row)
+        # Rows that are hard to place come first: those in conflict with most others.
+        self._conflicts = [
+            sum(wanted[document] for document in documents) + sum(held[document] for document in relevant)
+            for documents, relevant in zip(relations.documents, relations.relevant, strict=True)
+        ]
+        fewest = -(-n_rows // self._batch_size)
+        self._first = self._arrange(random.Random(f"{seed}/first/0"), fewest)
+        for attempt in range(1, _TRIES):
+            if len(self._first) == fewest:
+                break
+            other = self._arrange(random.Random(f"{seed}/first/{attempt}"), fewest)
+            self._first = min(self._first, other, key=len)
 
     @property
     def largest(self) -> int:
@@ -134,7 +142,7 @@ class BatchPlan:
         """Spread the rows over the wanted number of batches, or over more where they do not fit."""
         relations = self._relations
         n_rows = len(relations)
-        order = sorted(rng.sample(range(n_rows), n_rows), key=lambda row: -self._crowd[row])  # stable: ties stay mixed
+        order = sorted(rng.sample(range(n_rows), n_rows), key=lambda row: -self._conflicts[row])  # stable: ties stay mixed
         # Equal sizes: a last batch of two rows would train on a single negative.
         sizes = [n_rows // wanted + (number < n_rows % wanted) for number in range(wanted)]
         batches = [_Batch(size) for size in sizes]

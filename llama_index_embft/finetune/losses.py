@@ -60,6 +60,7 @@ def loss_maker(
     the same with ``guide_model``                 `GISTEmbedLoss`, which takes one hard negative; `Cached…` likewise
     hard negatives with a teacher's scores        `DistillationLoss`: the contrastive term beside KL or margins
     ``loss="cosent"``: pairs with scores          `CoSENTLoss`
+    any, with a loss of the user's                that; a teacher's scores reach it as labels
     ============================================  =====================================================================
 
     Args:

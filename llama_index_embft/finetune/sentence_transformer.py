@@ -335,12 +335,11 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
     def _rows(self) -> TrainingRows:
         if self.loss == COSENT:
             return scored_rows(self.dataset, self.teacher_scores)
-        own = self.loss is not None
         return training_rows(
             self.dataset,
             use_all_docs=self.settings.use_all_docs,
             near_duplicates=self.settings.near_duplicates,
-            teacher_scores=None if own else self.teacher_scores,
+            teacher_scores=self.teacher_scores,
             max_negatives=None if self.guide_model is None else GIST_NEGATIVES,
             show_progress=self.show_progress_bar,
         )

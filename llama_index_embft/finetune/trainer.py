@@ -242,7 +242,7 @@ class EngineTrainer(SentenceTransformerTrainer):
 
 def is_out_of_memory(err: BaseException) -> bool:
     """Whether an error says that memory ran out, on a GPU or on the CPU."""
-    if isinstance(err, (torch.OutOfMemoryError, MemoryError)):
+    if isinstance(err, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
     return any(text in str(err).lower() for text in _NO_MEMORY)
 

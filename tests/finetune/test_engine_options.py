@@ -359,3 +359,25 @@ def test_the_card_is_written(tiny_model_path, tmp_path):
     card = Path(tmp_path / "m" / "README.md").read_text()
     assert card.startswith("---\n")
     assert "| validation" in card
+
+
+def test_a_loss_of_the_users_gets_the_teachers_scores(tiny_model_path, tmp_path):
+    from sentence_transformers.sentence_transformer.losses import MarginMSELoss
+
+    data = make_dataset(negatives=1)
+    teacher = {q: {data.relevant_docs[q][0]: 3.0, data.negative_docs[q][0]: 1.0} for q in data.queries}
+    seen = []
+
+    class Looking(MarginMSELoss):
+        def forward(self, features, labels):
+            seen.append(labels.tolist())
+            return super().forward(features, labels)
+
+    result = engine(tiny_model_path, tmp_path / "m", data, loss=Looking, teacher_scores=teacher, epochs=1).finetune()
+    assert result.steps == len(seen) >= 3
+    assert all(row == [3.0, 1.0] for batch in seen for row in batch)
+
+
+def test_lora_takes_longer_steps_unless_told_otherwise(tiny_model_path, tmp_path):
+    assert engine(tiny_model_path, tmp_path / "m", learning_rate=None).settings.learning_rate == 5e-5
+    assert engine(tiny_model_path, tmp_path / "m", learning_rate=None, method="lora").settings.learning_rate == 2e-4
