@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
+import shutil
 import tempfile
 import time
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft.dataset.split import split_dataset
-from llama_index_embft.errors import ConfigError
+from llama_index_embft.errors import ConfigError, TrainingError
 from llama_index_embft.finetune.base import SELECTION_METRIC
 
 if TYPE_CHECKING:
@@ -257,7 +258,9 @@ class _Runner:
         from llama_index_embft.finetune.sentence_transformer import SentenceTransformersFinetuneEngine as Engine
 
         batch = self.arguments.get("batch_size", inspect.signature(Engine).parameters["batch_size"].default)
-        some = self.train.subset(list(self.train.queries)[: batch * _PROBE_STEPS])
+        ids = list(self.train.queries)
+        # Spread over the data: neighbours often ask about one passage, which is nothing to train on.
+        some = self.train.subset(ids[:: max(1, len(ids) // (batch * _PROBE_STEPS))][: batch * _PROBE_STEPS])
         began = time.perf_counter()
         result = self._finetune(some, Candidate(TEMPERATURES[0], 1e-9, 1))
         whole = time.perf_counter() - began
@@ -280,7 +283,10 @@ class _Runner:
         """Train one candidate on all of the training set."""
         began = time.perf_counter()
         guarded: list[float] = []
-        result = self._finetune(self.train, candidate, guarded)
+        try:
+            result = self._finetune(self.train, candidate, guarded)
+        except TrainingError as err:  # a loss that is not a number speaks against this candidate, not against the rest
+            return Trial(candidate, seconds=time.perf_counter() - began, note=f"failed: {err}")
         seconds = time.perf_counter() - began
         # Of a run that only harms, the engine keeps the base model: its score is the base's, and it is no gain.
         return Trial(candidate, result.best_score, guarded[0] if guarded else None, seconds)
@@ -295,15 +301,22 @@ class _Runner:
                 engine = SentenceTransformersFinetuneEngine(
                     data,
                     self.model_id,
-                    str(Path(folder) / "model"),
+                    # The engine names its checkpoints after this: nobody else's may have the name.
+                    str(Path(folder) / Path(folder).name),
                     val_dataset=self.val,
                     **asdict(candidate),
                     **self.arguments,
                 )
             except TypeError as err:
                 raise ConfigError(f"The engine does not take these arguments: {err}.") from err
-            with _quiet():
-                result = engine.finetune()
+            try:
+                with _quiet():
+                    result = engine.finetune()
+            except TrainingError as err:
+                if "Ctrl-C" in str(err):  # which ends the search; a checkpoint of one of its runs is of no use
+                    shutil.rmtree(Path("checkpoints") / Path(folder).name, ignore_errors=True)
+                    raise KeyboardInterrupt from err
+                raise
             if guarded is not None and self.guard is not None:
                 guarded.append(self._guard(engine.get_finetuned_model()))
             return result

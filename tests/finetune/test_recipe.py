@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-from llama_index_embft.errors import ConfigError, DatasetError
+from llama_index_embft.errors import ConfigError, DatasetError, TrainingError
 from llama_index_embft.finetune import recipe as module
 from llama_index_embft.finetune.recipe import Candidate, choose_recipe, engine_options
 
@@ -125,6 +125,57 @@ def test_the_guard_rules_out(monkeypatch):
     ruled_out = [trial for trial in chosen.trials if trial.note]
     assert {trial.candidate.temperature for trial in ruled_out} == {0.05}
     assert ruled_out[0].note == "loses 0.0200 on the guard set"
+
+
+def test_a_run_that_fails_does_not_end_the_search(monkeypatch):
+    def score(candidate):
+        if candidate.temperature == 0.02:
+            raise TrainingError("The loss is nan at step 3")
+        return 0.7
+
+    World(monkeypatch, score)
+    chosen = choose(epochs=(1,))
+    assert chosen.candidate.temperature == 0.05
+    assert [trial.note for trial in chosen.trials][:2] == ["failed: The loss is nan at step 3"] * 2
+
+
+def test_ctrl_c_ends_the_search(tiny_model_path, tmp_path, monkeypatch):
+    """With the real engine, which turns it into an error of its own and leaves a checkpoint."""
+    import os
+    import signal
+
+    from llama_index_embft.finetune.callbacks import BestStateCallback
+
+    monkeypatch.chdir(tmp_path)
+    original = BestStateCallback.on_step_end
+
+    def pressed(self, args, state, control, **kwargs):
+        if args.num_train_epochs == 3 and state.global_step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(BestStateCallback, "on_step_end", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        choose_recipe(
+            make_dataset(24), tiny_model_path, make_dataset(24), temperatures=(0.05,), learning_rates=(1e-3,),
+            epochs=(3,), batch_size=8, device="cpu", time_budget=300,
+        )  # fmt: skip
+    assert list(tmp_path.glob("checkpoints/*")) == []
+
+
+def test_the_probe_is_spread_over_the_data(monkeypatch):
+    seen = []
+    World(monkeypatch, lambda c: 0.7)
+    original = module._Runner._finetune
+
+    def watching(self, data, *rest):
+        seen.append(list(data.queries))
+        return original(self, data, *rest)
+
+    monkeypatch.setattr(module._Runner, "_finetune", watching)
+    choose(n=100, batch_size=5, epochs=(1,))
+    assert seen[0] == [f"q{n}" for n in range(0, 100, 5)]
+    assert len(seen[1]) == 100
 
 
 def test_without_validation_a_part_of_the_questions_is_set_aside(monkeypatch):
