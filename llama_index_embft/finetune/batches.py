@@ -142,7 +142,8 @@ class BatchPlan:
         """Spread the rows over the wanted number of batches, or over more where they do not fit."""
         relations = self._relations
         n_rows = len(relations)
-        order = sorted(rng.sample(range(n_rows), n_rows), key=lambda row: -self._conflicts[row])  # stable: ties stay mixed
+        shuffled = rng.sample(range(n_rows), n_rows)
+        order = sorted(shuffled, key=lambda row: -self._conflicts[row])  # stable: ties stay shuffled
         # Equal sizes: a last batch of two rows would train on a single negative.
         sizes = [n_rows // wanted + (number < n_rows % wanted) for number in range(wanted)]
         batches = [_Batch(size) for size in sizes]
