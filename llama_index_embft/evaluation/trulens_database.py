@@ -65,7 +65,7 @@ def _count_broken_rows(file: Path | None) -> int:
     if file is None or not file.exists() or not file.stat().st_size:
         return 0
     try:
-        connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+        connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
         try:
             found = connection.execute("SELECT count(*) FROM trulens_events WHERE NOT json_valid(record_attributes)")
             return int(found.fetchone()[0])

@@ -150,11 +150,15 @@ class LlamaIndexProvider(LLMProvider):  # type: ignore[misc, unused-ignore]
 
 
 def sentences(text: str) -> list[str]:
-    """Split a text into sentences, without the network; Chinese and Japanese stops count too."""
+    """Split a text into sentences, without the network; Chinese and Japanese stops count too.
+
+    Bare list marks are left out, unless the text is nothing else: "42." is an answer.
+    """
     import re
 
     from llama_index.core.node_parser.text.utils import split_by_sentence_tokenizer
 
     parts = [piece for line in text.splitlines() if line.strip() for piece in split_by_sentence_tokenizer()(line)]
     pieces = [piece.strip() for part in parts for piece in re.split(r"(?<=[。！？])", part)]
-    return [piece for piece in pieces if re.search(r"\w", piece) and not re.fullmatch(r"\d+[.)]?", piece)]
+    kept = [piece for piece in pieces if re.search(r"\w", piece) and not re.fullmatch(r"\d+[.)]?", piece)]
+    return kept or ([text.strip()] if text.strip() else [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from contextlib import contextmanager
@@ -289,7 +290,7 @@ def _metric(name: str, verdicts: dict[str, Verdict]) -> Metric:
     def look_up(record_id: str, question: Any, contexts: Any, answer: Any) -> tuple[float, dict[str, str]]:
         del question, contexts, answer  # shown with the verdict in the dashboard
         verdict = verdicts.get(record_id, Verdict("undefined", reason="There is no verdict."))
-        if verdict.score is None:
+        if verdict.score is None or not math.isfinite(verdict.score):
             raise SkipEval(f"{verdict.outcome}: {verdict.reason}")
         return verdict.score, {"reason": verdict.reason}
 

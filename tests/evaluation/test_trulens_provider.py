@@ -15,7 +15,7 @@ pytest.importorskip("trulens.feedback", reason="extra trulens")
 from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata
 from llama_index.core.llms.callbacks import llm_completion_callback
 
-from llama_index_embft.errors import ConfigError, EvaluationError
+from llama_index_embft.errors import ConfigError, EvaluationError, ModelError
 from llama_index_embft.evaluation.trulens_calls import JudgeCallError, JudgeCalls, JudgeUnavailableError
 from llama_index_embft.evaluation.trulens_feedback import Exchange, embedding_feedbacks, judge_feedbacks
 from llama_index_embft.evaluation.trulens_provider import LlamaIndexProvider, sentences
@@ -117,6 +117,11 @@ def test_sentences_of_several_languages() -> None:
         "收入增长了。",
         "利润下降了！",
     ]
+
+
+def test_a_number_is_an_answer_and_no_list_mark() -> None:
+    assert sentences("42.") == ["42."]
+    assert sentences(" \n") == []
 
 
 def test_the_key_is_not_written_with_the_provider() -> None:
@@ -221,6 +226,18 @@ def test_limits_below_one(options: dict[str, int]) -> None:
         JudgeCalls(Local(), **options)
     with pytest.raises(ConfigError, match="num_workers"):
         judge_feedbacks(Local(), num_workers=0)
+
+
+def test_an_embedding_that_is_no_number_is_no_score() -> None:
+    from trulens_helpers import FruitEmbedding
+
+    class Broken(FruitEmbedding):
+        def _get_query_embedding(self, query: str) -> list[float]:
+            return [float("nan")] * 4
+
+    contexts, _ = embedding_feedbacks(Broken())
+    with pytest.raises(ModelError, match="NaN"):
+        contexts.score([EXCHANGE])
 
 
 def test_relevance_by_embeddings() -> None:
