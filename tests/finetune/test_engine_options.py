@@ -155,18 +155,17 @@ def test_the_engine_splits_off_a_validation_set_by_document(tiny_model_path, tmp
 # --- what is learned from ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("distill", ["kl", "margin"])
-def test_a_teacher_is_followed(tiny_model_path, tmp_path, distill):
+def test_a_teacher_is_followed(tiny_model_path, tmp_path):
     """The teacher ranks the first negative above the positive; the student learns to, the contrastive one does not."""
     data = make_dataset(negatives=2)
     teacher = {
         q: {data.relevant_docs[q][0]: 0.0, **dict(zip(data.negative_docs[q], (4.0, -4.0), strict=True))}
         for q in data.queries
     }
-    options = {"epochs": 12, "temperature": 0.1}
+    options = {"epochs": 8, "temperature": 0.1, "learning_rate": 5e-3}
     shares = {}
     for name, more in (
-        ("taught", {"teacher_scores": teacher, "distill": distill, "distill_weight": 1.0}),
+        ("taught", {"teacher_scores": teacher, "distill_weight": 1.0}),
         ("plain", {}),
     ):
         tuner = engine(tiny_model_path, tmp_path / name, data, **options, **more)

@@ -49,7 +49,7 @@ def make_dataset(negatives: int) -> EmbeddingQAFinetuneDataset:
     )
 
 
-def run(folder, options, processes: int) -> None:
+def start(folder, options, processes: int) -> list[subprocess.Popen]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -63,9 +63,7 @@ def run(folder, options, processes: int) -> None:
         children.append(
             subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         )
-    for child in children:
-        output, _ = child.communicate(timeout=300)
-        assert child.returncode == 0, output.decode()
+    return children
 
 
 def test_two_processes_are_one_with_the_joint_batch(tiny_model_path, tmp_path):
@@ -80,12 +78,17 @@ def test_two_processes_are_one_with_the_joint_batch(tiny_model_path, tmp_path):
         "save_checkpoints": True,
         "checkpoint_save_steps": 2,
     }
-    steps, histories, weights = {}, {}, {}
-    for name, processes in (("one", 1), ("two", 2)):
+    steps, histories, weights, children = {}, {}, {}, []
+    runs = {"one": 1, "two": 2}
+    for name, processes in runs.items():
+        (tmp_path / name).mkdir()
+        make_dataset(1).save_json(tmp_path / name / "train.json")
+        children += start(tmp_path / name, {**options, "model_output_path": "m"}, processes)
+    for child in children:
+        output, _ = child.communicate(timeout=300)
+        assert child.returncode == 0, output.decode()
+    for name, processes in runs.items():
         folder = tmp_path / name
-        folder.mkdir()
-        make_dataset(1).save_json(folder / "train.json")
-        run(folder, {**options, "model_output_path": "m"}, processes)
         found = [json.loads(file.read_text()) for file in sorted(folder.glob("steps-*.json"))]
         assert len(found) == processes
         # The loss of the joint batch is the mean of the parts' losses, which are of one size.
