@@ -287,8 +287,10 @@ def _metric(name: str, verdicts: dict[str, Verdict]) -> Metric:
     Otherwise the judge's own calls would stand among the records, one after the other.
     """
 
-    def look_up(record_id: str, question: Any, contexts: Any, answer: Any) -> tuple[float, dict[str, str]]:
-        del question, contexts, answer  # shown with the verdict in the dashboard
+    def look_up(record_id: str, question: Any) -> tuple[float, dict[str, str]]:
+        # The question is shown with the verdict in the dashboard. Contexts and answer stand in the record; stored with
+        # every verdict too, they would make the database several times as large.
+        del question
         verdict = verdicts.get(record_id, Verdict("undefined", reason="There is no verdict."))
         if verdict.score is None or not math.isfinite(verdict.score):
             raise SkipEval(f"{verdict.outcome}: {verdict.reason}")
@@ -304,8 +306,6 @@ def _metric(name: str, verdicts: dict[str, Verdict]) -> Metric:
         selectors={
             "record_id": root(SpanAttributes.RECORD_ID),
             "question": root(SpanAttributes.RECORD_ROOT.INPUT),
-            "contexts": root(CONTEXTS),
-            "answer": root(SpanAttributes.RECORD_ROOT.OUTPUT),
         },
     )
 
