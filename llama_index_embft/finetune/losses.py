@@ -23,7 +23,7 @@ COSENT: Final = "cosent"
 # All that sentence-transformers' GISTEmbedLoss takes.
 GIST_NEGATIVES: Final = 1
 
-# On CPU a mini-batch of 16 is as fast as any, and holds memory at that of a batch of 16 whatever the batch is.
+# On CPU, where memory is what bounds the batch: memory stays that of 16 rows, about 2 GB with MiniLM.
 _CPU_MINI_BATCH: Final = 16
 
 

@@ -290,7 +290,8 @@ def _arguments(
 def use_bf16(wanted: bool | None, device: str) -> bool:
     """Whether to compute in bfloat16 under autocast: as asked, else where the device multiplies it faster.
 
-    That is on GPUs from Ampere on, and on CPUs with AMX (measured there: 1.7 times the pairs a second).
+    That is on GPUs from Ampere on, and on CPUs with AMX. Validation after two steps of 64 Lyft pairs differed by 0.0001
+    from float32.
     """
     import torch
 
