@@ -204,5 +204,4 @@ def _most_overlap(intervals: list[tuple[float, float]]) -> tuple[float, int]:
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    result: NDArray[np.float32] = vectors / np.where(length > 0, length, 1.0)
-    return result
+    return (vectors / np.where(length > 0, length, 1.0)).astype(np.float32, copy=False)
