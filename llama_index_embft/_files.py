@@ -103,6 +103,20 @@ def write_folder_atomically(
         _sync_folder(target.parent)
 
 
+def check_output_folder(path: str | os.PathLike[str], *, replaceable: Sequence[str] = ("embft.json",)) -> None:
+    """Find out before the work, and not after it, that `write_folder_atomically` could not write its folder.
+
+    Raises:
+        OutputError: It could not. Nothing has changed in any case.
+    """
+
+    class TriedError(Exception):
+        pass
+
+    with suppress(TriedError), write_folder_atomically(path, replaceable=replaceable):
+        raise TriedError
+
+
 def _check_replaceable(target: Path, shown: str | os.PathLike[str], replaceable: Sequence[str]) -> None:
     if not target.exists():
         return

@@ -14,11 +14,11 @@ def compare(
     html: Annotated[Path | None, typer.Option(help="Write a page with plots and every query's hits.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the table as Markdown, for a pull request.")] = None,
-    plots: Annotated[Path | None, typer.Option(help="Write the plots as SVG files into this folder.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Write the plots as SVG and PNG files into this folder.")] = None,
     data: Annotated[Path | None, typer.Option(help="Data set of the reports: gives the page the texts.")] = None,
     primary: Annotated[str, typer.Option(help="Metric that decides; choose it before you look.")] = "ndcg@10",
     slices: Annotated[
-        list[str] | None, typer.Option(help="Look at parts of the queries: document, length, language or kind.")
+        list[str] | None, typer.Option(help="Look at parts of the queries: document, length, language, script, kind.")
     ] = None,
     guard: Annotated[
         list[str] | None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from contextlib import suppress
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,13 +54,15 @@ def train(
     given: dict[str, Any] = {"data": data, "model": model, "method": method, "val": val, "guard": guard, "out": out}
     given |= {"loss": loss, "teacher_scores": teacher_scores, "recipe": recipe, "time_budget": time_budget}
     given |= {"progress": progress, "push_to_hub": push_to_hub, "private": private, **options}
+    from llama_index_embft._files import check_output_folder
+
     settings = read_settings(config, given)
     repo_id = settings.get("push_to_hub")
     if repo_id is not None:
         from llama_index_embft.export.hub import check_can_push
 
         check_can_push(repo_id)  # hours of training later is too late to hear of a missing token
-    _check_out(settings.get("out", DEFAULT_OUT))
+    check_output_folder(settings.get("out", DEFAULT_OUT))
     quiet_libraries()
     engine, chosen = _engine(settings)
     result = engine.finetune()
@@ -200,17 +201,6 @@ def _teacher_scores(path: Path) -> dict[str, dict[str, float]]:
     if not all(isinstance(row, dict) and all(isinstance(x, (int, float)) for x in row.values()) for row in rows):
         raise ConfigError(f'{path} must hold scores as {{"query id": {{"document id": 1.5, …}}, …}}.')
     return {query: {doc: float(x) for doc, x in row.items()} for query, row in scores.items()}
-
-
-def _check_out(out: Path) -> None:
-    """Find out before training, not after it, that the folder cannot be written."""
-    from llama_index_embft._files import write_folder_atomically
-
-    class TriedError(Exception):
-        pass
-
-    with suppress(TriedError), write_folder_atomically(out):
-        raise TriedError
 
 
 def _show(result: FinetuneResult) -> None:

@@ -203,7 +203,7 @@ class Comparison:
         atomic_write_text(path, render_comparison(self, dataset))
 
     def save_plots(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write the plots as SVG files, for a pull request; see `plots.save_plots`."""
+        """Write the plots as SVG and PNG files, for a pull request; see `plots.save_plots`."""
         from llama_index_embft.evaluation.plots import save_plots
 
         return save_plots(self, folder)

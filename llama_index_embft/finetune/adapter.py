@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from llama_index_embft._files import check_output_folder
 from llama_index_embft.embeddings.adapter import apply_adapter, linear_adapter, save_adapter
 from llama_index_embft.embeddings.encode import as_encoder
 from llama_index_embft.embeddings.loading import describe_base, load_embed_model
@@ -186,6 +187,7 @@ class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
         from llama_index.core.utils import infer_torch_device
 
         started = time.perf_counter()
+        check_output_folder(self.model_output_path)
         candidates = self._candidates()
         rows = {doc_id: row for row, doc_id in enumerate(candidates)}
         positives = [[rows[doc_id] for doc_id in self.dataset.relevant_docs[q]] for q in self.dataset.queries]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
 
+from llama_index_embft._files import check_output_folder
 from llama_index_embft.embeddings.encode import as_encoder
 from llama_index_embft.embeddings.loading import describe_base, load_embed_model
 from llama_index_embft.embeddings.nudged import save_nudge
@@ -157,6 +158,7 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
             OutputError: The folder cannot be written.
         """
         started = time.perf_counter()
+        check_output_folder(self.model_output_path)
         # Descending ids: the lower row wins a tie, and that must be trec_eval's greater id.
         ids = sorted(self.dataset.corpus, reverse=True)
         row_of = {doc_id: row for row, doc_id in enumerate(ids)}

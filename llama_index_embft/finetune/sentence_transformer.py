@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_index_embft._files import atomic_write_text, write_folder_atomically
+from llama_index_embft._files import atomic_write_text, check_output_folder, write_folder_atomically
 from llama_index_embft.embeddings.encode import SentenceTransformerBackend, as_encoder
 from llama_index_embft.embeddings.fingerprint import fingerprint_sentence_transformer
 from llama_index_embft.embeddings.loading import describe_base, load_embed_model
@@ -114,8 +114,8 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
             it, GPUs from Ampere on and CPUs with AMX.
         mini_batch_size: Rows computed with gradients at a time. The loss over the whole batch stays exact (GradCache),
             for one more forward pass. None: 16 on CPU; on GPU the whole batch, halved until it fits.
-        attention_dropout: Keep dropout inside attention; None: not on CPU, where it rules fused attention out (measured
-            with MiniLM: without it 1.5 times the pairs a second and 30 % less memory).
+        attention_dropout: Keep dropout inside attention; None: not on CPU, where PyTorch's fused attention has no
+            dropout, and the matrix of all pairs of tokens costs time and memory.
         gradient_checkpointing: Compute activations twice instead of keeping them: less memory, slower.
         compile: Compile the model with `torch.compile`; pays on long runs on a GPU.
         report_to: Trackers of transformers: ``"tensorboard"``, ``"wandb"``, ``"mlflow"``, …, or several.
@@ -271,6 +271,8 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
         from llama_index_embft.finetune.validation import weights_of
 
         started = time.perf_counter()
+        if is_first_process():
+            check_output_folder(self.model_output_path)
         rows = self._rows()
         maker = loss_maker(
             self.model,
