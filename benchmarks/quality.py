@@ -7,8 +7,8 @@
     python benchmarks/quality.py --methods full --set merge=auto epochs=2
     python benchmarks/quality.py --device cuda --seeds 5
 
-`--negatives` trains once more with each strategy (``+`` joins several: ``rank:10-50+margin:0.95``), negatives mined
-with the base model. `--guard` adds nDCG@10 on PubMedQA, which no method saw. `--set` passes arguments to the engine.
+`--negatives` trains with each strategy (``+`` joins several: ``rank:10-50+margin:0.95``) instead of in-batch negatives
+alone, mined with the base model. `--guard` adds nDCG@10 on PubMedQA, which no method saw. `--set` passes arguments to the engine.
 
 Lyft → Uber is the LlamaIndex tutorial's pair: train on the questions about one 10-K filing, test on those about
 another. Nothing is chosen on the test set: the epochs are fixed, and the defaults were chosen in the other direction
@@ -45,7 +45,7 @@ def main() -> None:
         base, base_scores, _ = _evaluate(minilm(), test, args.device, guard)
         rows.append({"data": data, "method": "base", **base, "seeds": 1, "ci95": None})
         for method in args.methods:
-            for negatives in [None, *args.negatives] if method == "full" else [None]:
+            for negatives in args.negatives if method == "full" and args.negatives else [None]:
                 if method == "bm25":
                     runs = [_bm25(test)]
                 else:
