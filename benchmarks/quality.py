@@ -8,7 +8,8 @@
     python benchmarks/quality.py --device cuda --seeds 5
 
 `--negatives` trains with each strategy (``+`` joins several: ``rank:10-50+margin:0.95``) instead of in-batch negatives
-alone, mined with the base model. `--guard` adds nDCG@10 on PubMedQA, which no method saw. `--set` passes arguments to the engine.
+alone, mined with the base model. `--guard` adds nDCG@10 on PubMedQA, which no method saw. `--set` passes arguments to
+the engine.
 
 Lyft → Uber is the LlamaIndex tutorial's pair: train on the questions about one 10-K filing, test on those about
 another. Nothing is chosen on the test set: the epochs are fixed, and the defaults were chosen in the other direction
