@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from llama_index_embft.errors import ConfigError, GenerationError
+from llama_index_embft.generation.connections import close_own_connections, without_retries
 from llama_index_embft.generation.failures import Failure, Redactor, classify
 from llama_index_embft.generation.tokens import certainly_fits, count_tokens, cut_to_tokens
 
@@ -314,54 +315,6 @@ def _usage(response: Any) -> tuple[int, int] | None:
         if isinstance(counts.get(sent), int) and isinstance(counts.get(received), int):
             return counts[sent], counts[received]
     return None
-
-
-def without_retries(llm: LLM) -> LLM:
-    """A copy of the LLM that does not retry by itself, so that retries and limits are not multiplied.
-
-    Clients retry inside one call, out of sight of the rate limiter: OpenAI's does so twice over, in the HTTP client and
-    around it, which turns ``retry_limit=3`` into up to 36 requests. The caller's object is left as it is.
-    """
-    if not getattr(llm, "max_retries", 0):
-        return llm
-    quiet = llm.model_copy(update={"max_retries": 0})
-    private = getattr(quiet, "__pydantic_private__", None) or {}
-    for name, client in private.items():
-        if hasattr(client, "with_options") and getattr(client, "max_retries", None):
-            private[name] = client.with_options(max_retries=0, **_fresh_connections(client))
-    return quiet
-
-
-def _fresh_connections(client: Any) -> dict[str, Any]:
-    """New connections for a client that has been used before: its open ones belong to an event loop that may be closed.
-
-    Only where the connections are the ones that the SDK makes itself; a user's own HTTP client (proxy, certificates) is
-    kept.
-    """
-    connections: Any = getattr(client, "_client", None)
-    if type(connections).__name__ not in ("AsyncHttpxClientWrapper", "SyncHttpxClientWrapper"):
-        return {}
-    make: Any = type(connections)
-    return {"http_client": make()}
-
-
-async def close_own_connections(quiet: LLM, callers: LLM) -> None:
-    """Close what the clients of a copy made by `without_retries` opened, and let them open new connections when asked.
-
-    Left to the garbage collector, OpenAI's client closes its connections in whatever event loop runs in the thread that
-    collects, a notebook's for instance, and not in the loop that they belong to. asyncio is not made for that: now and
-    then the loop stopped listening to a connection just opened, and a call waited until its timeout.
-    """
-    private = getattr(quiet, "__pydantic_private__", None) or {}
-    shared = getattr(callers, "__pydantic_private__", None) or {}
-    for name, client in private.items():
-        fresh = _fresh_connections(client)
-        if not fresh or client is shared.get(name):
-            continue
-        private[name] = client.with_options(**fresh)
-        closed = client.close()
-        if inspect.isawaitable(closed):
-            await closed
 
 
 def structured_mode(llm: LLM, wanted: Structured) -> Literal["tools", "llm", "text"]:

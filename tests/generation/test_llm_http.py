@@ -648,3 +648,32 @@ def test_the_users_own_http_client_stays_open(
     for n in range(2):
         generate(nodes, llm, tmp_path / str(n))
     assert not own.is_closed
+
+
+@pytest.mark.parametrize("client", ["openai_like", "openai"])
+def test_a_proxy_of_the_environment_is_used(
+    client: str,
+    serve: Serve,
+    nodes: list[TextNode],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    proxy = serve()  # answers whatever address it is asked for
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", proxy.api_base.removesuffix("/v1"))
+    llm = request.getfixturevalue(client)(proxy)
+    llm.api_base = "http://llm.invalid/v1"
+    assert len(generate(nodes, llm, tmp_path).queries) == 24
+    assert all(asked.path.startswith("http://llm.invalid/") for asked in proxy.requests)
+
+
+def test_a_missing_key_is_told_by_the_first_call(
+    openai: Make, serve: Serve, nodes: list[TextNode], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    llm = openai(serve(), api_key="")
+    llm.api_key = None
+    with pytest.raises(GenerationError, match=r"API key|api_key"):
+        generate(nodes, llm, tmp_path)
