@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._optional import require
 from llama_index_embft.errors import ConfigError, EvaluationError, MissingExtraError
-from llama_index_embft.generation.asking import RetryPolicy, is_synchronous, model_name, without_retries
+from llama_index_embft.generation.asking import RetryPolicy, is_synchronous, model_name
+from llama_index_embft.generation.connections import without_retries
 from llama_index_embft.generation.failures import Failure, Redactor, classify
 from llama_index_embft.generation.limits import SlidingWindow
 
