@@ -16,6 +16,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -126,12 +127,13 @@ class Dashboard:
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise OutputError(f"The dashboard did not start: {self._last_words()}")
-            try:
-                with direct.open(f"{self.url}/_stcore/health", timeout=5) as answer:
-                    if answer.status == 200:
-                        return
-            except (urllib.error.URLError, OSError):
-                pass
+            # Until it listens every connection is refused; the deadline says when that is too long.
+            with (
+                suppress(urllib.error.URLError, OSError),
+                direct.open(f"{self.url}/_stcore/health", timeout=5) as answer,
+            ):
+                if answer.status == 200:
+                    return
             time.sleep(0.1)
         raise OutputError(f"The dashboard did not answer within {timeout:g} s: {self._last_words()}")
 

@@ -10,6 +10,7 @@ from trulens.core.feedback.endpoint import Endpoint
 from trulens.feedback.llm_provider import LLMProvider
 from trulens.feedback.templates import rag as templates
 
+from llama_index_embft.errors import ConfigError
 from llama_index_embft.evaluation.trulens_calls import JudgeCalls
 
 if TYPE_CHECKING:
@@ -102,9 +103,20 @@ class LlamaIndexProvider(LLMProvider):  # type: ignore[misc, unused-ignore]
         return (sum(scores) / len(scores) if scores else None), "\n".join(lines)
 
     def groundedness_measure_with_cot_reasons(
-        self, source: str | list[str], statement: str, *_args: Any, **_options: Any
+        self, source: str | list[str], statement: str, *args: Any, **options: Any
     ) -> tuple[float, dict[str, str]]:
-        """`groundedness` under TruLens' name and in its form; options of the original are not taken up."""
+        """`groundedness` under TruLens' name and in its form.
+
+        Raises:
+            ConfigError: An option of the original is given (criteria, examples, another scale, …): they belong to its
+                own way of splitting and asking, and to leave them out unsaid would change what the score means.
+        """
+        given = [name for name, value in options.items() if value is not None]
+        if given or any(value is not None for value in args):
+            raise ConfigError(
+                "groundedness_measure_with_cot_reasons of LlamaIndexProvider takes a source and a statement only; leave "
+                f"out {', '.join(given) or 'the further arguments'}, or use a provider of TruLens' own."
+            )
         score, reason = self.groundedness([source] if isinstance(source, str) else source, statement)
         return (-1.0 if score is None else score), {"reason": reason}  # -1 is TruLens' word for unreadable
 

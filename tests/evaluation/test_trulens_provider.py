@@ -254,3 +254,13 @@ def test_relevance_by_embeddings() -> None:
     assert second.outcome == "undefined"
     assert [one.outcome for one in answers.score(exchanges)] == ["scored", "undefined"]
     assert [one.outcome for one in answers.score([exchanges[1]])] == ["undefined"]
+
+
+def test_groundedness_refuses_options_that_it_would_ignore() -> None:
+    with LoopbackLLM(script=lambda _: Behaviour(text=verdict(3))) as server:
+        provider = LlamaIndexProvider(model(server))
+        with pytest.raises(ConfigError, match="leave out criteria"):
+            provider.groundedness_measure_with_cot_reasons("context", "One.", criteria="be strict")
+        with pytest.raises(ConfigError, match="further arguments"):
+            provider.groundedness_measure_with_cot_reasons("context", "One.", "be strict")
+        assert server.requests == []
