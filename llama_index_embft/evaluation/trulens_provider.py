@@ -114,8 +114,8 @@ class LlamaIndexProvider(LLMProvider):  # type: ignore[misc, unused-ignore]
         given = [name for name, value in options.items() if value is not None]
         if given or any(value is not None for value in args):
             raise ConfigError(
-                "groundedness_measure_with_cot_reasons of LlamaIndexProvider takes a source and a statement only; leave "
-                f"out {', '.join(given) or 'the further arguments'}, or use a provider of TruLens' own."
+                "groundedness_measure_with_cot_reasons of LlamaIndexProvider takes a source and a statement only; "
+                f"leave out {', '.join(given) or 'the further arguments'}, or use a provider of TruLens' own."
             )
         score, reason = self.groundedness([source] if isinstance(source, str) else source, statement)
         return (-1.0 if score is None else score), {"reason": reason}  # -1 is TruLens' word for unreadable
