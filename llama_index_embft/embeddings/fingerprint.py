@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from llama_index_embft.errors import ModelError
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -96,6 +99,63 @@ def fingerprint_embedding(model: BaseEmbedding) -> str | None:
     if inner is None:
         return None
     return _hash(type(model).__module__, type(model).__qualname__, json.dumps([settings, files], default=str), *inner)
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Who made these vectors.
+
+    Attributes:
+        fingerprint: Hash of everything that decides them, the prompt included.
+        name: Name for messages; two models may share it.
+    """
+
+    fingerprint: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name} (fingerprint {self.fingerprint[:12]})"
+
+
+def identify(model: BaseEmbedding, side: Literal["query", "document"] = "document") -> ModelIdentity:
+    """Who makes a model's document vectors, or its query vectors.
+
+    Unlike the fingerprint in the cache's key this one includes the prompt, and it looks at one side alone: a query-side
+    adapter leaves the documents to its base model, so its document identity is the base model's. An embedding that
+    serves on another model's index (`DriftEmbedding`) says so by a method ``identity(side)``.
+
+    Args:
+        model: Any LlamaIndex embedding.
+        side: ``"document"`` for what an index holds, ``"query"`` for what searches it.
+
+    Raises:
+        ModelError: Nothing tells the model from another one, since it has no name.
+    """
+    from llama_index_embft.embeddings.adapter import AdapterEmbedding
+    from llama_index_embft.embeddings.encode import as_encoder
+    from llama_index_embft.embeddings.nudged import NudgedEmbedding
+
+    own = getattr(model, "identity", None)
+    if callable(own):
+        identity = own(side)
+        assert isinstance(identity, ModelIdentity)
+        return identity
+    if isinstance(model, (AdapterEmbedding, NudgedEmbedding)):
+        base = identify(model.base_embed_model, side)
+        if isinstance(model, AdapterEmbedding):
+            if not (model.transform_queries if side == "query" else model.transform_documents):
+                return base
+            return ModelIdentity(_hash(base.fingerprint, fingerprint_module(model.adapter)), model.model_name)
+        if side == "query":
+            return base
+        moved = sorted(model.moved.items())
+        return ModelIdentity(_hash(base.fingerprint, "moved", json.dumps(moved)), model.model_name)
+    backend = as_encoder(model, cache=None).backend
+    if backend.fingerprint is None:
+        raise ModelError(
+            f"Nothing tells this {type(model).__name__} from another model; give it a `model_name` of its own."
+        )
+    return ModelIdentity(_hash(backend.fingerprint, backend.prompt(side)), model.model_name)
 
 
 def _inner_fingerprints(model: BaseEmbedding) -> list[str] | None:

@@ -1,0 +1,182 @@
+"""An index knows who embedded it, and is not searched with another model's vectors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from llama_index_embft.embeddings.fingerprint import identify
+from llama_index_embft.errors import ConfigError, ModelError
+from llama_index_embft.index.stamp import Stamp, StoreError
+from llama_index_embft.index.stores import open_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+
+    from llama_index_embft.index.stores import IndexLike, VectorTable
+
+# Below this cosine a stored vector was not made by the model that is said to have made it. Rounding to 16 bits, other
+# batch sizes and devices leave a cosine above 0.999; a model tuned for one epoch on few data falls below it at once.
+_SAME: Final = 0.999
+
+
+def stamp_index(
+    index: IndexLike,
+    embed_model: BaseEmbedding,
+    *,
+    verify: int = 3,
+    persist_dir: str | Path | None = None,
+    overwrite: bool = False,
+) -> Stamp:
+    """Write into an index which model embedded it; see `open_table` for the place.
+
+    A query-side adapter, or a `DriftEmbedding`, stamps the model that its index's documents are embedded with.
+
+    Args:
+        index: The index or vector store, see `open_table`.
+        embed_model: The model that embedded the documents.
+        verify: Documents that are embedded again and compared with what the index holds, so that a wrong stamp is
+            noticed; 3 cost nothing and catch another model. 0 believes you.
+        persist_dir: See `open_table`.
+        overwrite: Replace the stamp of another model, or one that says an update is under way.
+
+    Returns:
+        The stamp.
+
+    Raises:
+        ModelError: The index is stamped by another model, or holds other vectors than this model makes.
+        StoreError: It is empty, or being updated.
+    """
+    table = open_table(index, persist_dir=persist_dir)
+    identity = identify(embed_model)
+    known = table.read_stamp()
+    if known is not None and not overwrite:
+        if known.state != "ready":
+            raise StoreError(_busy(table, known))
+        if known.model.fingerprint != identity.fingerprint:
+            raise ModelError(
+                f"{_capital(table.label)} was embedded by {known.model}, not by {identity}; to change its vectors call "
+                "update_index or reembed_index, and if the stamp is wrong pass overwrite=True."
+            )
+    stamp = Stamp(model=identity, dim=table.dim())
+    if verify:
+        _verify(table, embed_model, verify)
+    table.write_stamp(stamp)
+    return stamp
+
+
+def check_index(
+    index: IndexLike, embed_model: BaseEmbedding, *, verify: int = 0, persist_dir: str | Path | None = None
+) -> Stamp:
+    """Make sure that a model's queries may search an index.
+
+    They may if its documents are those the index holds: the model itself, a query-side adapter over it, or a
+    `DriftEmbedding` into its space.
+
+    Args:
+        index: The index or vector store, see `open_table`.
+        embed_model: The model that is to search it.
+        verify: Documents that are embedded again and compared with what the index holds.
+        persist_dir: See `open_table`.
+
+    Returns:
+        The stamp of the index.
+
+    Raises:
+        ModelError: Another model embedded the index; the message names both.
+        StoreError: The index is not stamped, or it is being updated and holds the vectors of two models.
+    """
+    table = open_table(index, persist_dir=persist_dir)
+    stamp = check_stamp(table, identify(embed_model).fingerprint, str(identify(embed_model)))
+    if verify:
+        _verify(table, embed_model, verify)
+    return stamp
+
+
+def check_stamp(table: VectorTable, fingerprint: str, shown: str) -> Stamp:
+    """`check_index` for a model whose document identity is known: reads the stamp and nothing else.
+
+    Args:
+        table: The index.
+        fingerprint: Of the model's documents.
+        shown: The model in words.
+
+    Raises:
+        ModelError: See `check_index`.
+        StoreError: See `check_index`.
+    """
+    stamp = required_stamp(table)
+    if stamp.state != "ready":
+        raise StoreError(_busy(table, stamp))
+    if stamp.model.fingerprint != fingerprint:
+        raise ModelError(
+            f"{_capital(table.label)} was embedded by {stamp.model} and cannot be searched with {shown}: load "
+            "the model that embedded it, fit a DriftAdapter from the one to the other, or re-embed it."
+        )
+    return stamp
+
+
+def required_stamp(table: VectorTable) -> Stamp:
+    """The stamp of an index.
+
+    Raises:
+        StoreError: It has none; the message says how to give it one.
+    """
+    stamp = table.read_stamp()
+    if stamp is None:
+        raise StoreError(
+            f"{_capital(table.label)} does not say which model embedded it; stamp it once with that model: "
+            "stamp_index(index, embed_model), or: embft apply MODEL --index INDEX --stamp."
+        )
+    return stamp
+
+
+def _busy(table: VectorTable, stamp: Stamp) -> str:
+    if stamp.state == "building":
+        return (
+            f"{_capital(table.label)} is being filled with the vectors of {stamp.model} and not complete; call "
+            "reembed_index again to finish it, and search the old index until then."
+        )
+    return (
+        f"{_capital(table.label)} is being updated from {stamp.model} to {stamp.target} and may hold vectors of both; "
+        f"wait for the update, or, if it was stopped, call resume_update or rollback_index with the journal "
+        f"{stamp.journal}."
+    )
+
+
+def _verify(table: VectorTable, embed_model: BaseEmbedding, n: int) -> None:
+    from llama_index.core.schema import MetadataMode
+
+    from llama_index_embft.embeddings.encode import as_encoder
+
+    if n < 0:
+        raise ConfigError(f"`verify` is a number of documents and must not be negative, got {n}.")
+    ids = next(table.id_batches(n), [])
+    nodes = {i: node for i, node in table.nodes(ids).items() if node.get_content(MetadataMode.EMBED).strip()}
+    kept = table.fetch(list(nodes))
+    if not kept:
+        return  # no texts are kept: there is nothing to compare
+    # Not from the cache: it is the model of today that will be asked.
+    vectors = as_encoder(embed_model, cache=None).encode_documents(
+        [nodes[i].get_content(MetadataMode.EMBED) for i in kept]
+    )
+    for node_id, stored, vector in zip(kept, kept.values(), vectors, strict=True):
+        if stored.shape != vector.shape:
+            raise ModelError(
+                f"{_capital(table.label)} holds vectors of {len(stored)} dimensions and {embed_model.model_name} makes "
+                f"{len(vector)}: another model embedded it, or this one has changed since."
+            )
+        cosine = float(stored @ vector / max(float(np.linalg.norm(stored) * np.linalg.norm(vector)), 1e-12))
+        if cosine < _SAME:
+            raise ModelError(
+                f"{_capital(table.label)} holds another vector for the node {node_id} than {embed_model.model_name} "
+                f"makes now (cosine {cosine:.3f}): another model embedded it, with another prompt, or this one "
+                "has changed since; give the right model."
+            )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,89 @@
+"""What an index says of itself: which model embedded it, and whether it is being changed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+from llama_index_embft.embeddings.fingerprint import ModelIdentity
+from llama_index_embft.errors import EmbftError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+State = Literal["ready", "updating", "building"]
+_FORMAT: Final = 1
+
+
+class StoreError(EmbftError, RuntimeError):
+    """A vector store cannot do what is asked of it, or does not hold what it should."""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """The identity of an index, kept in the store itself.
+
+    Attributes:
+        model: Whose vectors the index holds; while it is updated, whose it held before.
+        dim: Their dimension.
+        state: ``"ready"``; ``"updating"`` while vectors are replaced, when the index holds two models' vectors and
+            must not be searched; ``"building"`` while a new index is filled.
+        target: Whose vectors it will hold; set in the state ``"updating"``.
+        journal: Path of the file that finishes the update or takes it back; set in the state ``"updating"``.
+    """
+
+    model: ModelIdentity
+    dim: int
+    state: State = "ready"
+    target: ModelIdentity | None = None
+    journal: str | None = None
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(
+            {
+                "format": _FORMAT,
+                "model": _to_dict(self.model),
+                "dim": self.dim,
+                "state": self.state,
+                "target": None if self.target is None else _to_dict(self.target),
+                "journal": self.journal,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Self:
+        """Read what `to_json` wrote.
+
+        Args:
+            text: The line.
+            where: The index, for messages.
+
+        Raises:
+            StoreError: It is damaged, or of a newer version.
+        """
+        try:
+            data = json.loads(text)
+            newer = data["format"] > _FORMAT
+            if not newer and data["state"] not in get_args(State):
+                raise ValueError(f"unknown state {data['state']!r}")
+            target = data["target"]
+            stamp = cls(
+                model=ModelIdentity(**data["model"]),
+                dim=int(data["dim"]),
+                state=data["state"],
+                target=None if target is None else ModelIdentity(**target),
+                journal=data["journal"],
+            )
+        except (ValueError, KeyError, TypeError) as err:
+            raise StoreError(
+                f"The stamp of {where} is damaged ({err}); stamp the index again: stamp_index(index, embed_model)."
+            ) from err
+        if newer:
+            raise StoreError(f"The stamp of {where} was written by a newer llama-index-embft; upgrade it.")
+        return stamp
+
+
+def _to_dict(identity: ModelIdentity) -> dict[str, Any]:
+    return {"fingerprint": identity.fingerprint, "name": identity.name}
