@@ -8,6 +8,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from llama_index_embft.dataset.checks import DropReport
     from llama_index_embft.dataset.documents import Corpus, dataset_corpus, documents_to_nodes, load_documents
+    from llama_index_embft.dataset.formats.registry import (
+        Format,
+        Written,
+        guess_format,
+        read_dataset,
+        to_datasets,
+        write_dataset,
+    )
     from llama_index_embft.dataset.near_duplicates import near_duplicate_groups
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.dataset.split import Split, split_dataset
@@ -19,13 +27,19 @@ __all__ = [
     "DatasetStats",
     "DropReport",
     "EmbeddingQAFinetuneDataset",
+    "Format",
     "Split",
+    "Written",
     "build_stdlib_dataset",
     "dataset_corpus",
     "documents_to_nodes",
+    "guess_format",
     "load_documents",
     "near_duplicate_groups",
+    "read_dataset",
     "split_dataset",
+    "to_datasets",
+    "write_dataset",
 ]
 
 _HOME = {
@@ -40,6 +54,9 @@ _HOME = {
     "load_documents": "documents",
     "near_duplicate_groups": "near_duplicates",
     "split_dataset": "split",
+    **dict.fromkeys(
+        ("Format", "Written", "guess_format", "read_dataset", "to_datasets", "write_dataset"), "formats.registry"
+    ),
 }
 
 

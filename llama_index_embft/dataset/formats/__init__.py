@@ -1,0 +1,1 @@
+"""Other people's formats: one file a family, and a registry of them; see `registry`."""

@@ -1,0 +1,87 @@
+"""FlagEmbedding's JSON Lines: ``{"query": …, "pos": […], "neg": […]}``, a line a query.
+
+Also read: ``pos_scores`` and ``neg_scores`` (a teacher's, of the same lengths). Rows in Parquet or a
+`datasets.Dataset` are read as well.
+
+Lost on writing: ids, grades, answers, bare texts, sources, documents that no query names. Lost on reading: ``prompt``,
+``type`` and other fields, which are counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from llama_index_embft.dataset.formats import trainer_rows
+from llama_index_embft.dataset.formats._rows import Row, read_rows, write_rows
+from llama_index_embft.dataset.formats._source import At, FaultError, as_number, as_text, as_texts
+
+if TYPE_CHECKING:
+    import os
+
+    from llama_index_embft.dataset.formats._build import Builder, Scores
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+
+_KNOWN: Final = frozenset(["query", "pos", "neg", "pos_scores", "neg_scores"])
+
+
+def read(source: Any, build: Builder, *, split: str | None = None) -> EmbeddingQAFinetuneDataset:
+    """Read a line a query; the same query in two lines is one query with the documents of both."""
+    for at, row in read_rows(source, build, split=split):
+        with build.row():
+            query = as_text(row.get("query"), "query", at)
+            texts = {side: as_texts(row.get(side), side, at) for side in ("pos", "neg")}
+            scores = {side: _scores(row, side, len(texts[side]), at) for side in texts}
+            if not texts["pos"]:
+                raise FaultError(at, "row without a positive", "`pos` is empty; give the query a positive")
+            query_id = build.add_query(query, at)
+            for side, grade in (("pos", 1), ("neg", 0)):
+                for number, text in enumerate(texts[side]):
+                    doc = build.add_document(text, at)
+                    build.link(query_id, doc, grade, at)
+                    if scores[side]:
+                        build.score(query_id, doc, scores[side][number])
+            build.ignore(row, _KNOWN)
+    return build.finish()
+
+
+def _scores(row: Row, side: str, count: int, at: At) -> list[float]:
+    name = f"{side}_scores"
+    values = row.get(name)
+    if values is None:
+        return []
+    if not isinstance(values, (list, tuple)) or len(values) not in (0, count):
+        raise FaultError(at, "scores of a wrong number", f"{name} should be a list of {count} scores, one a text")
+    return [as_number(value, f"{name}[{n}]", at) for n, value in enumerate(values)]
+
+
+def write(
+    dataset: EmbeddingQAFinetuneDataset,
+    path: str | os.PathLike[str],
+    lost: Counter[str],
+    *,
+    scores: Scores | None = None,
+    prompt: str | None = None,
+) -> int:
+    """Write a line a query.
+
+    Args:
+        dataset: A data set.
+        path: See `write_rows`.
+        lost: Counts queries and negatives that are left out for want of a score.
+        scores: Query id -> document id -> a teacher's score; adds ``pos_scores`` and ``neg_scores``.
+        prompt: An instruction for queries, written into every line.
+    """
+    kept = Counter[str]()
+
+    def rows() -> Any:
+        for row in trainer_rows.flag_embedding_rows(dataset, scores):
+            kept["queries"] += 1
+            kept["negatives"] += len(row["neg"])
+            yield row if prompt is None else {**row, "prompt": prompt}
+
+    count = write_rows(rows(), path)
+    lost["queries of which a positive has no score"] += len(dataset.queries) - kept["queries"]
+    if scores is not None:
+        lost["negatives without a score"] += sum(map(len, dataset.negative_docs.values())) - kept["negatives"]
+    return count

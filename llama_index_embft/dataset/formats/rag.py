@@ -1,0 +1,68 @@
+"""llama-index-finetuning's JSON, and the RAG format that extends it: one JSON object with ids as keys.
+
+Reading: ``queries``, ``corpus`` and ``relevant_docs`` are needed; ``negative_docs``, ``reference_answers``,
+``relevance_grades``, ``bare_texts``, ``source_documents`` and ``mode`` may be there, others are named in a warning.
+JSON has to be read whole; memory is the file and the data set.
+
+Lost on writing: ``rag`` nothing; ``llama-index`` all but queries, corpus, relevant documents and mode.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from llama_index_embft.dataset.formats._sink import write_pieces
+from llama_index_embft.dataset.formats._source import read_json, shown
+from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.errors import DatasetError
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Iterator
+
+    from llama_index_embft.dataset.formats._build import Builder
+
+_BASIC = ("queries", "corpus", "relevant_docs", "mode")
+
+
+def read(path: str | os.PathLike[str], build: Builder) -> EmbeddingQAFinetuneDataset:
+    """Read either; see `EmbeddingQAFinetuneDataset.from_json`. Gzip is unpacked."""
+    if Path(path).suffix != ".gz":
+        return EmbeddingQAFinetuneDataset.from_json(path, build.on_error)
+    fields = read_json(Path(path))
+    if not isinstance(fields, dict):
+        raise DatasetError(f"{path} should hold one JSON object with `queries`, `corpus`, …; got {shown(fields)}.")
+    return EmbeddingQAFinetuneDataset._load(fields, build.on_error, source=os.fspath(path))
+
+
+def write(dataset: EmbeddingQAFinetuneDataset, path: str | os.PathLike[str], lost: Counter[str]) -> int:
+    """Write everything, entry by entry; the same bytes as `EmbeddingQAFinetuneDataset.save_json`."""
+    del lost
+    write_pieces(path, _pieces(dataset._compact()))
+    return len(dataset.queries)
+
+
+def write_basic(dataset: EmbeddingQAFinetuneDataset, path: str | os.PathLike[str], lost: Counter[str]) -> int:
+    """Write the four sections of llama-index-finetuning, byte for byte as it writes them."""
+    del lost
+    fields = dataset._compact()
+    write_pieces(path, _pieces({name: fields[name] for name in _BASIC}))
+    return len(dataset.queries)
+
+
+def _pieces(fields: dict[str, Any]) -> Iterator[str]:
+    """``json.dumps(fields, indent=4)`` in pieces of one entry."""
+    for number, (name, section) in enumerate(fields.items()):
+        yield ("," if number else "{") + f"\n    {json.dumps(name)}: "
+        if not isinstance(section, dict) or not section:
+            yield json.dumps(section)
+            continue
+        for place, (id_, entry) in enumerate(cast("dict[str, Any]", section).items()):
+            # Strings hold no line ends here: JSON escapes them.
+            text = json.dumps(entry, indent=4).replace("\n", "\n        ")
+            yield ("," if place else "{") + f"\n        {json.dumps(id_)}: {text}"
+        yield "\n    }"
+    yield "\n}"

@@ -1,0 +1,437 @@
+"""The formats by name, and the three functions that everybody uses: read, write, guess."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from llama_index_embft.dataset.formats import _loss, columns, flag_embedding, rag, retrieval, squad, test_sets, trec
+from llama_index_embft.dataset.formats._build import Builder, OnError, Scores, content_id, counted
+from llama_index_embft.dataset.formats._rows import FOLDER_MARKS, container_of, first_row, is_table, to_table
+from llama_index_embft.dataset.formats._source import read_json
+from llama_index_embft.errors import ConfigError, DatasetError, OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+
+logger = logging.getLogger(__name__)
+
+_ROW_FILES: Final = ".jsonl, .json, .csv, .tsv, .parquet; without an ending a `datasets` folder"
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Attributes:
+        name: Its name in `read_dataset`, `write_dataset` and ``embft convert``.
+        title: What it is.
+        files: What it is kept in.
+        holds: What it can hold beside queries, their relevant documents and the texts; see `_loss`.
+        read: Source, builder and options -> data set.
+        write: Data set, path, counts of losses and options -> number of rows.
+    """
+
+    name: str
+    title: str
+    files: str
+    holds: frozenset[str]
+    read: Callable[..., EmbeddingQAFinetuneDataset]
+    write: Callable[..., int]
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is always a folder."""
+        return self.files == "folder"
+
+    def options(self, way: str) -> tuple[str, ...]:
+        """Names of the options of reading (``"read"``) or writing (``"write"``)."""
+        call = self.read if way == "read" else self.write
+        return tuple(
+            name
+            for name, parameter in inspect.signature(call).parameters.items()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        )
+
+
+_ALL = _loss.EVERYTHING
+_TEXTS_ONLY = frozenset[str]()
+_IN_PARTS = frozenset({_loss.IDS, _loss.GRADES, _loss.NEGATIVES, _loss.UNLINKED})
+
+FORMATS: Final[dict[str, Format]] = {
+    made.name: made
+    for made in (
+        Format("rag", "the RAG format, this package's own", ".json", _ALL, rag.read, rag.write),
+        Format(
+            "llama-index",
+            "llama-index-finetuning's EmbeddingQAFinetuneDataset",
+            ".json",
+            frozenset({_loss.IDS, _loss.UNLINKED, _loss.MODE}),
+            rag.read,
+            rag.write_basic,
+        ),
+        Format("beir", "BEIR", "folder", _ALL - {_loss.MODE}, retrieval.read, retrieval.write_beir),
+        Format(
+            "mteb",
+            "MTEB retrieval",
+            "folder",
+            _IN_PARTS | {_loss.BARE_TEXTS},  # those that are title and text; the rest is counted on writing
+            retrieval.read,
+            retrieval.write_mteb,
+        ),
+        Format("air-bench", "AIR-Bench", "folder", _IN_PARTS, retrieval.read, retrieval.write_air_bench),
+        Format(
+            "datasets",
+            "datasets.DatasetDict of corpus, queries and qrels",
+            "folder",
+            _ALL - {_loss.MODE},
+            retrieval.read,
+            retrieval.write_datasets,
+        ),
+        Format("trec", "TREC qrels, topics, docs (and a run)", "folder", _IN_PARTS, trec.read, trec.write),
+        Format(
+            "squad",
+            "SQuAD, CMRC 2018, DRCD",
+            ".json",
+            frozenset({_loss.IDS, _loss.ANSWERS, _loss.SOURCES, _loss.UNLINKED}),
+            squad.read,
+            squad.write,
+        ),
+        Format(
+            "flag-embedding",
+            "FlagEmbedding's query, pos, neg",
+            _ROW_FILES,
+            frozenset({_loss.NEGATIVES}),
+            flag_embedding.read,
+            flag_embedding.write,
+        ),
+        Format("pairs", "anchor, positive", _ROW_FILES, _TEXTS_ONLY, columns.read, columns.write_pairs),
+        Format(
+            "triplets",
+            "anchor, positive, negative",
+            _ROW_FILES,
+            frozenset({_loss.NEGATIVES}),
+            columns.read,
+            columns.write_triplets,
+        ),
+        Format(
+            "ntuples",
+            "anchor, positive, negative_1 … negative_n",
+            _ROW_FILES,
+            frozenset({_loss.NEGATIVES}),
+            columns.read,
+            columns.write_ntuples,
+        ),
+        Format(
+            "scored",
+            "sentence1, sentence2, score",
+            _ROW_FILES,
+            frozenset({_loss.NEGATIVES}),
+            columns.read_scored,
+            columns.write_scored,
+        ),
+        Format(
+            "infgrad",
+            "Query, Positive Document, Hard Negative Document",
+            _ROW_FILES,
+            frozenset({_loss.NEGATIVES}),
+            columns.read,
+            columns.write_infgrad,
+        ),
+        Format(
+            "table",
+            "a row a judgement, with ids, grades and answers",
+            _ROW_FILES,
+            _ALL - {_loss.MODE},
+            columns.read_table,
+            columns.write_table,
+        ),
+        Format(
+            "labelled-rag",
+            "LlamaIndex's LabelledRagDataset",
+            ".json",
+            frozenset({_loss.ANSWERS}),
+            test_sets.read_labelled,
+            test_sets.write_labelled,
+        ),
+        Format(
+            "ragas",
+            "ragas test sets",
+            _ROW_FILES,
+            frozenset({_loss.ANSWERS}),
+            test_sets.read_ragas,
+            test_sets.write_ragas,
+        ),
+    )
+}
+"""Name -> format."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `write_dataset` wrote.
+
+    Attributes:
+        path: The file or folder.
+        format: The format's name.
+        rows: Rows, lines, questions or judgements in it, as the format counts.
+        lost: What the format has no place for -> how many; empty when everything is in it.
+    """
+
+    path: Path
+    format: str
+    rows: int
+    lost: dict[str, int] = field(default_factory=dict)
+
+
+def format_named(name: str) -> Format:
+    """The format of a name.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if name not in FORMATS:
+        raise ConfigError(f"There is no format {name!r}; the formats are {', '.join(FORMATS)}.")
+    return FORMATS[name]
+
+
+def read_dataset(
+    source: Any,
+    format: str | None = None,  # the word everybody uses
+    *,
+    on_error: OnError = "raise",
+    scores: Scores | None = None,
+    **options: Any,
+) -> EmbeddingQAFinetuneDataset:
+    """Read a data set of any known format.
+
+    Args:
+        source: A file or folder; or, for formats of rows, a `datasets.Dataset` or an iterable of dicts; for
+            ``datasets`` a `DatasetDict`; for ``labelled-rag`` such an object.
+        format: A key of `FORMATS`; None: guessed, see `guess_format`.
+        on_error: ``"raise"`` stops at the first thing that is wrong. ``"drop"`` leaves such rows out, logs a warning,
+            and keeps the counts in ``dataset.dropped``.
+        scores: An empty dict to be filled with the scores that a file holds: query id -> document id -> score.
+        **options: The format's own, such as ``split``; see `Format.options`.
+
+    Raises:
+        DatasetError: It is no data set of that format; the message names the file, the line and the id.
+        ConfigError: There is no such format or option.
+    """
+    name = format if format is not None else guess_format(source)
+    made = format_named(name)
+    _check_options(made, "read", options)
+    build = Builder(_name_of(source), on_error=on_error, scores=scores)
+    return made.read(source, build, **options)
+
+
+def write_dataset(
+    dataset: EmbeddingQAFinetuneDataset,
+    path: str | os.PathLike[str],
+    format: str,
+    *,
+    overwrite: bool = False,
+    scores: Scores | None = None,
+    **options: Any,
+) -> Written:
+    """Write a data set, whole or not at all; what the format has no place for is counted and logged as a warning.
+
+    Args:
+        dataset: The data set.
+        path: A file, whose ending says how rows are kept, or a new folder.
+        format: A key of `FORMATS`.
+        overwrite: Replace a folder that holds such a data set already. Files are always replaced.
+        scores: A teacher's, for formats that have room for them.
+        **options: The format's own; see `Format.options`.
+
+    Raises:
+        ConfigError: There is no such format, option or ending.
+        DatasetError: A text or an id cannot be written.
+        OutputError: The file or folder cannot be written.
+    """
+    made = format_named(format)
+    _check_options(made, "write", options | ({} if scores is None else {"scores": scores}))
+    _check_place(made, Path(path), overwrite=overwrite)
+    _check_texts(dataset, may_be_blank=made.read is rag.read)
+    lost = Counter[str]()
+    if _loss.IDS not in made.holds:
+        if scores is not None:
+            options["scores"] = _by_text(dataset, scores)
+        dataset, lost = _loss.by_text(dataset)
+    lost += _loss.count_losses(dataset, made.holds)
+    rows = made.write(dataset, path, lost, **options)
+    lost = +lost
+    if lost:
+        logger.warning("%s: the format %r has no place for %s.", os.fspath(path), format, counted(lost))
+    return Written(Path(path), format, rows, dict(lost))
+
+
+def to_datasets(dataset: EmbeddingQAFinetuneDataset, format: str = "datasets", **options: Any) -> Any:
+    """A data set as a `datasets.DatasetDict` (format ``datasets``) or, in a format of rows, a `datasets.Dataset`.
+
+    Args:
+        dataset: The data set.
+        format: ``datasets``, or a format of rows such as ``triplets``.
+        **options: The format's own; see `Format.options`.
+
+    Raises:
+        ConfigError: The format is not one of rows.
+    """
+    if format == "datasets":
+        _check_options(FORMATS["datasets"], "write", options)
+        return retrieval.to_dataset_dict(dataset)
+    made = format_named(format)
+    if made.files != _ROW_FILES:
+        raise ConfigError(f"The format {format!r} has no rows; take 'datasets' or one of {', '.join(_row_formats())}.")
+    import tempfile
+
+    from llama_index_embft.dataset.formats._rows import read_rows
+
+    with tempfile.TemporaryDirectory(prefix="embft-") as folder:
+        path = Path(folder, "rows.jsonl")
+        write_dataset(dataset, path, format, **options)
+        return to_table(row for _, row in read_rows(path, Builder(os.fspath(path))))
+
+
+def _row_formats() -> list[str]:
+    return [name for name, made in FORMATS.items() if made.files == _ROW_FILES]
+
+
+def _name_of(source: Any) -> str:
+    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else f"the given {type(source).__name__}"
+
+
+def _check_options(made: Format, way: str, options: dict[str, Any]) -> None:
+    known = made.options(way)
+    for name in options:
+        if name not in known:
+            there = f"its options are {', '.join(known)}" if known else "it has none"
+            doing = "reading" if way == "read" else "writing"
+            raise ConfigError(f"The format {made.name!r} has no option {name!r} for {doing}; {there}.")
+
+
+def _check_place(made: Format, path: Path, *, overwrite: bool) -> None:
+    is_folder = made.is_folder or (made.files == _ROW_FILES and not path.suffix)
+    if is_folder and path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise OutputError(f"The folder {path} is not empty; choose another one, or overwrite=True (--overwrite).")
+    if not is_folder and path.is_dir():
+        raise OutputError(f"Cannot write {path}: it is a folder; give the name of a file.")
+    if made.files == ".json" and path.suffix.lower() not in ("", ".json"):
+        raise ConfigError(f"The format {made.name!r} is a JSON file; {path.name} should end in .json.")
+
+
+def _check_texts(dataset: EmbeddingQAFinetuneDataset, *, may_be_blank: bool) -> None:
+    """The dicts of a data set are mutable: what construction refuses may have come in later."""
+    for name in ("queries", "corpus", "reference_answers", "bare_texts", "source_documents"):
+        for id_, text in getattr(dataset, name).items():
+            if not text.isascii() or not id_.isascii():
+                try:
+                    (text + id_).encode("utf-8")
+                except UnicodeEncodeError as err:
+                    raise DatasetError(
+                        f"`{name}`[{id_!r}] holds half of a character (a lone surrogate); correct it."
+                    ) from err
+            if not may_be_blank and not (text.strip() and id_.strip()):
+                raise DatasetError(f"`{name}`[{id_!r}] is empty, or its id is; only the format 'rag' can hold that.")
+
+
+def _by_text(dataset: EmbeddingQAFinetuneDataset, scores: Scores) -> Scores:
+    made: Scores = {}
+    for query, of_docs in scores.items():
+        if query in dataset.queries:
+            mine = made.setdefault(content_id(dataset.queries[query], "q-"), {})
+            mine.update({content_id(dataset.corpus[d], "d-"): s for d, s in of_docs.items() if d in dataset.corpus})
+    return made
+
+
+# --- guessing ---------------------------------------------------------------------------------------------------------
+
+
+def guess_format(source: Any) -> str:
+    """Tell the format of a file, folder or table from its names, keys and columns.
+
+    Raises:
+        DatasetError: It is none that is known, or does not exist.
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        guess = _guess_object(source)
+    else:
+        path = Path(source)
+        if not path.exists():
+            raise DatasetError(f"There is no file or folder {path}; check the path.")
+        guess = _guess_folder(path) if path.is_dir() else _guess_file(path)
+    if guess is None:
+        raise DatasetError(
+            f"{_name_of(source)}: the format cannot be guessed; name it (--from on the command line): "
+            f"{', '.join(FORMATS)}."
+        )
+    return guess
+
+
+def _guess_object(source: Any) -> str | None:
+    if hasattr(source, "examples"):
+        return "labelled-rag"
+    if not is_table(source):
+        return None
+    if isinstance(source, dict):
+        if any("corpus" in str(name).lower() for name in source):
+            return "datasets"
+        return _guess_columns(next(iter(source.values())).column_names) if source else None
+    return _guess_columns(source.column_names)
+
+
+def _guess_folder(path: Path) -> str | None:
+    if any((path / mark).is_file() for mark in FOLDER_MARKS):
+        from llama_index_embft.dataset.formats._rows import _load_folder
+
+        return _guess_object(_load_folder(path))
+    parts = retrieval.find_parts(path)
+    if all(parts.values()):
+        files = [file for files in parts["qrels"].values() for file in files]
+        if all(container_of(file) == "tsv" for file in files):
+            return "beir"
+        return "air-bench" if "qid" in (first_row(files[0]) or {}) else "mteb"
+    names = [file.name.lower() for file in path.iterdir() if file.is_file()]
+    if all(any(trec._NAMES[part].fullmatch(name) for name in names) for part in ("qrels", "topics", "docs")):
+        return "trec"
+    return None
+
+
+def _guess_file(path: Path) -> str | None:
+    container = container_of(path)
+    if container != "json":
+        row = None if container is None else first_row(path)
+        return None if row is None else _guess_columns(list(row))
+    data = read_json(path)
+    if isinstance(data, list) and data and isinstance(data[0], dict):
+        return "squad" if "context_text" in data[0] else _guess_columns(list(data[0]))
+    if not isinstance(data, dict):
+        return None
+    if data.keys() & {"queries", "corpus", "relevant_docs"}:
+        return "llama-index" if data.keys() <= {"queries", "corpus", "relevant_docs", "mode"} else "rag"
+    if "examples" in data:
+        return "labelled-rag"
+    return "squad" if "data" in data else None
+
+
+def _guess_columns(names: list[Any]) -> str | None:
+    there = {str(name).lower() for name in names}
+    tests: tuple[tuple[str, bool], ...] = (
+        ("table", {"query", "document"} <= there and bool({"relevance", "document_id"} & there)),
+        ("flag-embedding", {"query", "pos"} <= there),
+        ("ragas", "user_input" in there or {"question", "ground_truth"} <= there),
+        ("squad", {"context", "question", "answers"} <= there),
+        ("infgrad", {name.lower() for name in columns.INFGRAD} <= there),
+        ("scored", bool({"score", "similarity", "similarity_score"} & there)),
+        ("ntuples", "negative_1" in there),
+        ("triplets", "negative" in there),
+        ("pairs", bool({"anchor", "query", "question"} & there) and bool({"positive", "answer", "passage"} & there)),
+    )
+    return next((name for name, fits in tests if fits), None)
