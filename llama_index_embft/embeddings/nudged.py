@@ -5,31 +5,31 @@ A text that was moved comes back with its new vector; every other text, and ever
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 
 from llama_index_embft._files import write_folder_atomically
 from llama_index_embft.embeddings.adapter import check_base_fingerprint
 from llama_index_embft.embeddings.encode import Backend, Encoder, TextKind
+from llama_index_embft.embeddings.wrapped import WrappedEmbedding
 from llama_index_embft.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from llama_index.core.base.embeddings.base import BaseEmbedding
     from numpy.typing import NDArray
 
 VECTORS_FILE: Final = "nudge.safetensors"
 CONFIG_FILE: Final = "config.json"
 
 
-class NudgedEmbedding(BaseEmbedding):
+class NudgedEmbedding(WrappedEmbedding):
     """A frozen embedding model, with other vectors for the documents that NUDGE moved.
 
     Args:
@@ -42,10 +42,10 @@ class NudgedEmbedding(BaseEmbedding):
     """
 
     nudge_path: str = Field(description="Folder of the moved vectors.")
-    _base: BaseEmbedding = PrivateAttr()
     _row_of: dict[str, int] = PrivateAttr()
     _vectors: Any = PrivateAttr()
     _ids: list[str] = PrivateAttr()
+    _force: bool = PrivateAttr()
 
     def __init__(
         self, base_embed_model: BaseEmbedding, nudge_path: str | Path, *, force: bool = False, **kwargs: Any
@@ -55,9 +55,10 @@ class NudgedEmbedding(BaseEmbedding):
         expected = config.get("base_fingerprint")
         if expected and not force:
             check_base_fingerprint(base_embed_model, expected, folder)
-        kwargs.setdefault("embed_batch_size", base_embed_model.embed_batch_size)
-        super().__init__(model_name=f"{base_embed_model.model_name}+nudge", nudge_path=str(folder), **kwargs)
-        self._base = base_embed_model
+        super().__init__(
+            base_embed_model, model_name=f"{base_embed_model.model_name}+nudge", nudge_path=str(folder), **kwargs
+        )
+        self._force = force
         self._row_of = {text_hash: row for row, text_hash in enumerate(config["text_hashes"])}
         self._ids = list(config["ids"])
         self._vectors = vectors
@@ -66,11 +67,6 @@ class NudgedEmbedding(BaseEmbedding):
     def class_name(cls) -> str:
         """Name for LlamaIndex's serialization."""
         return "NudgedEmbedding"
-
-    @property
-    def base_embed_model(self) -> BaseEmbedding:
-        """The model below."""
-        return self._base
 
     @property
     def moved(self) -> dict[str, list[float]]:
@@ -100,28 +96,12 @@ class NudgedEmbedding(BaseEmbedding):
         result[moved] = self._vectors[rows[moved]]
         return result
 
-    def _documents(self, texts: list[str], vectors: list[list[float]]) -> list[list[float]]:
+    def _change_documents(self, texts: list[str], vectors: list[list[float]]) -> list[list[float]]:
         result: list[list[float]] = self.replace(texts, np.asarray(vectors, dtype=np.float32)).tolist()
         return result
 
-    def _get_query_embedding(self, query: str) -> list[float]:
-        return self._base.get_query_embedding(query)
-
-    async def _aget_query_embedding(self, query: str) -> list[float]:
-        return await self._base.aget_query_embedding(query)
-
-    def _get_text_embedding(self, text: str) -> list[float]:
-        return self._documents([text], [self._base.get_text_embedding(text)])[0]
-
-    async def _aget_text_embedding(self, text: str) -> list[float]:
-        return self._documents([text], [await self._base.aget_text_embedding(text)])[0]
-
-    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return self._documents(texts, self._base.get_text_embedding_batch(texts))
-
-    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        vectors = await self._base.aget_text_embedding_batch(texts)
-        return await asyncio.to_thread(self._documents, texts, vectors)
+    def _saved_arguments(self) -> dict[str, Any]:
+        return {"force": self._force}
 
 
 class NudgedBackend(Backend):

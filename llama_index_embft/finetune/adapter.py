@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from llama_index_embft._files import check_output_folder
 from llama_index_embft.embeddings.adapter import apply_adapter, linear_adapter, save_adapter
 from llama_index_embft.embeddings.encode import as_encoder
-from llama_index_embft.embeddings.loading import describe_base, load_embed_model
+from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.finetune.adapter_training import AdapterSettings, train_adapter
 from llama_index_embft.finetune.base import (
     SELECTION_METRIC,
     BaseFinetuneEngine,
     FinetuneResult,
+    frozen_base_record,
     peak_memory_bytes,
-    result_record,
 )
 from llama_index_embft.finetune.validation import Validation
 
@@ -294,25 +294,16 @@ class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
         return bar()
 
     def _save(self, adapter: nn.Module, folder: Path, best: BestState | None) -> None:
-        base = describe_base(self.embed_model)
-        metrics = {"metric": SELECTION_METRIC, "base": best.base_score, "best": best.score} if best else {}
-        save_adapter(
-            folder,
-            adapter,
-            base=base,
+        record = frozen_base_record(
+            "adapter",
+            embed_model=self.embed_model,
             base_fingerprint=self._encoder.fingerprint,
-            record=result_record(
-                "adapter",
-                base=base,
-                base_fingerprint=self._encoder.fingerprint,
-                prompts={kind: base[f"{kind}_prompt"] for kind in ("query", "document") if f"{kind}_prompt" in base},
-                max_length=base.get("max_length"),
-                train=self.dataset,
-                val=self.val_dataset,
-                metrics=metrics,
-                settings={**asdict(self._settings), "negatives": self.negatives},
-            ),
+            train=self.dataset,
+            val=self.val_dataset,
+            scores=(best.base_score, best.score) if best else None,
+            settings={**asdict(self._settings), "negatives": self.negatives},
         )
+        save_adapter(folder, adapter, base=record["base"], base_fingerprint=record["base_fingerprint"], record=record)
 
 
 def _unwrapped(adapter: nn.Module | None) -> nn.Module | None:

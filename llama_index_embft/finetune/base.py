@@ -139,6 +139,46 @@ def result_record(
     }
 
 
+def frozen_base_record(
+    result_kind: str,
+    *,
+    embed_model: BaseEmbedding,
+    base_fingerprint: str | None,
+    train: EmbeddingQAFinetuneDataset,
+    val: EmbeddingQAFinetuneDataset | None,
+    scores: tuple[float | None, float | None] | None,
+    settings: dict[str, Any],
+    **more: Any,
+) -> dict[str, Any]:
+    """The content of ``embft.json`` for a result that sits on a frozen base model.
+
+    Args:
+        result_kind: ``"adapter"`` or ``"nudge"``.
+        embed_model: The base model; its description is under ``base``.
+        base_fingerprint: Of the base model.
+        train: Training set.
+        val: Validation set.
+        scores: Selection metric before and after; None for a state that was not validated.
+        settings: Arguments of the engine.
+        **more: Further entries.
+    """
+    from llama_index_embft.embeddings.loading import describe_base
+
+    base = describe_base(embed_model)
+    record = result_record(
+        result_kind,
+        base=base,
+        base_fingerprint=base_fingerprint,
+        prompts={kind: base[f"{kind}_prompt"] for kind in ("query", "document") if f"{kind}_prompt" in base},
+        max_length=base.get("max_length"),
+        train=train,
+        val=val,
+        metrics={} if scores is None else {"metric": SELECTION_METRIC, "base": scores[0], "best": scores[1]},
+        settings=settings,
+    )
+    return {**record, **more}
+
+
 def write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write ``embft.json`` into the folder of a result."""
     (folder / "embft.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

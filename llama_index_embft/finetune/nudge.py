@@ -6,30 +6,24 @@ import logging
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
 
 from llama_index_embft._files import check_output_folder
 from llama_index_embft.embeddings.encode import as_encoder
-from llama_index_embft.embeddings.loading import describe_base, load_embed_model
+from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.embeddings.nudged import save_nudge
 from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.finetune.base import (
     SELECTION_METRIC,
     BaseFinetuneEngine,
     FinetuneResult,
+    frozen_base_record,
     peak_memory_bytes,
-    result_record,
 )
-from llama_index_embft.finetune.nudge_steps import (
-    Movement,
-    StepSearch,
-    Variant,
-    closed_form_step,
-    movement,
-    steps_to_try,
-)
+from llama_index_embft.finetune.nudge_closed_form import closed_form_step
+from llama_index_embft.finetune.nudge_steps import Movement, StepSearch, Variant, movement, steps_to_try
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -91,6 +85,8 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
     learns which documents answer which questions and nothing about others: right where users keep asking about the
     same documents, useless for documents nobody has asked about yet.
 
+    Documents with the same text are one: they have one vector, before and after.
+
     The model stays as it is, so it works on any embedding, hosted ones too, and only the moved vectors have to be
     written back to a vector store.
 
@@ -102,8 +98,8 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
         variant: ``"N"`` (default) moves documents on the unit sphere, for cosine, which LlamaIndex's stores use;
             ``"M"`` moves them freely, for stores that rank by the inner product.
         model_output_path: Folder to save to.
-        steps: How many steps to try; variant M also tries the closed form's, which maximizes the queries whose relevant
-            document is first.
+        steps: How many steps to try, beside the closed form's: the one that puts a relevant document first for the most
+            validation queries.
         device: Torch device of the search; None takes a GPU if there is one.
         cache: Where embeddings are kept, see `as_encoder`.
         show_progress: Show progress bars of the embedding.
@@ -162,12 +158,13 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
         # Descending ids: the lower row wins a tie, and that must be trec_eval's greater id.
         ids = sorted(self.dataset.corpus, reverse=True)
         row_of = {doc_id: row for row, doc_id in enumerate(ids)}
+        same = _rows_by_text([self.dataset.corpus[doc_id] for doc_id in ids])
         corpus = self._encoder.encode_documents([self.dataset.corpus[doc_id] for doc_id in ids])
         queries = self._encoder.encode_queries(list(self.dataset.queries.values()))
-        positives = [[row_of[doc] for doc in self.dataset.relevant_docs[query]] for query in self.dataset.queries]
+        positives = _positives(self.dataset, row_of, same)
         moves = movement(corpus, queries, positives, self.variant)
         prepared = time.perf_counter()
-        history = self._validate(corpus, moves, ids, row_of)
+        history = self._validate(corpus, moves, row_of, same)
         best = max(history, key=lambda entry: (entry[SELECTION_METRIC], -entry["gamma"]))
         chosen = best["gamma"]
         searched = time.perf_counter()
@@ -204,7 +201,7 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
         return load_embed_model(self.model_output_path, base_embed_model=self.embed_model)
 
     def _validate(
-        self, corpus: NDArray[np.float32], moves: Movement, ids: list[str], row_of: dict[str, int]
+        self, corpus: NDArray[np.float32], moves: Movement, row_of: dict[str, int], same: list[list[int]]
     ) -> list[dict[str, float]]:
         """Metrics after each step, the first of which is 0."""
         from llama_index_embft.evaluation.metrics import Judgements, find_hits, metric_names, score_hits
@@ -212,62 +209,77 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
         queries = self._encoder.encode_queries(list(self.val_dataset.queries.values()))
         judgements = Judgements.from_qrels(self.val_dataset.qrels(), tuple(self.val_dataset.queries), row_of)
         names = metric_names()
-        search = StepSearch(queries, corpus, moves, depth=min(10, len(ids)), device=self.device)
+        search = StepSearch(queries, corpus, moves, depth=min(10, len(corpus)), device=self.device)
         tried = [0.0]
         if len(moves.rows):
+            wanted = _positives(self.val_dataset, row_of, same)
             tried += steps_to_try(moves, self.steps).tolist()
-        if self.variant == "M" and len(moves.rows):
-            wanted = [[row_of[doc] for doc in docs] for docs in self.val_dataset.relevant_docs.values()]
-            tried.append(closed_form_step(queries, corpus, wanted, moves)[0])
+            tried.append(closed_form_step(queries, corpus, wanted, moves, device=self.device)[0])
         history = []
         for number, step in enumerate(sorted(set(tried))):
-            scores = score_hits(find_hits(search.after(step), judgements, len(ids)), judgements, names)
+            scores = score_hits(find_hits(search.after(step), judgements, len(corpus)), judgements, names)
             means = {name: float(values.mean()) for name, values in scores.items()}
             history.append({"step": number, "epoch": 0.0, "gamma": step, **means})
         return history
 
     def _save(self, moved: list[str], moves: Movement, step: float, base_score: float, score: float) -> None:
-        base: dict[str, Any] = describe_base(self.embed_model)
-        dim = moves.start.shape[1]
+        record = frozen_base_record(
+            "nudge",
+            embed_model=self.embed_model,
+            base_fingerprint=self._encoder.fingerprint,
+            train=self.dataset,
+            val=self.val_dataset,
+            scores=(base_score, score),
+            settings={"variant": self.variant, "step": step, "steps": self.steps},
+        )
         save_nudge(
             self.model_output_path,
             moved,
             [self.dataset.corpus[doc_id] for doc_id in moved],
-            moves.at(step) if moved else np.empty((0, dim), dtype=np.float32),
+            moves.at(step) if moved else np.empty((0, moves.start.shape[1]), dtype=np.float32),
             variant=self.variant,
             step=step,
-            base=base,
-            base_fingerprint=self._encoder.fingerprint,
-            record=result_record(
-                "nudge",
-                base=base,
-                base_fingerprint=self._encoder.fingerprint,
-                prompts={kind: base[f"{kind}_prompt"] for kind in ("query", "document") if f"{kind}_prompt" in base},
-                max_length=base.get("max_length"),
-                train=self.dataset,
-                val=self.val_dataset,
-                metrics={"metric": SELECTION_METRIC, "base": base_score, "best": score},
-                settings={"variant": self.variant, "step": step, "steps": self.steps},
-            ),
+            base=record["base"],
+            base_fingerprint=record["base_fingerprint"],
+            record=record,
         )
+
+
+def _rows_by_text(texts: list[str]) -> list[list[int]]:
+    """For each row the rows with the same text, itself included: an embedding cannot tell them apart."""
+    rows_of: dict[str, list[int]] = {}
+    for row, text in enumerate(texts):
+        rows_of.setdefault(text, []).append(row)
+    return [rows_of[text] for text in texts]
+
+
+def _positives(dataset: EmbeddingQAFinetuneDataset, row_of: dict[str, int], same: list[list[int]]) -> list[list[int]]:
+    """Corpus rows relevant to each query, copies of a relevant document included."""
+    return [
+        sorted({twin for doc in dataset.relevant_docs[query] for twin in same[row_of[doc]]})
+        for query in dataset.queries
+    ]
 
 
 def _hold_out(dataset: EmbeddingQAFinetuneDataset) -> tuple[EmbeddingQAFinetuneDataset, EmbeddingQAFinetuneDataset]:
     """Take every fifth query of those whose documents have another one, so that what is held out can be reached."""
+    texts_of = {
+        query: {dataset.corpus[doc] for doc in docs} for query, docs in dataset.relevant_docs.items()
+    }  # documents of one text move together, so they count as one
     asked: dict[str, int] = {}
-    for docs in dataset.relevant_docs.values():
-        for doc in docs:
-            asked[doc] = asked.get(doc, 0) + 1
+    for texts in texts_of.values():
+        for text in texts:
+            asked[text] = asked.get(text, 0) + 1
     held: list[str] = []
     shared = 0
     for query_id in dataset.queries:
-        docs = dataset.relevant_docs[query_id]
-        if any(asked[doc] > 1 for doc in docs):
+        texts = texts_of[query_id]
+        if any(asked[text] > 1 for text in texts):
             shared += 1
             if shared % _HELD_OUT == 0:
                 held.append(query_id)
-                for doc in docs:
-                    asked[doc] -= 1
+                for text in texts:
+                    asked[text] -= 1
     if not held:
         raise DatasetError(
             "There are no queries to choose the step with: hardly any document has two of them; give a val_dataset "

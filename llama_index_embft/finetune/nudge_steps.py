@@ -6,11 +6,11 @@ Zeighami et al., "NUDGE: Lightweight Non-Parametric Fine-Tuning of Embeddings fo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 
-from llama_index_embft.search.topk import ExactIndex, TopK, top_k
+from llama_index_embft.search.topk import TopK, top_k
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Variant: TypeAlias = Literal["N", "M"]
+_ROWS_PER_BLOCK: Final = 131_072
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class Movement:
     towards: NDArray[np.float32]
     furthest: NDArray[np.float32]
     variant: Variant
+
+    @property
+    def metric(self) -> Literal["cosine", "dot"]:
+        """What the variant ranks by."""
+        return "cosine" if self.variant == "N" else "dot"
 
     def at(self, step: float) -> NDArray[np.float32]:
         """Vectors after a step, shape ``(n_moved, dim)``.
@@ -92,12 +98,53 @@ def movement(
     return Movement(rows[kept], start[kept], _unit(across[kept]), angle[kept], variant)
 
 
+def search_still(
+    queries: NDArray[np.float32],
+    corpus: NDArray[np.float32],
+    moves: Movement,
+    depth: int,
+    *,
+    exclude: Sequence[NDArray[np.int64]] | None = None,
+    device: Any = None,
+) -> TopK:
+    """The best hits among the documents that do not move, in blocks of 131,072: the corpus may be memory-mapped.
+
+    Args:
+        queries: Shape ``(n_queries, dim)``.
+        corpus: Shape ``(n_docs, dim)``.
+        moves: The movement, of rows of this corpus.
+        depth: Hits to find; where there are fewer, the rest is row -1 with score -inf.
+        exclude: For each query the corpus rows that it must not return.
+        device: Torch device of the search.
+    """
+    best = TopK(
+        np.full((len(queries), depth), -1, dtype=np.int64), np.full((len(queries), depth), -np.inf, dtype=np.float32)
+    )
+    moving = np.zeros(len(corpus), dtype=bool)
+    moving[moves.rows] = True
+    for first in range(0, len(corpus), _ROWS_PER_BLOCK):
+        rows = first + np.flatnonzero(~moving[first : first + _ROWS_PER_BLOCK])
+        if not len(rows):
+            continue
+        barred = None
+        if exclude is not None:
+            inside = [np.intersect1d(out, rows, assume_unique=False) for out in exclude]
+            barred = [np.searchsorted(rows, out) for out in inside]
+        hits = top_k(queries, corpus[rows], depth, metric=moves.metric, exclude=barred, device=device)
+        found = np.where(hits.rows >= 0, rows[hits.rows], -1)
+        best = _best_of(
+            np.concatenate([best.rows, found], axis=1), np.concatenate([best.scores, hits.scores], axis=1), depth
+        )
+    return best
+
+
 class StepSearch:
     """Searches the corpus as it would be after a step; what does not move is searched once.
 
     Args:
         queries: Shape ``(n_queries, dim)``.
-        corpus: Shape ``(n_docs, dim)``, before the movement, in the order that settles ties: the lower row wins.
+        corpus: Shape ``(n_docs, dim)``, before the movement, in the order that settles ties: the lower row wins. May be
+            memory-mapped; it is not kept.
         moves: The movement, of rows of this corpus.
         depth: Hits to find.
         device: Torch device of the search.
@@ -107,24 +154,24 @@ class StepSearch:
         self, queries: NDArray[np.float32], corpus: NDArray[np.float32], moves: Movement, depth: int, device: Any = None
     ) -> None:
         self._queries, self._moves, self._depth, self._device = queries, moves, depth, device
-        self._metric: Literal["cosine", "dot"] = "cosine" if moves.variant == "N" else "dot"
-        self._still = np.setdiff1d(np.arange(len(corpus)), moves.rows)
-        if len(self._still):
-            index = ExactIndex(corpus[self._still], metric=self._metric, device=device)
-            hits = index.search(queries, min(depth, len(self._still)))
-            self._fixed = TopK(self._still[hits.rows], hits.scores)
+        self._fixed = search_still(queries, corpus, moves, depth, device=device)
 
     def after(self, step: float) -> NDArray[np.int64]:
-        """Corpus rows of the best hits of each query after a step, best first; shape ``(n_queries, <= depth)``."""
+        """Corpus rows of the best hits of each query after a step, best first; shape ``(n_queries, depth)``.
+
+        A place that nothing fills is -1.
+        """
+        if not len(self._moves.rows):
+            return self._fixed.rows
         moved = self._moves.at(step)
-        hits = top_k(self._queries, moved, min(self._depth, len(moved)), metric=self._metric, device=self._device)
-        rows, scores = self._moves.rows[hits.rows], hits.scores
-        if len(self._still):
-            rows = np.concatenate([rows, self._fixed.rows], axis=1)
-            scores = np.concatenate([scores, self._fixed.scores], axis=1)
-        order = np.lexsort((rows, -scores), axis=1)[:, : self._depth]
-        result: NDArray[np.int64] = np.take_along_axis(rows, order, axis=1)
-        return result
+        hits = top_k(self._queries, moved, min(self._depth, len(moved)), metric=self._moves.metric, device=self._device)
+        rows = np.concatenate([np.where(hits.rows >= 0, self._moves.rows[hits.rows], -1), self._fixed.rows], axis=1)
+        return _best_of(rows, np.concatenate([hits.scores, self._fixed.scores], axis=1), self._depth).rows
+
+
+def _best_of(rows: NDArray[np.int64], scores: NDArray[np.float32], depth: int) -> TopK:
+    order = np.lexsort((rows, -scores), axis=1)[:, :depth]
+    return TopK(np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1))
 
 
 def steps_to_try(moves: Movement, number: int) -> NDArray[np.float64]:
@@ -139,67 +186,6 @@ def steps_to_try(moves: Movement, number: int) -> NDArray[np.float64]:
         typical = float(np.median(np.linalg.norm(moves.start, axis=1))) or 1.0
         return np.geomspace(0.01 * typical, 10 * typical, number)
     return np.linspace(0.0, float(moves.furthest.max()), number + 1)[1:]
-
-
-def closed_form_step(
-    queries: NDArray[np.float32],
-    corpus: NDArray[np.float32],
-    positives: Sequence[Sequence[int]],
-    moves: Movement,
-    *,
-    block: int = 256,
-) -> tuple[float, int]:
-    """The step of variant M that puts a relevant document first for the most queries, exactly.
-
-    Every score is a straight line over the step, so a relevant document is ahead of all others on one interval; the
-    answer is a point in which the most intervals overlap, as the paper chooses it.
-
-    Args:
-        queries: Shape ``(n_queries, dim)``: validation queries.
-        corpus: Shape ``(n_docs, dim)``, before the movement.
-        positives: Corpus rows relevant to each query.
-        moves: The movement, of variant M.
-        block: Queries a time; a block needs ``2 * block * n_docs`` floats.
-
-    Returns:
-        The smallest such step (in the middle of the overlap, or 0 where that is as good), and how many queries have a
-        relevant document first there.
-    """
-    slope_of = np.full(len(corpus), -1, dtype=np.int64)
-    slope_of[moves.rows] = np.arange(len(moves.rows))
-    intervals: list[tuple[float, float]] = []
-    for first in range(0, len(queries), block):
-        some = queries[first : first + block].astype(np.float64)
-        heights = some @ corpus.T.astype(np.float64)
-        slopes = np.zeros_like(heights)
-        slopes[:, moves.rows] = some @ moves.towards.T.astype(np.float64)
-        for height, slope, wanted in zip(heights, slopes, positives[first : first + block], strict=True):
-            intervals += [_ahead(height, slope, row) for row in wanted]
-    return _most_overlap(intervals)
-
-
-def _ahead(height: NDArray[np.float64], slope: NDArray[np.float64], row: int) -> tuple[float, float]:
-    """Steps ``(low, high)`` between which the line of one document is above those of all others."""
-    lead, gain = height[row] - np.delete(height, row), slope[row] - np.delete(slope, row)
-    if (lead[gain == 0] <= 0).any():
-        return (np.inf, -np.inf)
-    with np.errstate(divide="ignore"):
-        low = np.max(-lead[gain > 0] / gain[gain > 0], initial=0.0)
-        high = np.min(-lead[gain < 0] / gain[gain < 0], initial=np.inf)
-    return (float(low), float(high))
-
-
-def _most_overlap(intervals: list[tuple[float, float]]) -> tuple[float, int]:
-    """A point that the most intervals cover; those of one query do not overlap, since one document is first."""
-    events = sorted(event for low, high in intervals if low < high for event in ((low, 1), (high, -1)))
-    best, best_step, covered = 0, 0.0, 0
-    for n, (where, change) in enumerate(events):
-        covered += change
-        after = events[n + 1][0] if n + 1 < len(events) else where
-        if covered > best and after > where:
-            best = covered
-            best_step = 0.0 if where == 0.0 else (where + after) / 2 if np.isfinite(after) else 2 * where
-    return best_step, best
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

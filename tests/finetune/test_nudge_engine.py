@@ -17,7 +17,8 @@ from llama_index_embft.embeddings.nudged import NudgedEmbedding
 from llama_index_embft.errors import ConfigError, DatasetError, ModelError
 from llama_index_embft.evaluation import evaluate_embed_model
 from llama_index_embft.finetune.nudge import NudgeFinetuneEngine
-from llama_index_embft.finetune.nudge_steps import StepSearch, closed_form_step, movement
+from llama_index_embft.finetune.nudge_closed_form import closed_form_step
+from llama_index_embft.finetune.nudge_steps import StepSearch, movement
 
 DIM, DOCS = 24, 60
 
@@ -115,6 +116,55 @@ def test_the_closed_form_finds_the_most_queries_with_a_relevant_document_first(s
     crossings = np.unique(lead[np.abs(gain) > 1e-9] / gain[np.abs(gain) > 1e-9])
     crossings = np.concatenate([[0.0], crossings[crossings > 0], [2 * crossings.max() + 1]])
     assert count == max(map(first, (crossings[1:] + crossings[:-1]) / 2))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_closed_form_of_variant_n_finds_what_no_fine_grid_beats(seed: int) -> None:
+    corpus, queries, positives = random_problem(seed, n_docs=12 + seed)
+    corpus[-1] = corpus[0]  # a copy of a document that moves, itself staying: level at the start
+    positives = [[0], *positives[1:]]
+    moves = movement(corpus, queries[:25], positives[:25], "N")
+    asked, wanted = queries[25:], positives[25:]
+    step, count = closed_form_step(asked, corpus, wanted, moves, block=4)
+
+    def first(step: float) -> int:
+        moved = unit(corpus.astype(np.float64))
+        angle = np.minimum(step, moves.furthest.astype(np.float64))[:, None]
+        moved[moves.rows] = np.cos(angle) * moves.start + np.sin(angle) * moves.towards
+        scores = asked.astype(np.float64) @ moved.T
+        others = scores.copy()
+        for row, rows in enumerate(wanted):
+            others[row, rows] = -np.inf
+        return sum(scores[row, rows].max() > others[row].max() + 1e-7 for row, rows in enumerate(wanted))
+
+    assert 0 <= step <= moves.furthest.max()
+    assert first(step) == count
+    assert count >= max(first(x) for x in np.linspace(0, moves.furthest.max(), 3000))
+
+
+@pytest.mark.parametrize("variant", ["N", "M"])
+def test_the_closed_form_in_blocks_and_with_nothing_that_stays(variant) -> None:
+    corpus, queries, _ = random_problem(1, n_docs=8)
+    everything = [[row % 8] for row in range(len(queries))]
+    moves = movement(corpus, queries[:16], everything[:16], variant)
+    assert len(moves.rows) == 8
+    whole = closed_form_step(queries[16:], corpus, everything[16:], moves, block=100)
+    assert whole == closed_form_step(queries[16:], corpus, everything[16:], moves, block=1)
+    assert whole[1] > 0
+
+
+@pytest.mark.parametrize("variant", ["N", "M"])
+def test_a_memory_mapped_corpus_is_searched_in_blocks(variant, tmp_path, monkeypatch) -> None:
+    corpus, queries, positives = random_problem(2)
+    np.save(tmp_path / "corpus.npy", corpus)
+    mapped = np.load(tmp_path / "corpus.npy", mmap_mode="r")
+    moves = movement(corpus, queries, positives, variant)
+    expected = StepSearch(queries, corpus, moves, depth=30).after(0.3)
+    step = closed_form_step(queries, corpus, positives, moves)
+    monkeypatch.setattr("llama_index_embft.finetune.nudge_steps._ROWS_PER_BLOCK", 5)
+    assert (StepSearch(queries, mapped, moves, depth=30).after(0.3) == expected).all()
+    assert (expected[:, 24:] == -1).all()  # there are 24 documents
+    assert closed_form_step(queries, mapped, positives, moves) == step
 
 
 @pytest.mark.parametrize("variant", ["N", "M"])
@@ -216,6 +266,56 @@ def test_the_result_goes_into_a_vector_store_index(tmp_path) -> None:
     }
     hits = [set(test.relevant_docs[q]) <= set(found[q]) for q in test.queries]
     assert np.mean(hits) == pytest.approx(report.mean("hit_rate@2"))
+
+
+@pytest.mark.parametrize("variant", ["N", "M"])
+def test_documents_with_the_same_text_move_as_one(variant, tmp_path) -> None:
+    """The index embeds by text: if only one id moved, search would not know which vector the text has."""
+    model = TopicEmbedding(model_name="topics")
+
+    def with_copies(data: EmbeddingQAFinetuneDataset, first: str) -> EmbeddingQAFinetuneDataset:
+        return EmbeddingQAFinetuneDataset(
+            queries=data.queries,
+            corpus={**data.corpus, **{f"copy{i}": f"document {i}" for i in range(0, DOCS, 3)}},
+            # Every second question names the copy, where there is one.
+            relevant_docs={
+                q: [f"copy{d[1:]}" if int(d[1:]) % 3 == 0 and q.endswith(first) else d]
+                for q, [d] in data.relevant_docs.items()
+            },
+        )
+
+    train, val = with_copies(questions(range(3)), "1"), with_copies(questions(range(3, 5)), "3")
+    result = NudgeFinetuneEngine(train, model, val, variant=variant, model_output_path=str(tmp_path / "n")).finetune()
+    tuned = load_embed_model(tmp_path / "n", base_embed_model=model)
+    assert result.moved_documents == len(tuned.moved) == DOCS + DOCS // 3
+    assert result.val_queries_reached == result.val_queries
+    # All questions of a text decide where it goes, whichever id they name.
+    alone = NudgeFinetuneEngine(
+        questions(range(3)), model, questions(range(3, 5)), variant=variant, model_output_path=str(tmp_path / "m")
+    )
+    alone.finetune()
+    for i in range(0, DOCS, 3):
+        assert (
+            tuned.moved[f"d{i}"] == tuned.moved[f"copy{i}"] == pytest.approx(tuned.get_text_embedding(f"document {i}"))
+        )
+    if result.step == pytest.approx(alone.finetune().step):
+        assert tuned.moved["d3"] == pytest.approx(alone.get_finetuned_model().moved["d3"], abs=1e-6)
+    # What validation promised is what the loaded model does.
+    similarity = "cosine" if variant == "N" else "dot"
+    again = evaluate_embed_model(val, tuned, similarity=similarity, cache=None)
+    assert again.mean("ndcg@10") == pytest.approx(result.best_score, abs=1e-6)
+
+
+def test_questions_of_a_text_with_two_ids_can_be_held_out() -> None:
+    data = EmbeddingQAFinetuneDataset(
+        queries={f"q{i}{x}": f"document {i}/{x}" for i in range(20) for x in "ab"},
+        corpus={f"d{i}{x}": f"document {i}" for i in range(20) for x in "ab"},
+        relevant_docs={f"q{i}{x}": [f"d{i}{x}"] for i in range(20) for x in "ab"},
+    )
+    engine = NudgeFinetuneEngine(data, TopicEmbedding(model_name="topics"))
+    held = engine.val_dataset.queries.values()
+    assert held
+    assert {text.split("/")[0] for text in held} <= {text.split("/")[0] for text in engine.dataset.queries.values()}
 
 
 def test_bad_input(tmp_path) -> None:
