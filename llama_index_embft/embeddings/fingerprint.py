@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -107,11 +107,11 @@ class ModelIdentity:
 
     Attributes:
         fingerprint: Hash of everything that decides them, the prompt included.
-        name: Name for messages; two models may share it.
+        name: Name for messages; it takes no part in comparisons, since a folder may be moved.
     """
 
     fingerprint: str
-    name: str
+    name: str = field(compare=False)
 
     def __str__(self) -> str:
         return f"{self.name} (fingerprint {self.fingerprint[:12]})"

@@ -1,0 +1,198 @@
+"""What an index is to hold instead: listed vectors, a document-side adapter's, or another model's."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from llama_index_embft.embeddings.fingerprint import ModelIdentity, identify
+from llama_index_embft.errors import ConfigError, ModelError
+from llama_index_embft.index.stamp import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.schema import BaseNode
+    from numpy.typing import NDArray
+
+    from llama_index_embft.embeddings.adapter import AdapterEmbedding
+    from llama_index_embft.embeddings.cache import EmbeddingCache
+    from llama_index_embft.index.stamp import Stamp
+    from llama_index_embft.index.stores import VectorTable
+
+
+class Change(ABC):
+    """New document vectors for an index.
+
+    Attributes:
+        target: Whose vectors the index holds afterwards.
+        ids: Nodes that are asked for by name; they must be in the index.
+        whole: Whether all nodes of the index change, so that none may be left out.
+        words: What is done, for messages.
+    """
+
+    target: ModelIdentity
+    ids: Sequence[str] = ()
+    whole: bool = True
+    words: str
+
+    @abstractmethod
+    def vectors(self, table: VectorTable, ids: Sequence[str], old: NDArray[np.float32]) -> NDArray[np.float32]:
+        """New vectors of some nodes; ``old`` and the result have shape ``(len(ids), dim)``."""
+
+
+class Listed(Change):
+    """Vectors by node id, such as those that NUDGE moved."""
+
+    words = "write the listed vectors"
+
+    def __init__(self, vectors: Mapping[str, Sequence[float]], target: ModelIdentity, *, whole: bool) -> None:
+        self.target = target
+        self.whole = whole
+        self.ids = list(vectors)
+        self._vectors = vectors
+
+    def vectors(self, table: VectorTable, ids: Sequence[str], old: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Change.vectors`."""
+        del old
+        left_out = [i for i in ids if i not in self._vectors]
+        if left_out:
+            raise StoreError(
+                f"No vector is given for {len(left_out)} nodes of {table.label} (first: {left_out[0]}), which would "
+                f"keep another model's beside those of {self.target}; give vectors for all nodes."
+            )
+        return _matrix([self._vectors[i] for i in ids], "The listed vectors")
+
+
+class Adapted(Change):
+    """A document-side adapter over the model that embedded the index: the stored vectors go through it."""
+
+    words = "send the stored vectors through the adapter"
+
+    def __init__(self, model: AdapterEmbedding) -> None:
+        self.target = identify(model)
+        self._adapter = model.adapter
+
+    def vectors(self, table: VectorTable, ids: Sequence[str], old: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Change.vectors`."""
+        from llama_index_embft.embeddings.adapter import apply_adapter
+
+        del table, ids
+        return apply_adapter(self._adapter, old)
+
+
+class Embedded(Change):
+    """Another model: every text is embedded again."""
+
+    words = "embed every text again"
+
+    def __init__(self, model: BaseEmbedding, cache: EmbeddingCache | Literal["default"] | None) -> None:
+        from llama_index_embft.embeddings.encode import as_encoder
+
+        self.target = identify(model)
+        self._encoder = as_encoder(model, cache=cache)
+
+    def vectors(self, table: VectorTable, ids: Sequence[str], old: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Change.vectors`."""
+        del old
+        return self._encoder.encode_documents(list(texts_of(table, ids).values()))
+
+
+def as_change(
+    change: Any, stamp: Stamp, embed_model: BaseEmbedding | None, cache: EmbeddingCache | Literal["default"] | None
+) -> Change:
+    """What the first argument of `update_index` means for an index with this stamp.
+
+    Raises:
+        ConfigError: It is neither vectors nor an embedding model, or vectors without the model that made them.
+        ModelError: Vectors were moved from another model's than the index holds.
+    """
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+
+    from llama_index_embft.embeddings.adapter import AdapterEmbedding
+    from llama_index_embft.embeddings.nudged import NudgedEmbedding
+
+    if isinstance(change, Mapping):
+        if embed_model is None:
+            raise ConfigError("Vectors alone do not say who made them; pass the model too: embed_model=...")
+        target = identify(embed_model)
+        moved_from = identify(embed_model.base_embed_model) if isinstance(embed_model, NudgedEmbedding) else target
+        return Listed(change, target, whole=stamp.model not in (target, moved_from))
+    if not isinstance(change, BaseEmbedding):
+        raise ConfigError(f"Expected vectors by node id or an embedding model, got {type(change).__name__}.")
+    if embed_model is not None:
+        raise ConfigError("`embed_model` belongs to vectors by node id; a model needs no other beside it.")
+    if isinstance(change, NudgedEmbedding):
+        base = identify(change.base_embed_model)
+        if stamp.model not in (base, identify(change)):
+            raise ModelError(
+                f"The moved vectors start from those of {base}, but {stamp.model} embedded the index; run NUDGE over "
+                "the model that embedded it."
+            )
+        return Listed(change.moved, identify(change), whole=False)
+    if isinstance(change, AdapterEmbedding) and identify(change.base_embed_model) == stamp.model:
+        return Adapted(change)
+    return Embedded(change, cache)
+
+
+def texts_of(table: VectorTable, ids: Sequence[str]) -> dict[str, str]:
+    """Node id to the text that LlamaIndex embeds (with its metadata), in the order of ``ids``.
+
+    Raises:
+        StoreError: Some nodes are gone.
+    """
+    return {i: embedded_text(node) for i, node in nodes_of(table, ids).items()}
+
+
+def nodes_of(table: VectorTable, ids: Sequence[str]) -> dict[str, BaseNode]:
+    """Node id to node, in the order of ``ids``.
+
+    Raises:
+        StoreError: Some nodes are gone.
+    """
+    found = table.nodes(ids)
+    lost = [i for i in ids if i not in found]
+    if lost:
+        raise StoreError(
+            f"{len(lost)} of {len(ids)} nodes of {table.label} have a vector and no text (first: {lost[0]}); "
+            "delete them, or build the index again from its documents."
+        )
+    return {i: found[i] for i in ids}
+
+
+def embedded_text(node: BaseNode) -> str:
+    """What LlamaIndex embeds of a node."""
+    from llama_index.core.schema import MetadataMode
+
+    return node.get_content(MetadataMode.EMBED)
+
+
+def check_new(table: VectorTable, new: NDArray[np.float32], dim: int, target: ModelIdentity) -> NDArray[np.float32]:
+    """Vectors as the store will hold them.
+
+    Raises:
+        StoreError: They have another dimension than the index.
+        ModelError: Some are NaN, infinite or zero.
+    """
+    if new.shape[1] != dim:
+        raise StoreError(
+            f"{target} makes vectors of {new.shape[1]} dimensions, but {table.label} holds {dim}: it cannot change in "
+            "place; re-embed into a new store: reembed_index(index, embed_model, new_store)."
+        )
+    bad = ~np.isfinite(new).all(axis=1) | ~new.any(axis=1)
+    if bad.any():
+        raise ModelError(
+            f"{int(bad.sum())} of {len(new)} new vectors are NaN, infinite or zero; nothing was written: check the "
+            f"model {target.name}."
+        )
+    return table.as_stored(new)
+
+
+def _matrix(rows: list[Sequence[float]], what: str) -> NDArray[np.float32]:
+    if len({len(row) for row in rows}) > 1:
+        raise ConfigError(f"{what} have different dimensions; give vectors of one model.")
+    return np.asarray(rows, dtype=np.float32)
