@@ -81,6 +81,11 @@ class Breach(NamedTuple):
     advice: str
 
 
+def clipped(statement: str) -> str:
+    """A statement without the middle of what is far too long for one, such as an id of a million characters."""
+    return statement if len(statement) <= 600 else f"{statement[:400]} […] {statement[-150:]}"
+
+
 def first_breach(fields: Fields, rules: tuple[Rule, ...] | None = None) -> Breach | None:
     """Find the first rule that does not hold, with its first place and the number of further places."""
     for rule in RULES if rules is None else rules:

@@ -33,11 +33,11 @@ class _BrokenDatasetError(DatasetError):
     """A breach of a rule, kept in two parts so that `from_json` can add the file and its own way out."""
 
     def __init__(self, statement: str, advice: str, *, source: str | None = None, droppable: bool = True) -> None:
-        self.statement, self.advice, self.droppable = statement, advice, droppable
+        self.statement, self.advice, self.droppable = checks.clipped(statement), advice, droppable
         where = f"{source}: " if source else "Broken data set: "
         call = f"from_json({source!r}" if source else "from_dict(fields"
         way_out = f', or load it with `EmbeddingQAFinetuneDataset.{call}, on_error="drop")`' if droppable else ""
-        super().__init__(f"{where}{statement}; {advice}{way_out}.")
+        super().__init__(f"{where}{self.statement}; {advice}{way_out}.")
 
     def __reduce__(self) -> tuple[Any, ...]:  # two required arguments: the default would not unpickle
         return (DatasetError, (str(self),))

@@ -192,7 +192,10 @@ def _load_folder(path: Path) -> Any:
     if not any((path / mark).is_file() for mark in FOLDER_MARKS):
         raise DatasetError(f"{path} is no folder of `datasets` (it has no {' or '.join(FOLDER_MARKS)}).")
     try:
-        return load_from_disk(str(path))
+        loaded = load_from_disk(str(path))
+        for table in loaded.values() if isinstance(loaded, dict) else [loaded]:
+            table.data.validate(full=True)  # Arrow trusts its files: a wrong offset would read beyond them
+        return loaded
     # The library parses several JSON and Arrow files there, each with errors of its own.
     except Exception as err:
         reason = str(err).strip().splitlines()[0][:200] if str(err).strip() else type(err).__name__

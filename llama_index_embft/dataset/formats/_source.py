@@ -14,6 +14,7 @@ import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, cast
 
+from llama_index_embft.dataset.checks import clipped
 from llama_index_embft.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class FaultError(DatasetError):
 
     def __init__(self, at: At, reason: str, statement: str) -> None:
         self.reason = reason
-        super().__init__(f"{at}: {statement}.")
+        super().__init__(f"{at}: {clipped(statement)}.")
 
     def __reduce__(self) -> tuple[Any, ...]:  # the default would call __init__ with the message alone
         return (DatasetError, (str(self),))

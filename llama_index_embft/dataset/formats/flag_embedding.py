@@ -13,8 +13,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft.dataset.formats import trainer_rows
-from llama_index_embft.dataset.formats._rows import Row, read_rows, write_rows
+from llama_index_embft.dataset.formats._rows import Row, container_of, read_rows, write_rows
 from llama_index_embft.dataset.formats._source import At, FaultError, as_number, as_text, as_texts
+from llama_index_embft.errors import ConfigError
 
 if TYPE_CHECKING:
     import os
@@ -72,6 +73,8 @@ def write(
         scores: Query id -> document id -> a teacher's score; adds ``pos_scores`` and ``neg_scores``.
         prompt: An instruction for queries, written into every line.
     """
+    if container_of(path) in ("csv", "tsv"):
+        raise ConfigError(f"Cannot write lists of texts as {path}; take .jsonl or .parquet, or the format 'triplets'.")
     kept = Counter[str]()
 
     def rows() -> Any:
