@@ -7,6 +7,7 @@ index see the same vectors: same prompts, same maximum length, same normalizatio
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import closing
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -16,7 +17,7 @@ from llama_index_embft.embeddings.cache import EmbeddingCache, cache_key
 from llama_index_embft.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from numpy.typing import NDArray
@@ -49,6 +50,20 @@ class Backend(ABC):
     @abstractmethod
     def embed(self, texts: list[str], kind: TextKind) -> NDArray[np.float32]:
         """Embed texts; returns shape ``(n, dim)``."""
+
+    def batches(
+        self, texts: list[str], kind: TextKind, size: int
+    ) -> Generator[tuple[list[int], NDArray[np.float32]], None, None]:
+        """Embed texts bit by bit; yields rows and their vectors, in any order, each row once.
+
+        Args:
+            texts: Longest first.
+            kind: What they are.
+            size: About so many texts between two of them.
+        """
+        for start in range(0, len(texts), size):
+            rows = list(range(start, min(start + size, len(texts))))
+            yield rows, self.embed(texts[start : start + size], kind)
 
 
 class SentenceTransformerBackend(Backend):
@@ -194,24 +209,35 @@ class Encoder:
             if key in known:
                 result = _room_for(result, len(texts), known[key].shape[0])
                 result[row] = known[key]
-        for block in self._blocks(missing, kind):
-            fresh = self.backend.embed([texts[row] for row in block], kind)
-            self._check(fresh, [texts[row] for row in block], result)
+        for part, fresh in self._batches([texts[row] for row in missing], kind):
+            rows = [missing[number] for number in part]
+            self._check(fresh, [texts[row] for row in rows], result)
             result = _room_for(result, len(texts), fresh.shape[1])
-            result[block] = fresh
-            self.embedded_texts += len(block)
+            result[rows] = fresh
+            self.embedded_texts += len(rows)
             if self._cache is not None:
-                self._cache.put_many((keys[row], vector) for row, vector in zip(block, fresh, strict=True))
+                self._cache.put_many((keys[row], vector) for row, vector in zip(rows, fresh, strict=True))
         assert result is not None
         return result
 
-    def _blocks(self, rows: list[int], kind: TextKind) -> Any:
+    def _batches(
+        self, texts: list[str], kind: TextKind
+    ) -> Generator[tuple[list[int], NDArray[np.float32]], None, None]:
         # Without a cache the block only paces the progress bar; small blocks keep the bar moving on slow machines.
         size = _TEXTS_PER_COMMIT if not self._show_progress else 256
-        blocks = [rows[start : start + size] for start in range(0, len(rows), size)]
-        if not self._show_progress or not rows:
-            return blocks
-        return _progress(blocks, total=len(rows), label=f"Embedding {'queries' if kind == 'query' else 'documents'}")
+        batches = self.backend.batches(texts, kind, size)
+        # Closed at once when a batch is refused: calls that are under way to a web API end there.
+        with closing(batches):
+            if not self._show_progress or not texts:
+                yield from batches
+                return
+            from tqdm.auto import tqdm
+
+            label = f"Embedding {'queries' if kind == 'query' else 'documents'}"
+            with tqdm(total=len(texts), desc=label, unit="text", delay=1.0) as bar:
+                for rows, vectors in batches:
+                    yield rows, vectors
+                    bar.update(len(rows))
 
     def _check(self, fresh: NDArray[np.float32], texts: list[str], known: NDArray[np.float32] | None) -> None:
         if fresh.ndim != 2 or fresh.shape[0] != len(texts) or fresh.shape[1] == 0:
@@ -242,7 +268,8 @@ def as_encoder(
     """Wrap any embedding model.
 
     Args:
-        model: A LlamaIndex embedding, a SentenceTransformer, or an `Encoder` (returned as it is).
+        model: A LlamaIndex embedding, a SentenceTransformer, or an `Encoder` (returned as it is). One behind a web API
+            is called many times at once, within its own `rate_limiter`; see `embeddings.hosted`.
         cache: Where vectors are kept: ``"default"`` is `EmbeddingCache.default`; None keeps nothing.
         batch_size: Texts a batch for models that run here. None: what the model object says, else 8 on CPU and 256
             on a GPU.
@@ -290,6 +317,7 @@ def _llama_index_backend(
     model: BaseEmbedding, *, cache: EmbeddingCache | None, batch_size: int | None, show_progress: bool
 ) -> Backend:
     from llama_index_embft.embeddings.adapter import AdapterBackend, AdapterEmbedding
+    from llama_index_embft.embeddings.hosted import HostedBackend, is_hosted
     from llama_index_embft.embeddings.nudged import NudgedBackend, NudgedEmbedding
 
     if isinstance(model, (AdapterEmbedding, NudgedEmbedding)):
@@ -309,6 +337,8 @@ def _llama_index_backend(
             batch_size=batch_size or _own_batch_size(model),
             route=False,
         )
+    if is_hosted(model):
+        return HostedBackend(model, cached=cache is not None)
     return LlamaIndexBackend(model)
 
 
@@ -325,12 +355,3 @@ def _qualified(cls: type) -> str:
 
 def _room_for(result: NDArray[np.float32] | None, rows: int, dim: int) -> NDArray[np.float32]:
     return np.empty((rows, dim), dtype=np.float32) if result is None else result
-
-
-def _progress(blocks: list[list[int]], *, total: int, label: str) -> Any:
-    from tqdm.auto import tqdm
-
-    with tqdm(total=total, desc=label, unit="text", delay=1.0) as bar:
-        for block in blocks:
-            yield block
-            bar.update(len(block))

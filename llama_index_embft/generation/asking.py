@@ -9,9 +9,11 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
+from llama_index_embft.calls.connections import close_own_connections, without_retries
+from llama_index_embft.calls.failures import Failure, Redactor, classify
+from llama_index_embft.calls.retrying import Patience
+from llama_index_embft.calls.retrying import RetryPolicy as RetryPolicy  # others find it here
 from llama_index_embft.errors import ConfigError, GenerationError
-from llama_index_embft.generation.connections import close_own_connections, without_retries
-from llama_index_embft.generation.failures import Failure, Redactor, classify
 from llama_index_embft.generation.tokens import certainly_fits, count_tokens, cut_to_tokens
 
 if TYPE_CHECKING:
@@ -19,9 +21,8 @@ if TYPE_CHECKING:
 
     from llama_index.core.llms import LLM
     from pydantic import BaseModel
-    from tenacity import RetryCallState
 
-    from llama_index_embft.generation.limits import RateLimiter
+    from llama_index_embft.calls.limits import RateLimiter
     from llama_index_embft.generation.report import GenerationReport
 
 logger = logging.getLogger(__name__)
@@ -68,30 +69,6 @@ class Question:
     schema: type[BaseModel]
     read: Callable[[Any], Any]
     expected_tokens: int
-
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """How long to try.
-
-    Args:
-        limit: Attempts a question; waiting for a rate limit does not count.
-        first_wait: Upper bound of the first pause in seconds; the bound doubles, the pause is drawn below it.
-        max_wait: Longest pause in seconds.
-        patience: Longest time in seconds that one question waits for rate limits in all.
-
-    Raises:
-        ConfigError: ``limit`` is below 1.
-    """
-
-    limit: int = 3
-    first_wait: float = 1.0
-    max_wait: float = 30.0
-    patience: float = 900.0
-
-    def __post_init__(self) -> None:
-        if self.limit < 1:
-            raise ConfigError(f"`retry_limit` must be at least 1, got {self.limit}.")
 
 
 class GivenUpError(Exception):
@@ -176,7 +153,7 @@ class Asker:
         """
         from tenacity import AsyncRetrying, retry_if_exception
 
-        patience = _Patience(self)
+        patience = Patience(self)
         attempts = 0
         try:
             async for attempt in AsyncRetrying(
@@ -260,48 +237,6 @@ class Asker:
         if failure.kind == "unreachable":
             return f"No connection to the LLM server{at}: {failure.reason} Check the network and the address."
         return f"{failure.reason.rstrip('.')} (model {model_name(self.llm)!r}{at})."
-
-
-class _Patience:
-    """The three decisions of tenacity for one question: is another try worth it, after how long, when is it over."""
-
-    def __init__(self, asker: Asker) -> None:
-        from tenacity import wait_random_exponential
-
-        self._asker = asker
-        self._policy = asker.policy
-        self._faults = 0
-        self._waited = 0.0
-        self._backoff = wait_random_exponential(multiplier=asker.policy.first_wait, max=asker.policy.max_wait)
-
-    def should_retry(self, err: BaseException) -> bool:
-        if not isinstance(err, Exception) or isinstance(err, GenerationError):
-            return False
-        kind = classify(err, self._asker.redact).kind
-        return kind in ("retry", "wait") or (kind == "unreachable" and self._asker.proven)
-
-    def wait(self, state: RetryCallState) -> float:
-        failure = self._failure(state)
-        backoff = float(self._backoff(state))
-        if failure.retry_after is None:
-            return backoff
-        if failure.retry_after <= self._policy.patience:
-            # All workers hear the server's word at once, and jitter keeps them from coming back at once.
-            self._asker.limiter.pause(failure.retry_after)
-        return failure.retry_after + min(backoff, 0.1 * failure.retry_after + 0.05)
-
-    def stop(self, state: RetryCallState) -> bool:
-        if self._failure(state).kind == "wait":
-            self._waited += state.upcoming_sleep
-            return self._waited > self._policy.patience
-        self._faults += 1
-        return self._faults >= self._policy.limit
-
-    def _failure(self, state: RetryCallState) -> Failure:
-        assert state.outcome is not None
-        err = state.outcome.exception()
-        assert err is not None
-        return classify(err, self._asker.redact)
 
 
 def _usage(response: Any) -> tuple[int, int] | None:

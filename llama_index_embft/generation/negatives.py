@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic import BaseModel, Field
 
+from llama_index_embft.calls.retrying import RetryPolicy
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, GenerationError
-from llama_index_embft.generation.asking import Asker, Question, RetryPolicy, is_synchronous, model_identity
+from llama_index_embft.generation.asking import Asker, Question, is_synchronous, model_identity
 from llama_index_embft.generation.failures import UnusableAnswerError
 from llama_index_embft.generation.filters import grams
 from llama_index_embft.generation.journal import Identity, Journal

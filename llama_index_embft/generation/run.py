@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 from pydantic import BaseModel, Field
 
+from llama_index_embft.calls.retrying import RetryPolicy
 from llama_index_embft.errors import ConfigError, GenerationError
-from llama_index_embft.generation.asking import Asker, Question, RetryPolicy, Structured, is_synchronous, model_identity
+from llama_index_embft.generation.asking import Asker, Question, Structured, is_synchronous, model_identity
 from llama_index_embft.generation.assemble import OutputFile, build_dataset, gather_candidates
 from llama_index_embft.generation.failures import UnusableAnswerError
 from llama_index_embft.generation.filters import FilterContext, QuestionFilter, apply_filters, default_filters

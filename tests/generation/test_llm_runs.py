@@ -239,7 +239,7 @@ def test_the_callers_context_is_seen_by_the_calls() -> None:
         seen.append(variable.get())
         return threading.current_thread().name
 
-    assert run_sync(work()) == "embft-generation"
+    assert run_sync(work()) == "embft-calls"
     assert seen == ["the caller"]
 
 

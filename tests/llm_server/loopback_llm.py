@@ -1,4 +1,4 @@
-"""An OpenAI-compatible LLM server on loopback, scripted to misbehave: a tool for tests and benchmarks.
+"""An OpenAI-compatible server of LLMs and embeddings on loopback, scripted to misbehave: for tests and benchmarks.
 
 It speaks HTTP/1.1 by hand, so that it can drop a connection in the middle of a body, drip it out slowly or send half a
 JSON object. In a test it runs in a thread (`with LoopbackLLM() as server`); as a script in a process of its own:
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import hashlib
 import json
 import random
@@ -22,6 +23,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+from loopback_embeddings import embeddings_body
 
 
 @dataclass
@@ -37,6 +40,8 @@ class Behaviour:
     latency: float | None = None  # seconds; None takes the server's
     drip: float = 0.0  # seconds between pieces of the body
     tool_arguments: str | None = None  # raw arguments of the tool call, broken ones too
+    dim: int | None = None  # numbers of a vector; None takes the server's
+    flaw: str = ""  # of the vectors: "nan", "missing" or "ragged"
 
 
 @dataclass
@@ -54,7 +59,15 @@ class Request:
     def prompt(self) -> str:
         if "prompt" in self.body:
             return str(self.body["prompt"])
+        if "input" in self.body:
+            return "\n".join(self.texts)
         return "\n".join(str(message.get("content")) for message in self.body.get("messages", []))
+
+    @property
+    def texts(self) -> list[str]:
+        """What is to be embedded."""
+        found = self.body.get("input", [])
+        return [found] if isinstance(found, str) else list(found)
 
 
 Script = Callable[[Request], "Behaviour | None"]
@@ -71,6 +84,7 @@ class LoopbackLLM:
         queries: Queries in an invented answer.
         keep_requests: Keep every request for inspection; off, only counters are kept.
         refuse_tools: Answer 400 to requests with tools or a response format, as simple servers do.
+        dim: Numbers of an embedding.
     """
 
     def __init__(
@@ -83,10 +97,13 @@ class LoopbackLLM:
         queries: int = 2,
         keep_requests: bool = True,
         refuse_tools: bool = False,
+        dim: int = 32,
         port: int = 0,
     ) -> None:
         self.latency, self.script, self.key, self.models = latency, script, key, models
         self.queries, self.keep_requests, self.refuse_tools = queries, keep_requests, refuse_tools
+        self.dim = dim
+        self.embedded: Counter[str] = Counter()  # text -> times that its vector was sent
         self.requests: list[Request] = []
         self.count = self.in_flight = self.max_in_flight = 0
         self.opened = self.closed = 0  # connections
@@ -148,10 +165,10 @@ class LoopbackLLM:
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.opened += 1
         try:
-            while await self._exchange(reader, writer):
-                pass
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
+            # A client that hangs up, a script that hangs up on it, and the end of the test: all are normal ends.
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                while await self._exchange(reader, writer):
+                    pass
         finally:
             self.closed += 1
             writer.close()
@@ -193,6 +210,8 @@ class LoopbackLLM:
         if behaviour.drop:
             return False
         self.answered[digest] += behaviour.status == 200
+        if behaviour.status == 200:
+            self.embedded.update(request.texts)
         return True
 
     def _refusal(self, request: Request) -> Behaviour | None:
@@ -230,6 +249,8 @@ class LoopbackLLM:
         if behaviour.status != 200:
             error = {"message": behaviour.error, "type": "scripted", "param": None, "code": None}
             return json.dumps({"error": error}).encode()
+        if request.path.endswith("/embeddings"):
+            return embeddings_body(request.body, behaviour.dim or self.dim, behaviour.flaw)
         message: dict[str, Any] = {"role": "assistant", "content": behaviour.text}
         finish = "stop"
         if behaviour.text is None:
