@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from llama_index_embft.dataset.split import Split, split_dataset
     from llama_index_embft.dataset.stats import DatasetStats
     from llama_index_embft.dataset.stdlib import build_stdlib_dataset
+    from llama_index_embft.dataset.traces import RetrievalLog, dataset_from_trulens
+    from llama_index_embft.dataset.traffic import TrafficReport, dataset_from_clicks
 
 __all__ = [
     "Corpus",
@@ -28,10 +30,14 @@ __all__ = [
     "DropReport",
     "EmbeddingQAFinetuneDataset",
     "Format",
+    "RetrievalLog",
     "Split",
+    "TrafficReport",
     "Written",
     "build_stdlib_dataset",
     "dataset_corpus",
+    "dataset_from_clicks",
+    "dataset_from_trulens",
     "documents_to_nodes",
     "guess_format",
     "load_documents",
@@ -54,6 +60,8 @@ _HOME = {
     "load_documents": "documents",
     "near_duplicate_groups": "near_duplicates",
     "split_dataset": "split",
+    **dict.fromkeys(("RetrievalLog", "dataset_from_trulens"), "traces"),
+    **dict.fromkeys(("TrafficReport", "dataset_from_clicks"), "traffic"),
     **dict.fromkeys(
         ("Format", "Written", "guess_format", "read_dataset", "to_datasets", "write_dataset"), "formats.registry"
     ),
