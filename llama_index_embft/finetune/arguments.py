@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import sys
 from typing import TYPE_CHECKING
 
 from llama_index_embft.errors import ConfigError, DatasetError, ModelError
@@ -78,6 +80,22 @@ def device_of_process(device: str | None) -> str | None:
     import torch
 
     return f"cuda:{rank}" if torch.cuda.is_available() else None
+
+
+def check_compiler(device: str) -> None:
+    """Refuse `torch.compile` on a CPU without a C++ compiler, which PyTorch looks for only after the first batch.
+
+    Args:
+        device: Type of the device.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    name = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "cl" if os.name == "nt" else "g++")
+    if device == "cpu" and shutil.which(name) is None:
+        raise ConfigError(
+            f"compile=True needs a C++ compiler on a CPU, and there is no {name}; install one, or leave compile out."
+        )
 
 
 def check_tokenizer(model: SentenceTransformer, name: str) -> None:

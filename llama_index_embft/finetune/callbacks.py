@@ -28,6 +28,7 @@ class BestStateCallback(TrainerCallback):
         patience: Evaluations without a better score before training stops.
         sampler: Told which epoch begins; None where the sampler is not ours.
         log: Takes the metrics of each evaluation, for TensorBoard and the like.
+        save_at_end: Save a checkpoint after the last step.
 
     Attributes:
         evaluate_seconds: Time spent in `evaluate`.
@@ -43,6 +44,7 @@ class BestStateCallback(TrainerCallback):
         patience: int,
         sampler: BatchPlanSampler | None = None,
         log: Callable[[dict[str, float]], None] | None = None,
+        save_at_end: bool = False,
     ) -> None:
         self.best = best
         self.evaluate = evaluate
@@ -50,6 +52,7 @@ class BestStateCallback(TrainerCallback):
         self.patience = patience
         self.sampler = sampler
         self.log = log
+        self.save_at_end = save_at_end
         self.evaluate_seconds = 0.0
         self.interrupted = False
         self._evaluated_at = -1
@@ -95,6 +98,8 @@ class BestStateCallback(TrainerCallback):
             self._evaluate(state, control)
         if self.interrupted:
             control.should_save = control.should_training_stop = True
+        ends = control.should_training_stop or state.global_step >= state.max_steps
+        control.should_save |= self.save_at_end and ends
         return control
 
     def _evaluate(self, state: TrainerState, control: TrainerControl) -> None:

@@ -39,6 +39,8 @@ class Checkpoints:
         self.folder = folder
         self.keep = keep
         self.signature = signature
+        self._resumed = False
+        self._written = 0
 
     def newest(self) -> Path | None:
         """The checkpoint to go on from; None if there is none."""
@@ -62,6 +64,7 @@ class Checkpoints:
                 f"The checkpoint {checkpoint} cannot be resumed: {name} was {before.get(name)!r} and is "
                 f"{self.signature.get(name)!r} now; call with what it was, or remove {self.folder} to begin anew."
             )
+        self._resumed = True
         weights = checkpoint / WEIGHTS_FILE
         return record["state"], dict(load_file(str(weights))) if weights.is_file() else None
 
@@ -101,7 +104,16 @@ class Checkpoints:
             raise OutputError(
                 f"Cannot write the checkpoint {target}: {reason}; free some space. {self._way_on()}"
             ) from err
+        if not self._resumed and not self._written:
+            self._remove_others(target)
+        self._written += 1
         self._prune()
+
+    def _remove_others(self, first: Path) -> None:
+        """Checkpoints of an earlier run have lost their turn; those with higher numbers would pass for the newest."""
+        for path in self._all():
+            if path != first:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _all(self) -> list[Path]:
         if not self.folder.is_dir():
@@ -121,7 +133,10 @@ class Checkpoints:
         newest = self.newest()
         if newest is None:
             return "There is no earlier checkpoint."
-        return f"The checkpoint {newest} is good: call again with resume_from_checkpoint=True to go on from it."
+        return (
+            f"The checkpoint {newest} is good: call again with resume_from_checkpoint=True (--resume-from-checkpoint) "
+            "to go on from it."
+        )
 
 
 def digest(value: Any) -> str:

@@ -7,31 +7,19 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_index_embft._files import atomic_write_text, check_output_folder, write_folder_atomically
-from llama_index_embft.embeddings.encode import SentenceTransformerBackend, as_encoder
+from llama_index_embft._files import check_output_folder
 from llama_index_embft.embeddings.fingerprint import fingerprint_sentence_transformer
-from llama_index_embft.embeddings.loading import describe_base, load_embed_model
+from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.errors import ConfigError, DatasetError
-from llama_index_embft.finetune.arguments import (
-    check_tokenizer,
-    checked_merge,
-    device_of_process,
-    hold_out,
-    named,
-)
-from llama_index_embft.finetune.base import (
-    SELECTION_METRIC,
-    BaseFinetuneEngine,
-    FinetuneResult,
-    peak_memory_bytes,
-    result_record,
-    write_record,
-)
+from llama_index_embft.finetune.arguments import check_compiler, checked_merge, device_of_process, hold_out, named
+from llama_index_embft.finetune.base import SELECTION_METRIC, BaseFinetuneEngine, FinetuneResult, result_record
+from llama_index_embft.finetune.base_model import load_base_model
 from llama_index_embft.finetune.checkpoints import Checkpoints, digest
 from llama_index_embft.finetune.losses import COSENT, GIST_NEGATIVES, Loss, loss_maker
-from llama_index_embft.finetune.model_card import model_card
+from llama_index_embft.finetune.remining import MiningPlan, Round, train_in_rounds
+from llama_index_embft.finetune.saving import recorded_metrics, save_model, training_result
 from llama_index_embft.finetune.settings import LoraSettings, TrainSettings
-from llama_index_embft.finetune.training import Surroundings, Trained, is_first_process, train, world_size
+from llama_index_embft.finetune.training import Surroundings, is_first_process, train, world_size
 from llama_index_embft.finetune.training_data import scored_rows, training_rows
 from llama_index_embft.finetune.validation import Watch
 
@@ -44,6 +32,7 @@ if TYPE_CHECKING:
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.finetune.losses import LossMaker
+    from llama_index_embft.finetune.training import Trained
     from llama_index_embft.finetune.training_data import TrainingRows
 
 logger = logging.getLogger(__name__)
@@ -104,6 +93,14 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
             the positive are left out (GISTEmbed).
         guide_margin: "About as near": from 1 - this share of the positive's similarity on.
         matryoshka_dims: Train the first so many dimensions too, so that vectors can be cut; the full width is added.
+        mining_rounds: Train so many times in a row, for `epochs` each, on hard negatives that the model as it then
+            stands finds in the training set's corpus (ANCE); 0 trains once, on the data as they are. A round that does
+            not improve on validation is the last, and leaves no trace. Merging and its limit compare with the model
+            before the first round.
+        mining_strategies: What to mine, see `mine_hard_negatives`; None: its default.
+        mining_negatives: Negatives of each query; None: 1. Every one costs about as much time as the positive.
+        mining_options: Further arguments of `mine_hard_negatives`. Queries with too few negatives are filled up with
+            random documents (``pad``) unless it says otherwise: training needs as many for each.
         near_duplicates: Overlap from which two passages count as one when batches are made; None: only equal texts.
         batch_sampler: ``"no_false_negatives"`` is ours; the others are sentence-transformers' (``"no_duplicates"``, …).
         lora_rank: Inner width of LoRA's matrices.
@@ -116,9 +113,14 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
             for one more forward pass. None: 16 on CPU; on GPU the whole batch, halved until it fits.
         attention_dropout: Keep dropout inside attention; None: not on CPU, where PyTorch's fused attention has no
             dropout, and the matrix of all pairs of tokens costs time and memory.
+        hidden_dropout: Dropout outside attention; None: the model's own. False switches it off, which saved about 15 %
+            of the time of a step on CPU, and regularizes less.
         gradient_checkpointing: Compute activations twice instead of keeping them: less memory, slower.
-        compile: Compile the model with `torch.compile`; pays on long runs on a GPU.
+        compile: Compile the model with `torch.compile`; pays on long runs on a GPU, and needs a C++ compiler.
         report_to: Trackers of transformers: ``"tensorboard"``, ``"wandb"``, ``"mlflow"``, …, or several.
+
+    Attributes:
+        rounds: After training with `mining_rounds`, what each round mined and came to.
 
     Raises:
         ConfigError: An argument is out of range, or contradicts another.
@@ -169,6 +171,10 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
         guide_model: SentenceTransformer | str | None = None,
         guide_margin: float = 0.05,
         matryoshka_dims: Sequence[int] | None = None,
+        mining_rounds: int = 0,
+        mining_strategies: Sequence[str] | None = None,
+        mining_negatives: int | None = None,
+        mining_options: Mapping[str, Any] | None = None,
         near_duplicates: float | None = 0.8,
         batch_sampler: Literal[
             "no_false_negatives", "no_duplicates", "no_duplicates_hashed", "batch_sampler"
@@ -182,6 +188,7 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
         bf16: bool | None = None,
         mini_batch_size: int | None = None,
         attention_dropout: bool | None = None,
+        hidden_dropout: bool | None = None,
         gradient_checkpointing: bool = False,
         compile: bool = False,  # its name in PyTorch
         report_to: str | Sequence[str] = "none",
@@ -207,6 +214,7 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
             max_seq_length=max_seq_length,
             bf16=bf16,
             attention_dropout=attention_dropout,
+            hidden_dropout=hidden_dropout,
             gradient_checkpointing=gradient_checkpointing,
             compile=compile,
             checkpoint_save_steps=checkpoint_save_steps,
@@ -222,6 +230,8 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
         self.model_id = str(model_id)
         self.model_output_path = str(model_output_path)
         self.loss = named(loss)
+        self.mining = MiningPlan.checked(mining_rounds, mining_strategies, mining_negatives, mining_options, self.loss)
+        self.rounds: list[Round] = []
         self.guide_model = guide_model
         self.teacher_scores = teacher_scores
         self.merge = checked_merge(merge, self.val_dataset, max_guard_loss)
@@ -234,28 +244,20 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
         self.device = device_of_process(device)
         if self.settings.batch_size % world_size():
             raise ConfigError(f"batch_size is {batch_size}, which {world_size()} processes cannot share equally.")
-        # The base goes through LlamaIndex's own class: what is trained is what its users have today, prompts included.
         self._watch = Watch(self.val_dataset, guard_dataset, evaluators)
-        self._base = load_embed_model(
+        self._base_model = load_base_model(
             self.model_id,
             query_prompt=query_prompt,
             document_prompt=document_prompt,
+            max_seq_length=max_seq_length,
             device=self.device,
             trust_remote_code=trust_remote_code,
         )
-        backend = as_encoder(self._base, cache=None).backend
-        if not isinstance(backend, SentenceTransformerBackend):
-            raise ConfigError(
-                f"{self.model_id} is a saved adapter, which has no weights of its own to train in full; give the model "
-                "below it, or use EmbeddingAdapterFinetuneEngine.from_model_path."
-            )
-        self.prompts = backend.prompts
-        self.model: SentenceTransformer = backend.model
-        check_tokenizer(self.model, self.model_id)
-        if max_seq_length is not None:
-            self.model.max_seq_length = max_seq_length
-        self._base_description = describe_base(self._base)
-        self._base_fingerprint = fingerprint_sentence_transformer(self.model, normalize=backend.normalize)
+        self._base = self._base_model.embedding
+        self.model: SentenceTransformer = self._base_model.model
+        self.prompts = self._base_model.prompts
+        if compile:
+            check_compiler(self.model.device.type)
 
     def finetune(self) -> FinetuneResult:
         """Train, choose the best weights, and save to `model_output_path`.
@@ -266,59 +268,38 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
             TrainingError: The loss is not a number, memory does not suffice, or Ctrl-C was pressed.
             OutputError: A folder cannot be written.
         """
-        from llama_index_embft.finetune.lora import add_lora, merge_lora
         from llama_index_embft.finetune.merging_step import Merged, merge_step
         from llama_index_embft.finetune.validation import weights_of
 
         started = time.perf_counter()
         if is_first_process():
             check_output_folder(self.model_output_path)
-        rows = self._rows()
-        maker = loss_maker(
-            self.model,
-            rows,
-            self.settings,
-            loss=self.loss,
-            guide_model=self.guide_model,
-            gather=world_size() > 1,
-        )
-        checkpoints = Checkpoints(
-            Path("checkpoints") / Path(self.model_output_path).name,
-            keep=self.checkpoint_save_total_limit,
-            signature=self._signature(maker),
-        )
         base_weights = weights_of(self.model) if self.merge is not None else None
-        if self.settings.method == "lora":
-            add_lora(self.model, self.settings.lora, self.settings.seed)
-        around = Surroundings(
-            checkpoints,
-            save_checkpoints=self.save_checkpoints,
-            resume=self.resume_from_checkpoint,
-            progress=self.show_progress_bar,
-            report_to=self.report_to,
-            name=Path(self.model_output_path).name,
-        )
-        prompts = {"query": self.prompts["query"], "document": self.prompts["document"]}
-        evaluate = None if self._watch.empty else lambda: self._watch.metrics(self._base, self.model)
-        prepared = time.perf_counter()
-        try:
-            trained = train(self.model, rows, maker, self.settings, around, prompts=prompts, evaluate=evaluate)
-        finally:
-            if self.settings.method == "lora":
-                merge_lora(self.model)
-        after = time.perf_counter()
+        seconds = {"prepare": 0.0, "train": 0.0, "evaluate": 0.0}
+        if self.mining.rounds:
+            trained, self.rounds = train_in_rounds(
+                self.mining,
+                self.dataset,
+                self._base,
+                lambda mined, number: self._train(mined, number, seconds),
+                epochs=self.settings.epochs,
+            )
+        else:
+            trained = self._train(self.dataset, 1, seconds)
+        merging = time.perf_counter()
         merged = Merged(None, [])
         if base_weights is not None and self.merge is not None:
             merged = merge_step(self._watch, self._base, self.model, base_weights, self.merge, self.max_guard_loss)
         saving = time.perf_counter()
-        result = self._result(
+        seconds["evaluate"] += saving - merging
+        seconds["prepare"] = saving - started - seconds["train"] - seconds["evaluate"]
+        result = training_result(
             trained,
             merged,
-            {
-                "prepare": prepared - started,
-                "train": after - prepared - trained.evaluate_seconds,
-                "evaluate": trained.evaluate_seconds + saving - after,
-            },
+            self.model,
+            output_path=Path(self.model_output_path),
+            method=self.settings.method,
+            seconds=seconds,
         )
         if result.base_score is not None and (result.best_step == 0 or merged.weight == 0.0):
             logger.warning(
@@ -327,18 +308,67 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
                 result.base_score,
             )
         if is_first_process():
-            self._save(result, maker.name)
+            save_model(self.model, self.model_output_path, self.prompts, self._record(result))
         result.seconds["save"] = time.perf_counter() - saving
         return result
+
+    def _train(self, dataset: EmbeddingQAFinetuneDataset, number: int, seconds: dict[str, float]) -> Trained:
+        """One run of the trainer from the weights as they stand; the best ones are in the model afterwards.
+
+        Args:
+            dataset: What to train on.
+            number: Of the round; each has checkpoints of its own.
+            seconds: Times are added here.
+        """
+        from llama_index_embft.finetune.lora import add_lora, merge_lora
+
+        rows = self._rows(dataset)
+        maker = loss_maker(
+            self.model,
+            rows,
+            self.settings,
+            loss=self.loss,
+            guide_model=self.guide_model,
+            gather=world_size() > 1,
+        )
+        self._loss_name = maker.name
+        name = Path(self.model_output_path).name
+        checkpoints = Checkpoints(
+            Path("checkpoints") / name / (f"round-{number}" if number > 1 else ""),
+            keep=self.checkpoint_save_total_limit,
+            signature=self._signature(maker, dataset, number),
+        )
+        if self.settings.method == "lora":
+            add_lora(self.model, self.settings.lora, self.settings.seed)
+        around = Surroundings(
+            checkpoints,
+            save_checkpoints=self.save_checkpoints,
+            # A later round begins with the best weights of this one, so it must be possible to come back to its end.
+            save_at_end=self.save_checkpoints and number < self.mining.rounds,
+            resume=self.resume_from_checkpoint,
+            progress=self.show_progress_bar,
+            report_to=self.report_to,
+            name=name,
+        )
+        evaluate = None if self._watch.empty else lambda: self._watch.metrics(self._base, self.model)
+        prepared = time.perf_counter()
+        try:
+            trained = train(self.model, rows, maker, self.settings, around, prompts=self.prompts, evaluate=evaluate)
+        finally:
+            if self.settings.method == "lora":
+                merge_lora(self.model)
+        seconds["train"] += time.perf_counter() - prepared - trained.evaluate_seconds
+        seconds["evaluate"] += trained.evaluate_seconds
+        return trained
 
     def _load(self) -> BaseEmbedding:
         return load_embed_model(self.model_output_path, device=self.device)
 
-    def _rows(self) -> TrainingRows:
+    def _rows(self, dataset: EmbeddingQAFinetuneDataset) -> TrainingRows:
         if self.loss == COSENT:
-            return scored_rows(self.dataset, self.teacher_scores)
+            return scored_rows(dataset, self.teacher_scores)
         return training_rows(
-            self.dataset,
+            dataset,
             use_all_docs=self.settings.use_all_docs,
             near_duplicates=self.settings.near_duplicates,
             teacher_scores=self.teacher_scores,
@@ -346,83 +376,32 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
             show_progress=self.show_progress_bar,
         )
 
-    def _signature(self, maker: LossMaker) -> dict[str, Any]:
+    def _signature(self, maker: LossMaker, dataset: EmbeddingQAFinetuneDataset, number: int) -> dict[str, Any]:
         """What decides the course of the run; a checkpoint of another course is refused."""
-        settings = self.settings.as_record()
-        for name in ("checkpoint_save_steps", "mini_batch_size", "compile"):
-            del settings[name]
-        settings = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
-        if "lora" in settings:
-            settings["lora"] = digest(settings["lora"])
+        begins_with = self._base_model.fingerprint
+        if number > 1:  # with what the round before made of it
+            begins_with = fingerprint_sentence_transformer(self.model, normalize=self._base_model.normalize)
         return {
-            "train_data": self.dataset.content_hash(),
+            "train_data": dataset.content_hash(),
             "val_data": self.val_dataset.content_hash() if self.val_dataset is not None else None,
-            "base_model": self._base_fingerprint,
+            "base_model": begins_with,
             "loss": maker.name,
             "teacher_scores": digest(self.teacher_scores) if self.teacher_scores is not None else None,
             "prompts": dict(self.prompts),
             "processes": world_size(),
-            **settings,
+            **self.settings.course(),
         }
 
-    def _result(self, trained: Trained, merged: Any, seconds: dict[str, float]) -> FinetuneResult:
-        import torch
-
-        best = trained.best
-        chosen: dict[str, float] = next((point for point in merged.curve if point["weight"] == merged.weight), {})
-        return FinetuneResult(
-            output_path=Path(self.model_output_path),
-            method=self.settings.method,
-            metric=SELECTION_METRIC,
-            base_score=best.base_score,
-            best_score=chosen.get(SELECTION_METRIC, best.score),
-            best_step=best.step if best.score is not None else trained.steps,
-            steps=trained.steps,
-            history=best.history or trained.losses,
-            seconds=seconds,
-            peak_memory_bytes=peak_memory_bytes(),
-            losses=trained.losses,
-            peak_gpu_memory_bytes=torch.cuda.max_memory_allocated() if self.model.device.type == "cuda" else None,
-            mini_batch_size=trained.mini_batch_size,
-            merge_weight=merged.weight,
-            merge_curve=merged.curve,
-        )
-
-    def _save(self, result: FinetuneResult, loss_name: str) -> None:
-        prompts = {"query": self.prompts["query"], "document": self.prompts["document"]}
-        record = result_record(
+    def _record(self, result: FinetuneResult) -> dict[str, Any]:
+        return result_record(
             self.settings.method,
-            base=self._base_description,
-            base_fingerprint=self._base_fingerprint,
-            prompts=prompts,
+            base=self._base_model.description,
+            base_fingerprint=self._base_model.fingerprint,
+            prompts=self.prompts,
             max_length=self.model.max_seq_length,
             train=self.dataset,
             val=self.val_dataset,
             guard=self.guard_dataset,
-            metrics={
-                "metric": SELECTION_METRIC,
-                "base": result.base_score,
-                "best": result.best_score,
-                **_guard_metrics(result),
-                "merge_weight": result.merge_weight,
-                "merge_curve": result.merge_curve,
-            },
-            settings={**self.settings.as_record(), "loss": loss_name},
+            metrics=recorded_metrics(result),
+            settings={**self.settings.as_record(), **self.mining.as_record(), "loss": self._loss_name},
         )
-        with write_folder_atomically(self.model_output_path) as folder:
-            # These names are SentenceTransformer's own; LlamaIndex's class has put others in their place.
-            kept, self.model.prompts = self.model.prompts, dict(prompts)
-            self.model.save_pretrained(str(folder), create_model_card=False)
-            self.model.prompts = kept
-            write_record(folder, record)
-            atomic_write_text(folder / "README.md", model_card(record))
-
-
-def _guard_metrics(result: FinetuneResult) -> dict[str, float]:
-    name = f"guard_{result.metric}"
-    points = [entry for entry in result.history if name in entry]
-    if not points:
-        return {}
-    after = next((point for point in result.merge_curve if point["weight"] == result.merge_weight), None)
-    after = after or next((point for point in points if point["step"] == result.best_step), points[-1])
-    return {"guard_base": points[0][name], "guard_best": after[name]}

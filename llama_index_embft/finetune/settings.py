@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 from llama_index_embft.errors import ConfigError
+from llama_index_embft.finetune.checkpoints import digest
 
 METHODS: Final = ("full", "lora")
 DISTILL: Final = ("kl", "margin")
@@ -69,6 +70,7 @@ class TrainSettings:
     max_seq_length: int | None = None
     bf16: bool | None = None
     attention_dropout: bool | None = None
+    hidden_dropout: bool | None = None
     gradient_checkpointing: bool = False
     compile: bool = False
     checkpoint_save_steps: int = 500
@@ -108,6 +110,16 @@ class TrainSettings:
         record = asdict(self)
         if self.method != "lora":
             del record["lora"]
+        return record
+
+    def course(self) -> dict[str, Any]:
+        """What of the settings decides the course of a run, as JSON types."""
+        record = self.as_record()
+        for name in ("checkpoint_save_steps", "mini_batch_size", "compile"):
+            del record[name]
+        record = {name: list(value) if isinstance(value, tuple) else value for name, value in record.items()}
+        if "lora" in record:
+            record["lora"] = digest(record["lora"])
         return record
 
 

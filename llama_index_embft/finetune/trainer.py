@@ -17,7 +17,7 @@ from llama_index_embft.errors import TrainingError
 from llama_index_embft.finetune.checkpoints import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from torch import nn
 
@@ -255,29 +255,3 @@ def _restore_random_state(state: tuple[Any, ...]) -> None:
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state_all(state[1])
-
-
-def attention_dropout_off(model: nn.Module) -> Callable[[], None]:
-    """Turn dropout inside attention off; returns what turns it on again.
-
-    PyTorch's fused attention for CPUs has no dropout: with it, the matrix of all pairs of tokens is built and kept.
-    """
-    changed: list[tuple[Any, str, float]] = []
-    for module in model.modules():
-        if "Attention" not in type(module).__name__:
-            continue
-        inner = getattr(module, "dropout", None)
-        if "SelfAttention" in type(module).__name__ and isinstance(inner, torch.nn.Dropout):
-            changed.append((inner, "p", inner.p))
-            inner.p = 0.0
-        for name in ("attention_dropout", "dropout_prob"):
-            value = getattr(module, name, None)
-            if isinstance(value, float):
-                changed.append((module, name, value))
-                setattr(module, name, 0.0)
-
-    def restore() -> None:
-        for module, name, value in changed:
-            setattr(module, name, value)
-
-    return restore

@@ -59,6 +59,7 @@ class Surroundings:
     Attributes:
         checkpoints: Where checkpoints go.
         save_checkpoints: Whether they are written every few steps; Ctrl-C writes one in any case.
+        save_at_end: Whether one is written after the last step.
         resume: Whether to go on from the newest.
         progress: Whether to show bars.
         report_to: Trackers of the Trainer's.
@@ -67,6 +68,7 @@ class Surroundings:
 
     checkpoints: Checkpoints
     save_checkpoints: bool = False
+    save_at_end: bool = False
     resume: bool = False
     progress: bool = True
     report_to: str | Sequence[str] = "none"
@@ -122,21 +124,20 @@ def train(
         TrainingError: The loss is not a number, memory does not suffice, or Ctrl-C was pressed.
         OutputError: A checkpoint cannot be written.
     """
-    from llama_index_embft.finetune.trainer import attention_dropout_off
+    from llama_index_embft.finetune.dropout import dropout_off
 
     plan = _plan(rows, settings)
     best = BestState(model)
     scratch = Path(tempfile.mkdtemp(prefix="embft-"))
     fused = settings.attention_dropout is False or (settings.attention_dropout is None and model.device.type == "cpu")
-    restore_dropout = attention_dropout_off(model) if fused else None
+    restore_dropout = dropout_off(model, attention=fused, hidden=settings.hidden_dropout is False)
     try:
         # Trackers write beside their run; nothing else does.
         folder = scratch if around.report_to == "none" else around.checkpoints.folder
         trainer, watcher = _trainer(model, rows, maker, settings, around, prompts, evaluate, plan, best, folder)
         _run(trainer, watcher, around)
     finally:
-        if restore_dropout is not None:
-            restore_dropout()
+        restore_dropout()
         shutil.rmtree(scratch, ignore_errors=True)
     best.restore()
     model.eval()
@@ -212,6 +213,7 @@ def _trainer(
         patience=settings.patience,
         sampler=trainer.sampler,
         log=trainer.log if around.report_to != "none" else None,
+        save_at_end=around.save_at_end,
     )
     trainer.add_callback(watcher)
     return trainer, watcher
@@ -239,7 +241,8 @@ def _run(trainer: EngineTrainer, watcher: BestStateCallback, around: Surrounding
     if watcher.interrupted:
         raise TrainingError(
             f"Stopped by Ctrl-C after step {trainer.state.global_step} of {trainer.state.max_steps}; the state is in "
-            f"{around.checkpoints.newest()}: make the same call with resume_from_checkpoint=True to go on."
+            f"{around.checkpoints.newest()}: make the same call with resume_from_checkpoint=True "
+            "(--resume-from-checkpoint) to go on."
         )
 
 

@@ -76,6 +76,12 @@ class BestState:
         self.base_score, self.score = state["base"], state["score"]
         self.step, self.history, self._weights = state["step"], state["history"], weights
 
+    def recorded(self, state: dict[str, Any]) -> BestState:
+        """A record in the form of `state`, of the same module and without weights."""
+        record = BestState(self._module)
+        record.load(state, None)
+        return record
+
 
 class Validation:
     """Scores vectors against a validation set.
