@@ -18,7 +18,10 @@ EXTRA_OF: Final = {
     "bm25s": "bm25",
     "ray": "ray",
     "trulens": "trulens",
-    "optimum": "onnx",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
+    "openvino": "openvino",
     "llama_index.finetuning": "stock",
 }
 

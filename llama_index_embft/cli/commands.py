@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llama_index_embft.cli.compare import compare
+from llama_index_embft.cli.convert import convert
 from llama_index_embft.cli.dashboard import dashboard
 from llama_index_embft.cli.demo import demo
 from llama_index_embft.cli.evaluate import evaluate
+from llama_index_embft.cli.export import export
 from llama_index_embft.cli.generate import generate
+from llama_index_embft.cli.migrate import migrate
 from llama_index_embft.cli.mine import mine
 from llama_index_embft.cli.run import run
 from llama_index_embft.cli.train import train
@@ -19,5 +22,5 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Give the app its sub-commands."""
-    for command in (demo, run, generate, mine, train, evaluate, compare, dashboard):
+    for command in (demo, run, generate, mine, train, evaluate, compare, convert, export, migrate, dashboard):
         app.command()(command)

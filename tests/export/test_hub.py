@@ -59,10 +59,11 @@ class Hub:
                 return answer
         if path == "/api/repos/create":
             self.repo = json.loads(body)
-            return 200, {"url": f"{self.address}/{self.repo['organization']}/{self.repo['name']}"}
+            kind = "datasets/" if self.repo.get("type") == "dataset" else ""
+            return 200, {"url": f"{self.address}/{kind}{self.repo['organization']}/{self.repo['name']}"}
         if path == "/api/validate-yaml":
             return 200, {"errors": [], "warnings": []}
-        if path == "/api/models/me/tuned/preupload/main":
+        if path in ("/api/models/me/tuned/preupload/main", "/api/datasets/me/tuned/preupload/main"):
             files = json.loads(body)["files"]
             mode = {True: "lfs", False: "regular"}
             return 200, {
@@ -78,7 +79,7 @@ class Hub:
         if path.startswith("/lfs/"):
             self.stored[path.removeprefix("/lfs/")] = body
             return 200, {}
-        if path == "/api/models/me/tuned/commit/main":
+        if path in ("/api/models/me/tuned/commit/main", "/api/datasets/me/tuned/commit/main"):
             for line in map(json.loads, body.splitlines()):
                 value = line["value"]
                 if line["key"] == "file":
@@ -228,3 +229,29 @@ def test_embft_train_uploads_what_it_has_saved(hub, tiny_model_path, tmp_path, m
     assert {"model.safetensors", "modules.json", "embft.json", "README.md", "training.svg"} <= set(hub.committed)
     assert ModelCard(hub.committed["README.md"].decode()).data.library_name == "sentence-transformers"
     assert TOKEN not in b"".join(hub.committed.values()).decode("latin-1")
+
+
+def test_an_exported_folder_and_a_data_set_go_up_too(hub, saved, tmp_path):
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.export import push_dataset_to_hub
+
+    (saved / "model.onnx").write_bytes(b"\x08graph")
+    push_to_hub(saved, "me/tuned", token=TOKEN, endpoint=hub.address)
+    assert hub.committed["model.onnx"] == b"\x08graph"
+
+    dataset = EmbeddingQAFinetuneDataset(
+        queries={"q": "wo ist 猫"}, corpus={"d": "hier", "e": "dort"}, relevant_docs={"q": ["d"]}
+    )
+    hub.committed.clear()
+    address = push_dataset_to_hub(dataset, "me/tuned", token=TOKEN, endpoint=hub.address)
+    assert address == f"{hub.address}/datasets/me/tuned"
+    assert hub.repo["type"] == "dataset"
+    assert hub.is_private
+    assert set(hub.committed) == {"dataset.json", "README.md"}
+    (tmp_path / "back.json").write_bytes(hub.committed["dataset.json"])
+    assert EmbeddingQAFinetuneDataset.from_json(tmp_path / "back.json") == dataset
+    assert "1 queries; 2 passages" in hub.committed["README.md"].decode()
+
+    hub.refuse["/api/datasets/me/tuned/commit"] = (413, {"error": "too large"})
+    with pytest.raises(OutputError, match="try again with push_dataset_to_hub"):
+        push_dataset_to_hub(dataset, "me/tuned", token=TOKEN, endpoint=hub.address)

@@ -1,0 +1,63 @@
+"""``embft export``: a model in the formats it is served in, with what each costs and keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003  # typer reads the annotations
+from typing import Annotated
+
+import typer
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="Saved result, model folder or name on the Hugging Face hub.")],
+    out: Annotated[Path, typer.Option(help="Folder; several formats go into folders of their names inside it.")],
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="fp16, bf16, onnx, onnx-int8, openvino, openvino-int8; repeat for several."),
+    ] = None,
+    val: Annotated[
+        Path | None, typer.Option(help="Your validation set: what is left of nDCG@10 is measured on it.")
+    ] = None,
+    query_prompt: Annotated[str | None, typer.Option(help="Put before each query; default: the model's own.")] = None,
+    document_prompt: Annotated[str | None, typer.Option(help="Put before each document; likewise.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the table as JSON.")] = None,
+    push_to_hub: Annotated[
+        str | None, typer.Option(help="OWNER/NAME: upload it, one format only; the repository is made private.")
+    ] = None,
+) -> None:
+    """Export a model: half precision, ONNX or OpenVINO, measured against the original."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from llama_index_embft.cli._shared import quiet_libraries
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.errors import ConfigError
+    from llama_index_embft.export.hub import check_can_push
+    from llama_index_embft.export.hub import push_to_hub as push
+    from llama_index_embft.export.model import export_model
+
+    wanted = formats or ["onnx-int8"]
+    if push_to_hub is not None:
+        if len(wanted) > 1:
+            raise ConfigError("--push-to-hub takes one --format: a repository holds one model.")
+        check_can_push(push_to_hub)
+    dataset = EmbeddingQAFinetuneDataset.from_json(val) if val is not None else None
+    quiet_libraries()
+    report = export_model(
+        model,
+        out,
+        wanted[0] if len(wanted) == 1 else wanted,  # type: ignore[arg-type]  # checked there
+        val_dataset=dataset,
+        query_prompt=query_prompt,
+        document_prompt=document_prompt,
+    )
+    console = Console(highlight=False)
+    console.print(report.to_rich())
+    basis = report.basis()
+    console.print(escape(basis[0].upper() + basis[1:]))
+    if json is not None:
+        report.to_json(json)
+    for row in report.rows[1:]:
+        console.print(f"Written: {escape(str(row.folder))}")
+    if push_to_hub is not None:
+        console.print(f"Uploaded: {escape(push(out, push_to_hub))}")

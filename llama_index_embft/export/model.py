@@ -1,0 +1,359 @@
+"""Export a model for serving, and measure what is left of it: `export_model`."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+import numpy as np
+
+from llama_index_embft._files import check_output_folder, write_folder_atomically
+from llama_index_embft.errors import ConfigError, ModelError
+from llama_index_embft.export.card import export_card
+from llama_index_embft.export.embedding import RECORD_FILE, load_exported
+from llama_index_embft.export.graph import (
+    ONNX_FILE,
+    OPENVINO_FILE,
+    quantize_onnx,
+    size_in_bytes,
+    write_onnx,
+    write_openvino,
+)
+from llama_index_embft.export.report import ExportReport, ExportRow
+from llama_index_embft.export.tokenizing import TOKENIZER_FILE, save_tokenizer
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from numpy.typing import NDArray
+    from sentence_transformers import SentenceTransformer
+
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.embeddings.encode import Encoder, SentenceTransformerBackend
+    from llama_index_embft.evaluation.comparison import Comparison
+    from llama_index_embft.evaluation.records import RetrievalReport
+    from llama_index_embft.export.tokenizing import Tokenization
+
+ExportFormat = Literal["fp16", "bf16", "onnx", "onnx-int8", "openvino", "openvino-int8"]
+FORMATS: Final[tuple[str, ...]] = get_args(ExportFormat)
+METRIC: Final = "ndcg@10"
+
+# A graph in float32 computes what torch computes, up to the order of sums; below this it is another function.
+_SAME_COSINE: Final = 0.9999
+_NEEDED: Final = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
+_PROBES: Final = (
+    "What is it?",
+    "How do I reset the pump after a power failure?",
+    "Ünïcödé, emoji 🙂 and a number: 3,141.59",
+    "微调嵌入模型以便增强检索能力。",
+    " leading and trailing spaces \n and a line break ",
+    "A passage of ordinary length, as an index holds thousands of them. It has several sentences, and each of them "
+    "says a little more about the subject than the one before it. In the end the reader knows what was meant.",
+    "A text that is longer than most models read. " * 120,
+)
+
+
+def export_model(
+    model: str | Path | BaseEmbedding | SentenceTransformer,
+    out: str | os.PathLike[str],
+    format: ExportFormat | Sequence[ExportFormat] = "onnx-int8",
+    *,
+    val_dataset: EmbeddingQAFinetuneDataset | None = None,
+    query_prompt: str | None = None,
+    document_prompt: str | None = None,
+    seed: int = 0,
+) -> ExportReport:
+    """Write a model in another format, hold it against the original, and measure both.
+
+    - ``"fp16"``, ``"bf16"``: a SentenceTransformer folder (safetensors) of half the size.
+    - ``"onnx"``: a graph in float32 for ONNX Runtime, with pooling and normalization in it.
+    - ``"onnx-int8"``: the same with int8 weights and activations quantized as they come; for CPUs.
+    - ``"openvino"``: the graph in OpenVINO's format, float32.
+    - ``"openvino-int8"``: the int8 graph in that format. OpenVINO alone keeps only a part of it in int8 (its own int8
+      needs NNCF, which is not used here): smaller than ``"openvino"``, and not necessarily faster.
+
+    float32 graphs are refused if the cosine of any probed text to the original falls to 0.9999 or below. The other
+    formats change vectors by design: how much is in the report, and with a validation set what that does to retrieval.
+    An index that was built with the original fits ``fp16``, ``bf16`` and float32 graphs; for int8, build it anew.
+
+    Args:
+        model: A saved result (full or LoRA training), a SentenceTransformer folder, a hub name, or a loaded model.
+        out: Folder to write: itself for one format, a folder of the format's name inside it for a sequence of them.
+        format: A format, or several.
+        val_dataset: Quality is measured on it: nDCG@10 before and after, with a paired test by document.
+        query_prompt: Put before each query; None: the model's own.
+        document_prompt: Put before each document; None: the model's own.
+        seed: Of the test's resamples.
+
+    Returns:
+        Size, speed, likeness and quality of the model and of each format.
+
+    Raises:
+        ConfigError: A format is unknown or named twice, or `model` is an adapter or another embedding without weights.
+        ModelError: The model cannot be loaded or its architecture not exported, or a graph gives other vectors.
+        MissingExtraError: A package of the extra ``onnx`` or ``openvino`` is missing.
+        OutputError: `out` cannot be written, or holds something else than an earlier export.
+    """
+    formats = _checked_formats(format)
+    folders = _folders(Path(out), formats, nested=not isinstance(format, str))
+    for folder in folders:
+        check_output_folder(folder)
+    from llama_index_embft.embeddings.encode import as_encoder
+
+    source, backend = _source(model, query_prompt, document_prompt)
+    # Without a cache: a vector that was stored long ago says nothing about the speed of today.
+    encoder = as_encoder(source, cache=None)
+    expected, speed, base = _measured(encoder, val_dataset, "torch")
+    reports: list[RetrievalReport] = [] if base is None else [base]
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in backend.model.state_dict().values())
+    rows = [ExportRow("torch", None, weights / 1e6, speed, 1.0, 1.0)]
+    with ExitStack() as kept:  # several formats appear together, or none of them
+        graph = _SharedGraph(kept, backend)
+        for name, folder in zip(formats, folders, strict=True):
+            inside = kept.enter_context(write_folder_atomically(folder))
+            record = _write(name, backend, graph, inside)
+            exported = as_encoder(load_exported(inside), cache=None)
+            vectors, speed, report = _measured(exported, val_dataset, name)
+            cosines = (vectors * expected).sum(axis=1)
+            if name in ("onnx", "openvino") and not cosines.min() > _SAME_COSINE:
+                raise ModelError(
+                    f"The {name} graph gives other vectors than the model (least cosine {cosines.min():.5f} over "
+                    f"{len(cosines)} texts); nothing was written. Export it as fp16 or bf16 instead."
+                )
+            reports += [] if report is None else [report]
+            size = size_in_bytes(inside) / 1e6
+            rows.append(ExportRow(name, folder, size, speed, float(cosines.min()), float(cosines.mean())))
+            comparison = None
+            if base is not None and report is not None:
+                from llama_index_embft.evaluation.compare import compare
+
+                comparison = compare(base, report, primary=METRIC, seed=seed)
+            single = _report([rows[0], rows[-1]], comparison, val_dataset, backend)
+            record["measured"] = single.to_dict()
+            (inside / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            (inside / "README.md").write_text(export_card(record, single), encoding="utf-8")
+    together = None
+    if base is not None:
+        from llama_index_embft.evaluation.compare import compare
+
+        together = compare(*reports, primary=METRIC, seed=seed)
+    return _report(rows, together, val_dataset, backend)
+
+
+def _checked_formats(format: ExportFormat | Sequence[ExportFormat]) -> list[str]:
+    from llama_index_embft._optional import require
+
+    formats: list[str] = [format] if isinstance(format, str) else list(format)
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        got = repr(unknown[0]) if unknown else "none"
+        raise ConfigError(f"`format` must be one of {', '.join(FORMATS)}, or several of them; got {got}.")
+    if len(set(formats)) < len(formats):
+        raise ConfigError(f"`format` names one twice ({', '.join(formats)}); name each once.")
+    for name in formats:
+        for module in _NEEDED.get(name.partition("-")[0], ()):
+            require(module, feature=f"format={name!r}")
+        if name == "openvino-int8":
+            require("onnxruntime", feature=f"format={name!r}")
+    return formats
+
+
+def _folders(out: Path, formats: list[str], *, nested: bool) -> list[Path]:
+    return [out / name for name in formats] if nested else [out]
+
+
+def _source(
+    model: str | Path | BaseEmbedding | SentenceTransformer, query_prompt: str | None, document_prompt: str | None
+) -> tuple[BaseEmbedding | SentenceTransformer, SentenceTransformerBackend]:
+    """Load the model, and find the SentenceTransformer in it."""
+    from llama_index_embft.embeddings.encode import SentenceTransformerBackend, as_encoder
+    from llama_index_embft.embeddings.loading import load_embed_model
+
+    loaded: BaseEmbedding | SentenceTransformer
+    if isinstance(model, str | Path):
+        name = str(model)
+        if (Path(name) / "adapter.safetensors").is_file():
+            raise ConfigError(
+                f"{name} holds an adapter, which works on finished vectors and has no graph of its own; export the "
+                "model below it, and load the adapter on top: AdapterEmbedding(load_exported(folder), ...)."
+            )
+        loaded = load_embed_model(name, query_prompt=query_prompt, document_prompt=document_prompt)
+    else:
+        loaded = model
+    backend = as_encoder(loaded, cache=None).backend
+    if not isinstance(backend, SentenceTransformerBackend):
+        raise ConfigError(
+            f"{backend.name} ({type(loaded).__name__}) is no SentenceTransformer that runs here: there are no weights "
+            "to export. Give the folder of a full or LoRA training, or a name on the hub."
+        )
+    if not isinstance(model, str | Path):
+        given = {"query": query_prompt, "document": document_prompt}
+        if any(prompt is not None for prompt in given.values()):
+            raise ConfigError("`query_prompt` and `document_prompt` are for a model given by name; set them on yours.")
+    pooling = [module for module in backend.model if getattr(module, "include_prompt", True) is False]
+    if pooling and any(backend.prompts.values()):
+        raise ConfigError(
+            "This model leaves its prompt out of the pooling (include_prompt=False), which a graph over token ids "
+            "cannot know; export it as fp16 or bf16 and load it with load_embed_model."
+        )
+    return loaded, backend
+
+
+class _SharedGraph:
+    """The ONNX graph in float32 that all graph formats begin with, made when the first of them asks for it.
+
+    Args:
+        kept: Closes the folder that holds it.
+        backend: The model.
+    """
+
+    def __init__(self, kept: ExitStack, backend: SentenceTransformerBackend) -> None:
+        self._kept, self._backend = kept, backend
+        self._folder: Path | None = None
+        self.tokenization: Tokenization | None = None
+
+    def folder(self) -> Path:
+        """Folder with ``model.onnx``, its weights beside it where they are large, and the tokenizer."""
+        if self._folder is None:
+            folder = Path(self._kept.enter_context(tempfile.TemporaryDirectory()))
+            model = copy.deepcopy(self._backend.model).to("cpu").float().eval()
+            transformer: Any = model[0]
+            # Fused attention picks its kernel by what the mask holds, which a graph for all masks cannot.
+            transformer.auto_model.set_attn_implementation("eager")
+            self.tokenization = save_tokenizer(model, folder)
+            write_onnx(model, self.tokenization.inputs, folder / ONNX_FILE)
+            self._folder = folder
+        return self._folder
+
+
+def _write(name: str, backend: SentenceTransformerBackend, graph: _SharedGraph, folder: Path) -> dict[str, Any]:
+    """Fill a folder; returns its ``embft.json``."""
+    import torch
+
+    from llama_index_embft.finetune.base import package_versions
+
+    export: dict[str, Any] = {"format": name, "normalize": backend.normalize}
+    if name in ("fp16", "bf16"):
+        model = copy.deepcopy(backend.model).to("cpu").to(torch.float16 if name == "fp16" else torch.bfloat16)
+        model.prompts = dict(backend.prompts)
+        model.save_pretrained(str(folder), create_model_card=False)
+    else:
+        made = graph.folder()
+        assert graph.tokenization is not None
+        export["tokenization"] = {**vars(graph.tokenization), "inputs": list(graph.tokenization.inputs)}
+        shutil.copy(made / TOKENIZER_FILE, folder)
+        _write_graph(name, made, folder)
+    record = {
+        "format": 1,
+        "kind": "export",
+        "export": export,
+        "base": {"class_name": "SentenceTransformer", "model_name": _public_name(backend.name)},
+        "base_fingerprint": backend.fingerprint,
+        "prompts": dict(backend.prompts),
+        "max_length": backend.model.max_seq_length,
+        "versions": package_versions() | _runtime_versions(name),
+    }
+    (folder / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return record
+
+
+def _write_graph(name: str, made: Path, folder: Path) -> None:
+    full = made / ONNX_FILE
+    if name == "onnx":
+        for file in made.glob(f"{ONNX_FILE}*"):
+            shutil.copy(file, folder)
+    elif name == "onnx-int8":
+        quantize_onnx(full, folder / ONNX_FILE)
+    elif name == "openvino":
+        write_openvino(full, folder / OPENVINO_FILE)
+    else:
+        quantized = made / "int8" / ONNX_FILE
+        quantized.parent.mkdir(exist_ok=True)
+        quantize_onnx(full, quantized)
+        write_openvino(quantized, folder / OPENVINO_FILE)
+
+
+def _measured(
+    encoder: Encoder, val_dataset: EmbeddingQAFinetuneDataset | None, label: str
+) -> tuple[NDArray[np.float32], float, RetrievalReport | None]:
+    """Embed everything once: vectors of length 1 for comparing, documents a second, and the scores.
+
+    Without a validation set the probes are timed, the best of three passes; with one, the single pass over its
+    documents, which takes long enough to be a measurement.
+    """
+    probes = [encoder.encode_queries(_PROBES[:3]), encoder.encode_documents(_PROBES)]  # this warms the model up too
+    if val_dataset is None:
+        seconds = min(_seconds(encoder, _PROBES)[0] for _ in range(3))
+        return _unit(np.concatenate(probes)), len(_PROBES) / seconds, None
+    from llama_index_embft.evaluation.retrieval import evaluate_embeddings
+
+    texts = list(val_dataset.corpus.values())
+    seconds, documents = _seconds(encoder, texts)
+    queries = encoder.encode_queries(list(val_dataset.queries.values()))
+    report = evaluate_embeddings(val_dataset, queries, documents, label=label)
+    return _unit(np.concatenate([*probes, queries, documents])), len(set(texts)) / seconds, report
+
+
+def _seconds(encoder: Encoder, texts: Sequence[str]) -> tuple[float, NDArray[np.float32]]:
+    start = time.perf_counter()
+    vectors = encoder.encode_documents(texts)
+    return time.perf_counter() - start, vectors
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    unit: NDArray[np.float32] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return unit
+
+
+def _report(
+    rows: list[ExportRow],
+    comparison: Comparison | None,
+    val_dataset: EmbeddingQAFinetuneDataset | None,
+    backend: SentenceTransformerBackend,
+) -> ExportReport:
+    if comparison is not None:
+        scored = [_with_quality(rows[0], comparison.base.mean(METRIC))]
+        for row, system in zip(rows[1:], comparison.systems, strict=True):
+            metric = system.metrics[METRIC]
+            scored.append(
+                _with_quality(
+                    row,
+                    metric.tuned,
+                    difference=metric.test.difference,
+                    ci95=metric.test.ci95,
+                    p=system.p,
+                    outcome=system.outcome,
+                )
+            )
+        rows = scored
+    return ExportReport(
+        rows=tuple(rows),
+        metric=METRIC if comparison is not None else None,
+        queries=len(val_dataset.queries) if val_dataset is not None else 0,
+        texts=len(set(val_dataset.corpus.values())) if val_dataset is not None else len(_PROBES),
+        device=backend.model.device.type,
+        comparison=comparison,
+    )
+
+
+def _with_quality(row: ExportRow, quality: float, **values: Any) -> ExportRow:
+    return ExportRow(**{**vars(row), "quality": quality, **values})
+
+
+def _public_name(name: str) -> str:
+    """A hub name as it is, of a folder its last part: the exporter's disk is nobody's business."""
+    return Path(name).name if Path(name).is_dir() or Path(name).is_absolute() else name
+
+
+def _runtime_versions(name: str) -> dict[str, str]:
+    from importlib import metadata
+
+    return {module: metadata.version(module) for module in _NEEDED.get(name.partition("-")[0], ())}

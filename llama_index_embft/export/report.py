@@ -1,0 +1,158 @@
+"""What an export cost and what it gained, in one table: size, speed, and the quality that is left."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llama_index_embft._files import atomic_write_text
+
+if TYPE_CHECKING:
+    import os
+    from pathlib import Path
+
+    import pandas as pd
+    from rich.table import Table
+
+    from llama_index_embft.evaluation.comparison import Comparison
+
+
+@dataclass(frozen=True)
+class ExportRow:
+    """One format, or the model it was made from.
+
+    Attributes:
+        format: Name of the format; ``"torch"`` for the model itself.
+        folder: Where it lies; None for the model itself.
+        megabytes: All files of the folder, in 1,000,000 bytes; of the model itself: its weights in memory.
+        texts_per_second: Documents of the validation set, or probes, after a warm-up.
+        cosine_min: Least similar of the probed texts to the model's own vector; 1 for the model itself.
+        cosine_mean: Their mean.
+        quality: Mean of the metric on the validation set; None without one.
+        difference: Against the model itself; None for it and without a validation set.
+        ci95: 95 % interval of the difference, paired and by document.
+        p: Two-sided randomization test, corrected for the number of formats.
+        outcome: ``"gain"``, ``"loss"``, ``"same"`` or ``"not significant"``.
+    """
+
+    format: str
+    folder: Path | None
+    megabytes: float
+    texts_per_second: float
+    cosine_min: float
+    cosine_mean: float
+    quality: float | None = None
+    difference: float | None = None
+    ci95: tuple[float, float] | None = None
+    p: float | None = None
+    outcome: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types; what is not a number (an interval of one document) becomes None."""
+        values = dict(vars(self))
+        values["folder"] = None if self.folder is None else str(self.folder)
+        values["ci95"] = None if self.ci95 is None else [_number(value) for value in self.ci95]
+        return {name: _number(value) for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """The model and its exports side by side.
+
+    Attributes:
+        rows: The model itself, then each format.
+        metric: What `quality` is, for example ``"ndcg@10"``; None without a validation set.
+        queries: Queries of the validation set; 0 without one.
+        texts: Texts that speed was measured on.
+        device: Where the model itself ran; graphs run on the CPU.
+        comparison: The full comparison on the validation set, for `to_html` and the like.
+    """
+
+    rows: tuple[ExportRow, ...]
+    metric: str | None
+    queries: int
+    texts: int
+    device: str
+    comparison: Comparison | None = None
+
+    def __getitem__(self, format: str) -> ExportRow:
+        """The row of a format."""
+        return next(row for row in self.rows if row.format == format)
+
+    def __str__(self) -> str:
+        """The table and what it rests on."""
+        return self.to_markdown()
+
+    def grid(self) -> list[list[str]]:
+        """Cells: a header, then a row a format."""
+        header = ["format", "MB", "texts/s", "cosine, least", "cosine, mean"]
+        if self.metric is not None:
+            header += [self.metric, "difference", "95 % interval", "p", "outcome"]
+        body = []
+        for row in self.rows:
+            cells = [row.format, f"{row.megabytes:.1f}", f"{row.texts_per_second:.1f}"]
+            cells += [f"{row.cosine_min:.5f}", f"{row.cosine_mean:.5f}"]
+            if self.metric is not None:
+                cells.append("" if row.quality is None else f"{row.quality:.4f}")
+                known = row.difference is not None and row.ci95 is not None and row.p is not None
+                cells += (
+                    [
+                        f"{row.difference:+.4f}",
+                        f"{row.ci95[0]:+.4f} to {row.ci95[1]:+.4f}",  # type: ignore[index]
+                        f"{row.p:.3f}",
+                        row.outcome or "",
+                    ]
+                    if known
+                    else ["", "", "", ""]
+                )
+            body.append(cells)
+        return [header, *body]
+
+    def basis(self) -> str:
+        """One sentence: what the figures rest on."""
+        quality = f"quality on {self.queries:,} queries; " if self.metric is not None else "quality not measured; "
+        return f"{quality}speed on {self.texts:,} texts, torch on {self.device}, graphs on the CPU."
+
+    def to_markdown(self) -> str:
+        """A Markdown table and what it rests on."""
+        header, *body = self.grid()
+        lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
+        return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in body), "", self.basis().capitalize()])
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row a format."""
+        import pandas as pd
+
+        return pd.DataFrame([row.to_dict() for row in self.rows]).set_index("format")
+
+    def to_rich(self) -> Table:
+        """A table for a terminal; the two columns of cosines are one there."""
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        header, *body = self.grid()
+        for position, name in enumerate(header):
+            table.add_column(name, justify="right" if position else "left", no_wrap=position == 0)
+        for row in body:
+            table.add_row(*row)
+        return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {
+            "metric": self.metric,
+            "queries": self.queries,
+            "texts": self.texts,
+            "device": self.device,
+            "rows": [row.to_dict() for row in self.rows],
+        }
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Save `to_dict`, whole or not at all."""
+        atomic_write_text(path, json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _number(value: Any) -> Any:
+    return None if isinstance(value, float) and value != value else value

@@ -1,0 +1,65 @@
+"""``embft export``, from outside."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from llama_index_embft.cli.commands import register
+from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.errors import ConfigError, DatasetError, ModelError, OutputError
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    EmbeddingQAFinetuneDataset(
+        queries={f"q{n}": f"where is {n}" for n in range(6)},
+        corpus={f"d{n}": f"{n} is here" for n in range(6)},
+        relevant_docs={f"q{n}": [f"d{n}"] for n in range(6)},
+    ).save_json("val.json")
+    app = typer.Typer()
+    register(app)
+
+    def call(*arguments: str):
+        return CliRunner().invoke(app, ["export", *arguments], env={"COLUMNS": "160"})
+
+    return call
+
+
+def test_two_formats_in_one_table(run, tiny_model_path, tmp_path) -> None:
+    formats = ["--format", "fp16", "--format", "bf16"]
+    result = run(tiny_model_path, *formats, "--val", "val.json", "--out", "served", "--json", "table.json")
+    assert result.exit_code == 0, result.output
+    for word in ("torch", "fp16", "bf16", "ndcg@10", "texts/s", "Quality on 6 queries", "Written: served/fp16"):
+        assert word in result.output
+    assert (tmp_path / "served" / "bf16" / "model.safetensors").is_file()
+    assert [row["format"] for row in json.loads((tmp_path / "table.json").read_text())["rows"]] == [
+        "torch",
+        "fp16",
+        "bf16",
+    ]
+
+
+def test_bad_input_is_one_sentence_before_the_work(run, tiny_model_path, tmp_path) -> None:
+    (tmp_path / "file").write_text("mine")
+    cases = [
+        ((tiny_model_path, "--out", "m", "--format", "int3"), ConfigError, "must be one of fp16"),
+        ((tiny_model_path, "--out", "file"), OutputError, "a file of that name exists"),
+        ((tiny_model_path, "--out", "m", "--val", "none.json"), DatasetError, "none.json"),
+        (("no/such/model", "--out", "m"), ModelError, "does not exist"),
+        ((tiny_model_path, "--out", "m", "--push-to-hub", "a/b/c"), ConfigError, "no name of a repository"),
+        (
+            (tiny_model_path, "--out", "m", "--format", "fp16", "--format", "bf16", "--push-to-hub", "a/b"),
+            ConfigError,
+            "takes one --format",
+        ),
+    ]
+    for arguments, kind, message in cases:
+        result = run(*arguments)
+        assert isinstance(result.exception, kind), (arguments, result.output, result.exception)
+        assert message in str(result.exception)
+    assert not (tmp_path / "m").exists()
