@@ -127,7 +127,8 @@ def embedding_to_dict(model: BaseEmbedding) -> dict[str, Any]:
 
         # LlamaIndex's own dict of this class cannot be read back, and has no prompts that came with the model.
         return {**describe_base(model), "embed_batch_size": model.embed_batch_size}
-    data = model.to_dict()
+    # A class that gives itself no name for LlamaIndex is known by that of its Python class.
+    data = {**model.to_dict(), "python_class": _python_name(type(model))}
     return {name: value for name, value in data.items() if name not in _SECRETS and not name.endswith(_SECRET_ENDS)}
 
 
@@ -148,21 +149,27 @@ def embedding_from_dict(data: Any) -> BaseEmbedding:
         return load_described_base(data, "the dict", None)
     from llama_index.core.embeddings.loading import RECOGNIZED_EMBEDDINGS
 
-    found: set[type[BaseEmbedding]] = {cls for cls in _subclasses(BaseEmbedding) if cls.class_name() == name}  # type: ignore[type-abstract]
-    if name in RECOGNIZED_EMBEDDINGS:
+    known = set(_subclasses(BaseEmbedding))  # type: ignore[type-abstract]
+    found = {cls for cls in known if _python_name(cls) == data.get("python_class")}
+    found = found or {cls for cls in known if cls.class_name() == name}
+    if not found and name in RECOGNIZED_EMBEDDINGS:
         found = {RECOGNIZED_EMBEDDINGS[name]}
     if len(found) != 1:
         what = "is not imported" if not found else f"fits {len(found)} classes"
         raise ModelError(f"The base model's class {name} {what}; pass it: from_dict(data, base_embed_model=...).")
     cls = found.pop()
     try:
-        return cls.from_dict(data)
+        return cls.from_dict({key: value for key, value in data.items() if key != "python_class"})
     except Exception as err:  # each integration raises its own kinds: a missing key, a missing folder, no network
         reason = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
         raise ModelError(
             f"The base model {name} cannot be built from the dict ({reason}); "
             "pass it: from_dict(data, base_embed_model=...)."
         ) from err
+
+
+def _python_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _subclasses(cls: type[BaseEmbedding]) -> Iterator[type[BaseEmbedding]]:

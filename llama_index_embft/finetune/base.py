@@ -43,6 +43,8 @@ class FinetuneResult:
         mini_batch_size: Rows computed with gradients at a time at the end of the run; None: the whole batch.
         merge_weight: Share of the tuned weights in the saved ones, in [0, 1]; None where nothing was merged.
         merge_curve: A record for each weight tried: ``weight`` and the metrics, those of the guard with ``guard_``.
+        tries: Where several models were tried: a row each, the base model first; ``note`` says which was chosen.
+        selection: What chose among them, in words; None where there was nothing to choose.
     """
 
     output_path: Path
@@ -60,6 +62,8 @@ class FinetuneResult:
     mini_batch_size: int | None = None
     merge_weight: float | None = None
     merge_curve: list[dict[str, float]] = field(default_factory=list)
+    tries: list[dict[str, Any]] = field(default_factory=list)
+    selection: str | None = None
 
     @property
     def improved(self) -> bool | None:
@@ -72,9 +76,11 @@ class FinetuneResult:
         """One line for people."""
         if self.base_score is None or self.best_score is None:
             return f"{self.method}: {self.steps} steps, no validation set, saved to {self.output_path}"
-        kept = "" if self.improved else " (training did not help on validation: the model is the one it began with)"
+        unchanged = self.best_score == self.base_score
+        kept = " (training did not help on validation: the model is the one it began with)" if unchanged else ""
+        chosen_by = self.selection or "validation"
         return (
-            f"{self.method}: validation {self.metric} {self.base_score:.3f} → {self.best_score:.3f} "
+            f"{self.method}: {chosen_by} {self.metric} {self.base_score:.3f} → {self.best_score:.3f} "
             f"at step {self.best_step} of {self.steps}, saved to {self.output_path}{kept}"
         )
 

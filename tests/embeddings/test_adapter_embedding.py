@@ -186,7 +186,7 @@ def test_to_dict_and_from_dict(base, tmp_path):
 def test_a_dict_with_an_unknown_base(base, tmp_path):
     folder = save(tmp_path / "a", base, MODULES["linear"]())
     data = AdapterEmbedding(base, folder).to_dict()
-    data["base_embed_model"]["class_name"] = "NeverImported"
+    data["base_embed_model"] |= {"class_name": "NeverImported", "python_class": "nowhere.NeverImported"}
     with pytest.raises(ModelError, match=r"NeverImported is not imported; pass it: from_dict"):
         AdapterEmbedding.from_dict(data)
     del data["base_embed_model"]
