@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from llama_index_embft.dataset.checks import DropReport
     from llama_index_embft.dataset.documents import Corpus, dataset_corpus, documents_to_nodes, load_documents
+    from llama_index_embft.dataset.formats.guess import guess_format
     from llama_index_embft.dataset.formats.registry import (
         Format,
         Written,
-        guess_format,
         read_dataset,
         to_datasets,
         write_dataset,
@@ -60,11 +60,10 @@ _HOME = {
     "load_documents": "documents",
     "near_duplicate_groups": "near_duplicates",
     "split_dataset": "split",
+    "guess_format": "formats.guess",
     **dict.fromkeys(("RetrievalLog", "dataset_from_trulens"), "traces"),
     **dict.fromkeys(("TrafficReport", "dataset_from_clicks"), "traffic"),
-    **dict.fromkeys(
-        ("Format", "Written", "guess_format", "read_dataset", "to_datasets", "write_dataset"), "formats.registry"
-    ),
+    **dict.fromkeys(("Format", "Written", "read_dataset", "to_datasets", "write_dataset"), "formats.registry"),
 }
 
 

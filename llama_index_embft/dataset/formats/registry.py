@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft.dataset.formats import _loss, columns, flag_embedding, rag, retrieval, squad, test_sets, trec
 from llama_index_embft.dataset.formats._build import Builder, OnError, Scores, content_id, counted
-from llama_index_embft.dataset.formats._rows import FOLDER_MARKS, container_of, first_row, is_table, to_table
-from llama_index_embft.dataset.formats._source import read_json
+from llama_index_embft.dataset.formats._rows import to_table
+from llama_index_embft.dataset.formats.guess import guess_format, name_of
 from llama_index_embft.errors import ConfigError, DatasetError, OutputError
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def read_dataset(
     name = format if format is not None else guess_format(source)
     made = format_named(name)
     _check_options(made, "read", options)
-    build = Builder(_name_of(source), on_error=on_error, scores=scores)
+    build = Builder(name_of(source), on_error=on_error, scores=scores)
     return made.read(source, build, **options)
 
 
@@ -304,10 +304,6 @@ def _row_formats() -> list[str]:
     return [name for name, made in FORMATS.items() if made.files == _ROW_FILES]
 
 
-def _name_of(source: Any) -> str:
-    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else f"the given {type(source).__name__}"
-
-
 def _check_options(made: Format, way: str, options: dict[str, Any]) -> None:
     known = made.options(way)
     for name in options:
@@ -349,89 +345,3 @@ def _by_text(dataset: EmbeddingQAFinetuneDataset, scores: Scores) -> Scores:
             mine = made.setdefault(content_id(dataset.queries[query], "q-"), {})
             mine.update({content_id(dataset.corpus[d], "d-"): s for d, s in of_docs.items() if d in dataset.corpus})
     return made
-
-
-# --- guessing ---------------------------------------------------------------------------------------------------------
-
-
-def guess_format(source: Any) -> str:
-    """Tell the format of a file, folder or table from its names, keys and columns.
-
-    Raises:
-        DatasetError: It is none that is known, or does not exist.
-    """
-    if not isinstance(source, (str, os.PathLike)):
-        guess = _guess_object(source)
-    else:
-        path = Path(source)
-        if not path.exists():
-            raise DatasetError(f"There is no file or folder {path}; check the path.")
-        guess = _guess_folder(path) if path.is_dir() else _guess_file(path)
-    if guess is None:
-        raise DatasetError(
-            f"{_name_of(source)}: the format cannot be guessed; name it (--from on the command line): "
-            f"{', '.join(FORMATS)}."
-        )
-    return guess
-
-
-def _guess_object(source: Any) -> str | None:
-    if hasattr(source, "examples"):
-        return "labelled-rag"
-    if not is_table(source):
-        return None
-    if isinstance(source, dict):
-        if any("corpus" in str(name).lower() for name in source):
-            return "datasets"
-        return _guess_columns(next(iter(source.values())).column_names) if source else None
-    return _guess_columns(source.column_names)
-
-
-def _guess_folder(path: Path) -> str | None:
-    if any((path / mark).is_file() for mark in FOLDER_MARKS):
-        from llama_index_embft.dataset.formats._rows import _load_folder
-
-        return _guess_object(_load_folder(path))
-    parts = retrieval.find_parts(path)
-    if all(parts.values()):
-        files = [file for files in parts["qrels"].values() for file in files]
-        if all(container_of(file) == "tsv" for file in files):
-            return "beir"
-        return "air-bench" if "qid" in (first_row(files[0]) or {}) else "mteb"
-    names = [file.name.lower() for file in path.iterdir() if file.is_file()]
-    if all(any(trec._NAMES[part].fullmatch(name) for name in names) for part in ("qrels", "topics", "docs")):
-        return "trec"
-    return None
-
-
-def _guess_file(path: Path) -> str | None:
-    container = container_of(path)
-    if container != "json":
-        row = None if container is None else first_row(path)
-        return None if row is None else _guess_columns(list(row))
-    data = read_json(path)
-    if isinstance(data, list) and data and isinstance(data[0], dict):
-        return "squad" if "context_text" in data[0] else _guess_columns(list(data[0]))
-    if not isinstance(data, dict):
-        return None
-    if data.keys() & {"queries", "corpus", "relevant_docs"}:
-        return "llama-index" if data.keys() <= {"queries", "corpus", "relevant_docs", "mode"} else "rag"
-    if "examples" in data:
-        return "labelled-rag"
-    return "squad" if "data" in data else None
-
-
-def _guess_columns(names: list[Any]) -> str | None:
-    there = {str(name).lower() for name in names}
-    tests: tuple[tuple[str, bool], ...] = (
-        ("table", {"query", "document"} <= there and bool({"relevance", "document_id"} & there)),
-        ("flag-embedding", {"query", "pos"} <= there),
-        ("ragas", "user_input" in there or {"question", "ground_truth"} <= there),
-        ("squad", {"context", "question", "answers"} <= there),
-        ("infgrad", {name.lower() for name in columns.INFGRAD} <= there),
-        ("scored", bool({"score", "similarity", "similarity_score"} & there)),
-        ("ntuples", "negative_1" in there),
-        ("triplets", "negative" in there),
-        ("pairs", bool({"anchor", "query", "question"} & there) and bool({"positive", "answer", "passage"} & there)),
-    )
-    return next((name for name, fits in tests if fits), None)

@@ -1,0 +1,116 @@
+"""``embft convert``: a data set from one format into another."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path  # noqa: TC003  # typer reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+
+
+def convert(
+    source: Annotated[Path | None, typer.Argument(metavar="IN", help="File or folder to read.")] = None,
+    out: Annotated[Path | None, typer.Argument(metavar="OUT", help="File or new folder to write.")] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", help="Format of IN. Default: guessed from names, keys and columns.")
+    ] = None,
+    to: Annotated[str, typer.Option(help="Format of OUT; --list shows all.")] = "rag",
+    split: Annotated[str | None, typer.Option(help="Split to read, where IN has several.")] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="PART=NAME: which column is the anchor, positive, negative or score. Give it several times."),
+    ] = None,
+    read_option: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE: another option of reading; --list shows them.")
+    ] = None,
+    write_option: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE: an option of writing; --list shows them.")
+    ] = None,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Leave broken rows out, and count them, instead of stopping at the first.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder that holds a data set.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Show the formats and stop.")] = False,
+) -> None:
+    """Convert a data set from one format into another, and say what the other has no place for."""
+    import logging
+
+    from rich.console import Console
+
+    from llama_index_embft.dataset.formats._build import counted
+    from llama_index_embft.dataset.formats.guess import guess_format
+    from llama_index_embft.dataset.formats.registry import format_named, read_dataset, write_dataset
+    from llama_index_embft.errors import ConfigError
+
+    console = Console(highlight=False, soft_wrap=True)
+    if list_:
+        _show_formats(console)
+        return
+    if source is None or out is None:
+        raise ConfigError("Name what to read and what to write: embft convert IN OUT --to FORMAT (--list shows them).")
+    target = format_named(to)
+    name = from_ if from_ is not None else guess_format(source)
+    reading: dict[str, Any] = _pairs(read_option, "--read-option")
+    if split is not None:
+        reading["split"] = split
+    if column:
+        reading["columns"] = {part: str(value) for part, value in _pairs(column, "--column", plain=True).items()}
+    # What the log would say stands in the lines below.
+    logging.getLogger("llama_index_embft.dataset.formats.registry").setLevel(logging.ERROR)
+    scores: dict[str, dict[str, float]] = {}
+    dataset = read_dataset(source, name, on_error="drop" if drop else "raise", scores=scores, **reading)
+    console.print(f"Read {source} as {name}: {_contents(dataset)}", markup=False)
+    carried = scores if scores and "scores" in target.options("write") else None
+    written = write_dataset(
+        dataset, out, to, overwrite=overwrite, scores=carried, **_pairs(write_option, "--write-option")
+    )
+    console.print(f"Written: {out} as {to}, {written.rows:,} rows", markup=False)
+    lost = dict(written.lost)
+    if scores and carried is None:
+        lost["scores"] = sum(map(len, scores.values()))
+    if dataset.dropped:
+        console.print(f"Left out on reading: {dataset.dropped}", markup=False)
+    if lost:
+        console.print(f"Lost, for {to!r} has no place for it: {counted(lost)}", markup=False)
+
+
+def _contents(dataset: EmbeddingQAFinetuneDataset) -> str:
+    relevant, negative = (sum(map(len, section.values())) for section in (dataset.relevant_docs, dataset.negative_docs))
+    return (
+        f"{len(dataset.queries):,} queries, {len(dataset.corpus):,} documents, {relevant:,} judged relevant and "
+        f"{negative:,} negative, {len(dataset.reference_answers):,} answers"
+    )
+
+
+def _pairs(items: list[str] | None, option: str, *, plain: bool = False) -> dict[str, Any]:
+    from llama_index_embft.errors import ConfigError
+
+    made: dict[str, Any] = {}
+    for item in items or ():
+        name, sign, value = item.partition("=")
+        if not name or not sign:
+            raise ConfigError(f"{option} {item!r} is not understood: write NAME=VALUE.")
+        made[name] = value if plain else _value(value)
+    return made
+
+
+def _value(text: str) -> Any:
+    """A whole number or a number if it is one."""
+    if re.fullmatch(r"[+-]?\d+", text):
+        return int(text)
+    return float(text) if re.fullmatch(r"[+-]?\d*\.\d+", text) else text
+
+
+def _show_formats(console: Any) -> None:
+    from rich.table import Table
+
+    from llama_index_embft.dataset.formats.registry import FORMATS
+
+    table = Table("format", "what it is", "kept in", "options of reading", "of writing", box=None, pad_edge=False)
+    for name, made in FORMATS.items():
+        table.add_row(name, made.title, made.files, ", ".join(made.options("read")), ", ".join(made.options("write")))
+    console.print(table)

@@ -1,0 +1,119 @@
+"""``embft convert``: from one format into another, with counts, and what is lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from llama_index_embft.cli.convert import convert
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset, read_dataset, write_dataset
+from llama_index_embft.errors import ConfigError, DatasetError, OutputError
+
+DATASET = EmbeddingQAFinetuneDataset(
+    queries={"q1": "who pays?", "q2": "谁付钱?"},
+    corpus={"a": "Alice pays.", "b": "鲍勃付钱。", "c": "Nobody.", "d": "Left over."},
+    relevant_docs={"q1": ["a", "b"], "q2": ["b"]},
+    negative_docs={"q1": ["c"], "q2": ["a", "c"]},
+    reference_answers={"q1": "Alice"},
+    relevance_grades={"q1": {"a": 3}},
+)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    DATASET.save_json(tmp_path / "train.json")
+    return tmp_path / "train.json"
+
+
+def embft(*arguments: object) -> str:
+    app = typer.Typer()
+    app.command()(convert)
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_the_format_is_guessed_and_the_loss_is_counted(source: Path) -> None:
+    out = source.with_name("triplets.csv")
+    said = embft(source, out, "--to", "triplets")
+    assert f"Read {source} as rag: 2 queries, 4 documents, 3 judged relevant and 3 negative, 1 answers" in said
+    assert f"Written: {out} as triplets, 4 rows" in said
+    assert "Lost, for 'triplets' has no place for it: 2 query ids (made anew from the texts), 4 document ids" in said
+    assert "1 grades above 1, 1 reference answers, 1 documents that no query names" in said
+    back = source.with_name("back.json")
+    assert "Lost" not in embft(out, back)
+    assert sorted(read_dataset(back).queries.values()) == sorted(DATASET.queries.values())
+
+
+def test_there_and_back_without_a_loss(source: Path) -> None:
+    folder, back = source.with_name("beir"), source.with_name("back.json")
+    assert "Lost" not in embft(source, folder, "--to", "beir", "--write-option", "split=dev")
+    assert (folder / "qrels" / "dev.tsv").is_file()
+    assert "as beir" in embft(folder, back, "--split", "dev")
+    assert EmbeddingQAFinetuneDataset.from_json(back) == DATASET
+    with pytest.raises(OutputError, match="is not empty; choose another one, or overwrite=True"):
+        embft(source, folder, "--to", "beir")
+    embft(source, folder, "--to", "mteb", "--overwrite")
+
+
+def test_scores_are_carried_over_where_there_is_room(tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    row = {"query": "q", "pos": ["yes"], "neg": ["no"], "pos_scores": [0.9], "neg_scores": [0.25]}
+    path.write_text(json.dumps(row) + "\n")
+    embft(path, tmp_path / "s.jsonl", "--to", "scored")
+    lines = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    assert [line["score"] for line in lines] == [0.9, 0.25]
+    assert "2 scores" in embft(path, tmp_path / "p.jsonl", "--to", "pairs")
+
+
+def test_columns_and_dropped_rows(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"ask": "q", "say": "a"}\n{"ask": "", "say": "b"}\n')
+    arguments = (path, tmp_path / "d.json", "--from", "pairs", "--column", "anchor=ask", "--column", "positive=say")
+    with pytest.raises(DatasetError, match="line 2: ask is empty"):
+        embft(*arguments)
+    assert "Left out on reading: 1 x empty text" in embft(*arguments, "--drop")
+
+
+def test_the_list_names_every_format_and_option() -> None:
+    said = embft("--list")
+    assert "flag-embedding" in said
+    assert "negatives_from_run" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Name what to read and what to write"),
+        (["IN", "x.json", "--to", "parquet"], "There is no format 'parquet'; the formats are rag, llama-index"),
+        (["IN", "x.json", "--write-option", "n"], "--write-option 'n' is not understood"),
+        (["IN", "x.json", "--write-option", "n=1"], "The format 'rag' has no option 'n' for writing; it has none"),
+        (["IN", "x.docx", "--to", "pairs"], "Cannot write rows as"),
+    ],
+)
+def test_what_is_refused(source: Path, arguments: list[str], message: str) -> None:
+    places = [str(source) if one == "IN" else str(source.with_name(one)) if "x." in one else one for one in arguments]
+    with pytest.raises(ConfigError) as caught:
+        embft(*places)
+    assert message in str(caught.value)
+    assert [path.name for path in source.parent.iterdir()] == ["train.json"]
+
+
+def test_a_file_that_nobody_knows(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"a": 1}')
+    with pytest.raises(DatasetError, match="the format cannot be guessed"):
+        embft(tmp_path / "x.json", tmp_path / "y.json")
+    with pytest.raises(DatasetError, match="There is no file or folder"):
+        embft(tmp_path / "none.json", tmp_path / "y.json")
+
+
+def test_a_file_may_be_written_over_itself(source: Path) -> None:
+    write_dataset(DATASET, source, "rag")
+    embft(source, source, "--to", "llama-index")
+    assert set(json.loads(source.read_text())) == {"queries", "corpus", "relevant_docs", "mode"}
