@@ -178,18 +178,27 @@ def check_new(table: VectorTable, new: NDArray[np.float32], dim: int, target: Mo
         StoreError: They have another dimension than the index.
         ModelError: Some are NaN, infinite or zero.
     """
+    check_values(new, target)
     if new.shape[1] != dim:
         raise StoreError(
             f"{target} makes vectors of {new.shape[1]} dimensions, but {table.label} holds {dim}: it cannot change in "
             "place; re-embed into a new store: reembed_index(index, embed_model, new_store)."
         )
-    bad = ~np.isfinite(new).all(axis=1) | ~new.any(axis=1)
+    return table.as_stored(new)
+
+
+def check_values(new: NDArray[np.float32], target: ModelIdentity) -> None:
+    """Make sure that vectors of shape ``(n, dim)`` can be searched.
+
+    Raises:
+        ModelError: Some are NaN, infinite or zero.
+    """
+    bad = np.logical_not(np.isfinite(new).all(axis=1) & new.any(axis=1))
     if bad.any():
         raise ModelError(
             f"{int(bad.sum())} of {len(new)} new vectors are NaN, infinite or zero; nothing was written: check the "
             f"model {target.name}."
         )
-    return table.as_stored(new)
 
 
 def _matrix(rows: list[Sequence[float]], what: str) -> NDArray[np.float32]:

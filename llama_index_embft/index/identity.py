@@ -33,7 +33,7 @@ def stamp_index(
 ) -> Stamp:
     """Write into an index which model embedded it; see `open_table` for the place.
 
-    A query-side adapter, or a `DriftEmbedding`, stamps the model that its index's documents are embedded with.
+    A query-side adapter stamps its base model, which embeds the documents.
 
     Args:
         index: The index or vector store, see `open_table`.
@@ -154,6 +154,11 @@ def _verify(table: VectorTable, embed_model: BaseEmbedding, n: int) -> None:
 
     if n < 0:
         raise ConfigError(f"`verify` is a number of documents and must not be negative, got {n}.")
+    if callable(getattr(embed_model, "identity", None)):
+        raise ConfigError(
+            f"{embed_model.model_name} did not embed the index and cannot be verified against it; pass verify=0, or "
+            "the model that did."
+        )
     ids = next(table.id_batches(n), [])
     nodes = {i: node for i, node in table.nodes(ids).items() if node.get_content(MetadataMode.EMBED).strip()}
     kept = table.fetch(list(nodes))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
@@ -29,6 +29,8 @@ class QdrantTable(VectorTable):
         ConfigError: It has an asynchronous client alone.
         StoreError: The collection does not exist.
     """
+
+    stamps_empty: ClassVar[bool] = False
 
     def __init__(self, store: Any) -> None:
         self.store = store

@@ -30,9 +30,11 @@ class VectorTable(ABC):
     Attributes:
         label: The index in words, for messages, and to know a journal's index again.
         volatile: Whether writes reach the disk only in `flush`: true for the stores that live in memory.
+        stamps_empty: Whether there is a place for the stamp before the first vector.
     """
 
     volatile: ClassVar[bool] = False
+    stamps_empty: ClassVar[bool] = True
     label: str
 
     @abstractmethod

@@ -1,0 +1,281 @@
+"""Re-embedding an index with another model while the old one goes on serving.
+
+The new vectors go into a second store: no store ever holds vectors of two models, so none is searched with the wrong
+ones. Until the second store is complete the old one answers, through a `DriftEmbedding`; then the new one does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from llama_index.core.base.base_retriever import BaseRetriever
+
+from llama_index_embft.embeddings.drift import DriftEmbedding, unit
+from llama_index_embft.embeddings.encode import as_encoder
+from llama_index_embft.embeddings.fingerprint import identify
+from llama_index_embft.errors import ConfigError
+from llama_index_embft.index.changes import check_values, embedded_text, nodes_of, texts_of
+from llama_index_embft.index.identity import check_stamp, required_stamp
+from llama_index_embft.index.retrievers import CheckedRetriever
+from llama_index_embft.index.stamp import Stamp, StoreError
+from llama_index_embft.index.stores import matrix, open_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llama_index.core import VectorStoreIndex
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.schema import NodeWithScore, QueryBundle
+    from llama_index.core.vector_stores.types import BasePydanticVectorStore
+    from numpy.typing import NDArray
+
+    from llama_index_embft.embeddings.cache import EmbeddingCache
+    from llama_index_embft.embeddings.fingerprint import ModelIdentity
+    from llama_index_embft.index.stores import IndexLike, VectorTable
+
+
+@dataclass(frozen=True)
+class ReembedResult:
+    """How far a re-embedding is.
+
+    Attributes:
+        done: Nodes that are in the new index, by earlier calls too.
+        total: Nodes of the old index.
+        retrieved: Share of past retrievals that went to nodes which are done; None without counts.
+        complete: Whether the new index is whole, and stamped as ready.
+    """
+
+    done: int
+    total: int
+    retrieved: float | None
+    complete: bool
+
+
+def reembed_index(
+    old: IndexLike,
+    new_embed_model: BaseEmbedding,
+    new: VectorStoreIndex | BasePydanticVectorStore,
+    *,
+    counts: Mapping[str, int] | None = None,
+    batch_size: int = 256,
+    max_nodes: int | None = None,
+    cache: EmbeddingCache | Literal["default"] | None = "default",
+) -> ReembedResult:
+    """Embed the nodes of an index with another model, into another store; the old one is only read.
+
+    It may be called in pieces, and again after a kill: what the new store holds is not embedded again (and, thanks to
+    the cache, what was embedded and not yet stored is not either). Until all nodes are there the new store's stamp
+    says "building" and it cannot be searched alone; `MigratingRetriever` serves from both meanwhile. Nodes that have
+    left the old index are taken out of the new one. A new index in memory is persisted by the caller.
+
+    Args:
+        old: The index that serves, see `open_table`; its nodes keep their ids.
+        new_embed_model: The new model, of any dimension.
+        new: An empty index or vector store, or that of an earlier call. A store that keeps no text needs an index.
+        counts: Node id to how often it was retrieved, most first; `CheckedRetriever.counts` collects it. Nodes that
+            are not in it follow in the order of the store.
+        batch_size: Nodes that are embedded and stored at once: a killed run loses no more.
+        max_nodes: Stop after so many, to work in pieces; None does all.
+        cache: For embedding, see `as_encoder`.
+
+    Raises:
+        StoreError: Old and new are one store, the new one holds another model's vectors, or texts are gone.
+        ModelError: The model returns NaN or zero vectors.
+        ConfigError: A value is out of range, or a store is not known.
+    """
+    if batch_size < 1 or (max_nodes is not None and max_nodes < 1):
+        raise ConfigError(f"`batch_size` and `max_nodes` must be at least 1, got {batch_size} and {max_nodes}.")
+    source = open_table(old)
+    index = _as_index(new, new_embed_model)
+    target = open_table(index)
+    if getattr(source, "store", source) is getattr(target, "store", target):
+        raise StoreError(f"{source.label} cannot be re-embedded into itself; give another collection, table or index.")
+    identity = identify(new_embed_model)
+    stamp, present = target.read_stamp(), _ids(target)
+    if present and (stamp is None or stamp.model != identity or stamp.state == "updating"):
+        held = "unknown vectors" if stamp is None else f"vectors of {stamp.model}"
+        raise StoreError(f"{target.label} already holds {held}; give an empty one for {identity}.")
+    order = _by_count(_ids(source), counts)
+    known = set(present)
+    waiting = [i for i in order if i not in known][:max_nodes]
+    encoder = as_encoder(new_embed_model, cache=cache)
+    for start in range(0, len(waiting), batch_size):
+        ids = waiting[start : start + batch_size]
+        vectors = encoder.encode_documents(list(texts_of(source, ids).values()))
+        check_values(vectors, identity)
+        building = Stamp(identity, vectors.shape[1], "building")
+        # Ready means that nodes were added to the old index since the new one was complete.
+        if stamp != building and (target.stamps_empty or present):
+            target.write_stamp(building)
+        _insert(index, source, ids, vectors)
+        if stamp is None and not (target.stamps_empty or present):
+            target.write_stamp(building)
+        stamp = building
+    gone = sorted(known - set(order))
+    if gone:
+        index.delete_nodes(gone)
+    done = known.intersection(order).union(waiting)
+    complete = len(done) == len(order) and stamp is not None
+    if complete and stamp is not None:
+        target.write_stamp(Stamp(identity, stamp.dim))
+    return ReembedResult(len(done), len(order), _share(counts, done), complete)
+
+
+class MigratingRetriever(BaseRetriever):
+    """Serves while an index is re-embedded: each answer is ranked in one space, and no store holds two.
+
+    While the new index is incomplete, candidates come from the old one, found by the mapped query. If the new index has
+    vectors of all of them, they are ranked again by these, with the new model's own query vector; if one is missing the
+    old ranking stands, since scores of two spaces cannot be compared. So what is asked most improves first. As soon as
+    the new index says that it is ready, it alone answers.
+
+    Args:
+        old: The old index, stamped.
+        new: The new index, filled by `reembed_index`.
+        drift: The new model mapped into the old index's space.
+        similarity_top_k: Hits a query.
+        candidates: Of the old index, to be ranked again; 4 times the hits catch most of what the new model prefers.
+        counts: Counts retrieved nodes, for `reembed_index`.
+
+    Attributes:
+        counts: Node id to the number of times it was retrieved.
+        served_by: ``"old"``, ``"old, ranked by new"`` or ``"new"`` to the number of answers.
+
+    Raises:
+        ModelError: The old index was embedded by another model than the map leads to.
+        StoreError: The old index is not stamped or is being updated.
+        ConfigError: A number is below 1.
+    """
+
+    def __init__(
+        self,
+        old: VectorStoreIndex,
+        new: VectorStoreIndex,
+        drift: DriftEmbedding,
+        *,
+        similarity_top_k: int = 10,
+        candidates: int | None = None,
+        counts: Counter[str] | None = None,
+    ) -> None:
+        wanted = 4 * similarity_top_k if candidates is None else candidates
+        if similarity_top_k < 1 or wanted < similarity_top_k:
+            raise ConfigError(
+                f"`similarity_top_k` must be at least 1 and `candidates` no less, got {similarity_top_k} and {wanted}."
+            )
+        self._new_index, self._drift, self._k = new, drift, similarity_top_k
+        self._old = CheckedRetriever(old, drift, similarity_top_k=wanted)
+        self._target = open_table(new)
+        self._new_model = drift.new_embed_model
+        self._identity = identify(self._new_model)
+        self.counts: Counter[str] = Counter() if counts is None else counts
+        self.served_by: Counter[str] = Counter()
+        super().__init__()
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        text = query_bundle.query_str  # not the bundle: retrievers leave their model's vector in it
+        stamp = self._target.read_stamp()
+        if stamp is not None and stamp.state == "ready":
+            check_stamp(self._target, self._identity.fingerprint, str(self._identity))
+            whole = self._new_index.as_retriever(embed_model=self._new_model, similarity_top_k=self._k)
+            return self._counted(whole.retrieve(text), "new")
+        hits = self._old.retrieve(text)
+        ids = [hit.node.node_id for hit in hits]
+        found = self._target.fetch(ids) if stamp is not None and stamp.model == self._identity else {}
+        if not hits or len(found) < len(set(ids)):
+            return self._counted(hits[: self._k], "old")
+        query = np.asarray(self._new_model.get_query_embedding(text), dtype=np.float32)
+        scores = unit(matrix(found, ids)) @ unit(query[None, :])[0]
+        for hit, score in zip(hits, scores.tolist(), strict=True):
+            hit.score = score
+        hits.sort(key=lambda hit: -(hit.score or 0.0))
+        return self._counted(hits[: self._k], "old, ranked by new")
+
+    def _counted(self, hits: list[NodeWithScore], by: str) -> list[NodeWithScore]:
+        self.counts.update(hit.node.node_id for hit in hits)
+        self.served_by[by] += 1
+        return hits
+
+
+@dataclass(frozen=True)
+class IndexSample:
+    """A part of an index, as `DriftAdapter.fit` wants it.
+
+    Attributes:
+        texts: What was embedded.
+        vectors: The stored vectors, shape ``(len(texts), dim)``.
+        model: Whose they are.
+    """
+
+    texts: list[str]
+    vectors: NDArray[np.float32]
+    model: ModelIdentity
+
+
+def sample_index(index: IndexLike, n: int = 4000, *, seed: int = 0) -> IndexSample:
+    """Texts and vectors of an index, at random: pairs for `DriftAdapter.fit` without the old model.
+
+    Args:
+        index: A stamped index, see `open_table`.
+        n: How many; all, where the index has fewer.
+        seed: Chooses them.
+
+    Raises:
+        StoreError: The index is not stamped, is being updated, or has lost texts.
+    """
+    table = open_table(index)
+    stamp = required_stamp(table)
+    check_stamp(table, stamp.model.fingerprint, str(stamp.model))
+    ids = _ids(table)
+    rows = np.sort(np.random.default_rng(seed).permutation(len(ids))[:n])
+    chosen = [ids[row] for row in rows]
+    texts: list[str] = []
+    vectors: list[NDArray[np.float32]] = []
+    for start in range(0, len(chosen), 512):
+        part = chosen[start : start + 512]
+        texts += texts_of(table, part).values()
+        vectors.append(matrix(table.fetch(part), part))
+    if not texts:
+        raise StoreError(f"{table.label} is empty; add nodes to it first.")
+    return IndexSample(texts, np.concatenate(vectors), stamp.model)
+
+
+def _as_index(new: Any, embed_model: BaseEmbedding) -> VectorStoreIndex:
+    from llama_index.core import VectorStoreIndex
+    from llama_index.core.vector_stores.types import BasePydanticVectorStore
+
+    if isinstance(new, VectorStoreIndex):
+        return new
+    if isinstance(new, BasePydanticVectorStore) and new.stores_text:
+        return VectorStoreIndex.from_vector_store(new, embed_model=embed_model)
+    raise ConfigError(
+        f"Cannot fill a {type(new).__name__} alone; pass an empty index over it: "
+        "VectorStoreIndex([], storage_context=StorageContext.from_defaults(vector_store=...), embed_model=...)."
+    )
+
+
+def _insert(index: VectorStoreIndex, source: VectorTable, ids: list[str], vectors: NDArray[np.float32]) -> None:
+    nodes = nodes_of(source, ids)
+    copies = []
+    for (node_id, node), vector in zip(nodes.items(), vectors.tolist(), strict=True):
+        copy = node.model_copy(deep=True)
+        copy.embedding = vector
+        assert copy.node_id == node_id
+        assert embedded_text(copy) == embedded_text(node)
+        copies.append(copy)
+    index.insert_nodes(copies)  # nodes that carry a vector are not embedded
+
+
+def _ids(table: VectorTable) -> list[str]:
+    return [i for batch in table.id_batches(4096) for i in batch]
+
+
+def _by_count(ids: list[str], counts: Mapping[str, int] | None) -> list[str]:
+    return sorted(ids, key=lambda i: -counts.get(i, 0)) if counts else ids  # sorted keeps the order of equals
+
+
+def _share(counts: Mapping[str, int] | None, done: set[str]) -> float | None:
+    total = sum(counts.values()) if counts else 0
+    return sum(n for i, n in counts.items() if i in done) / total if counts and total else None

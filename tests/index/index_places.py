@@ -1,0 +1,108 @@
+"""Where the tests keep their indexes; imports no torch, so that a process that is to be killed starts fast."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from llama_index.core import StorageContext, VectorStoreIndex, load_index_from_storage
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.schema import TextNode
+
+DIM = 32
+KINDS = ("simple", "faiss", "faiss_map", "qdrant", "lancedb", "postgres")
+SUBJECTS = ("a red fox", "the old king", "my computer", "one green tree", "her small boat", "the tax office")
+VERBS = ("sees", "likes", "finds", "sells", "paints")
+OBJECTS = ("a river", "the moon", "some bread", "two letters")
+
+
+def make_nodes(n: int = 60) -> list[TextNode]:
+    """Distinct short texts; ids are UUIDs, which Qdrant asks for."""
+    texts = [f"{s} {v} {o}" for s in SUBJECTS for v in VERBS for o in OBJECTS]
+    return [
+        TextNode(text=text, id_=str(UUID(int=row + 1)), metadata={"row": row}) for row, text in enumerate(texts[:n])
+    ]
+
+
+@dataclass
+class Place:
+    """Where an index lives, and how to open it as another process would."""
+
+    kind: str
+    folder: Path
+    uri: str | None
+    table: str
+
+    def vector_store(self, dim: int = DIM) -> Any:
+        if self.kind == "qdrant":
+            from llama_index.vector_stores.qdrant import QdrantVectorStore
+            from qdrant_client import QdrantClient
+
+            return QdrantVectorStore(client=QdrantClient(path=str(self.folder)), collection_name=self.table)
+        if self.kind == "lancedb":
+            from llama_index.vector_stores.lancedb import LanceDBVectorStore
+
+            return LanceDBVectorStore(uri=str(self.folder), table_name=self.table)
+        if self.kind == "postgres":
+            from llama_index.vector_stores.postgres import PGVectorStore
+
+            assert self.uri is not None
+            return PGVectorStore.from_params(
+                connection_string=self.uri.replace("postgresql://", "postgresql+psycopg2://"),
+                async_connection_string=self.uri.replace("postgresql://", "postgresql+asyncpg://"),
+                table_name=self.table,
+                embed_dim=dim,
+            )
+        if self.kind == "simple":
+            from llama_index.core.vector_stores import SimpleVectorStore
+
+            return SimpleVectorStore()
+        import faiss
+        from llama_index.vector_stores.faiss import FaissMapVectorStore, FaissVectorStore
+
+        flat = faiss.IndexFlatIP(dim)
+        return FaissVectorStore(flat) if self.kind == "faiss" else FaissMapVectorStore(faiss.IndexIDMap2(flat))
+
+    @property
+    def persist_dir(self) -> str | None:
+        return str(self.folder) if self.kind in ("simple", "faiss", "faiss_map") else None
+
+    def build(self, nodes: list[TextNode], embed_model: BaseEmbedding, dim: int = DIM) -> VectorStoreIndex:
+        context = StorageContext.from_defaults(vector_store=self.vector_store(dim))
+        index = VectorStoreIndex(nodes, storage_context=context, embed_model=embed_model)
+        if self.persist_dir:
+            context.persist(self.persist_dir)
+        return index
+
+    def close(self, index: VectorStoreIndex) -> None:
+        if self.kind == "qdrant":
+            index.vector_store.client.close()  # the folder is locked while it is open
+
+    def reopen(self, embed_model: BaseEmbedding) -> VectorStoreIndex:
+        if self.kind == "simple":
+            context = StorageContext.from_defaults(persist_dir=str(self.folder))
+            return load_index_from_storage(context, embed_model=embed_model)
+        if self.persist_dir:
+            store = type(self.vector_store()).from_persist_dir(str(self.folder))
+            context = StorageContext.from_defaults(vector_store=store, persist_dir=str(self.folder))
+            return load_index_from_storage(context, embed_model=embed_model)
+        return VectorStoreIndex.from_vector_store(self.vector_store(), embed_model=embed_model)
+
+
+class PlainEmbedding(BaseEmbedding):
+    """Unit vectors made of a hash of the text and of the model's name: a model that loads at once."""
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        seed = int.from_bytes(hashlib.sha256(f"{self.model_name} {text}".encode()).digest()[:8], "little")
+        vector = np.random.default_rng(seed).normal(size=DIM)
+        return (vector / np.linalg.norm(vector)).tolist()
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embedding(query)
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embedding(query)
