@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llama_index_embft.cli.apply import apply
 from llama_index_embft.cli.compare import compare
-from llama_index_embft.cli.convert import convert
 from llama_index_embft.cli.convert import convert
 from llama_index_embft.cli.dashboard import dashboard
 from llama_index_embft.cli.demo import demo
@@ -23,5 +23,5 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Give the app its sub-commands."""
-    for command in (demo, run, generate, mine, train, evaluate, compare, convert, convert, export, migrate, dashboard):
+    for command in (demo, run, generate, mine, train, evaluate, compare, apply, convert, export, migrate, dashboard):
         app.command()(command)

@@ -1,0 +1,131 @@
+"""``embft apply``: a tuned model onto an index that exists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+
+    from llama_index_embft.index.opening import OpenedIndex
+    from llama_index_embft.index.update import UpdateResult
+
+
+def apply(
+    model: Annotated[str, typer.Argument(help="Saved result, model folder or name on the Hugging Face hub.")],
+    index: Annotated[
+        str,
+        typer.Option(
+            help="The index: a folder (persisted LlamaIndex, Qdrant or LanceDB), http://… (Qdrant) or postgresql://…"
+        ),
+    ],
+    table: Annotated[str | None, typer.Option(help="Collection or table, where there are several.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Model below an adapter or moved documents; default: as saved.")
+    ] = None,
+    stamp: Annotated[bool, typer.Option("--stamp", help="Write into the index that MODEL embedded it.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="May MODEL search the index? Exit code 2 if not.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Finish a killed update from its journal.")] = False,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Write the old vectors back.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
+    journal: Annotated[
+        Path | None, typer.Option(help="File for old and new vectors; default for a folder: FOLDER.embft-journal.")
+    ] = None,
+    verify: Annotated[
+        int | None, typer.Option(help="Documents to embed again and compare. Default: 3 with --stamp, else 0.")
+    ] = None,
+    skip_missing: Annotated[bool, typer.Option("--skip-missing", help="Go on without nodes that are gone.")] = False,
+    batch_size: Annotated[int, typer.Option(help="Vectors a batch.")] = 512,
+    device: Annotated[str | None, typer.Option(help="Torch device; default: a GPU if there is one.")] = None,
+) -> None:
+    """Put a model onto an index: stamp it, check it, update its vectors, or take an update back.
+
+    Without a flag the document vectors are changed as MODEL wants them: moved documents (NUDGE) are written, a
+    document-side adapter goes over the stored vectors, any other model embeds every text again. For a query-side
+    adapter there is nothing to do.
+    """
+    from llama_index_embft.errors import ConfigError
+    from llama_index_embft.index.identity import check_index, stamp_index
+    from llama_index_embft.index.opening import open_index
+    from llama_index_embft.index.update import resume_update, rollback_index, update_index
+
+    if sum((stamp, check, resume, rollback)) > 1:
+        raise ConfigError("Give one of --stamp, --check, --resume and --rollback.")
+    if dry_run and (stamp or check or resume or rollback):
+        raise ConfigError("--dry-run is for an update; the other actions say what they do.")
+    embed_model = _load(model, base, device)
+    opened = open_index(index, table=table, embed_model=embed_model)
+    if stamp:
+        made = stamp_index(
+            opened.index, embed_model, verify=3 if verify is None else verify, persist_dir=opened.persist_dir
+        )
+        typer.echo(f"Stamped: the index holds vectors of {made.model}, {made.dim} dimensions.")
+        return
+    if check:
+        found = check_index(opened.index, embed_model, verify=verify or 0)
+        typer.echo(f"Fits: the index was embedded by {found.model}, and {embed_model.model_name} may search it.")
+        return
+    if dry_run:
+        _show_plan(opened, embed_model, batch_size)
+        return
+    place = journal or _journal_beside(index, table, opened)
+    options = {"persist_dir": opened.persist_dir, "batch_size": batch_size}
+    missing = "skip" if skip_missing else "error"
+    if resume:
+        _show(resume_update(opened.index, place, missing=missing, **options), "Finished")  # type: ignore[arg-type]
+    elif rollback:
+        _show(rollback_index(opened.index, place, missing=missing, **options), "Taken back")  # type: ignore[arg-type]
+    else:
+        result = update_index(opened.index, embed_model, journal=place, missing=missing, **options)  # type: ignore[arg-type]
+        _show(result, "Updated")
+
+
+def _load(model: str, base: str | None, device: str | None) -> BaseEmbedding:
+    from llama_index_embft.embeddings.drift import WEIGHTS_FILE, DriftEmbedding
+    from llama_index_embft.embeddings.loading import load_embed_model
+    from llama_index_embft.errors import ConfigError
+
+    below = None if base is None else load_embed_model(base, device=device)
+    if (Path(model) / WEIGHTS_FILE).is_file():
+        if below is None:
+            raise ConfigError(f"{model} is a drift map; give the new model below it: --base.")
+        return DriftEmbedding(below, model)
+    return load_embed_model(model, base_embed_model=below, device=device)
+
+
+def _journal_beside(index: str, table: str | None, opened: OpenedIndex) -> Path:
+    from llama_index_embft.errors import ConfigError
+
+    if "://" in index:
+        raise ConfigError(
+            "The index is no folder; say where the journal with the old vectors is to be: --journal FILE."
+        )
+    folder = Path(index).absolute()
+    suffix = "" if table is None or opened.persist_dir is not None else f".{table}"
+    return folder.with_name(f"{folder.name}{suffix}.embft-journal")
+
+
+def _show_plan(opened: OpenedIndex, embed_model: BaseEmbedding, batch_size: int) -> None:
+    from llama_index_embft.index.update import plan_update
+
+    plan = plan_update(opened.index, embed_model, batch_size=batch_size)
+    if not plan.nodes:
+        typer.echo(f"Nothing would change: the index holds the document vectors of {plan.source} already.")
+        return
+    changed = "all" if plan.changed is None else f"{plan.changed:,}"
+    typer.echo(f"From: {plan.source}\nTo:   {plan.target}")
+    typer.echo(f"Would {plan.action}: {plan.nodes:,} nodes looked at, {changed} vectors to be written.")
+
+
+def _show(result: UpdateResult, done: str) -> None:
+    if result.journal is None:
+        typer.echo(f"Nothing to do: the index holds the document vectors of {result.target} already.")
+        return
+    lost = f", {result.lost:,} nodes are gone" if result.lost else ""
+    typer.echo(f"{done}: the index now holds vectors of {result.target}.")
+    typer.echo(
+        f"{result.written:,} vectors written, {result.unchanged:,} as they were{lost}. Journal: {result.journal}"
+    )
