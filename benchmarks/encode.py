@@ -5,8 +5,8 @@
     python benchmarks/encode.py --texts 48 --repeats 1 --no-save    # only shows that it runs
 
 Uber's passages of 2021, each distinct text once. All contenders take turns in one process, in an order that rotates;
-the median counts. ``least cosine`` is to `SentenceTransformer.encode` in float32. Tokens are those the model reads, without
-padding. ``tokenizing alone`` is one call of the tokenizer with all texts.
+the median counts. ``least cosine`` is to `SentenceTransformer.encode` in float32. Tokens are those the model reads,
+without padding. ``tokenizing alone`` is one call of the tokenizer with all texts.
 """
 
 from __future__ import annotations

@@ -31,7 +31,8 @@ EncodePrecision: TypeAlias = Literal["float32", "bfloat16", "float16", "auto"]
 # (1,024 texts of 512 tokens: 12 MiB).
 TEXTS_PER_BLOCK: Final = 1024
 # On CPU activations should stay in the caches of the cores: 10-K passages went a fifth faster through MiniLM in batches
-# of 8 (2,048 tokens) than in sentence-transformers' 32. Half the bytes a number: twice as many. A GPU wants to be filled.
+# of 8 (2,048 tokens) than in sentence-transformers' 32. With half the bytes a number it may be twice as many. A GPU
+# wants to be filled.
 TOKENS_PER_BATCH_CPU: Final = {"float32": 2048, "bfloat16": 4096, "float16": 4096}
 TOKENS_PER_BATCH_GPU: Final = 65_536
 # Very short texts: more rows than this gain nothing, and kernels have limits of their own.
