@@ -20,11 +20,12 @@ from llama_index_embft.errors import ConfigError
 _ENGINES: Final = {
     "full": ("llama_index_embft.finetune.sentence_transformer", "SentenceTransformersFinetuneEngine"),
     "adapter": ("llama_index_embft.finetune.adapter", "EmbeddingAdapterFinetuneEngine"),
+    "nudge": ("llama_index_embft.finetune.nudge", "NudgeFinetuneEngine"),
 }
 # Arguments that the command fills itself: data sets, models, folders, progress bars, and the search for a recipe.
 _NOT_OPTIONS: Final = frozenset(
     {"self", "method", "dataset", "val_dataset", "guard_dataset", "model_id", "model_output_path", "embed_model"}
-    | {"show_progress_bar", "verbose", "cache", "recipe", "time_budget"}
+    | {"show_progress_bar", "show_progress", "verbose", "cache", "recipe", "time_budget"}
 )
 _SIMPLE: Final = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
 _LISTS: Final = ("Sequence", "list", "tuple", "Iterable")
@@ -136,7 +137,7 @@ def engine_options() -> dict[str, EngineOption]:
 def methods() -> tuple[str, ...]:
     """The methods that can be trained with."""
     names = [name for name, _, _ in _signature("full")[0]]
-    return ("full", "lora", "adapter") if "method" in names else ("full", "adapter")
+    return ("full", "lora", "adapter", "nudge") if "method" in names else ("full", "adapter", "nudge")
 
 
 def takes(method: str, argument: str) -> bool:
@@ -144,7 +145,7 @@ def takes(method: str, argument: str) -> bool:
     return any(name == argument for name, _, _ in _signature(method)[0])
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _signature(method: str) -> tuple[list[tuple[str, ast.expr, str]], dict[str, str], dict[str, ast.expr]]:
     """Arguments (name, annotation, default), help by name, and the module's type aliases."""
     module, class_name = _ENGINES["full" if method == "lora" else method]
@@ -160,10 +161,17 @@ def _signature(method: str) -> tuple[list[tuple[str, ast.expr, str]], dict[str, 
     defaults: list[ast.expr | None] = [None] * (len(plain) - len(init.args.defaults)) + list(init.args.defaults)
     pairs = [*zip(plain, defaults, strict=True), *zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True)]
     arguments = [
-        (argument.arg, argument.annotation or ast.Constant(None), ast.unparse(default) if default is not None else "")
+        (argument.arg, argument.annotation or ast.Constant(None), _source(default, aliases))
         for argument, default in pairs
     ]
     return arguments, _argument_help(ast.get_docstring(engine) or ""), aliases
+
+
+def _source(default: ast.expr | None, assigned: dict[str, ast.expr]) -> str:
+    """A default as it is written; a constant of the module by its value."""
+    if isinstance(default, ast.Name):
+        default = assigned.get(default.id, default)
+    return ast.unparse(default) if default is not None else ""
 
 
 def _parsed(module: str) -> ast.Module:

@@ -22,14 +22,22 @@ DEFAULT_OUT: Final = Path("runs") / "model"
 OWN: Final[dict[str, tuple[Any, str]]] = {
     "config": (Path, "YAML file with any of these options; its paths are relative to the current folder."),
     "model": (str, f"The model to tune: a folder, or a name on the Hugging Face hub. Default: {DEFAULT_MODEL}."),
-    "method": (str, f"One of {', '.join(methods())}. adapter: a layer on the query side, in seconds. Default: full."),
+    "embed_model": (str, "A hosted model to tune by adapter or nudge, as openai:MODEL; the key is OPENAI_API_KEY."),
+    "api_base": (str, "Address of its server, if it is not OpenAI's own: http://host:port/v1."),
+    "requests_per_minute": (int, "Most calls of it a minute. Default: no limit."),
+    "tokens_per_minute": (int, "Most tokens of it a minute. Default: no limit."),
+    "method": (
+        str,
+        f"One of {', '.join(methods())}. adapter: a layer over a frozen model, in seconds; nudge: moved document "
+        "vectors. Default: full.",
+    ),
     "val": (Path, "Data set that chooses the best state."),
     "guard": (Path, "Data set that must not get worse."),
     "out": (Path, "Folder to save to; an earlier result there is replaced. Default: runs/model."),
     "loss": (str, "A loss of sentence-transformers by the name of its class, or cosent. Default: chosen by the data."),
     "teacher_scores": (Path, "Scores of a cross-encoder (JSON: query id, document id, score) to learn from."),
     "recipe": (str, "auto: try temperatures, learning rates and epochs first; what is given by a flag stays as given."),
-    "time_budget": (float, "Seconds for that. Default: 600."),
+    "time_budget": (float, "Seconds for that, default 600, or for --kind auto of the adapter, default 120."),
     "progress": (bool, "Show progress bars. Default: yes."),
     "push_to_hub": (str, "Upload the result to this repository (owner/name); the token comes from HF_TOKEN."),
     "private": (bool, "Make the repository private if it is new. Default: yes."),
@@ -49,8 +57,9 @@ def typer_signature() -> inspect.Signature:
         )
     ]
     for name, (kind, text) in OWN.items():
-        info = typer.Option(None, help=text, metavar="FLOAT" if kind is float else None)
-        hint = (str if kind is float else kind) | None  # read below, with a message of ours
+        number = kind in (int, float)
+        info = typer.Option(None, help=text, metavar=kind.__name__.upper() if number else None)
+        hint = (str if number else kind) | None  # read below, with a message of ours
         parameters.append(inspect.Parameter(name, keyword, default=info, annotation=hint))
     for option in engine_options().values():
         if option.name in OWN:
@@ -72,7 +81,8 @@ def _help(option: EngineOption) -> str:
         said = " Default: " + ", ".join(f"{text} ({', '.join(names)})" for text, names in methods_of.items()) + "."
     else:
         said = ""
-    only = " Only with --method adapter." if "full" not in option.defaults else ""
+    others = [method for method in option.defaults if method not in ("full", "lora")]
+    only = f" Only with --method {' or '.join(others)}." if "full" not in option.defaults else ""
     text = option.help.replace("val_dataset", "--val").replace("guard_dataset", "--guard")
     return f"{text}{only}{said}"
 
@@ -112,8 +122,8 @@ def _converted(name: str, value: Any, shown: str) -> Any:
         if not isinstance(value, bool):
             raise ConfigError(f"{shown} is {value!r}; it must be true or false.")
         return value
-    if kind is float:
-        return EngineOption(name, frozenset({"float"}), (), "", {}, "").convert(value, shown)
+    if kind in (int, float):
+        return EngineOption(name, frozenset({kind.__name__}), (), "", {}, "").convert(value, shown)
     if isinstance(value, (bool, dict, list)):
         raise ConfigError(f"{shown} is {value!r}; it must be one text.")
     return kind(str(value))
@@ -137,12 +147,20 @@ def _read(path: Path) -> dict[Any, Any]:
     except (OSError, UnicodeDecodeError) as err:
         reason = getattr(err, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(f"The file {path} cannot be read: {reason}; give --config a YAML file.") from err
+    loader = None
     try:
-        content = yaml.load(text, Loader)  # noqa: S506  # a SafeLoader
+        loader = Loader(text)  # refuses characters that YAML does not allow
+        content = loader.get_single_data()
     except yaml.YAMLError as err:
         mark = getattr(err, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError(f"{path} is not valid YAML{where}: {getattr(err, 'problem', None) or err}.") from err
+        reason = getattr(err, "problem", None) or str(err).splitlines()[0]
+        raise ConfigError(f"{path} is not valid YAML{where}: {reason}.") from err
+    except RecursionError as err:
+        raise ConfigError(f"{path} is nested too deeply; it must hold options as 'name: value', a line each.") from err
+    finally:
+        if loader is not None:
+            loader.dispose()
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold options as 'name: value', a line each; it holds {content!r:.60}.")
     return content

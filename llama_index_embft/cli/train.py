@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft.cli._engine_options import engine_options, methods, takes
+from llama_index_embft.cli._frozen import FROZEN, PROMPTS, check_hosted, frozen_engine, how_to_load
 from llama_index_embft.cli._shared import console, quiet_libraries
 from llama_index_embft.cli._train_settings import DEFAULT_MODEL, DEFAULT_OUT, read_settings, typer_signature
 from llama_index_embft.errors import ConfigError
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     from llama_index_embft.finetune.base import BaseFinetuneEngine, FinetuneResult
     from llama_index_embft.finetune.recipe import Recipe
 
-_PROMPTS: Final = ("query_prompt", "document_prompt", "trust_remote_code")
 # What the short runs of the search for a recipe go without.
 _NOT_IN_SEARCH: Final = frozenset(
     {"val_dataset", "guard_dataset", "val_split", "merge", "max_guard_loss", "model_output_path", "report_to"}
     | {"save_checkpoints", "resume_from_checkpoint", "checkpoint_save_steps", "checkpoint_save_total_limit"}
+    | {"mining_rounds", "mining_strategies", "mining_negatives"}
 )
 _MOST_ROWS: Final = 12  # of the learning curve; the file has them all
 
@@ -33,6 +34,10 @@ def train(
     data: Path | None,
     config: Path | None,
     model: str | None,
+    embed_model: str | None,
+    api_base: str | None,
+    requests_per_minute: int | None,
+    tokens_per_minute: int | None,
     method: str | None,
     val: Path | None,
     guard: Path | None,
@@ -52,6 +57,8 @@ def train(
     Every option can also stand in a YAML file given by --config (batch_size: 32); flags win over the file.
     """
     given: dict[str, Any] = {"data": data, "model": model, "method": method, "val": val, "guard": guard, "out": out}
+    given |= {"embed_model": embed_model, "api_base": api_base}
+    given |= {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
     given |= {"loss": loss, "teacher_scores": teacher_scores, "recipe": recipe, "time_budget": time_budget}
     given |= {"progress": progress, "push_to_hub": push_to_hub, "private": private, **options}
     from llama_index_embft._files import check_output_folder
@@ -74,7 +81,7 @@ def train(
         from llama_index_embft.export.hub import push_to_hub as push
 
         written.append((push(result.output_path, repo_id, private=settings.get("private", True)), "on the hub"))
-    _show_files(result, written)
+    _show_files(result, written, settings)
 
 
 train.__signature__ = typer_signature()  # type: ignore[attr-defined]
@@ -91,17 +98,13 @@ def _engine(settings: dict[str, Any]) -> tuple[BaseFinetuneEngine, Recipe | None
     if "data" not in settings:
         raise ConfigError("There is no training set: name the file (embft train DATA.json), or data: in the YAML file.")
     _check_recipe(method, settings)
+    check_hosted(method, settings)
     arguments = _arguments(method, settings)
     dataset = EmbeddingQAFinetuneDataset.from_json(settings["data"])
     model, progress = settings.get("model", DEFAULT_MODEL), settings.get("progress", True)
     arguments["model_output_path"] = str(settings.get("out", DEFAULT_OUT))
-    if method == "adapter":
-        from llama_index_embft.embeddings.loading import load_embed_model
-        from llama_index_embft.finetune.adapter import EmbeddingAdapterFinetuneEngine
-
-        loading = {name: arguments.pop(name) for name in _PROMPTS if name in arguments}
-        base = load_embed_model(model, device=arguments.get("device"), **loading)
-        return EmbeddingAdapterFinetuneEngine(dataset, base, verbose=progress, **arguments), None
+    if method in FROZEN:
+        return frozen_engine(method, dataset, settings, arguments), None
     from llama_index_embft.finetune.sentence_transformer import SentenceTransformersFinetuneEngine
 
     chosen = None
@@ -121,7 +124,7 @@ def _arguments(method: str, settings: dict[str, Any]) -> dict[str, Any]:
     renamed = {"val": "val_dataset", "guard": "guard_dataset", "loss": "loss", "teacher_scores": "teacher_scores"}
     arguments |= {renamed[name]: settings[name] for name in renamed if name in settings}
     for name in arguments:
-        loads_model = method == "adapter" and name in _PROMPTS
+        loads_model = method in FROZEN and name in PROMPTS
         if not (takes(method, name) or loads_model) or (name.startswith("lora_") and method != "lora"):
             shown = name.removesuffix("_dataset")
             raise ConfigError(f"{shown} has no meaning with method {method}; leave it out, or choose another method.")
@@ -140,11 +143,11 @@ def _arguments(method: str, settings: dict[str, Any]) -> dict[str, Any]:
 def _check_recipe(method: str, settings: dict[str, Any]) -> None:
     if settings.get("recipe", "auto") != "auto":
         raise ConfigError(f"--recipe is {settings['recipe']!r}; the only one is auto.")
-    if "recipe" in settings and method == "adapter":
-        raise ConfigError("recipe has no meaning with method adapter; leave it out, or choose another method.")
+    if "recipe" in settings and method in FROZEN:
+        raise ConfigError(f"recipe has no meaning with method {method}; leave it out, or choose another method.")
     if "recipe" in settings and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("recipe auto runs in one process; look for the recipe first, then give it to torchrun's run.")
-    if "time_budget" in settings and "recipe" not in settings:
+    if "time_budget" in settings and "recipe" not in settings and not takes(method, "time_budget"):
         raise ConfigError("time_budget is for the search of --recipe auto; give both, or leave it out.")
 
 
@@ -275,10 +278,10 @@ def _write_more(result: FinetuneResult, chosen: Recipe | None) -> list[tuple[str
     return written
 
 
-def _show_files(result: FinetuneResult, written: list[tuple[str, str]]) -> None:
+def _show_files(result: FinetuneResult, written: list[tuple[str, str]], settings: dict[str, Any]) -> None:
     console.print(f"\n[bold]Written to {result.output_path}/[/bold]", soft_wrap=True)
     for name, meaning in written:
         console.print(f"  {name:<13} {meaning}", markup=False, soft_wrap=True)
     console.print("\n[bold]Use it[/bold]")
-    console.print("  from llama_index_embft import load_embed_model", markup=False)
-    console.print(f"  embed_model = load_embed_model({str(result.output_path)!r})", markup=False, soft_wrap=True)
+    for line in how_to_load(result, settings):
+        console.print(f"  {line}", markup=False, soft_wrap=True)

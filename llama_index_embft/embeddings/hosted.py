@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import queue
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -23,7 +24,7 @@ from llama_index_embft.calls.retrying import Patience, RetryPolicy
 from llama_index_embft.calls.running import background_loop
 from llama_index_embft.calls.tokens import count_tokens
 from llama_index_embft.embeddings.encode import LlamaIndexBackend, TextKind
-from llama_index_embft.errors import ModelError
+from llama_index_embft.errors import ConfigError, MissingExtraError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -275,3 +276,52 @@ def _overrides(model: BaseEmbedding, method: str) -> bool:
 
     # LlamaIndex wraps the methods of every subclass for its instrumentation.
     return inspect.unwrap(getattr(type(model), method)) is not inspect.unwrap(getattr(BaseEmbedding, method))
+
+
+def make_embed_model(
+    name: str,
+    *,
+    api_base: str | None = None,
+    requests_per_minute: int | None = None,
+    tokens_per_minute: int | None = None,
+) -> BaseEmbedding:
+    """Make a hosted embedding model from its name, for the command line; the key comes from the environment.
+
+    Args:
+        name: ``openai:MODEL``, such as ``openai:text-embedding-3-small``; also for servers that speak OpenAI's
+            protocol, with `api_base`. ``OPENAI_API_KEY`` is the key; servers of your own need none.
+        api_base: Address of the server; None: OpenAI's.
+        requests_per_minute: None for no limit.
+        tokens_per_minute: None for no limit.
+
+    Raises:
+        ConfigError: The name is of another form, or a limit is below 1.
+        MissingExtraError: The client is not installed.
+    """
+    provider, _, model = name.partition(":")
+    if provider != "openai" or not model:
+        raise ConfigError(
+            f"The hosted embedding model {name!r} must be named as openai:MODEL; for other providers call the engine "
+            "in Python, with any LlamaIndex embedding."
+        )
+    for limit, value in (("requests_per_minute", requests_per_minute), ("tokens_per_minute", tokens_per_minute)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{limit} is {value}; it must be above 0.")
+    from llama_index.core.rate_limiter import TokenBucketRateLimiter
+
+    try:
+        from llama_index.embeddings.openai import OpenAIEmbedding
+    except ModuleNotFoundError as err:
+        raise MissingExtraError(
+            "The client of OpenAI's embeddings is not installed; install it: pip install llama-index-embeddings-openai"
+        ) from err
+    limiter = None
+    if requests_per_minute is not None or tokens_per_minute is not None:
+        limiter = TokenBucketRateLimiter(requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute)
+    options: dict[str, Any] = {"api_base": api_base} if api_base else {}
+    key = os.environ.get("OPENAI_API_KEY")
+    if key is None and api_base is None:
+        raise ConfigError(f"{name} needs a key: set OPENAI_API_KEY in the environment.")
+    # By `model_name`, since `model` takes OpenAI's own names only.
+    made: BaseEmbedding = OpenAIEmbedding(model_name=model, api_key=key or "none", rate_limiter=limiter, **options)
+    return made

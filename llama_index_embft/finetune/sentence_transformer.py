@@ -113,8 +113,8 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
             for one more forward pass. None: 16 on CPU; on GPU the whole batch, halved until it fits.
         attention_dropout: Keep dropout inside attention; None: not on CPU, where PyTorch's fused attention has no
             dropout, and the matrix of all pairs of tokens costs time and memory.
-        hidden_dropout: Dropout outside attention; None: the model's own. False switches it off, which saved about 15 %
-            of the time of a step on CPU, and regularizes less.
+        hidden_dropout: Dropout outside attention; None: the model's own. False switches it off, which saves time and
+            regularizes less.
         gradient_checkpointing: Compute activations twice instead of keeping them: less memory, slower.
         compile: Compile the model with `torch.compile`; pays on long runs on a GPU, and needs a C++ compiler.
         report_to: Trackers of transformers: ``"tensorboard"``, ``"wandb"``, ``"mlflow"``, …, or several.
@@ -239,6 +239,8 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
         self.show_progress_bar = show_progress_bar
         self.save_checkpoints = save_checkpoints
         self.resume_from_checkpoint = resume_from_checkpoint
+        if checkpoint_save_total_limit < 0:
+            raise ConfigError(f"checkpoint_save_total_limit is {checkpoint_save_total_limit}; it must be 0 or more.")
         self.checkpoint_save_total_limit = checkpoint_save_total_limit
         self.report_to = report_to
         self.device = device_of_process(device)

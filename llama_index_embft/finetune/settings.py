@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
@@ -99,6 +100,10 @@ class TrainSettings:
         for name in ("distill_weight", "warmup", "guide_margin"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be between 0 and 1.")
+        if not 0.0 <= self.weight_decay < math.inf:
+            raise ConfigError(f"weight_decay is {self.weight_decay}; it must be 0 or more.")
+        if not 0 <= self.seed < 2**32:  # numpy takes no other
+            raise ConfigError(f"seed is {self.seed}; it must be at least 0 and below 2**32.")
         if self.matryoshka_dims is not None:
             object.__setattr__(self, "matryoshka_dims", tuple(self.matryoshka_dims))
             if not self.matryoshka_dims:
@@ -125,5 +130,5 @@ class TrainSettings:
 
 def _require_positive(**values: float | None) -> None:
     for name, value in values.items():
-        if value is not None and not value > 0:
-            raise ConfigError(f"{name} is {value}; it must be above 0.")
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"{name} is {value}; it must be above 0{' and finite' if value == math.inf else ''}.")

@@ -15,6 +15,7 @@ from llama_index_embft.cli._engine_options import EngineOption, engine_options, 
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.finetune.adapter import EmbeddingAdapterFinetuneEngine
+from llama_index_embft.finetune.nudge import NudgeFinetuneEngine
 from llama_index_embft.finetune.sentence_transformer import SentenceTransformersFinetuneEngine
 
 COLOURS, THINGS = ["red", "blue", "green", "old"], ["cat", "dog", "bird", "fish"]
@@ -105,7 +106,9 @@ def test_an_adapter(folder, embft, tiny_model_path):
     assert "library_name: llama-index-embft" in (folder / "a" / "README.md").read_text()
 
 
-@pytest.mark.parametrize("engine", [SentenceTransformersFinetuneEngine, EmbeddingAdapterFinetuneEngine])
+@pytest.mark.parametrize(
+    "engine", [SentenceTransformersFinetuneEngine, EmbeddingAdapterFinetuneEngine, NudgeFinetuneEngine]
+)
 def test_every_simple_argument_of_an_engine_is_an_option(engine):
     """Read from the source without importing; here it is held against the class itself."""
     objects = {
@@ -119,8 +122,10 @@ def test_every_simple_argument_of_an_engine_is_an_option(engine):
         "val_dataset",
         "guard_dataset",
         "method",
+        "mining_options",
+        "time_budget",  # the command's own, which the adapter takes too
     }
-    shown = {"show_progress_bar", "verbose", "cache"}
+    shown = {"show_progress_bar", "show_progress", "verbose", "cache"}
     for parameter in inspect.signature(engine).parameters.values():
         simple = any(word in str(parameter.annotation) for word in ("int", "float", "bool", "str", "Literal"))
         if simple and parameter.name not in objects | shown and "dict" not in str(parameter.annotation):
@@ -176,6 +181,8 @@ CASES = {
     "no mapping": ("- epochs", "train.yaml must hold options as 'name: value'"),
     "broken": ("epochs: [1", "train.yaml is not valid YAML in line"),
     "an object": ("x: !!python/object/apply:os.system ['touch owned']", "train.yaml is not valid YAML in line 1"),
+    "a character of no text": ("model: a\x00b", "train.yaml is not valid YAML: unacceptable character #x0000"),
+    "too deep": ("[" * 5000, "train.yaml is nested too deeply"),
     "a list of models": ("model: [a, b]", "model in train.yaml is ['a', 'b']; it must be one text."),
     "method": ("method: magic", "--method is 'magic'; choose one of full,"),
     "no data": ("epochs: 1", "There is no training set: name the file"),
@@ -190,6 +197,7 @@ def test_a_bad_file_is_one_sentence(folder, embft, case):
     assert code == 2
     assert err.startswith("Error: ")
     assert message in err
+    assert len(err.strip().splitlines()) == 1
     assert sorted(path.name for path in folder.iterdir()) == ["train.json", "train.yaml", "val.json"]
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 from safetensors.torch import load_file
@@ -15,16 +17,21 @@ from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError
 
 WORKER = """
-import json, os, sys
+import json, os, sys, time
 from pathlib import Path
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.finetune import trainer
 from llama_index_embft.finetune.sentence_transformer import SentenceTransformersFinetuneEngine
 
 options = json.loads(sys.argv[1])
+stop_at = options.pop("stop_at", None)
+rank = os.environ.get("RANK", "one")
 steps = []
 original = trainer.EngineTrainer.training_step
 def training_step(self, model, inputs, num_items_in_batch=None):
+    if self.state.global_step == stop_at:
+        Path(f"ready-{rank}").write_text("x")
+        time.sleep(600)
     loss = original(self, model, inputs, num_items_in_batch)
     steps.append((float(loss), len(inputs["anchor_input_ids"])))
     return loss
@@ -35,7 +42,7 @@ for module in engine.model.modules():
     if type(module).__name__ == "Dropout":
         module.p = 0.0  # the processes would draw other numbers than one alone
 result = engine.finetune()
-Path(f"steps-{os.environ.get('RANK', 'one')}.json").write_text(json.dumps([steps, result.history]))
+Path(f"steps-{rank}.json").write_text(json.dumps([steps, result.history]))
 """
 
 
@@ -66,29 +73,52 @@ def start(folder, options, processes: int) -> list[subprocess.Popen]:
     return children
 
 
-def test_two_processes_are_one_with_the_joint_batch(tiny_model_path, tmp_path):
-    options = {
-        "model_id": tiny_model_path,
-        "batch_size": 6,
-        "epochs": 2,
-        "learning_rate": 1e-3,
-        "bf16": False,
-        "show_progress_bar": False,
-        "mini_batch_size": 2,
-        "save_checkpoints": True,
-        "checkpoint_save_steps": 2,
-    }
-    steps, histories, weights, children = {}, {}, {}, []
-    runs = {"one": 1, "two": 2}
-    for name, processes in runs.items():
-        (tmp_path / name).mkdir()
-        make_dataset(1).save_json(tmp_path / name / "train.json")
-        children += start(tmp_path / name, {**options, "model_output_path": "m"}, processes)
+OPTIONS = {
+    "batch_size": 6,
+    "epochs": 2,
+    "learning_rate": 1e-3,
+    "bf16": False,
+    "show_progress_bar": False,
+    "mini_batch_size": 2,
+    "save_checkpoints": True,
+    "checkpoint_save_steps": 2,
+    "model_output_path": "m",
+}
+
+
+def wait_for(children: list[subprocess.Popen]) -> None:
     for child in children:
         output, _ = child.communicate(timeout=300)
         assert child.returncode == 0, output.decode()
-    for name, processes in runs.items():
-        folder = tmp_path / name
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_model_path, tmp_path_factory):
+    """Folders of a run in one process, of one in two, and of one in two that was killed in its third step."""
+    folder = tmp_path_factory.mktemp("processes")
+    options = {**OPTIONS, "model_id": tiny_model_path}
+    children = {}
+    for name, processes, more in (("one", 1, {}), ("two", 2, {}), ("killed", 2, {"stop_at": 3})):
+        (folder / name).mkdir()
+        make_dataset(1).save_json(folder / name / "train.json")
+        children[name] = start(folder / name, options | more, processes)
+    ready = [folder / "killed" / f"ready-{rank}" for rank in (0, 1)]
+    deadline = time.monotonic() + 300
+    while not all(path.exists() for path in ready) and time.monotonic() < deadline:
+        assert all(child.poll() is None for child in children["killed"]), children["killed"][0].stdout.read().decode()
+        time.sleep(0.05)
+    for child in children["killed"]:
+        os.kill(child.pid, signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL
+        child.stdout.close()
+    wait_for([*children["one"], *children["two"]])
+    return folder
+
+
+def test_two_processes_are_one_with_the_joint_batch(runs):
+    steps, histories, weights = {}, {}, {}
+    for name, processes in (("one", 1), ("two", 2)):
+        folder = runs / name
         found = [json.loads(file.read_text()) for file in sorted(folder.glob("steps-*.json"))]
         assert len(found) == processes
         # The loss of the joint batch is the mean of the parts' losses, which are of one size.
@@ -103,6 +133,18 @@ def test_two_processes_are_one_with_the_joint_batch(tiny_model_path, tmp_path):
         assert tensor.numpy() == pytest.approx(expected.numpy(), abs=2e-4)
     # All processes saw the same scores, and took the same decisions.
     assert histories["two"][0] == histories["two"][1]
+
+
+def test_two_processes_that_were_killed_go_on_to_the_same_weights(runs, tiny_model_path):
+    folder = runs / "killed"
+    assert [path.name for path in (folder / "checkpoints" / "m").glob("checkpoint-*")] == ["checkpoint-2"]
+    assert not (folder / "m").exists()
+    options = {**OPTIONS, "model_id": tiny_model_path, "resume_from_checkpoint": True}
+    wait_for(start(folder, options, 2))
+    assert [len(json.loads((folder / f"steps-{rank}.json").read_text())[0]) for rank in (0, 1)] == [2, 2]
+    found, expected = (load_file(str(runs / name / "m" / "model.safetensors")) for name in ("killed", "two"))
+    assert found.keys() == expected.keys()
+    assert all((found[name] == expected[name]).all() for name in found)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tiny_model_path, tmp_path, monkeypatch):

@@ -164,6 +164,15 @@ def test_a_run_that_had_stopped_early_does_not_train_on(tiny_model_path, tmp_pat
     assert (again.steps, again.best_step) == (2, first.best_step)
 
 
+def test_a_run_that_begins_anew_takes_the_place_of_the_old_checkpoints(tiny_model_path, tmp_path, monkeypatch):
+    """Those of a longer run before would pass for the newest, and the new ones be pruned."""
+    monkeypatch.chdir(tmp_path)
+    engine(tiny_model_path, "m").finetune()
+    assert [p.name for p in sorted(Path("checkpoints/m").iterdir())] == ["checkpoint-8", "checkpoint-9"]
+    engine(tiny_model_path, "m", epochs=1, learning_rate=1e-3).finetune()
+    assert [p.name for p in sorted(Path("checkpoints/m").iterdir())] == ["checkpoint-2", "checkpoint-3"]
+
+
 def test_a_checkpoint_of_another_run_is_refused(tiny_model_path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     engine(tiny_model_path, "m", epochs=1).finetune()
@@ -185,7 +194,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tiny_model_path, tmp_path, monkeypat
     before = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
         patch.setattr(trainer.EngineTrainer, "training_step", press)
-        with pytest.raises(TrainingError, match=r"Stopped by Ctrl-C after step 5 of 9; .*resume_from_checkpoint=True"):
+        with pytest.raises(
+            TrainingError, match=r"Stopped by Ctrl-C after step 5 of 9; .*resume_from_checkpoint=True \(--"
+        ):
             # Also where no checkpoints were asked for.
             engine(tiny_model_path, "m", save_checkpoints=False).finetune()
     assert signal.getsignal(signal.SIGINT) is before
@@ -213,7 +224,9 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tiny_model_path, tmp_path, m
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     monkeypatch.setattr(trainer.EngineTrainer, "_save_checkpoint", save)
-    with pytest.raises(OutputError, match=r"checkpoint-2 is good: call again with resume_from_checkpoint=True"):
+    with pytest.raises(
+        OutputError, match=r"checkpoint-2 is good: call again with .*=True \(--resume-from-checkpoint\)"
+    ):
         engine(tiny_model_path, "m").finetune()
     assert (Path("checkpoints/m/checkpoint-2") / STATE_FILE).is_file()
     assert [path.name for path in Path("checkpoints/m").iterdir()] == ["checkpoint-2"]
