@@ -5,6 +5,8 @@ A query-side adapter leaves the document vectors alone, so it works on an index 
 
 from __future__ import annotations
 
+from array import array
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +150,8 @@ class AdapterEmbedding(WrappedEmbedding):
                 f"{self._base.model_name} returns {vectors.shape[1]} dimensions, but the adapter in "
                 f"{self.adapter_path} was trained on {self._input_dim}; use the model it was trained on."
             )
-        if not np.isfinite(vectors).all():
+        # A sum is finite if all are, but for overflow, and takes half the time.
+        if not (isfinite(float(vectors.sum())) or np.isfinite(vectors).all()):
             raise ModelError(
                 f"{self._base.model_name} returned a vector with NaN or infinity; check the model, or load it in "
                 "float32."
@@ -159,14 +162,14 @@ class AdapterEmbedding(WrappedEmbedding):
             return vector
         import torch
 
-        # One vector at a time is what every question of a user costs: no detour over blocks.
-        row = np.array([vector], dtype=np.float32)
+        # Every question of a user pays for this, so the shortest way: an array of floats costs a third of what numpy
+        # takes to read a list, and numpy less than torch for the few numbers that come out.
+        row = np.frombuffer(array("f", vector), dtype=np.float32).reshape(1, -1)
         self._check(row)
         with torch.inference_mode():
-            changed = self._adapter(torch.from_numpy(row).to(self._arguments["device"])).float()
-            if self.normalize:
-                changed = torch.nn.functional.normalize(changed, dim=1)
-            result: list[float] = changed[0].tolist()
+            changed = self._adapter(torch.from_numpy(row).to(self._arguments["device"])).float().cpu().numpy()[0]
+        length = float(changed @ changed) ** 0.5 if self.normalize else 1.0
+        result: list[float] = (changed / np.float32(length) if length > 0 else changed).tolist()
         return result
 
     def _change_documents(self, texts: list[str], vectors: list[list[float]]) -> list[list[float]]:  # noqa: ARG002

@@ -128,8 +128,7 @@ def search_still(
             continue
         barred = None
         if exclude is not None:
-            inside = [np.intersect1d(out, rows, assume_unique=False) for out in exclude]
-            barred = [np.searchsorted(rows, out) for out in inside]
+            barred = [_places(rows, out) for out in exclude]
         hits = top_k(queries, corpus[rows], depth, metric=moves.metric, exclude=barred, device=device)
         found = np.where(hits.rows >= 0, rows[hits.rows], -1)
         best = _best_of(
@@ -167,6 +166,13 @@ class StepSearch:
         hits = top_k(self._queries, moved, min(self._depth, len(moved)), metric=self._moves.metric, device=self._device)
         rows = np.concatenate([np.where(hits.rows >= 0, self._moves.rows[hits.rows], -1), self._fixed.rows], axis=1)
         return _best_of(rows, np.concatenate([hits.scores, self._fixed.scores], axis=1), self._depth).rows
+
+
+def _places(rows: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where some of the wanted rows stand in ascending rows; the others are left out."""
+    place = np.minimum(np.searchsorted(rows, wanted), len(rows) - 1)
+    found: NDArray[np.int64] = place[rows[place] == wanted]
+    return found
 
 
 def _best_of(rows: NDArray[np.int64], scores: NDArray[np.float32], depth: int) -> TopK:
