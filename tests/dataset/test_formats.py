@@ -101,6 +101,16 @@ def test_air_bench_as_on_the_hub_with_qrels_elsewhere(tmp_path: Path) -> None:
     assert texts(dataset) == {"糖尿病有什么症状?": ["糖尿病的症状。"]}
     assert dataset.negative_docs == {"q1": ["d2"]}
     assert not dataset.dropped
+    from datasets import Dataset, DatasetDict
+
+    # As `load_dataset` gives it: two repositories, splits named after parts.
+    rows = {name: [json.loads(line) for line in path.read_text("utf-8").splitlines()] for name, path in
+            (("corpus_default", folder / "corpus.jsonl"), ("queries_default", folder / "dev_queries.jsonl"),
+             ("qrels_default_dev", qrels / "qrels_default_dev.jsonl"))}  # fmt: skip
+    parts = DatasetDict({name: Dataset.from_list(of_part) for name, of_part in rows.items()})
+    assert read_dataset(parts) == dataset
+    judged = parts.pop("qrels_default_dev")
+    assert read_dataset(parts, "air-bench", qrels=judged) == dataset
 
 
 def test_mteb_as_parquet_shards_on_the_hub(tmp_path: Path) -> None:
@@ -353,6 +363,13 @@ def test_dropping_counts_every_row_that_is_left_out(tmp_path: Path, caplog: pyte
         "line that is not JSON": 1, "empty text": 1, "wrong type": 2, "missing column": 1,
     }  # fmt: skip
     assert "left out 1 x line that is not JSON (first: " in caplog.text
+    lay(
+        tmp_path,
+        {"d.json": '{"queries": {"a": "x"}, "corpus": {"b": "y", "b": "z", "c": "w"}, "relevant_docs": {"a": ["c"]}}'},
+    )
+    assert read_dataset(tmp_path / "d.json", on_error="drop").dropped.counts == {
+        "id given twice with different contents": 1
+    }
     assert "p.jsonl, line 2" in dataset.dropped.examples["line that is not JSON"]
 
 

@@ -192,14 +192,19 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def parse_json(text: str, at: At) -> Any:
+def parse_json(text: str, at: At, *, repeated_keys: bool = False) -> Any:
     """JSON of foreign origin.
+
+    Args:
+        text: The JSON.
+        at: Where it stands.
+        repeated_keys: Let an object have a key twice, for whoever only looks what a file is.
 
     Raises:
         FaultError: It is no JSON, is cut short, nests too deeply, or an object has a key twice.
     """
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        return json.loads(text, object_pairs_hook=dict if repeated_keys else _object)
     except json.JSONDecodeError as err:
         cut = err.pos >= len(text.rstrip()) or err.msg.startswith("Unterminated string")
         place = f"line {err.lineno}, column {err.colno}" if at.number is None else f"column {err.colno}"
@@ -211,7 +216,7 @@ def parse_json(text: str, at: At) -> Any:
         raise FaultError(at, "line that is not JSON", f"cannot be read as JSON ({err})") from err
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, repeated_keys: bool = False) -> Any:
     """The value of a JSON file, plain or gzip. Memory: the file and its parsed value.
 
     Raises:
@@ -220,7 +225,7 @@ def read_json(path: Path) -> Any:
     text = read_text(path)
     if not text.strip():
         raise DatasetError(f"{path} is empty; it should hold a data set as JSON.")
-    return parse_json(text, At(os.fspath(path)))
+    return parse_json(text, At(os.fspath(path)), repeated_keys=repeated_keys)
 
 
 # --- values -----------------------------------------------------------------------------------------------------------

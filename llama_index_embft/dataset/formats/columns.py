@@ -103,6 +103,8 @@ def read(
 
     A ``label`` that holds a list, as for distillation, is the scores of the positive and of each negative.
 
+    An empty cell is no negative: tables need them where queries have fewer.
+
     Args:
         source: See `read_rows`.
         build: What collects.

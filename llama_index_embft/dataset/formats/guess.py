@@ -69,7 +69,7 @@ def _guess_file(path: Path) -> str | None:
     if container != "json":
         row = None if container is None else first_row(path)
         return None if row is None else _guess_columns(list(row))
-    data = read_json(path)
+    data = read_json(path, repeated_keys=True)
     if isinstance(data, list) and data and isinstance(data[0], dict):
         return "squad" if "context_text" in data[0] else _guess_columns(list(data[0]))
     if not isinstance(data, dict):

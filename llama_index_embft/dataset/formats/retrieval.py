@@ -104,16 +104,14 @@ def _choose(splits: Mapping[str, Any], split: str | None, what: str) -> Any:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def read(
-    source: Any, build: Builder, *, split: str | None = None, qrels: str | os.PathLike[str] | None = None
-) -> EmbeddingQAFinetuneDataset:
+def read(source: Any, build: Builder, *, split: str | None = None, qrels: Any = None) -> EmbeddingQAFinetuneDataset:
     """Read a folder, or a `DatasetDict` with splits named after the three parts.
 
     Args:
         source: A folder, one of ``save_to_disk``, or a `DatasetDict`.
         build: What collects.
         split: The split of the qrels, such as ``"test"``; needed where there are several.
-        qrels: A file of judgements that lies elsewhere, as those of AIR-Bench do.
+        qrels: A file or `datasets.Dataset` of judgements that lies elsewhere, as those of AIR-Bench do.
 
     Raises:
         DatasetError: A part is missing, or there are several splits and `split` names none.
@@ -131,11 +129,9 @@ def read(
                 else f"There is no folder {path}; check the path."
             )
     if is_table(source):
-        files = _parts_of_table(source, split, build.source)
+        files = _parts_of_table(source, split, build.source, qrels)
     else:
-        files = _parts_of_folder(Path(source), split, given=None if qrels is None else Path(qrels))
-    if qrels is not None and is_table(source):
-        files["qrels"] = [Path(qrels)]
+        files = _parts_of_folder(Path(source), split, qrels)
     for part, add in (("corpus", _add_document), ("queries", _add_query), ("qrels", _add_judgement)):
         for file in files[part]:
             for at, row in read_rows(file, build):
@@ -144,7 +140,7 @@ def read(
     return build.finish(leave_out_unjudged="query without a relevant document in this split")
 
 
-def _parts_of_folder(folder: Path, split: str | None, given: Path | None) -> dict[str, list[Any]]:
+def _parts_of_folder(folder: Path, split: str | None, given: Any) -> dict[str, list[Any]]:
     parts = find_parts(folder)
     for part in PARTS:
         if not parts[part] and not (part == "qrels" and given is not None):
@@ -161,7 +157,7 @@ def _parts_of_folder(folder: Path, split: str | None, given: Path | None) -> dic
     }
 
 
-def _parts_of_table(table: Any, split: str | None, name: str) -> dict[str, list[Any]]:
+def _parts_of_table(table: Any, split: str | None, name: str, given: Any) -> dict[str, list[Any]]:
     if not isinstance(table, dict):
         raise DatasetError(f"{name} is one table; this format needs a DatasetDict of {', '.join(PARTS)}.")
     found: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
@@ -171,12 +167,12 @@ def _parts_of_table(table: Any, split: str | None, name: str) -> dict[str, list[
             words = re.split(r"[_\-]", _TOKEN[part].sub("", str(key).lower()))
             found[part]["_".join(word for word in words if word and word != "default")] = value
     for part in PARTS:
-        if not found[part]:
+        if not found[part] and not (part == "qrels" and given is not None):
             raise DatasetError(f"{name} has no split for the {part}; its splits are {', '.join(map(str, table))}.")
     return {
         "corpus": list(found["corpus"].values()),
         "queries": list(found["queries"].values()),
-        "qrels": [_choose(found["qrels"], split, name)],
+        "qrels": [given if given is not None else _choose(found["qrels"], split, name)],
     }
 
 
