@@ -85,13 +85,16 @@ def padding_share(lengths: NDArray[np.int64], batches: Sequence[NDArray[np.int64
     return 1.0 - float(lengths.sum()) / computed if computed else 0.0
 
 
-def cut_into_batches(features: Mapping[str, Any], n: int, tokens_per_batch: int) -> list[Batch] | None:
+def cut_into_batches(
+    features: Mapping[str, Any], n: int, tokens_per_batch: int, *, texts_per_batch: int = TEXTS_PER_BATCH
+) -> list[Batch] | None:
     """Cut the padded features of a block into batches that are padded to their own longest text.
 
     Args:
         features: What `SentenceTransformer.preprocess` returned for a block of `n` texts.
         n: Texts in the block.
         tokens_per_batch: See `token_budget_batches`.
+        texts_per_batch: Likewise.
 
     Returns:
         The batches, or None where the features are not a plain matrix of tokens (flattened inputs, query expansion,
@@ -109,7 +112,7 @@ def cut_into_batches(features: Mapping[str, Any], n: int, tokens_per_batch: int)
         return None
     lengths = mask.sum(dim=1).numpy().astype(np.int64)
     batches = []
-    for rows in token_budget_batches(lengths, tokens_per_batch):
+    for rows in token_budget_batches(lengths, tokens_per_batch, texts_per_batch=texts_per_batch):
         longest = max(1, int(lengths[rows].max()))
         # Rows without padding count as padded on the left, which is as right as the right.
         window = slice(ids.shape[1] - longest, None) if left else slice(0, longest)
@@ -148,6 +151,7 @@ def encode_texts(
     normalize: bool = False,
     precision: EncodePrecision = "float32",
     tokens_per_batch: int | None = None,
+    texts_per_batch: int | None = None,
     **options: Any,
 ) -> NDArray[np.float32]:
     """Embed texts as `SentenceTransformer.encode` does, faster.
@@ -164,6 +168,7 @@ def encode_texts(
         tokens_per_batch: Most tokens a batch, padding included; None: 2,048 on CPU (4,096 in
             reduced precision) and 65,536 on a GPU. A batch that
             does not fit the memory of a GPU is halved until it does.
+        texts_per_batch: Most texts a batch; None: no limit that matters.
         **options: For the model's `preprocess` and `forward`, such as ``task``.
 
     Returns:
@@ -186,7 +191,7 @@ def encode_texts(
 
     def prepare(block: list[int]) -> list[Batch] | None:
         features = model.preprocess([texts[row] for row in block], prompt=prompt or None, **options)
-        batches = cut_into_batches(features, len(block), budget)
+        batches = cut_into_batches(features, len(block), budget, texts_per_batch=texts_per_batch or TEXTS_PER_BATCH)
         if batches is None or device.type != "cuda":
             return batches
         return [
