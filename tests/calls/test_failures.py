@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import pytest
 
-from llama_index_embft.generation.failures import Redactor, UnusableAnswerError, classify
+from llama_index_embft.calls.failures import Redactor, UnusableAnswerError, classify
 
 
 class StatusError(Exception):
