@@ -523,6 +523,28 @@ def test_a_base_model_that_returns_what_it_must_not(tmp_path, on, vector, messag
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.parametrize("two_layers", [False, True])
+def test_goes_on_from_an_adapter_of_the_stock_package(turned, tmp_path, two_layers):
+    from llama_index.embeddings.adapter.utils import LinearLayer, TwoLayerNN
+
+    layer = TwoLayerNN(DIM, 8, DIM, add_residual=True) if two_layers else LinearLayer(DIM, DIM)
+    layer.save(str(tmp_path / "stock"))
+    tuner = EmbeddingAdapterFinetuneEngine.from_model_path(
+        data("train"),
+        turned,
+        str(tmp_path / "stock"),
+        model_output_path=str(tmp_path / "a"),
+        epochs=3,
+        learning_rate=1e-2,
+        val_dataset=data("val"),
+        cache=None,
+    )
+    result = tuner.finetune()
+    assert result.best_score >= result.base_score == result.history[0]["ndcg@10"]
+    assert record_of(tmp_path / "a")["kind"] == "adapter"
+    assert load_embed_model(tmp_path / "a", base_embed_model=turned).get_query_embedding("x 1")
+
+
 def test_a_loaded_result_is_an_adapter_embedding(turned, tmp_path):
     tuner = engine(turned, tmp_path / "a", kind="low-rank", epochs=1)
     tuner.finetune()
