@@ -5,7 +5,6 @@ The map is learned by `finetune.drift.DriftAdapter` (Drift-Adapter, arXiv 2509.2
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -13,14 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
-from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 
 from llama_index_embft._files import write_folder_atomically
 from llama_index_embft.embeddings.fingerprint import ModelIdentity, identify
+from llama_index_embft.embeddings.wrapped import WrappedEmbedding
 from llama_index_embft.errors import ModelError
 
 if TYPE_CHECKING:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
     from numpy.typing import NDArray
 
 WEIGHTS_FILE: Final = "drift.safetensors"
@@ -95,7 +95,7 @@ def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return scaled
 
 
-class DriftEmbedding(BaseEmbedding):
+class DriftEmbedding(WrappedEmbedding):
     """A new embedding model on an old model's index, from the first query on and with nothing re-embedded.
 
     Queries are embedded by the new model and mapped into the old space. So are documents, for nodes that are added
@@ -112,27 +112,33 @@ class DriftEmbedding(BaseEmbedding):
 
     drift_path: str = Field(description="Folder of the saved map.")
     map_fingerprint: str = Field(default="", description="Hash of the map; set at loading.")
-    _new: BaseEmbedding = PrivateAttr()
     _map: Any = PrivateAttr()
     _old: ModelIdentity = PrivateAttr()
+    _force: bool = PrivateAttr()
 
     def __init__(
         self, new_embed_model: BaseEmbedding, drift_path: str | Path, *, force: bool = False, **kwargs: Any
     ) -> None:
         folder = Path(drift_path)
         config, drift_map = read_drift(folder)
-        actual, expected = identify(new_embed_model, "query"), config["new"]["fingerprint"]
-        if expected and actual.fingerprint != expected and not force:
-            raise ModelError(
-                f"The drift map in {folder} was fitted on {config['new']['name']} (fingerprint {expected[:12]}), not "
-                f"on {actual}; load the model it was fitted on, or pass force=True."
-            )
-        kwargs.setdefault("embed_batch_size", new_embed_model.embed_batch_size)
-        kwargs.update(map_fingerprint=drift_map.fingerprint, drift_path=str(folder))
-        super().__init__(model_name=f"{new_embed_model.model_name}→{config['old']['name']}", **kwargs)
-        self._new = new_embed_model
+        expected = config["new"]["fingerprint"]
+        if expected and not force:
+            actual = identify(new_embed_model, "query")
+            if actual.fingerprint != expected:
+                raise ModelError(
+                    f"The drift map in {folder} was fitted on {config['new']['name']} (fingerprint {expected[:12]}), "
+                    f"not on {actual}; load the model it was fitted on, or pass force=True."
+                )
+        super().__init__(
+            new_embed_model,
+            model_name=f"{new_embed_model.model_name}→{config['old']['name']}",
+            drift_path=str(folder),
+            map_fingerprint=drift_map.fingerprint,
+            **kwargs,
+        )
         self._map = drift_map
         self._old = ModelIdentity(**config["old"])
+        self._force = force
 
     @classmethod
     def class_name(cls) -> str:
@@ -142,7 +148,7 @@ class DriftEmbedding(BaseEmbedding):
     @property
     def new_embed_model(self) -> BaseEmbedding:
         """The model below the map."""
-        return self._new
+        return self._base
 
     @property
     def drift_map(self) -> DriftMap:
@@ -154,31 +160,22 @@ class DriftEmbedding(BaseEmbedding):
         """Whose index this searches: the old model's; and, for queries, the new model with the map."""
         if side == "document":
             return self._old
-        new = identify(self._new, "query")
+        new = identify(self._base, "query")
         return ModelIdentity(f"{new.fingerprint}-{self.map_fingerprint}", self.model_name)
 
-    def _mapped(self, vectors: list[list[float]]) -> list[list[float]]:
-        result: list[list[float]] = self._map(np.asarray(vectors, dtype=np.float32)).tolist()
+    def _change_query(self, vector: list[float]) -> list[float]:
+        return self._change_documents([], [vector])[0]
+
+    def _change_documents(self, texts: list[str], vectors: list[list[float]]) -> list[list[float]]:  # noqa: ARG002
+        result: list[list[float]] = self._map(np.asarray(vectors, dtype=np.float32)).tolist() if vectors else []
         return result
 
-    def _get_query_embedding(self, query: str) -> list[float]:
-        return self._mapped([self._new.get_query_embedding(query)])[0]
+    def _saved_arguments(self) -> dict[str, Any]:
+        return {"force": self._force}
 
-    async def _aget_query_embedding(self, query: str) -> list[float]:
-        return self._mapped([await self._new.aget_query_embedding(query)])[0]
-
-    def _get_text_embedding(self, text: str) -> list[float]:
-        return self._mapped([self._new.get_text_embedding(text)])[0]
-
-    async def _aget_text_embedding(self, text: str) -> list[float]:
-        return self._mapped([await self._new.aget_text_embedding(text)])[0]
-
-    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return self._mapped(self._new.get_text_embedding_batch(texts))
-
-    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        vectors = await self._new.aget_text_embedding_batch(texts)
-        return await asyncio.to_thread(self._mapped, vectors)
+    @classmethod
+    def _derived_fields(cls) -> frozenset[str]:
+        return frozenset({"map_fingerprint"})
 
 
 def save_drift(

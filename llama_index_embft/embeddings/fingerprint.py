@@ -145,7 +145,9 @@ def identify(model: BaseEmbedding, side: Literal["query", "document"] = "documen
         if isinstance(model, AdapterEmbedding):
             if not (model.transform_queries if side == "query" else model.transform_documents):
                 return base
-            return ModelIdentity(_hash(base.fingerprint, fingerprint_module(model.adapter)), model.model_name)
+            return ModelIdentity(
+                _hash(base.fingerprint, fingerprint_module(model.adapter), str(model.normalize)), model.model_name
+            )
         if side == "query":
             return base
         moved = sorted(model.moved.items())

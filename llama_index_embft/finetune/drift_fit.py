@@ -85,7 +85,7 @@ def fit_mlp(new: NDArray[np.float32], old: NDArray[np.float32], *, start: DriftM
     fit_rows, held_rows = torch.from_numpy(fit), torch.from_numpy(held)
     best, best_loss, waited = _copied(parameters), float("inf"), 0
     for _ in range(_EPOCHS):
-        for rows in fit_rows[torch.randperm(len(fit_rows), generator=generator)].split(_BATCH):
+        for rows in fit_rows[torch.randperm(len(fit_rows), generator=generator)].split(_BATCH):  # type: ignore[no-untyped-call]
             optimizer.zero_grad()
             loss(rows).backward()  # type: ignore[no-untyped-call]
             optimizer.step()

@@ -75,14 +75,12 @@ class Adapted(Change):
 
     def __init__(self, model: AdapterEmbedding) -> None:
         self.target = identify(model)
-        self._adapter = model.adapter
+        self._model = model
 
     def vectors(self, table: VectorTable, ids: Sequence[str], old: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Change.vectors`."""
-        from llama_index_embft.embeddings.adapter import apply_adapter
-
         del table, ids
-        return apply_adapter(self._adapter, old)
+        return self._model.transform(old, "document")
 
 
 class Embedded(Change):

@@ -9,7 +9,7 @@ import numpy as np
 from llama_index_embft.embeddings.fingerprint import identify
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.index.stamp import Stamp, StoreError
-from llama_index_embft.index.stores import open_table
+from llama_index_embft.index.stores import capital, open_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +58,7 @@ def stamp_index(
             raise StoreError(_busy(table, known))
         if known.model.fingerprint != identity.fingerprint:
             raise ModelError(
-                f"{_capital(table.label)} was embedded by {known.model}, not by {identity}; to change its vectors call "
+                f"{capital(table.label)} was embedded by {known.model}, not by {identity}; to change its vectors call "
                 "update_index or reembed_index, and if the stamp is wrong pass overwrite=True."
             )
     stamp = Stamp(model=identity, dim=table.dim())
@@ -113,7 +113,7 @@ def check_stamp(table: VectorTable, fingerprint: str, shown: str) -> Stamp:
         raise StoreError(_busy(table, stamp))
     if stamp.model.fingerprint != fingerprint:
         raise ModelError(
-            f"{_capital(table.label)} was embedded by {stamp.model} and cannot be searched with {shown}: load "
+            f"{capital(table.label)} was embedded by {stamp.model} and cannot be searched with {shown}: load "
             "the model that embedded it, fit a DriftAdapter from the one to the other, or re-embed it."
         )
     return stamp
@@ -128,7 +128,7 @@ def required_stamp(table: VectorTable) -> Stamp:
     stamp = table.read_stamp()
     if stamp is None:
         raise StoreError(
-            f"{_capital(table.label)} does not say which model embedded it; stamp it once with that model: "
+            f"{capital(table.label)} does not say which model embedded it; stamp it once with that model: "
             "stamp_index(index, embed_model), or: embft apply MODEL --index INDEX --stamp."
         )
     return stamp
@@ -137,11 +137,11 @@ def required_stamp(table: VectorTable) -> Stamp:
 def _busy(table: VectorTable, stamp: Stamp) -> str:
     if stamp.state == "building":
         return (
-            f"{_capital(table.label)} is being filled with the vectors of {stamp.model} and not complete; call "
+            f"{capital(table.label)} is being filled with the vectors of {stamp.model} and not complete; call "
             "reembed_index again to finish it, and search the old index until then."
         )
     return (
-        f"{_capital(table.label)} is being updated from {stamp.model} to {stamp.target} and may hold vectors of both; "
+        f"{capital(table.label)} is being updated from {stamp.model} to {stamp.target} and may hold vectors of both; "
         f"wait for the update, or, if it was stopped, call resume_update or rollback_index with the journal "
         f"{stamp.journal}."
     )
@@ -171,17 +171,13 @@ def _verify(table: VectorTable, embed_model: BaseEmbedding, n: int) -> None:
     for node_id, stored, vector in zip(kept, kept.values(), vectors, strict=True):
         if stored.shape != vector.shape:
             raise ModelError(
-                f"{_capital(table.label)} holds vectors of {len(stored)} dimensions and {embed_model.model_name} makes "
+                f"{capital(table.label)} holds vectors of {len(stored)} dimensions and {embed_model.model_name} makes "
                 f"{len(vector)}: another model embedded it, or this one has changed since."
             )
         cosine = float(stored @ vector / max(float(np.linalg.norm(stored) * np.linalg.norm(vector)), 1e-12))
         if cosine < _SAME:
             raise ModelError(
-                f"{_capital(table.label)} holds another vector for the node {node_id} than {embed_model.model_name} "
+                f"{capital(table.label)} holds another vector for the node {node_id} than {embed_model.model_name} "
                 f"makes now (cosine {cosine:.3f}): another model embedded it, with another prompt, or this one "
                 "has changed since; give the right model."
             )
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -21,7 +21,7 @@ from llama_index_embft.index.changes import check_values, embedded_text, nodes_o
 from llama_index_embft.index.identity import check_stamp, required_stamp
 from llama_index_embft.index.retrievers import CheckedRetriever
 from llama_index_embft.index.stamp import Stamp, StoreError
-from llama_index_embft.index.stores import matrix, open_table
+from llama_index_embft.index.stores import capital, matrix, open_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,12 +92,14 @@ def reembed_index(
     index = _as_index(new, new_embed_model)
     target = open_table(index)
     if getattr(source, "store", source) is getattr(target, "store", target):
-        raise StoreError(f"{source.label} cannot be re-embedded into itself; give another collection, table or index.")
+        raise StoreError(
+            f"{capital(source.label)} cannot be re-embedded into itself; give another collection, table or index."
+        )
     identity = identify(new_embed_model)
     stamp, present = target.read_stamp(), _ids(target)
     if present and (stamp is None or stamp.model != identity or stamp.state == "updating"):
         held = "unknown vectors" if stamp is None else f"vectors of {stamp.model}"
-        raise StoreError(f"{target.label} already holds {held}; give an empty one for {identity}.")
+        raise StoreError(f"{capital(target.label)} already holds {held}; give an empty one for {identity}.")
     order = _by_count(_ids(source), counts)
     known = set(present)
     waiting = [i for i in order if i not in known][:max_nodes]
@@ -238,7 +240,7 @@ def sample_index(index: IndexLike, n: int = 4000, *, seed: int = 0) -> IndexSamp
         texts += texts_of(table, part).values()
         vectors.append(matrix(table.fetch(part), part))
     if not texts:
-        raise StoreError(f"{table.label} is empty; add nodes to it first.")
+        raise StoreError(f"{capital(table.label)} is empty; add nodes to it first.")
     return IndexSample(texts, np.concatenate(vectors), stamp.model)
 
 

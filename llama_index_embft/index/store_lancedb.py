@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from llama_index_embft.index.stamp import Stamp, StoreError
-from llama_index_embft.index.stores import VectorTable, check_unique
+from llama_index_embft.index.stores import VectorTable, capital, check_unique
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -77,7 +77,7 @@ class LanceTable(VectorTable):
     def dim(self) -> int:
         """See `VectorTable.dim`."""
         if not self._exists():
-            raise StoreError(f"{self.label} does not exist; check the name, or add nodes to it first.")
+            raise StoreError(f"{capital(self.label)} does not exist; check the name, or add nodes to it first.")
         return int(self._table().schema.field(self.store.vector_column_name).type.list_size)
 
     def read_stamp(self) -> Stamp | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from llama_index_embft.index.stamp import Stamp, StoreError
-from llama_index_embft.index.stores import VectorTable, check_unique
+from llama_index_embft.index.stores import VectorTable, capital, check_unique
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,7 +40,9 @@ class PostgresTable(VectorTable):
                 pass
         except SQLAlchemyError as err:
             reason = str(getattr(err, "orig", err)).strip().splitlines()[0]
-            raise StoreError(f"{self.label} cannot be reached ({reason}); check the address and the server.") from err
+            raise StoreError(
+                f"{capital(self.label)} cannot be reached ({reason}); check the address and the server."
+            ) from err
         self.engine: Any = store.client
 
     def id_batches(self, size: int) -> Iterator[list[str]]:

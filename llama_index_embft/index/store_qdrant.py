@@ -8,7 +8,7 @@ import numpy as np
 
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.index.stamp import Stamp, StoreError
-from llama_index_embft.index.stores import VectorTable
+from llama_index_embft.index.stores import VectorTable, capital
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -103,7 +103,7 @@ class QdrantTable(VectorTable):
         self.client.update_collection(self.collection, metadata={_KEY: stamp.to_json()})
         if self.read_stamp() != stamp:  # servers before 1.16 take the call and drop the metadata
             raise StoreError(
-                f"{self.label} did not keep its stamp: the server knows no collection metadata; "
+                f"{capital(self.label)} did not keep its stamp: the server knows no collection metadata; "
                 "upgrade it to Qdrant 1.16 or newer."
             )
 
@@ -112,6 +112,6 @@ class QdrantTable(VectorTable):
 
     def _config(self) -> Any:
         if not self.client.collection_exists(self.collection):
-            raise StoreError(f"{self.label} does not exist; check the name, or add nodes to it first.")
+            raise StoreError(f"{capital(self.label)} does not exist; check the name, or add nodes to it first.")
         vectors = self.client.get_collection(self.collection).config.params.vectors
         return vectors[self.store.dense_vector_name] if isinstance(vectors, dict) else vectors

@@ -84,7 +84,7 @@ class VectorTable(ABC):
         for batch in self.id_batches(1):
             found = self.fetch(batch)
             return len(found[batch[0]])
-        raise StoreError(f"{self.label} is empty; add nodes to it first.")
+        raise StoreError(f"{capital(self.label)} is empty; add nodes to it first.")
 
 
 IndexLike: TypeAlias = "VectorStoreIndex | BasePydanticVectorStore | VectorTable"
@@ -168,9 +168,14 @@ def check_unique(ids: Sequence[str], label: str) -> None:
     """
     if len(set(ids)) != len(ids):
         twice = next(i for i in ids if list(ids).count(i) > 1)
-        raise StoreError(f"{label} holds several rows with the id {twice!r}; delete the spare ones.")
+        raise StoreError(f"{capital(label)} holds several rows with the id {twice!r}; delete the spare ones.")
 
 
 def matrix(found: dict[str, NDArray[np.float32]], ids: Sequence[str]) -> NDArray[np.float32]:
     """Vectors in the order of ``ids``; shape ``(len(ids), dim)``."""
     return np.stack([found[i] for i in ids]).astype(np.float32, copy=False)
+
+
+def capital(text: str) -> str:
+    """A label at the start of a sentence."""
+    return text[:1].upper() + text[1:]

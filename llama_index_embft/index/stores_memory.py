@@ -15,7 +15,7 @@ import numpy as np
 
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.index.stamp import Stamp, StoreError
-from llama_index_embft.index.stores import VectorTable
+from llama_index_embft.index.stores import VectorTable, capital
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -128,8 +128,8 @@ class FaissTable(MemoryTable):
         inner = self._inner()
         if not isinstance(inner, (faiss.IndexFlat, faiss.IndexHNSWFlat)):
             raise StoreError(
-                f"{self.label} is a FAISS {type(inner).__name__}, which keeps no exact vectors and cannot update in "
-                "place; re-embed into a new index: reembed_index(index, embed_model, new_index)."
+                f"{capital(self.label)} is a FAISS {type(inner).__name__}, which keeps no exact vectors and cannot "
+                "update in place; re-embed into a new index: reembed_index(index, embed_model, new_index)."
             )
 
     def id_batches(self, size: int) -> Iterator[list[str]]:
@@ -150,7 +150,7 @@ class FaissTable(MemoryTable):
     def dim(self) -> int:
         """See `VectorTable.dim`."""
         if not self._rows():
-            raise StoreError(f"{self.label} is empty; add nodes to it first.")
+            raise StoreError(f"{capital(self.label)} is empty; add nodes to it first.")
         return int(self.store.client.d)
 
     def write(self, ids: Sequence[str], vectors: NDArray[np.float32]) -> None:
@@ -201,8 +201,8 @@ class FaissTable(MemoryTable):
                 self._positions = {node_id: int(row) for row, node_id in nodes.items()}
             if len(self._positions) != self.store.client.ntotal:
                 raise StoreError(
-                    f"{self.label} has {self.store.client.ntotal} vectors, but {len(self._positions)} of them have a "
-                    "node: the files do not belong together; build the index again."
+                    f"{capital(self.label)} has {self.store.client.ntotal} vectors, but {len(self._positions)} of them "
+                    "have a node: the files do not belong together; build the index again."
                 )
         return self._positions
 

@@ -13,7 +13,7 @@ from llama_index_embft.index.changes import Change, as_change, check_new
 from llama_index_embft.index.identity import required_stamp
 from llama_index_embft.index.journal import Header, UpdateJournal, require_journal
 from llama_index_embft.index.stamp import Stamp, StoreError
-from llama_index_embft.index.stores import check_unique, matrix, open_table
+from llama_index_embft.index.stores import capital, check_unique, matrix, open_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -242,8 +242,8 @@ def rollback_index(
             return _result(book, back=True)
         if stamp.state == "ready" and stamp.model not in (header.target, header.source):
             raise StoreError(
-                f"{table.label} was embedded by {stamp.model} since, and the journal {book.path} takes back an update "
-                f"to {header.target}; roll back the later update first."
+                f"{capital(table.label)} was embedded by {stamp.model} since, and the journal {book.path} takes back "
+                f"an update to {header.target}; roll back the later update first."
             )
         table.check_writable()
         _refuse_added(table, book)
@@ -280,8 +280,8 @@ def _check_journal(book: UpdateJournal, header: Header, stamp: Stamp) -> None:
         )
     if stamp.state != "ready" and (stamp.state != "updating" or stamp.journal != str(book.path)):
         raise StoreError(
-            f"{known.label} is under another update, to {stamp.target or stamp.model}; finish it, or take it back, "
-            f"with its journal {stamp.journal}."
+            f"{capital(known.label)} is under another update, to {stamp.target or stamp.model}; finish it, or take it "
+            f"back, with its journal {stamp.journal}."
         )
 
 
@@ -307,7 +307,9 @@ def _plan(table: VectorTable, change: Change, book: UpdateJournal, size: int, mi
             continue
         old = matrix(found, here)
         if old.shape[1] != dim:
-            raise StoreError(f"{table.label} holds vectors of {old.shape[1]} and of {dim} dimensions; build it again.")
+            raise StoreError(
+                f"{capital(table.label)} holds vectors of {old.shape[1]} and of {dim} dimensions; build it again."
+            )
         new = check_new(table, change.vectors(table, here, old), dim, change.target)
         book.plan(here, old, new, _differ(old, new))
         planned += len(here)

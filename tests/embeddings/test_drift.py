@@ -75,6 +75,15 @@ def test_identity_and_cache_tell_maps_apart(model: HuggingFaceEmbedding, folder:
     assert config["old"]["name"] == "the old one"
 
 
+def test_it_serializes_with_llama_index(model: HuggingFaceEmbedding, folder: Path) -> None:
+    drift = DriftEmbedding(model, folder)
+    data = json.loads(json.dumps(drift.to_dict()))
+    again = DriftEmbedding.from_dict(data)
+    assert again.get_query_embedding("a fox") == drift.get_query_embedding("a fox")
+    assert again.model_name == drift.model_name
+    assert DriftEmbedding.from_dict(data, base_embed_model=model).identity("query") == drift.identity("query")
+
+
 def test_another_model_is_refused(folder: Path, tiny_model_path: str) -> None:
     prompted = HuggingFaceEmbedding(model_name=tiny_model_path, device="cpu", query_instruction="query: ")
     with pytest.raises(ModelError, match=r"was fitted on .* not on .* pass force=True"):

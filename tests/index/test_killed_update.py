@@ -22,7 +22,6 @@ CASES = [
     ("simple", "write", 2, "updating"),  # in memory; the file is whole and old
     ("faiss_map", "flush", 1, "updating"),  # the file is whole and new
     ("qdrant", "write", 2, "updating"),
-    ("lancedb", "write", 2, "updating"),
     ("postgres", "write", 2, "updating"),
     ("postgres", "fetch", 3, "ready"),  # while the new vectors go into the journal: the index is untouched
 ]
@@ -82,7 +81,7 @@ def test_a_killed_update_is_seen_then_finished_or_taken_back(
     place.close(index)
 
 
-@pytest.mark.parametrize("kind", ["simple", "lancedb"])
+@pytest.mark.parametrize("kind", ["lancedb"])
 def test_a_killed_update_is_resumed_without_the_model_and_a_killed_rollback_called_again(
     place_of: Callable[..., Place], kind: str, tmp_path: Path
 ) -> None:
