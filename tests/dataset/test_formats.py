@@ -22,7 +22,7 @@ from llama_index_embft.dataset import (
     to_datasets,
     write_dataset,
 )
-from llama_index_embft.dataset.formats import _sink, _source
+from llama_index_embft.dataset.formats import _rows, _sink, _source
 from llama_index_embft.dataset.formats._build import Builder, content_id
 from llama_index_embft.dataset.formats._rows import read_rows, write_rows
 from llama_index_embft.dataset.formats.registry import FORMATS
@@ -418,6 +418,14 @@ def test_packed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("rag", "squad", "labelled-rag"):
         with pytest.raises(DatasetError, match="unpacks to more than 200 times its size"):
             read_dataset(tmp_path / "bomb.json.gz", name)
+
+
+def test_a_parquet_file_that_swells_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_rows(({"anchor": "q", "positive": "a" * 10_000} for _ in range(5000)), tmp_path / "p.parquet")
+    assert texts(read_dataset(tmp_path / "p.parquet")) == {"q": ["a" * 10_000]}  # 50 MB are nothing yet
+    monkeypatch.setattr(_rows, "_UNPACKED_FREE", 1 << 20)
+    with pytest.raises(DatasetError, match="unpacks to more than 200 times its size"):
+        read_dataset(tmp_path / "p.parquet", "pairs")
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Rows of named columns, wherever they are kept: JSON Lines, JSON, CSV, TSV, Parquet, `datasets.Dataset`.
 
-Reading holds one row (Parquet: 256 rows, JSON: the file) in memory, writing one row (Parquet: 1,000).
+Reading holds one row (Parquet: 64 rows, JSON: the file) in memory, writing one row (Parquet: 1,000).
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ _SUFFIXES: Final = {
 }
 FOLDER_MARKS: Final = ("dataset_info.json", "dataset_dict.json")
 """Files by which a folder of ``save_to_disk`` is known."""
-_PARQUET_READ, _PARQUET_WRITE = 256, 1000
+# Few at a time for reading: pages of one repeated text unpack to as many copies of it.
+_PARQUET_READ, _PARQUET_WRITE = 64, 1000
 _UNPACKED_FREE: Final = 1 << 30  # bytes; a Parquet file of one repeated text may be very small and honest
 
 
