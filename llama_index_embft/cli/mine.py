@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llama_index_embft.cli._ray import RayOption  # noqa: TC001  # typer reads the annotations
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -56,13 +58,20 @@ def mine(
     batch_size: Annotated[int | None, typer.Option(help="Texts a batch; default: chosen by device.")] = None,
     device: Annotated[str | None, typer.Option(help="Torch device; default: a GPU if there is one.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Embed everything anew.")] = False,
+    ray: RayOption = None,
+    ray_folder: Annotated[
+        Path | None,
+        typer.Option(help="With --ray: folder for embeddings that all machines see. Default: beside --out."),
+    ] = None,
     examples: Annotated[bool, typer.Option("--examples/--no-examples", help="Print ten queries to read.")] = True,
 ) -> None:
     """Find hard negatives for every query of a data set."""
     from rich.console import Console
 
+    from llama_index_embft.cli._ray import refuse_with_ray
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.embeddings.loading import load_embed_model
+    from llama_index_embft.errors import ConfigError
     from llama_index_embft.mining import DEFAULT_STRATEGIES, MiningReport, mine_hard_negatives
 
     wanted = [_export(item) for item in export or ()]
@@ -73,23 +82,29 @@ def mine(
         strategies[strategies.index("judge")] = _judge(llm, llm_model, api_base, place, rpm)
     dataset = EmbeddingQAFinetuneDataset.from_json(data)
     report = MiningReport()
-    mined = mine_hard_negatives(
-        dataset,
-        load_embed_model(model, device=device),
-        strategies,
-        num,
-        relabel=relabel,
-        pad=pad,
-        near_duplicates=near_duplicates or None,
-        search=search,  # type: ignore[arg-type]  # checked there
-        metric=metric,  # type: ignore[arg-type]  # checked there
-        seed=seed,
-        device=device,
-        cache=None if no_cache else "default",
-        batch_size=batch_size,
-        show_progress=True,
-        report=report,
-    )
+    options: dict[str, Any] = {
+        "relabel": relabel,
+        "pad": pad,
+        "near_duplicates": near_duplicates or None,
+        "search": search,
+        "metric": metric,
+        "seed": seed,
+        "batch_size": batch_size,
+        "show_progress": True,
+        "report": report,
+    }
+    if ray is None:
+        if ray_folder is not None:
+            raise ConfigError("--ray-folder is for --ray ADDRESS; leave it out, or give an address.")
+        cache = None if no_cache else "default"
+        embed_model = load_embed_model(model, device=device)
+        mined = mine_hard_negatives(dataset, embed_model, strategies, num, device=device, cache=cache, **options)
+    else:
+        from llama_index_embft.scale.ray import mine_hard_negatives as mine_on_cluster
+
+        refuse_with_ray(device=device, no_cache=no_cache)
+        folder = ray_folder or out.with_suffix(".embeddings")
+        mined = mine_on_cluster(dataset, model, strategies, num, work_path=folder, address=ray, **options)
     console = Console(highlight=False, soft_wrap=True)
     console.print(str(report), markup=False)
     if examples:
