@@ -106,11 +106,10 @@ def _value(text: str) -> Any:
 
 
 def _show_formats(console: Any) -> None:
-    from rich.table import Table
-
     from llama_index_embft.dataset.formats.registry import FORMATS
 
-    table = Table("format", "what it is", "kept in", "options of reading", "of writing", box=None, pad_edge=False)
     for name, made in FORMATS.items():
-        table.add_row(name, made.title, made.files, ", ".join(made.options("read")), ", ".join(made.options("write")))
-    console.print(table)
+        console.print(f"{name:<16}{made.title}; kept in: {made.files}", markup=False)
+        for way in ("read", "write"):
+            if made.options(way):
+                console.print(f"{'':<18}--{way}-option {', '.join(made.options(way))}", markup=False)

@@ -453,6 +453,18 @@ def test_what_is_lost_is_counted_and_logged(tmp_path: Path, caplog: pytest.LogCa
         "documents that no query names": 2,
     }
     assert "the format 'pairs' has no place for 2 query ids" in caplog.text
+    twins = EmbeddingQAFinetuneDataset(
+        queries={"1": "q", "2": "q"},
+        corpus={"a": "x", "b": "x", "c": "y"},
+        relevant_docs={"1": ["a"], "2": ["c"]},
+        negative_docs={"1": ["c"], "2": ["b"]},
+        reference_answers={"1": "yes", "2": "no"},
+    )
+    lost = write_dataset(twins, tmp_path / "t.jsonl", "flag-embedding").lost
+    assert lost["query ids of the same text (joined)"] == lost["document ids of the same text (joined)"] == 1
+    assert lost["negatives that are relevant under another id"] == 2
+    assert lost["second answers of the same question"] == lost["reference answers"] == 1
+    assert texts(read_dataset(tmp_path / "t.jsonl")) == {"q": ["x", "y"]}
     n = write_dataset(DATASET, tmp_path / "n.jsonl", "ntuples", n=2)
     assert n.lost["queries with fewer than 2 negative documents"] == 1
 
@@ -485,18 +497,24 @@ def test_an_older_file_survives_a_failure(tmp_path: Path) -> None:
         pass
 
 
-def test_rows_are_read_and_written_one_by_one(tmp_path: Path) -> None:
-    taken: list[int] = []
+@pytest.mark.parametrize("name", ["p.jsonl", "p.json", "p.csv", "p.parquet"])
+def test_rows_are_written_while_they_are_made(name: str, tmp_path: Path) -> None:
+    sizes: list[int] = []
 
     def rows() -> Any:
-        for number in range(5000):
-            taken.append(number)
-            yield {"anchor": f"q{number}", "positive": "a"}
+        for number in range(20_000):
+            if number == 19_999:
+                assert not (tmp_path / name).exists()
+                sizes.append(sum(file.stat().st_size for file in tmp_path.iterdir()))
+            yield {"anchor": f"query {number}", "positive": f"text {number}"}
 
+    assert write_rows(rows(), tmp_path / name) == 20_000
+    assert sizes[0] > (tmp_path / name).stat().st_size / 2
+
+
+def test_rows_are_read_one_by_one(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
-    for number, piece in enumerate(map(json.dumps, rows())):
-        assert len(taken) == number + 1, piece
-    write_rows(rows(), path)
+    write_rows(({"anchor": f"q{number}", "positive": "a"} for number in range(5000)), path)
     with path.open("ab") as file:
         file.write(b"broken")  # never reached by a reader that goes line by line
     assert len(list(islice(read_rows(path, Builder("x")), 4000))) == 4000

@@ -55,6 +55,7 @@ def by_text(dataset: EmbeddingQAFinetuneDataset) -> tuple[EmbeddingQAFinetuneDat
     docs = {doc: content_id(text, "d-") for doc, text in dataset.corpus.items()}
     for what, ids in (("query ids", queries), ("document ids", docs)):
         lost[f"{what} (made anew from the texts)"] = sum(old != new for old, new in ids.items())
+        lost[f"{what} of the same text (joined)"] = len(ids) - len(set(ids.values()))
     relevant: dict[str, dict[str, int]] = {}
     for query, judged in dataset.qrels().items():
         grades = relevant.setdefault(queries[query], {})
