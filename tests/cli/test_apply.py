@@ -79,7 +79,7 @@ def adapter_folder(folder: Path, base: HuggingFaceEmbedding, *, documents: bool)
     return folder
 
 
-@pytest.mark.parametrize("kind", ["simple", "faiss", "faiss_map", "qdrant", "lancedb"])
+@pytest.mark.parametrize("kind", ["simple", "faiss_map", "qdrant", "lancedb"])
 def test_stamp_check_dry_run_update_and_rollback(
     kind: str, base: HuggingFaceEmbedding, nodes: list[TextNode], tmp_path: Path
 ) -> None:

@@ -30,12 +30,12 @@ class TurnedEmbedding(BaseEmbedding):
     """Another model made from a real one: rotated, cut to fewer dimensions, and bent a little."""
 
     dim: int = 256
-    _base: Any = PrivateAttr()
+    _encoder: Any = PrivateAttr()
     _rotation: Any = PrivateAttr()
 
     def __init__(self, base: BaseEmbedding, dim: int) -> None:
         super().__init__(model_name=f"turned-{dim}", dim=dim)
-        self._base = base
+        self._encoder = as_encoder(base)  # cached: the model's own texts are embedded once for all tests
         self._rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(384, 384)))[0][:, :dim]
 
     def _turn(self, vectors: np.ndarray) -> list[list[float]]:
@@ -43,16 +43,16 @@ class TurnedEmbedding(BaseEmbedding):
         return unit(x + 0.3 * np.abs(x) ** 1.5).tolist()
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        return self._turn(as_encoder(self._base).encode_queries([query]))[0]
+        return self._turn(self._encoder.encode_queries([query]))[0]
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return self._get_query_embedding(query)
 
     def _get_text_embedding(self, text: str) -> list[float]:
-        return self._turn(as_encoder(self._base).encode_documents([text]))[0]
+        return self._turn(self._encoder.encode_documents([text]))[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return self._turn(as_encoder(self._base).encode_documents(texts))
+        return self._turn(self._encoder.encode_documents(texts))
 
 
 @pytest.fixture(scope="module")
