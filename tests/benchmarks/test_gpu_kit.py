@@ -99,7 +99,7 @@ def test_a_section_in_its_own_process_that_dies_is_an_error(run_module, tmp_path
 
 
 def test_sections_stay_under_eight_minutes(run_module):
-    assert sum(run_module.SECTIONS.values()) < 480
+    assert sum(run_module.SECTIONS.values()) + run_module.GRACE * len(run_module.SECTIONS) <= 480
 
 
 def test_wheels_of_missing_packages_are_installed_and_others_skipped(run_module, tmp_path, monkeypatch):
