@@ -33,7 +33,7 @@ SEC_FILE = "nvidia-sec-10k-2022.pdf"
 if run.data_dir:
     shutil.copy(run.data_dir / SEC_FILE, SEC_FILE)
 else:
-    write_pdf(Path(SEC_FILE), library_pages("d", "o", pages=41))
+    write_pdf(Path(SEC_FILE), library_pages("d", "o", pages=21))
 for old in ("test_model", "results", "trulens.sqlite"):
     shutil.rmtree(old, ignore_errors=True) if Path(old).is_dir() else Path(old).unlink(missing_ok=True)
 print(run.say("Python 语言手册的若干页"))

@@ -94,6 +94,7 @@ for name in [name for name in models if name != "openai"][:1]:
 # ## The table
 #
 # Every model searches the whole corpus; the sizes are numbers of questions. Intervals are bootstrapped by document.
+# Where stand-ins run, `openai` and `BAAI/bge-m3` are the names of what they stand in for.
 
 # %% tags=["ours"]
 import numpy as np
