@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TEMPERATURES: Final = (0.02, 0.05, 0.01)
-LEARNING_RATES: Final = {"full": (5e-5, 2e-5), "lora": (2e-4, 1e-4)}
+LEARNING_RATES: Final = {"full": (1e-4, 5e-5), "lora": (2e-4, 1e-4)}
 EPOCHS: Final = (1, 3)
 _PROBE_STEPS: Final = 2  # the first is slower than the rest, and is left in: too long an estimate is the safe side
 _VAL_SHARE: Final = 0.15
@@ -159,7 +159,7 @@ def choose_recipe(
         time_budget: Seconds for the whole search. The timing (an evaluation and two steps) is done in any case, and a
             run that has begun is not cut off; its time was estimated, so the search may end late.
         temperatures: To try, the preferred first. The default spans what common models were trained with.
-        learning_rates: To try; None: 5e-5 and 2e-5 for full training, 2e-4 and 1e-4 for LoRA.
+        learning_rates: To try; None: 1e-4 and 5e-5 for full training, 2e-4 and 1e-4 for LoRA.
         epochs: To try, in any order.
         guard: A setting whose model falls below the base model on it by more than `max_guard_loss` is not chosen.
         max_guard_loss: In the metric's own unit; half a point of nDCG.

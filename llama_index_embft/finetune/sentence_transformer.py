@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,7 +47,7 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
     worse on it than the base model. A run that was killed goes on from its checkpoints and ends in the same weights.
 
     The arguments up to `checkpoint_save_total_limit` are those of llama-index-finetuning's class of this name and mean
-    the same; the defaults of `batch_size`, `epochs`, `evaluation_steps`, `use_all_docs` and
+    the same; the defaults of `batch_size`, `evaluation_steps`, `use_all_docs` and
     `checkpoint_save_total_limit` are ours.
 
     Args:
@@ -68,7 +69,8 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
         checkpoint_save_steps: Steps between two checkpoints.
         checkpoint_save_total_limit: Checkpoints to keep, 2 because each holds the best weights as well; 0 keeps all.
         method: ``"full"`` trains all weights; ``"lora"`` small matrices beside them, added up on save.
-        learning_rate: Peak of a linear schedule with 10 % warm-up; None: 5e-5 for full training, 2e-4 for LoRA.
+        learning_rate: Peak of a linear schedule with 10 % warm-up; None: 1e-4 for full
+            training, half of it for models wider than 384, and 2e-4 for LoRA.
         temperature: Divides the cosine before the softmax; 0.05 is sentence-transformers' scale of 20. Use the one that
             the base model was trained with: 0.01 to 0.02 for BGE and E5.
         weight_decay: Of AdamW.
@@ -136,7 +138,7 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
         batch_size: int = 64,
         val_dataset: EmbeddingQAFinetuneDataset | None = None,
         loss: Loss | None = None,
-        epochs: int = 3,
+        epochs: int = 2,
         show_progress_bar: bool = True,
         evaluation_steps: int | None = None,
         use_all_docs: bool = True,
@@ -257,6 +259,9 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
         )
         self._base = self._base_model.embedding
         self.model: SentenceTransformer = self._base_model.model
+        if learning_rate is None:
+            rate = TrainSettings.default_learning_rate(method, self.model.get_embedding_dimension())
+            self.settings = replace(self.settings, learning_rate=rate)
         self.prompts = self._base_model.prompts
         if compile:
             check_compiler(self.model.device.type)

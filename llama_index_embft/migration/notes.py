@@ -28,7 +28,7 @@ class Note:
 _LINES: Final = (
     (
         r"(?<!class )\bSentenceTransformersFinetuneEngine\(",
-        "Other defaults: batch_size=64 (was 10), epochs=3 (2), use_all_docs=True (False), evaluation once an epoch "
+        "Other defaults: batch_size=64 (was 10), use_all_docs=True (False), evaluation once an epoch "
         "(every 50 steps); with val_dataset the best weights are kept, never worse ones than the base model's.",
     ),
     (

@@ -16,7 +16,7 @@ from llama_index_embft.errors import ConfigError, DatasetError, ModelError, Trai
 from llama_index_embft.finetune import trainer as trainer_module
 from llama_index_embft.finetune.lora import add_lora, merge_lora
 from llama_index_embft.finetune.sentence_transformer import SentenceTransformersFinetuneEngine
-from llama_index_embft.finetune.settings import LoraSettings
+from llama_index_embft.finetune.settings import LoraSettings, TrainSettings
 
 COLOURS = ["red", "green", "blue", "black", "white", "grey"]
 THINGS = ["cat", "dog", "bird", "fish"]
@@ -378,5 +378,11 @@ def test_a_loss_of_the_users_gets_the_teachers_scores(tiny_model_path, tmp_path)
 
 
 def test_lora_takes_longer_steps_unless_told_otherwise(tiny_model_path, tmp_path):
-    assert engine(tiny_model_path, tmp_path / "m", learning_rate=None).settings.learning_rate == 5e-5
+    assert engine(tiny_model_path, tmp_path / "m", learning_rate=None).settings.learning_rate == 1e-4
     assert engine(tiny_model_path, tmp_path / "m", learning_rate=None, method="lora").settings.learning_rate == 2e-4
+
+
+def test_wide_models_take_shorter_steps():
+    assert TrainSettings.default_learning_rate("full", 384) == 1e-4
+    assert TrainSettings.default_learning_rate("full", 768) == 5e-5
+    assert TrainSettings.default_learning_rate("lora", 768) == 2e-4
