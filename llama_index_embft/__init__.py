@@ -22,10 +22,10 @@ if TYPE_CHECKING:
         Comparison,
         RetrievalReport,
         aevaluate_retriever,
-        compare,
         evaluate_embed_model,
         evaluate_retriever,
     )
+    from llama_index_embft.evaluation.compare import compare
     from llama_index_embft.evaluation.trulens import evaluate_app
     from llama_index_embft.export import export_model, load_exported
     from llama_index_embft.export.hub import push_to_hub
@@ -90,7 +90,7 @@ _HOME = {
     "agenerate_qa_embedding_pairs": "generation",
     "check_index": "index.identity",
     "checked_retriever": "index.retrievers",
-    "compare": "evaluation",
+    "compare": "evaluation.compare",
     "evaluate_app": "evaluation.trulens",
     "evaluate_embed_model": "evaluation",
     "evaluate_retriever": "evaluation",

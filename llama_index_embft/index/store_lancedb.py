@@ -64,7 +64,7 @@ class LanceTable(VectorTable):
 
     def write(self, ids: Sequence[str], vectors: NDArray[np.float32]) -> None:
         """See `VectorTable.write`."""
-        import pyarrow as pa  # type: ignore[import-untyped]
+        import pyarrow as pa
 
         rows = self._rows(ids, None)
         place = {node_id: row for row, node_id in enumerate(ids)}

@@ -42,6 +42,15 @@ def test_batches_hold_each_row_once_within_their_limits(lengths, budget, most):
     assert sizes == sorted(sizes, reverse=True)
 
 
+@given(st.lists(st.integers(1, 600), min_size=1, max_size=60), st.floats(0.0, 1.0))
+def test_no_batch_has_more_padding_than_allowed(lengths, most):
+    lengths = np.array(lengths, dtype=np.int64)
+    batches = token_budget_batches(lengths, 4096, most_padding=most)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    assert all(padding_share(lengths, [rows]) <= most + 1e-9 for rows in batches)
+    assert len(batches) >= len(token_budget_batches(lengths, 4096))
+
+
 def test_short_texts_share_a_batch_that_long_ones_would_fill():
     batches = token_budget_batches(np.array([10, 512, 10, 512, 10, 10]), 1024)
     assert [rows.tolist() for rows in batches] == [[1, 3], [0, 2, 4, 5]]
