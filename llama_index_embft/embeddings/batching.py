@@ -35,8 +35,8 @@ TEXTS_PER_BLOCK: Final = 1024
 # wants to be filled.
 TOKENS_PER_BATCH_CPU: Final = {"float32": 2048, "bfloat16": 4096, "float16": 4096}
 TOKENS_PER_BATCH_GPU: Final = 65_536
-# On CPU padding costs what tokens cost: 40 sentences in one batch were padded to 2.8 times their length. A GPU is filled
-# by it instead of standing idle.
+# On CPU padding costs what tokens cost: 40 sentences in one batch were padded to 2.8 times their length. A GPU would
+# stand idle instead.
 PADDING_CPU: Final = 0.1
 # Very short texts: more rows than this gain nothing, and kernels have limits of their own.
 TEXTS_PER_BATCH: Final = 4096
