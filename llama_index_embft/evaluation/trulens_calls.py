@@ -8,11 +8,11 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._optional import require
+from llama_index_embft.calls.connections import without_retries
+from llama_index_embft.calls.failures import Failure, Redactor, classify
+from llama_index_embft.calls.limits import SlidingWindow
 from llama_index_embft.errors import ConfigError, EvaluationError, MissingExtraError
 from llama_index_embft.generation.asking import RetryPolicy, is_synchronous, model_name
-from llama_index_embft.generation.connections import without_retries
-from llama_index_embft.generation.failures import Failure, Redactor, classify
-from llama_index_embft.generation.limits import SlidingWindow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

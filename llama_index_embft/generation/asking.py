@@ -13,8 +13,8 @@ from llama_index_embft.calls.connections import close_own_connections, without_r
 from llama_index_embft.calls.failures import Failure, Redactor, classify
 from llama_index_embft.calls.retrying import Patience
 from llama_index_embft.calls.retrying import RetryPolicy as RetryPolicy  # others find it here
+from llama_index_embft.calls.tokens import certainly_fits, count_tokens, cut_to_tokens
 from llama_index_embft.errors import ConfigError, GenerationError
-from llama_index_embft.generation.tokens import certainly_fits, count_tokens, cut_to_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable

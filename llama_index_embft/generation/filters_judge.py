@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, Field
 
+from llama_index_embft.calls.failures import UnusableAnswerError
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.generation.asking import Asker, Question, model_identity
-from llama_index_embft.generation.failures import UnusableAnswerError
 from llama_index_embft.generation.filters import FilterContext, QuestionFilter
 from llama_index_embft.generation.journal import Identity
 from llama_index_embft.generation.language import is_chinese

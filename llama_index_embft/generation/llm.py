@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from llama_index_embft.generation.running import run_sync
+from llama_index_embft.calls.running import run_sync
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

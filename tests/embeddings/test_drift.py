@@ -13,6 +13,7 @@ from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 from llama_index_embft.embeddings.drift import DriftEmbedding, DriftMap, read_drift, save_drift, unit
 from llama_index_embft.embeddings.encode import as_encoder
 from llama_index_embft.embeddings.fingerprint import ModelIdentity, identify
+from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.errors import ModelError
 
 OLD = ModelIdentity("0" * 32, "the old one")
@@ -113,3 +114,11 @@ def test_damaged_files(model: HuggingFaceEmbedding, folder: Path, tmp_path: Path
     save_drift(folder, DriftMap("mlp", bad), old=OLD, new=OLD, record={})
     with pytest.raises(ModelError, match="hold NaN"):
         read_drift(folder)
+
+
+def test_load_embed_model_asks_for_the_new_model(model: HuggingFaceEmbedding, folder: Path) -> None:
+    with pytest.raises(ModelError, match="pass the new model"):
+        load_embed_model(folder)
+    loaded = load_embed_model(folder, base_embed_model=model)
+    assert isinstance(loaded, DriftEmbedding)
+    assert loaded.get_query_embedding("a fox") == DriftEmbedding(model, folder).get_query_embedding("a fox")

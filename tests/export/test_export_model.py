@@ -266,3 +266,11 @@ class TestBadInput:
             (copy / "embft.json").write_text(text)
             with pytest.raises(ModelError, match=message):
                 load_exported(copy)
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino", "fp16"])
+def test_load_embed_model_takes_exported_folders_too(exported, format):
+    folder = exported[0] / format
+    loaded, expected = load_embed_model(folder), load_exported(folder)
+    assert type(loaded) is type(expected)
+    assert loaded.get_query_embedding("where is cat") == expected.get_query_embedding("where is cat")

@@ -260,7 +260,8 @@ def test_attempts_are_what_retry_limit_says(
 def test_limits_hold_at_the_server(
     serve: Serve, openai_like: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from llama_index_embft.generation import limits, run
+    from llama_index_embft.calls import limits
+    from llama_index_embft.generation import run
 
     period = 0.5
     monkeypatch.setattr(run, "RateLimiter", lambda *counts: limits.RateLimiter(*counts, period=period, travel=0.5))

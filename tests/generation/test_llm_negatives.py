@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from loopback_llm import Behaviour, LoopbackLLM
 
+from llama_index_embft.calls.failures import UnusableAnswerError
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, GenerationError
 from llama_index_embft.generation import GenerationReport, generate_negatives
-from llama_index_embft.generation.failures import UnusableAnswerError
 from llama_index_embft.generation.negatives import read_passage
 
 POSITIVE = "The valve of the harbour was opened in 1910 by the mayor and holds 40 litres."

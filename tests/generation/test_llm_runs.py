@@ -23,9 +23,9 @@ from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata, Mo
 from llama_index.core.schema import TextNode
 from pydantic import Field
 
+from llama_index_embft.calls.running import run_sync
 from llama_index_embft.errors import ConfigError, DatasetError, GenerationError, OutputError
 from llama_index_embft.generation import GenerationReport, QuestionFilter, generate_qa_embedding_pairs
-from llama_index_embft.generation.running import run_sync
 
 
 class Local(CustomLLM):

@@ -13,6 +13,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from loopback_llm import Behaviour, LoopbackLLM, Request
 
+from llama_index_embft.calls.failures import UnusableAnswerError
 from llama_index_embft.errors import ConfigError, GenerationError
 from llama_index_embft.generation import (
     Difficulty,
@@ -26,7 +27,6 @@ from llama_index_embft.generation import (
     generate_qa_embedding_pairs,
 )
 from llama_index_embft.generation.assemble import Candidate
-from llama_index_embft.generation.failures import UnusableAnswerError
 from llama_index_embft.generation.filters import FilterContext
 from llama_index_embft.generation.filters_judge import read_score
 from llama_index_embft.generation.passages import Passage
