@@ -52,10 +52,14 @@ def data(tmp_path):
 
 @pytest.mark.e2e
 def test_the_same_file_as_without(cluster, run, data, tiny_model_path, tmp_path):
-    options = [data, "--model", tiny_model_path, "--num", 3, "--strategy", "rank:1-10", "--no-examples"]
+    options = [data, "--model", tiny_model_path, "--num", 29, "--strategy", "rank:1-29", "--no-examples"]
     run("mine", *options, "--out", tmp_path / "alone.json", "--device", "cpu")
     output = run("mine", *options, "--out", tmp_path / "ray.json", "--ray", "auto")
-    assert json.loads((tmp_path / "ray.json").read_text()) == json.loads((tmp_path / "alone.json").read_text())
+    found, alone = (json.loads((tmp_path / name).read_text()) for name in ("ray.json", "alone.json"))
+    # This model is random, and scores that differ in the last bit only may change places.
+    for one in (found, alone):
+        one["negative_docs"] = {query: sorted(docs) for query, docs in one["negative_docs"].items()}
+    assert found == alone
     assert "ray.json" in output
     assert (tmp_path / "ray.embeddings" / "corpus" / "manifest.json").is_file()
 
