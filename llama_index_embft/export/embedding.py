@@ -18,6 +18,7 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index_embft._optional import require
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.export.graph import ONNX_FILE, OPENVINO_FILE
+from llama_index_embft.export.signal_stack import kept_signal_stack
 from llama_index_embft.export.tokenizing import TOKENIZER_FILE, GraphTokenizer, Tokenization
 
 if TYPE_CHECKING:
@@ -173,10 +174,12 @@ class OpenVINOEmbedding(GraphEmbedding):
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
         if num_threads is not None:
             options["INFERENCE_NUM_THREADS"] = num_threads
-        self._compiled = openvino.Core().compile_model(str(file), "CPU", options)
+        with kept_signal_stack():
+            self._compiled = openvino.Core().compile_model(str(file), "CPU", options)
 
     def _run(self, inputs: dict[str, NDArray[np.int64]]) -> NDArray[np.float32]:
-        result: NDArray[np.float32] = np.array(self._compiled(inputs)[0])
+        with kept_signal_stack():
+            result: NDArray[np.float32] = np.array(self._compiled(inputs)[0])
         return result
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, MissingExtraError, ModelError, OutputError
 from llama_index_embft.export import export_model, load_exported
 from llama_index_embft.export.embedding import OnnxEmbedding, OpenVINOEmbedding
+from llama_index_embft.export.signal_stack import signal_stack
 
 FORMATS = ["fp16", "bf16", "onnx", "onnx-int8", "openvino", "openvino-int8"]
 TEXTS = ["where is the red cat", "x", "", "ÄÖ 漢字 \ud800 end", "a long text of many words " * 60]
@@ -274,3 +278,20 @@ def test_load_embed_model_takes_exported_folders_too(exported, format):
     loaded, expected = load_embed_model(folder), load_exported(folder)
     assert type(loaded) is type(expected)
     assert loaded.get_query_embedding("where is cat") == expected.get_query_embedding("where is cat")
+
+
+def test_ctrl_c_still_works_after_openvino(exported):
+    before = signal_stack()
+    load_exported(exported[0] / "openvino").get_query_embedding("where is cat")
+    assert signal_stack() == before
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _press_ctrl_c()
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
+def _press_ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)  # the handler runs between two steps of the interpreter
