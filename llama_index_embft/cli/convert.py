@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 from pathlib import Path  # noqa: TC003  # typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
 
@@ -37,8 +41,6 @@ def convert(
     list_: Annotated[bool, typer.Option("--list", help="Show the formats and stop.")] = False,
 ) -> None:
     """Convert a data set from one format into another, and say what the other has no place for."""
-    import logging
-
     from rich.console import Console
 
     from llama_index_embft.dataset.formats._build import counted
@@ -59,15 +61,14 @@ def convert(
         reading["split"] = split
     if column:
         reading["columns"] = {part: str(value) for part, value in _pairs(column, "--column", plain=True).items()}
-    # What the log would say stands in the lines below.
-    logging.getLogger("llama_index_embft.dataset.formats.registry").setLevel(logging.ERROR)
     scores: dict[str, dict[str, float]] = {}
-    dataset = read_dataset(source, name, on_error="drop" if drop else "raise", scores=scores, **reading)
+    with _quiet():
+        dataset = read_dataset(source, name, on_error="drop" if drop else "raise", scores=scores, **reading)
     console.print(f"Read {source} as {name}: {_contents(dataset)}", markup=False)
     carried = scores if scores and "scores" in target.options("write") else None
-    written = write_dataset(
-        dataset, out, to, overwrite=overwrite, scores=carried, **_pairs(write_option, "--write-option")
-    )
+    writing = _pairs(write_option, "--write-option")
+    with _quiet():
+        written = write_dataset(dataset, out, to, overwrite=overwrite, scores=carried, **writing)
     console.print(f"Written: {out} as {to}, {written.rows:,} rows", markup=False)
     lost = dict(written.lost)
     if scores and carried is None:
@@ -76,6 +77,18 @@ def convert(
         console.print(f"Left out on reading: {dataset.dropped}", markup=False)
     if lost:
         console.print(f"Lost, for {to!r} has no place for it: {counted(lost)}", markup=False)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the log silent: the command prints what it would say."""
+    logger = logging.getLogger("llama_index_embft.dataset.formats.registry")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _contents(dataset: EmbeddingQAFinetuneDataset) -> str:
