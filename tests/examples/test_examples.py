@@ -56,9 +56,16 @@ def test_03_the_chinese_case_study(run_example) -> None:
         assert re.search(rf"{name} +AIR-Bench nDCG@10 [01]\.\d{{4}}", out)
 
 
-def test_04_models_and_sizes(run_example) -> None:
+def test_04_models_and_sizes(run_example, tiny_model_path, tmp_path) -> None:
     pytest.importorskip("llama_index.embeddings.openai")
-    out = run_example(SCRIPTS[3], "--sizes", "20", "40")
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    # LlamaIndex' re-ranker reads 512 tokens, whatever the model was saved with.
+    config = AutoConfig.from_pretrained(tiny_model_path, max_position_embeddings=512, num_labels=1)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(str(tmp_path / "reranker"))
+    AutoTokenizer.from_pretrained(tiny_model_path).save_pretrained(str(tmp_path / "reranker"))
+    out = run_example(SCRIPTS[3], "--sizes", "20", "40", "--reranker", str(tmp_path / "reranker"))
+    assert re.search(r"^openai, re-ranked: mrr@10 0\.\d{3} \(0\.\d{3} to [01]\.\d{3}\)", out, re.MULTILINE)
     for size in (20, 40):
         assert re.search(rf"^{size} +openai +0\.\d{{3}} \(0\.\d{{3}} to [01]\.\d{{3}}\)", out, re.MULTILINE)
     assert "openai, adapter" in out
