@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import re
 from pathlib import Path  # noqa: TC003  # typer reads the annotations
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from llama_index_embft._logs import errors_only
 
+if TYPE_CHECKING:
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+
+# What it would say stands in the lines that the command prints.
+_LOG: Final = "llama_index_embft.dataset.formats.registry"
 
 
 def convert(
@@ -62,12 +63,12 @@ def convert(
     if column:
         reading["columns"] = {part: str(value) for part, value in _pairs(column, "--column", plain=True).items()}
     scores: dict[str, dict[str, float]] = {}
-    with _quiet():
+    with errors_only(_LOG):
         dataset = read_dataset(source, name, on_error="drop" if drop else "raise", scores=scores, **reading)
     console.print(f"Read {source} as {name}: {_contents(dataset)}", markup=False)
     carried = scores if scores and "scores" in target.options("write") else None
     writing = _pairs(write_option, "--write-option")
-    with _quiet():
+    with errors_only(_LOG):
         written = write_dataset(dataset, out, to, overwrite=overwrite, scores=carried, **writing)
     console.print(f"Written: {out} as {to}, {written.rows:,} rows", markup=False)
     lost = dict(written.lost)
@@ -77,18 +78,6 @@ def convert(
         console.print(f"Left out on reading: {dataset.dropped}", markup=False)
     if lost:
         console.print(f"Lost, for {to!r} has no place for it: {counted(lost)}", markup=False)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the log silent: the command prints what it would say."""
-    logger = logging.getLogger("llama_index_embft.dataset.formats.registry")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _contents(dataset: EmbeddingQAFinetuneDataset) -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import warnings
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from llama_index_embft._logs import errors_only
 from llama_index_embft._optional import require
 from llama_index_embft.errors import ModelError
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ONNX_FILE: Final = "model.onnx"
 OPENVINO_FILE: Final = "model.xml"
 OUTPUT: Final = "sentence_embedding"
+_NOISY: Final = ("torch.onnx", "onnxscript", "onnx_ir", "root")
 # One protobuf message holds at most 2 GiB; larger weights go into a file of their own beside the graph.
 _MAX_INLINE_BYTES: Final = 1_500_000_000
 
@@ -123,14 +124,6 @@ def _with_data(file: Path) -> bool:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporters' progress lines and advice to developers away from the user; errors are raised in any case."""
-    noisy: list[Any] = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "root")]
-    levels = [logger.level for logger in noisy]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), errors_only(*_NOISY):
         warnings.simplefilter("ignore")
-        for logger in noisy:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(noisy, levels, strict=True):
-                logger.setLevel(level)
+        yield

@@ -14,18 +14,18 @@ import math
 import shutil
 import tempfile
 import time
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from llama_index_embft._logs import errors_only
 from llama_index_embft.dataset.split import split_dataset
 from llama_index_embft.errors import ConfigError, TrainingError
 from llama_index_embft.finetune.base import SELECTION_METRIC
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.finetune.base import FinetuneResult
@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 TEMPERATURES: Final = (0.02, 0.05, 0.01)
 LEARNING_RATES: Final = {"full": (1e-4, 5e-5), "lora": (2e-4, 1e-4)}
 EPOCHS: Final = (1, 3)
+_ENGINES: Final = "llama_index_embft.finetune"
 _PROBE_STEPS: Final = 2  # the first is slower than the rest, and is left in: too long an estimate is the safe side
 _VAL_SHARE: Final = 0.15
 _ROUNDING: Final = 1e-9  # 0.970 - 0.965 is more than 0.005 in binary floating point
@@ -316,7 +317,7 @@ class _Runner:
             except TypeError as err:
                 raise ConfigError(f"The engine does not take these arguments: {err}.") from err
             try:
-                with _quiet():
+                with errors_only(_ENGINES):  # that one run did not help is what the search is for
                     result = engine.finetune()
             except TrainingError as err:
                 if "Ctrl-C" in str(err):  # which ends the search; a checkpoint of one of its runs is of no use
@@ -332,18 +333,6 @@ def _score(data: EmbeddingQAFinetuneDataset, model: Any) -> float:
     from llama_index_embft.evaluation.retrieval import evaluate_embed_model
 
     return evaluate_embed_model(data, model, cache=None).mean(SELECTION_METRIC)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back the engine's advice on single runs: that one of them did not help is what the search is for."""
-    engines = logging.getLogger("llama_index_embft.finetune")
-    level = engines.level
-    engines.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        engines.setLevel(level)
 
 
 def _grid(temperatures: Sequence[float], rates: Sequence[float], rungs: Sequence[int]) -> list[Candidate]:

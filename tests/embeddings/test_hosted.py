@@ -19,7 +19,7 @@ from llama_index.core.rate_limiter import TokenBucketRateLimiter
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "llm_server"))
 
 from loopback_embeddings import embed
-from loopback_llm import Behaviour, LoopbackLLM
+from loopback_llm import Behaviour, LoopbackLLM, serving
 
 from llama_index_embft.calls import limits
 from llama_index_embft.calls.retrying import RetryPolicy
@@ -34,17 +34,8 @@ TEXTS = [f"text {'word ' * (n % 7)}number {n}" for n in range(50)]
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., LoopbackLLM]]:
-    servers: list[LoopbackLLM] = []
-
-    def start(**options: Any) -> LoopbackLLM:
-        server = LoopbackLLM(**options)
-        server.__enter__()
-        servers.append(server)
-        return server
-
-    yield start
-    for server in servers:
-        server.__exit__()
+    with serving() as start:
+        yield start
 
 
 @pytest.fixture(autouse=True)

@@ -13,23 +13,14 @@ from llama_index.core.schema import TextNode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "llm_server"))
 
 from conftest_generation import KEY, make_nodes
-from loopback_llm import LoopbackLLM
+from loopback_llm import LoopbackLLM, serving
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., LoopbackLLM]]:
     """Start loopback servers; they are stopped at the end of the test."""
-    servers: list[LoopbackLLM] = []
-
-    def start(**options: Any) -> LoopbackLLM:
-        server = LoopbackLLM(**options)
-        server.__enter__()
-        servers.append(server)
-        return server
-
-    yield start
-    for server in servers:
-        server.__exit__()
+    with serving() as start:
+        yield start
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -344,3 +344,10 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[Callable[..., LoopbackLLM]]:
+    """Start any number of servers; all are stopped at the end."""
+    with contextlib.ExitStack() as running:
+        yield lambda **options: running.enter_context(LoopbackLLM(**options))
