@@ -12,6 +12,7 @@ from llama_index_embft.cli._engine_options import engine_options, methods, takes
 from llama_index_embft.cli._frozen import FROZEN, PROMPTS, check_hosted, frozen_engine, how_to_load
 from llama_index_embft.cli._shared import console, quiet_libraries
 from llama_index_embft.cli._train_settings import DEFAULT_MODEL, DEFAULT_OUT, read_settings, typer_signature
+from llama_index_embft.cli._tries import show_tries
 from llama_index_embft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -208,6 +209,7 @@ def _teacher_scores(path: Path) -> dict[str, dict[str, float]]:
 
 def _show(result: FinetuneResult) -> None:
     console.print(str(result), soft_wrap=True, markup=False)
+    show_tries(result)
     _show_curve(result)
     seconds = ", ".join(f"{phase} {value:.1f}" for phase, value in result.seconds.items())
     peaks = {"peak memory": result.peak_memory_bytes, "on the GPU": result.peak_gpu_memory_bytes}
