@@ -138,11 +138,27 @@ class RateLimiter:
         if self._requests is None and self._tokens is None and self._closed_until <= self._clock():
             return None
         async with self._turn:
-            while (seconds := self._wait_seconds(tokens * self._scale)) > 0:
+            while (seconds := self.wait_seconds(tokens)) > 0:
                 await asyncio.sleep(seconds)
-            if self._requests is not None:
-                self._requests.spend(1)
-            return Ticket(tokens, self._tokens.spend(tokens * self._scale)) if self._tokens is not None else None
+            return self.spend(tokens)
+
+    def wait_seconds(self, tokens: float = 0) -> float:
+        """Seconds until one request of about ``tokens`` tokens may go; 0 when it may now.
+
+        With `spend` this is `acquire` for threads, which hold a lock around the two.
+        """
+        wait = max(0.0, self._closed_until - self._clock())
+        if self._requests is not None:
+            wait = max(wait, self._requests.wait_seconds(1))
+        if self._tokens is not None:
+            wait = max(wait, self._tokens.wait_seconds(tokens * self._scale))
+        return wait
+
+    def spend(self, tokens: float = 0) -> Ticket | None:
+        """Count one request of about ``tokens`` tokens from now on; returns the handle for `settle`."""
+        if self._requests is not None:
+            self._requests.spend(1)
+        return Ticket(tokens, self._tokens.spend(tokens * self._scale)) if self._tokens is not None else None
 
     def settle(self, ticket: Ticket | None, tokens: float) -> None:
         """Correct the estimate of `acquire` by the usage that the server reported.
@@ -157,11 +173,3 @@ class RateLimiter:
     def pause(self, seconds: float) -> None:
         """Hold every call back: the server said when to come again, and that is meant for all workers."""
         self._closed_until = max(self._closed_until, self._clock() + seconds)
-
-    def _wait_seconds(self, tokens: float) -> float:
-        wait = max(0.0, self._closed_until - self._clock())
-        if self._requests is not None:
-            wait = max(wait, self._requests.wait_seconds(1))
-        if self._tokens is not None:
-            wait = max(wait, self._tokens.wait_seconds(tokens))
-        return wait

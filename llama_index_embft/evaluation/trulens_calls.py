@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from llama_index_embft._optional import require
 from llama_index_embft.calls.connections import without_retries
-from llama_index_embft.calls.failures import Failure, Redactor, classify
-from llama_index_embft.calls.limits import SlidingWindow
-from llama_index_embft.errors import ConfigError, EvaluationError, MissingExtraError
-from llama_index_embft.generation.asking import RetryPolicy, is_synchronous, model_name
+from llama_index_embft.calls.failures import Redactor, classify
+from llama_index_embft.calls.limits import RateLimiter
+from llama_index_embft.calls.retrying import Patience, RetryPolicy
+from llama_index_embft.errors import EvaluationError, MissingExtraError
+from llama_index_embft.generation.asking import is_synchronous, model_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llama_index.core.llms import LLM, ChatMessage
-
-# As in generation: the server counts when a request arrives, we count when it leaves.
-_MINUTE: Final = 61.0
 
 
 def require_trulens(feature: str) -> None:
@@ -65,6 +62,10 @@ class JudgeCalls:
     Attributes:
         requests: Requests sent.
         retries: Those of them that repeated a question.
+        policy: How long to try, for `Patience`.
+        limiter: Shared by all threads, under a lock.
+        redact: Hides the key in messages.
+        proven: A call has succeeded, so the server is there and accepts us.
 
     Raises:
         ConfigError: `requests_per_minute` or `retry_limit` is below 1.
@@ -73,18 +74,15 @@ class JudgeCalls:
     def __init__(
         self, llm: LLM, *, requests_per_minute: int | None = None, retry_limit: int = 3, first_wait: float = 1.0
     ) -> None:
-        if requests_per_minute is not None and requests_per_minute < 1:
-            raise ConfigError(f"`requests_per_minute` must be at least 1, got {requests_per_minute}; None: no limit.")
-        self._policy = RetryPolicy(limit=retry_limit, first_wait=first_wait)
-        self._redact = Redactor(llm)
+        self.limiter = RateLimiter(requests_per_minute)
+        self.policy = RetryPolicy(limit=retry_limit, first_wait=first_wait)
+        self.redact = Redactor(llm)
+        self.proven = False
         self._llm: Any = without_retries(llm)
         self.name = model_name(llm)
-        self._window = None if requests_per_minute is None else SlidingWindow(requests_per_minute, period=_MINUTE)
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._fatal = ""
-        self._proven = False
-        self._dice = random.Random(0)
         # Local models must not be called by two threads at once.
         self._one_at_a_time = threading.Lock() if is_synchronous(llm) else None
         self.requests = 0
@@ -110,31 +108,38 @@ class JudgeCalls:
             JudgeUnavailableError: No call can succeed; every later question fails at once with the same words.
             JudgeCallError: This question got no answer.
         """
-        faults, waited = 0, 0.0
-        while True:
-            self._wait_for_turn()
-            try:
-                text = self._send(messages)
-            except Exception as err:  # noqa: BLE001  # every LLM client has its own exceptions; classify() sorts them
-                failure = classify(err, self._redact)
-            else:
-                self._proven = True
-                return text
-            self._give_up_if_fatal(failure)
-            faults += failure.kind != "wait"
-            if failure.kind == "passage" or faults >= self._policy.limit:
-                raise JudgeCallError(failure.reason)
-            pause = self._pause(faults) if failure.retry_after is None else failure.retry_after
-            waited += pause if failure.kind == "wait" else 0.0
-            if waited > self._policy.patience:
-                raise JudgeCallError(failure.reason)
-            with self._lock:
-                self.retries += 1
-            self._stopped.wait(pause)
+        from tenacity import Retrying, retry_if_exception, sleep_using_event
 
-    def _send(self, messages: Sequence[ChatMessage]) -> str:
+        patience = Patience(self)
+        try:
+            for attempt in Retrying(
+                retry=retry_if_exception(patience.should_retry),
+                wait=patience.wait,
+                stop=patience.stop,
+                sleep=sleep_using_event(self._stopped),  # ends early when the evaluation is stopped
+                reraise=True,
+            ):
+                self._wait_for_turn()  # outside the attempt: what it raises is no failure of the call
+                with attempt:
+                    text = self._send(messages, again=attempt.retry_state.attempt_number > 1)
+                    self.proven = True
+                    return text
+        except (JudgeUnavailableError, JudgeCallError):
+            raise
+        except Exception as err:  # noqa: BLE001  # every LLM client has its own exceptions; classify() sorts them
+            failure = classify(err, self.redact)
+            if failure.kind == "fatal" or (failure.kind == "unreachable" and not self.proven):
+                advice = " Check the network and the address." if failure.kind == "unreachable" else ""
+                self._fatal = f"The judge {self.name!r} cannot be asked: {failure.reason.rstrip('.')}.{advice}"
+                # Not `from err`: a logged traceback would show the server's words, with the key in them.
+                raise JudgeUnavailableError(self._fatal) from None
+            raise JudgeCallError(failure.reason) from None
+        raise AssertionError("tenacity returns or raises")  # pragma: no cover
+
+    def _send(self, messages: Sequence[ChatMessage], *, again: bool) -> str:
         with self._lock:
             self.requests += 1
+            self.retries += again
         if self._one_at_a_time is None:
             return str(self._llm.chat(list(messages)).message.content or "")
         with self._one_at_a_time:
@@ -146,23 +151,9 @@ class JudgeCalls:
                 raise JudgeUnavailableError(self._fatal)
             if self._stopped.is_set():
                 raise JudgeCallError("The evaluation was stopped before the judge was asked.")
-            if self._window is None:
-                return
             with self._lock:
-                seconds = self._window.wait_seconds(1)
+                seconds = self.limiter.wait_seconds()
                 if seconds <= 0:
-                    self._window.spend(1)
+                    self.limiter.spend()
                     return
             self._stopped.wait(seconds)
-
-    def _give_up_if_fatal(self, failure: Failure) -> None:
-        if failure.kind == "fatal" or (failure.kind == "unreachable" and not self._proven):
-            advice = " Check the network and the address." if failure.kind == "unreachable" else ""
-            self._fatal = f"The judge {self.name!r} cannot be asked: {failure.reason.rstrip('.')}.{advice}"
-            # Not `from` the client's error: a logged traceback would show the server's words, with the key in them.
-            raise JudgeUnavailableError(self._fatal) from None
-
-    def _pause(self, faults: int) -> float:
-        bound = min(self._policy.max_wait, self._policy.first_wait * 2 ** max(0, faults - 1))
-        with self._lock:
-            return self._dice.uniform(0, bound)

@@ -144,6 +144,27 @@ def test_a_rate_limit_is_waited_for_and_costs_no_attempt() -> None:
         assert provider.relevance("what?", "this") == 1.0
 
 
+def test_who_is_asked_to_wait_too_long_gives_up_and_who_waits_can_be_stopped() -> None:
+    asked = threading.Event()
+
+    def script(request) -> Behaviour:
+        asked.set()
+        return Behaviour(status=429, headers={"retry-after": "100000" if "never" in request.prompt else "300"})
+
+    with LoopbackLLM(script=script) as server:
+        provider = LlamaIndexProvider(model(server))
+        with pytest.raises(JudgeCallError, match="HTTP 429"):
+            provider.relevance("never?", "this")
+        asked.clear()
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(provider.relevance, "later?", "this")
+            assert asked.wait(60)
+            provider.calls.stop()
+            with pytest.raises(JudgeCallError, match="stopped"):
+                waiting.result(60)
+    assert (provider.calls.requests, provider.calls.retries) == (2, 0)
+
+
 def test_a_question_that_stays_unanswered_fails_alone() -> None:
     def script(request) -> Behaviour:
         return Behaviour(status=500) if "bad" in request.prompt else Behaviour(text=verdict(3))
