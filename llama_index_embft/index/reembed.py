@@ -25,6 +25,7 @@ from llama_index_embft.index.stores import capital, matrix, open_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from llama_index.core import VectorStoreIndex
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -62,6 +63,7 @@ def reembed_index(
     counts: Mapping[str, int] | None = None,
     batch_size: int = 256,
     max_nodes: int | None = None,
+    persist_dir: str | Path | None = None,
     cache: EmbeddingCache | Literal["default"] | None = "default",
 ) -> ReembedResult:
     """Embed the nodes of an index with another model, into another store; the old one is only read.
@@ -69,7 +71,11 @@ def reembed_index(
     It may be called in pieces, and again after a kill: what the new store holds is not embedded again (and, thanks to
     the cache, what was embedded and not yet stored is not either). Until all nodes are there the new store's stamp
     says "building" and it cannot be searched alone; `MigratingRetriever` serves from both meanwhile. Nodes that have
-    left the old index are taken out of the new one. A new index in memory is persisted by the caller.
+    left the old index are taken out of the new one.
+
+    A new index in memory is lost with its process unless it is persisted: with ``persist_dir`` its files there are
+    replaced at the end of the call, each at once, and it is called ready when all of them are written. A caller who
+    persists it does so after the call, and a kill while LlamaIndex writes its files can leave some old and some new.
 
     Args:
         old: The index that serves, see `open_table`; its nodes keep their ids.
@@ -79,18 +85,20 @@ def reembed_index(
             are not in it follow in the order of the store.
         batch_size: Nodes that are embedded and stored at once: a killed run loses no more.
         max_nodes: Stop after so many, to work in pieces; None does all.
+        persist_dir: Where a new index over a SimpleVectorStore was persisted, empty at first.
         cache: For embedding, see `as_encoder`.
 
     Raises:
-        StoreError: Old and new are one store, the new one holds another model's vectors, or texts are gone.
+        StoreError: Old and new are one store, the new one holds another model's vectors or cannot delete nodes that
+            have left the old one, or texts are gone.
         ModelError: The model returns NaN or zero vectors.
-        ConfigError: A value is out of range, or a store is not known.
+        ConfigError: A value is out of range, a store is not known, or ``persist_dir`` is not for it.
     """
     if batch_size < 1 or (max_nodes is not None and max_nodes < 1):
         raise ConfigError(f"`batch_size` and `max_nodes` must be at least 1, got {batch_size} and {max_nodes}.")
     source = open_table(old)
     index = _as_index(new, new_embed_model)
-    target = open_table(index)
+    target = _open_target(index, persist_dir)
     if getattr(source, "store", source) is getattr(target, "store", target):
         raise StoreError(
             f"{capital(source.label)} cannot be re-embedded into itself; give another collection, table or index."
@@ -109,16 +117,22 @@ def reembed_index(
         vectors = encoder.encode_documents(list(texts_of(source, ids).values()))
         check_values(vectors, identity)
         building = Stamp(identity, vectors.shape[1], "building")
-        # Ready means that nodes were added to the old index since the new one was complete.
-        if stamp != building and (target.stamps_empty or present):
+        # Before the first vector: a store with vectors and no stamp is refused, so a kill must not leave one. (Ready
+        # means that nodes were added to the old index since the new one was complete.)
+        if stamp != building:
+            target.create(building.dim)
             target.write_stamp(building)
         _insert(index, source, ids, vectors)
-        if stamp is None and not (target.stamps_empty or present):
-            target.write_stamp(building)
         stamp = building
+    if waiting and stamp is not None:
+        # What lists the nodes is written before their vectors: LlamaIndex fails on a vector that it cannot name.
+        target.save_nodes()
+        target.write_stamp(stamp)
+        target.flush()
     gone = sorted(known - set(order))
     if gone:
-        index.delete_nodes(gone)
+        target.delete(index, gone)
+        target.flush()
     done = known.intersection(order).union(waiting)
     complete = len(done) == len(order) and stamp is not None
     if complete and stamp is not None:
@@ -242,6 +256,19 @@ def sample_index(index: IndexLike, n: int = 4000, *, seed: int = 0) -> IndexSamp
     if not texts:
         raise StoreError(f"{capital(table.label)} is empty; add nodes to it first.")
     return IndexSample(texts, np.concatenate(vectors), stamp.model)
+
+
+def _open_target(index: VectorStoreIndex, persist_dir: str | Path | None) -> VectorTable:
+    from llama_index_embft.index.stores_memory import FaissTable
+
+    table = open_table(index, persist_dir=persist_dir)
+    if persist_dir is not None and isinstance(table, FaissTable):
+        raise ConfigError(
+            f"`persist_dir` is for a SimpleVectorStore; a {type(table.store).__name__} has files that cannot be "
+            "replaced at once: leave it out, and persist the index after each call: "
+            "index.storage_context.persist(folder)."
+        )
+    return table
 
 
 def _as_index(new: Any, embed_model: BaseEmbedding) -> VectorStoreIndex:

@@ -12,6 +12,7 @@ from llama_index_embft.index.stores import VectorTable, capital, check_unique
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from llama_index.core import VectorStoreIndex
     from llama_index.core.schema import BaseNode
     from numpy.typing import NDArray
 
@@ -73,6 +74,11 @@ class LanceTable(VectorTable):
         ordered = vectors[[place[i] for i in rows["id"].to_pylist()]]
         rows = rows.set_column(column, field, pa.array(list(ordered), type=field.type))
         self._table().merge_insert("id").when_matched_update_all().execute(rows)
+
+    def delete(self, index: VectorStoreIndex, ids: Sequence[str]) -> None:
+        """See `VectorTable.delete`; LlamaIndex's own way quotes ids as columns, which LanceDB refuses."""
+        del index
+        self._table().delete(f"id IN ({', '.join(_quoted(i) for i in ids)})")
 
     def dim(self) -> int:
         """See `VectorTable.dim`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -29,8 +29,6 @@ class QdrantTable(VectorTable):
         ConfigError: It has an asynchronous client alone.
         StoreError: The collection does not exist.
     """
-
-    stamps_empty: ClassVar[bool] = False
 
     def __init__(self, store: Any) -> None:
         self.store = store
@@ -76,6 +74,11 @@ class QdrantTable(VectorTable):
             for i, row in zip(ids, vectors.tolist(), strict=True)
         ]
         self.client.update_vectors(self.collection, points, wait=True)
+
+    def create(self, dim: int) -> None:
+        """See `VectorTable.create`: an empty collection, with the settings of the store."""
+        if not self.client.collection_exists(self.collection):
+            self.store._create_collection(self.collection, dim)  # LlamaIndex itself does so with the first vector
 
     def as_stored(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `VectorTable.as_stored`; a collection with cosine distance keeps vectors of length 1."""

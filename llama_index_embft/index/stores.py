@@ -30,11 +30,9 @@ class VectorTable(ABC):
     Attributes:
         label: The index in words, for messages, and to know a journal's index again.
         volatile: Whether writes reach the disk only in `flush`: true for the stores that live in memory.
-        stamps_empty: Whether there is a place for the stamp before the first vector.
     """
 
     volatile: ClassVar[bool] = False
-    stamps_empty: ClassVar[bool] = True
     label: str
 
     @abstractmethod
@@ -63,6 +61,26 @@ class VectorTable(ABC):
 
     def flush(self) -> None:  # noqa: B027  # most stores have nothing to do
         """Bring what was written to the disk; nothing to do for a database."""
+
+    def create(self, dim: int) -> None:  # noqa: B027  # most have a place for the stamp at any time
+        """Make a place for the stamp before the first vector, where there is none; ``dim`` is that of the vectors."""
+
+    def save_nodes(self) -> None:  # noqa: B027  # a database keeps them beside the vectors
+        """Bring the texts of added and deleted nodes to the disk; `write_stamp` and `flush` bring the rest there."""
+
+    def delete(self, index: VectorStoreIndex, ids: Sequence[str]) -> None:
+        """Take nodes out of the store, by its index.
+
+        Raises:
+            StoreError: It cannot give nodes up.
+        """
+        try:
+            index.delete_nodes(list(ids))
+        except NotImplementedError as err:
+            raise StoreError(
+                f"{capital(self.label)} cannot give up the {len(ids)} nodes that have left the old index (first: "
+                f"{ids[0]}), and a search would still find them; fill an empty index of another kind."
+            ) from err
 
     def check_writable(self) -> None:  # noqa: B027  # most stores can
         """Make sure that vectors can be replaced.

@@ -6,6 +6,7 @@ or the new one, and the stamp in ``index_store.json`` tells which.
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -52,6 +53,11 @@ class MemoryTable(VectorTable):
                 f"{self.folder} holds no {self._file().name}; persist the index there first: "
                 "index.storage_context.persist(folder)."
             )
+        if self.folder is not None and not self._is_held():
+            raise ConfigError(
+                f"{self.folder} holds another index than {index.index_id}, whose files would be overwritten; give the "
+                "folder that this one was persisted to."
+            )
 
     def nodes(self, ids: Sequence[str]) -> dict[str, BaseNode]:
         """See `VectorTable.nodes`."""
@@ -74,9 +80,23 @@ class MemoryTable(VectorTable):
         if self.folder is not None:
             _replace(self._file(), lambda path: self.store.persist(persist_path=path))
 
+    def save_nodes(self) -> None:
+        """See `VectorTable.save_nodes`."""
+        if self.folder is not None:
+            _replace(self.folder / "docstore.json", lambda path: self.index.docstore.persist(persist_path=path))
+
     def _file(self) -> Path:
         assert self.folder is not None
         return self.folder / f"{self._namespace}__vector_store.json"
+
+    def _is_held(self) -> bool:
+        """Whether the folder is of this index; one without a readable list of indexes cannot say, and is believed."""
+        assert self.folder is not None
+        try:
+            held = json.loads((self.folder / "index_store.json").read_text(encoding="utf-8"))
+            return self.index.index_id in held["index_store/data"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return True
 
     def _key_values(self) -> Any:
         index_store = self.index.storage_context.index_store

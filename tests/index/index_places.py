@@ -19,6 +19,8 @@ SUBJECTS = ("a red fox", "the old king", "my computer", "one green tree", "her s
 VERBS = ("sees", "likes", "finds", "sells", "paints")
 OBJECTS = ("a river", "the moon", "some bread", "two letters")
 
+ROTATION = np.linalg.qr(np.random.default_rng(0).normal(size=(DIM, DIM)))[0]
+
 
 def make_nodes(n: int = 60) -> list[TextNode]:
     """Distinct short texts; ids are UUIDs, which Qdrant asks for."""
@@ -106,3 +108,11 @@ class PlainEmbedding(BaseEmbedding):
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return self._get_text_embedding(query)
+
+
+class TurnedPlain(PlainEmbedding):
+    """The model "old" turned and cut to 24 dimensions."""
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        vector = np.array(PlainEmbedding(model_name="old").get_text_embedding(text)) @ ROTATION[:, :24]
+        return (vector / np.linalg.norm(vector)).tolist()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from index_places import Place, PlainEmbedding, make_nodes
+from index_places import Place, PlainEmbedding, TurnedPlain, make_nodes
 from llama_index.core import StorageContext, VectorStoreIndex
 from llama_index.core.vector_stores import SimpleVectorStore
 
@@ -22,18 +22,7 @@ from llama_index_embft.index.retrievers import checked_retriever
 from llama_index_embft.index.stamp import StoreError
 from llama_index_embft.index.stores import open_table
 
-ROTATION = np.linalg.qr(np.random.default_rng(0).normal(size=(32, 32)))[0]
 OLD = PlainEmbedding(model_name="old")
-
-
-class TurnedPlain(PlainEmbedding):
-    """The old model turned and cut to 24 dimensions; it keeps the texts that it has embedded."""
-
-    def _get_text_embedding(self, text: str) -> list[float]:
-        vector = np.array(PlainEmbedding(model_name="old").get_text_embedding(text)) @ ROTATION[:, :24]
-        return (vector / np.linalg.norm(vector)).tolist()
-
-
 NEW = TurnedPlain(model_name="new")
 
 
@@ -102,6 +91,27 @@ def test_only_what_is_missing_is_embedded_and_what_left_is_taken_out(
     assert len(embedded) == 41
     assert (result.done, result.total, result.complete) == (40, 40, True)
     assert nodes[0].node_id not in open_table(new).fetch([nodes[0].node_id])
+
+
+@pytest.mark.parametrize("kind", ["qdrant", "lancedb", "faiss_map"])
+def test_what_left_the_old_index_is_taken_out_of_every_store(place_of: Callable[..., Place], kind: str) -> None:
+    nodes = make_nodes(12)
+    old, place = old_index(place_of("simple"), 12), place_of(kind)
+    new = place.build([], NEW, 24) if kind == "faiss_map" else place.reopen(NEW)
+    assert reembed_index(old, NEW, new, cache=None).complete
+    old.delete_nodes([nodes[0].node_id, nodes[5].node_id])
+    assert reembed_index(old, NEW, new, cache=None).complete
+    left = {i for batch in open_table(new).id_batches(5) for i in batch}
+    assert left == {node.node_id for node in nodes} - {nodes[0].node_id, nodes[5].node_id}
+    place.close(new)
+
+
+def test_a_store_that_cannot_delete_says_so(place_of: Callable[..., Place]) -> None:
+    old, new = old_index(place_of("simple"), 12), place_of("faiss").build([], NEW, 24)
+    reembed_index(old, NEW, new, cache=None)
+    old.delete_nodes([make_nodes(1)[0].node_id])
+    with pytest.raises(StoreError, match="cannot give up the 1 nodes"):
+        reembed_index(old, NEW, new, cache=None)
 
 
 def test_each_answer_is_of_one_space_and_the_new_index_takes_over(

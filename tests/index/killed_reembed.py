@@ -1,0 +1,50 @@
+"""A process that starts to re-embed an index and kills itself in the middle of it; see test_killed_reembed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from index_places import Place, PlainEmbedding, TurnedPlain
+
+from llama_index_embft.embeddings.cache import EmbeddingCache
+from llama_index_embft.index.reembed import reembed_index
+from llama_index_embft.index.stores import open_table
+
+
+def log_texts(path: Path) -> None:
+    """Have the new model write down each text that it embeds, one a line."""
+    real = TurnedPlain._get_text_embedding
+
+    def logged(self, text):
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{text!r}\n")
+        return real(self, text)
+
+    TurnedPlain._get_text_embedding = logged
+
+
+if __name__ == "__main__":
+    kind, folder, table, old_folder, cache, log, owner, method, calls = sys.argv[1:]
+    model = TurnedPlain(model_name="new")
+    log_texts(Path(log))
+    place = Place(kind, Path(folder), None, table)
+    new = place.reopen(model)
+    changed = type(new.vector_store if owner == "store" else open_table(new))
+    real, left = getattr(changed, method), [int(calls)]
+
+    def dying(self, *args, **options):
+        result = real(self, *args, **options)
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(changed, method, dying)
+    old = Place("simple", Path(old_folder), None, "").reopen(PlainEmbedding(model_name="old"))
+    vectors = EmbeddingCache(cache) if cache else None
+    reembed_index(old, model, new, batch_size=10, persist_dir=place.persist_dir, cache=vectors)
