@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from llama_index_embft.errors import ConfigError
 
-RayOption = Annotated[
-    str | None,
-    typer.Option(
-        "--ray",
-        metavar="ADDRESS",
-        help="Work on a Ray cluster: HOST:PORT of its head node, ray://HOST:PORT, auto (the one this machine is part "
-        "of) or local (a new one on this machine).",
-    ),
-]
+RAY_HELP: Final = (
+    "Work on a Ray cluster: HOST:PORT of its head node, ray://HOST:PORT, auto (the one this machine is part of) or "
+    "local (a new one on this machine)."
+)
+RayOption = Annotated[str | None, typer.Option("--ray", metavar="ADDRESS", help=RAY_HELP)]
+
+
+def check_ray(address: str | None, *, ray_workers: int | None = None, **only_there: Any) -> None:
+    """Refuse an address that is none, and options of a cluster where there is no cluster.
+
+    Args:
+        address: Of ``--ray``; None where it is not given.
+        ray_workers: Of ``--ray-workers``, which several commands have.
+        **only_there: Name of an option that is for a cluster only (with ``_`` for ``-``) -> its value; None is "not
+            given".
+
+    Raises:
+        ConfigError: They do not fit together.
+    """
+    if address is None:
+        for name, value in {"ray_workers": ray_workers, **only_there}.items():
+            if value is not None:
+                raise ConfigError(f"--{name.replace('_', '-')} is for --ray ADDRESS; leave it out, or give an address.")
+        return
+    # As from --ray "$HEAD" where HEAD is not set: below, no address would mean a new cluster on this machine.
+    if not address.strip():
+        raise ConfigError(
+            "--ray has an empty address; give HOST:PORT of its head node, ray://HOST:PORT, auto or local."
+        )
+    if ray_workers is not None and ray_workers < 1:
+        raise ConfigError(f"--ray-workers is {ray_workers}; it must be 1 or more.")
 
 
 def refuse_with_ray(**options: Any) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from llama_index_embft.cli._engine_options import EngineOption, engine_options, methods
+from llama_index_embft.cli._ray import RAY_HELP
 from llama_index_embft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ OWN: Final[dict[str, tuple[Any, str]]] = {
     "teacher_scores": (Path, "Scores of a cross-encoder (JSON: query id, document id, score) to learn from."),
     "recipe": (str, "auto: try temperatures, learning rates and epochs first; what is given by a flag stays as given."),
     "time_budget": (float, "Seconds for that, default 600, or for --kind auto of the adapter, default 120."),
+    "ray": (str, RAY_HELP),
+    "ray_workers": (int, "With --ray: processes, which share each batch. Default: 2."),
+    "ray_cpus": (float, "With --ray: CPUs of each. Default: 1."),
+    "ray_gpus": (float, "With --ray: GPUs of each; 0 trains on CPUs. Default: 0."),
     "progress": (bool, "Show progress bars. Default: yes."),
     "push_to_hub": (str, "Upload the result to this repository (owner/name); the token comes from HF_TOKEN."),
     "private": (bool, "Make the repository private if it is new. Default: yes."),

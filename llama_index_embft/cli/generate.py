@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llama_index_embft.cli._ray import RayOption  # noqa: TC001  # typer reads the annotations
+
 if TYPE_CHECKING:
     from llama_index_embft.generation.prompts import QueryKind
 
@@ -49,6 +51,10 @@ def generate(
     price: Annotated[
         tuple[float, float] | None, typer.Option(help="US dollars for a million tokens sent and received.")
     ] = None,
+    ray: RayOption = None,
+    ray_workers: Annotated[
+        int | None, typer.Option(help="With --ray: processes that ask. Default: one for each CPU of the cluster.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would take.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
@@ -58,7 +64,9 @@ def generate(
     """
     from rich.console import Console
 
+    from llama_index_embft.cli._ray import check_ray
     from llama_index_embft.dataset.documents import documents_to_nodes, load_documents
+    from llama_index_embft.errors import ConfigError
     from llama_index_embft.generation import (
         GenerationReport,
         Judge,
@@ -69,6 +77,12 @@ def generate(
     from llama_index_embft.generation.clients import make_llm
     from llama_index_embft.generation.filters import default_filters
 
+    check_ray(ray, ray_workers=ray_workers)
+    if ray is not None and negatives:
+        raise ConfigError(
+            "--negatives is not worked on by a cluster; leave it out, then run the same command with it and without "
+            "--ray: the journal keeps the queries."
+        )
     client = make_llm(
         llm, model, api_base=api_base, temperature=temperature, context_window=context_window, tools=tools
     )
@@ -98,10 +112,15 @@ def generate(
         **limits,
     }
     console = Console(highlight=False, soft_wrap=True)
-    if dry_run:
+    if dry_run:  # what it would take is the same on a cluster, whose workers share the limits, so none is asked
         console.print(str(generate_qa_embedding_pairs(nodes, client, dry_run=True, **options)), markup=False)
         return
-    dataset = generate_qa_embedding_pairs(nodes, client, **options)
+    if ray is None:
+        dataset = generate_qa_embedding_pairs(nodes, client, **options)
+    else:
+        from llama_index_embft.scale.ray import generate_qa_embedding_pairs as generate_on_cluster
+
+        dataset = generate_on_cluster(nodes, client, workers=ray_workers, address=ray, **options)
     if negatives:
         journal = out.with_suffix(".journal.sqlite")
         dataset = generate_negatives(dataset, client, per_query=negatives, journal_path=journal, **limits)

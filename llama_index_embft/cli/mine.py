@@ -68,12 +68,12 @@ def mine(
     """Find hard negatives for every query of a data set."""
     from rich.console import Console
 
-    from llama_index_embft.cli._ray import refuse_with_ray
+    from llama_index_embft.cli._ray import check_ray, refuse_with_ray
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.embeddings.loading import load_embed_model
-    from llama_index_embft.errors import ConfigError
     from llama_index_embft.mining import DEFAULT_STRATEGIES, MiningReport, mine_hard_negatives
 
+    check_ray(ray, ray_folder=ray_folder)
     wanted = [_export(item) for item in export or ()]
     out = out if out is not None else data.with_name(f"{data.stem}-mined.json")
     strategies: list[Any] = list(strategy or DEFAULT_STRATEGIES)
@@ -94,8 +94,6 @@ def mine(
         "report": report,
     }
     if ray is None:
-        if ray_folder is not None:
-            raise ConfigError("--ray-folder is for --ray ADDRESS; leave it out, or give an address.")
         cache = None if no_cache else "default"
         embed_model = load_embed_model(model, device=device)
         mined = mine_hard_negatives(dataset, embed_model, strategies, num, device=device, cache=cache, **options)

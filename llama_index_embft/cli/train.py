@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from llama_index_embft.cli._engine_options import engine_options, methods, takes
 from llama_index_embft.cli._frozen import FROZEN, PROMPTS, check_hosted, frozen_engine, how_to_load
 from llama_index_embft.cli._shared import console, quiet_libraries
+from llama_index_embft.cli._train_ray import ClusterRun, check_cluster, process_count
 from llama_index_embft.cli._train_settings import DEFAULT_MODEL, DEFAULT_OUT, read_settings, typer_signature
 from llama_index_embft.cli._tries import show_tries
 from llama_index_embft.errors import ConfigError
@@ -47,6 +48,10 @@ def train(
     teacher_scores: Path | None,
     recipe: str | None,
     time_budget: float | None,
+    ray: str | None,
+    ray_workers: int | None,
+    ray_cpus: float | None,
+    ray_gpus: float | None,
     progress: bool | None,
     push_to_hub: str | None,
     private: bool | None,
@@ -61,6 +66,7 @@ def train(
     given |= {"embed_model": embed_model, "api_base": api_base}
     given |= {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
     given |= {"loss": loss, "teacher_scores": teacher_scores, "recipe": recipe, "time_budget": time_budget}
+    given |= {"ray": ray, "ray_workers": ray_workers, "ray_cpus": ray_cpus, "ray_gpus": ray_gpus}
     given |= {"progress": progress, "push_to_hub": push_to_hub, "private": private, **options}
     from llama_index_embft._files import check_output_folder
 
@@ -77,7 +83,7 @@ def train(
     if int(os.environ.get("RANK", "0")) > 0:
         return  # under torchrun the first process alone speaks and writes
     _show(result)
-    written = _write_more(result, chosen)
+    written = _write_more(result, chosen, process_count(settings))
     if repo_id is not None:
         from llama_index_embft.export.hub import push_to_hub as push
 
@@ -89,7 +95,7 @@ train.__signature__ = typer_signature()  # type: ignore[attr-defined]
 train.__annotations__ = {name: p.annotation for name, p in train.__signature__.parameters.items()}  # type: ignore[attr-defined]
 
 
-def _engine(settings: dict[str, Any]) -> tuple[BaseFinetuneEngine, Recipe | None]:
+def _engine(settings: dict[str, Any]) -> tuple[BaseFinetuneEngine | ClusterRun, Recipe | None]:
     """The engine of the method, with every setting handed to it or refused, and the recipe if one was looked for."""
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
@@ -98,6 +104,7 @@ def _engine(settings: dict[str, Any]) -> tuple[BaseFinetuneEngine, Recipe | None
         raise ConfigError(f"--method is {method!r}; choose one of {', '.join(methods())}.")
     if "data" not in settings:
         raise ConfigError("There is no training set: name the file (embft train DATA.json), or data: in the YAML file.")
+    check_cluster(method, settings)
     _check_recipe(method, settings)
     check_hosted(method, settings)
     arguments = _arguments(method, settings)
@@ -106,6 +113,8 @@ def _engine(settings: dict[str, Any]) -> tuple[BaseFinetuneEngine, Recipe | None
     arguments["model_output_path"] = str(settings.get("out", DEFAULT_OUT))
     if method in FROZEN:
         return frozen_engine(method, dataset, settings, arguments), None
+    if "ray" in settings:
+        return ClusterRun(dataset, model, settings, arguments), None
     from llama_index_embft.finetune.sentence_transformer import SentenceTransformersFinetuneEngine
 
     chosen = None
@@ -248,7 +257,7 @@ def _cell(name: str, value: float | None) -> str:
     return f"{value:.0f}" if name == "step" else f"{value:.2f}" if name == "epoch" else f"{value:.4f}"
 
 
-def _write_more(result: FinetuneResult, chosen: Recipe | None) -> list[tuple[str, str]]:
+def _write_more(result: FinetuneResult, chosen: Recipe | None, processes: int) -> list[tuple[str, str]]:
     """Files beside the model: the learning curve, and the card with the command that made it."""
     import json
 
@@ -260,7 +269,7 @@ def _write_more(result: FinetuneResult, chosen: Recipe | None) -> list[tuple[str
     record_path = folder / "embft.json"
     record = json.loads(record_path.read_text(encoding="utf-8"))
     record["command"] = shlex.join(["embft", *sys.argv[1:]])
-    record["processes"] = int(os.environ.get("WORLD_SIZE", "1"))
+    record["processes"] = processes
     if chosen is not None:
         record["recipe"] = chosen.rows()
     atomic_write_text(record_path, json.dumps(record, indent=2) + "\n")

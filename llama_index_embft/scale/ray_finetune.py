@@ -46,7 +46,8 @@ def finetune(
 
     Args:
         dataset: Training set; sent to the workers.
-        model_id: Base model, on every machine under this name.
+        model_id: Base model, on every machine under this name. A folder, like that of every other model that is named
+            here, is passed on by its whole path: the workers' current folder is another one.
         model_output_path: Folder to save to, on a disk that all machines see. Checkpoints go beside it, to
             ``checkpoints/<name>``.
         workers: Processes; ``batch_size`` must be divisible by it.
@@ -68,8 +69,13 @@ def finetune(
     require("ray", feature="Training on a Ray cluster")
     if workers < 1:
         raise ConfigError(f"`workers` must be at least 1, got {workers}.")
+    if not (cpus_per_worker >= 0 and gpus_per_worker >= 0 and cpus_per_worker + gpus_per_worker > 0):
+        raise ConfigError(
+            f"A worker needs a CPU or a GPU; got cpus_per_worker={cpus_per_worker}, gpus_per_worker={gpus_per_worker}."
+        )
     if "device" in options:
         raise ConfigError("`device` follows from gpus_per_worker here; leave it out.")
+    model_id, options = _from_anywhere(model_id), _models_from_anywhere(options)
     output = Path(model_output_path).expanduser().resolve()
     check_output_folder(output)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +97,30 @@ def finetune(
     finally:
         shutil.rmtree(notes, ignore_errors=True)
     return FinetuneResult(**{**record, "output_path": Path(record["output_path"])})
+
+
+def _from_anywhere(model: str) -> str:
+    """The whole path of a model that is a folder here; any other name as it is."""
+    name = str(model).removeprefix("local:").strip()
+    folder = Path(name).expanduser()
+    return str(folder.absolute()) if name and folder.is_dir() else model
+
+
+def _models_from_anywhere(options: dict[str, Any]) -> dict[str, Any]:
+    """The engine's arguments, with whole paths in those that name models."""
+    found = dict(options)
+    if isinstance(found.get("guide_model"), str):
+        found["guide_model"] = _from_anywhere(found["guide_model"])
+    strategies = found.get("mining_strategies")
+    if isinstance(strategies, (list, tuple)):
+        reranker = "cross-encoder:"
+        found["mining_strategies"] = [
+            reranker + _from_anywhere(one[len(reranker) :])
+            if isinstance(one, str) and one.startswith(reranker)
+            else one
+            for one in strategies
+        ]
+    return found
 
 
 def _check_size(workers: int, cpus: float, gpus: float) -> None:

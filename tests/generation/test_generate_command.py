@@ -72,6 +72,11 @@ def test_a_dry_run_calls_nothing(docs: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "t.json").exists()
 
 
+def test_a_dry_run_for_a_cluster_needs_none(docs: Path, tmp_path: Path) -> None:
+    command = [docs, "--model", "m", "--api-base", "http://127.0.0.1:9/v1", "--out", tmp_path / "t.json", "--dry-run"]
+    assert embft(*command, "--ray", "127.0.0.1:9", "--ray-workers", 4, "--quiet") == embft(*command, "--quiet")
+
+
 def test_every_option_reaches_the_llm(docs: Path, serve: Callable[..., LoopbackLLM], tmp_path: Path) -> None:
     (tmp_path / "real.txt").write_text("harbour opening hours\n\nvalve price\n", encoding="utf-8")
     server, out = (
@@ -159,6 +164,10 @@ def test_round_trip_by_a_model_folder(
         (["--workers", "0"], ConfigError, "`num_workers` must be at least 1"),
         (["--rpm", "0"], ConfigError, "`requests_per_minute` must be at least 1"),
         (["--llm", "google-genai"], EmbftError, "google-genai takes no API base"),
+        (["--ray-workers", "2"], ConfigError, "--ray-workers is for --ray ADDRESS; leave it out, or give an address"),
+        (["--ray", ""], ConfigError, "--ray has an empty address; give HOST:PORT"),
+        (["--ray", "auto", "--ray-workers", "0"], ConfigError, "--ray-workers is 0; it must be 1 or more"),
+        (["--ray", "auto", "--negatives", "1"], ConfigError, "--negatives is not worked on by a cluster; leave it out"),
     ],
 )
 def test_wrong_arguments_are_one_sentence(

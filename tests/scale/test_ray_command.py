@@ -1,14 +1,23 @@
-"""``embft mine --ray``: the same file as without, and sentences for what cannot be."""
+"""``embft mine``, ``generate`` and ``train`` with ``--ray``: the same as without, and sentences for what cannot be."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 pytest.importorskip("ray")
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "llm_server"))
+
+from loopback_llm import LoopbackLLM
 from typer.testing import CliRunner
 
 from llama_index_embft.cli.app import app
@@ -64,6 +73,95 @@ def test_the_same_file_as_without(cluster, run, data, tiny_model_path, tmp_path)
     assert (tmp_path / "ray.embeddings" / "corpus" / "manifest.json").is_file()
 
 
+def start_two(folder, arguments) -> list[subprocess.Popen]:
+    """The command in two processes, as torchrun starts them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    children = []
+    for rank in range(2):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        environment |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "COLUMNS": "200"}
+        children.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "llama_index_embft.cli.app", *map(str, arguments)],
+                cwd=folder,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    return children
+
+
+@pytest.mark.e2e
+def test_training_is_that_of_two_processes(cluster, run, data, tiny_model_path, tmp_path, monkeypatch):
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+
+    whole = EmbeddingQAFinetuneDataset.from_json(data)
+    whole.subset([f"q{n}" for n in range(0, 30, 3)]).save_json(tmp_path / "val.json")
+    whole.subset([f"q{n}" for n in range(1, 30, 3)]).save_json(tmp_path / "guard.json")
+    (tmp_path / "train.yaml").write_text(
+        "batch_size: 10\nepochs: 2\nlearning_rate: 3e-3\nbf16: false\nmerge: auto\nprogress: false\nray_workers: 2\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_model_path, "base")  # a relative folder: workers have another current one
+    same = ["train", "train.json", "--model", "base", "--val", "val.json", "--guard", "guard.json"]
+    on_cluster = [*same, "--config", "train.yaml", "--out", "ray/m", "--ray", "auto", "--ray-cpus", "1"]
+    monkeypatch.setattr(sys, "argv", ["embft", *on_cluster])
+    monkeypatch.setenv("COLUMNS", "200")
+    output = run(*on_cluster)
+    plain_config = (tmp_path / "train.yaml").read_text().replace("ray_workers: 2\n", "")
+    (tmp_path / "plain.yaml").write_text(plain_config)
+    children = start_two(tmp_path, [*same, "--config", "plain.yaml", "--device", "cpu", "--out", "plain/m"])
+    outputs = [child.communicate(timeout=300)[0] for child in children]
+    assert [child.returncode for child in children] == [0, 0], outputs
+    weights = load_file("ray/m/model.safetensors")
+    for name, expected in load_file("plain/m/model.safetensors").items():
+        assert weights[name].numpy() == pytest.approx(expected.numpy(), abs=1e-6), name
+    # What is shown and written is made here, of what came back from the cluster.
+    shown, expected = ([line for line in text.splitlines() if line.startswith("│")] for text in (output, outputs[0]))
+    assert shown == expected
+    assert len(shown) == 3  # before training, and after each epoch
+    assert "Merge weight: " in output
+    assert f"load_embed_model('{tmp_path}/ray/m')" in output
+    record, plain = (json.loads(Path(name, "m", "embft.json").read_text()) for name in ("ray", "plain"))
+    assert record.pop("command") == "embft " + " ".join(on_cluster)
+    assert record["processes"] == 2
+    assert record["base"].pop("model_name") == str(tmp_path / "base")
+    for one in (record, plain):
+        del one["date"]
+    del plain["command"], plain["base"]["model_name"]
+    curve, expected = record["metrics"].pop("merge_curve"), plain["metrics"].pop("merge_curve")
+    assert curve == [pytest.approx(point, abs=1e-6) for point in expected]
+    assert record == plain
+    card = Path("ray/m/README.md").read_text()
+    assert "Trained in 2 processes by:" in card
+    assert "--ray auto" in card
+    assert "ndcg@10 by step" in Path("ray/m/training.svg").read_text()
+
+
+@pytest.mark.e2e
+def test_questions_are_those_of_one_machine(cluster, run, tmp_path):
+    (tmp_path / "docs").mkdir()
+    for n, colour in enumerate(COLOURS):
+        (tmp_path / "docs" / f"{n}.txt").write_text(f"The {colour} harbour number {n} has been open since 190{n}.")
+    with LoopbackLLM() as server:
+        options = [tmp_path / "docs", "--model", "m", "--api-base", server.api_base, "--judge", 1, "--quiet"]
+        run("generate", *options, "--out", tmp_path / "alone.json")
+        asked = len(server.requests)
+        output = run("generate", *options, "--out", tmp_path / "ray.json", "--ray", "auto", "--ray-workers", 2)
+        assert len(server.requests) == 2 * asked
+        assert (tmp_path / "ray.json").read_bytes() == (tmp_path / "alone.json").read_bytes()
+        assert "from 6 of 6 chunks" in output
+        # As the refusal of --negatives says: what the cluster has asked is not asked again.
+        run("generate", *options, "--out", tmp_path / "ray.json", "--negatives", 1)
+        mined = json.loads((tmp_path / "ray.json").read_text())
+        assert len(server.requests) == 2 * asked + len(mined["queries"])
+        assert len(mined["negative_docs"]) == len(mined["queries"]) > 0
+
+
 def test_what_cannot_be_is_said(run, data, tmp_path, monkeypatch):
     import ray
 
@@ -73,6 +171,8 @@ def test_what_cannot_be_is_said(run, data, tmp_path, monkeypatch):
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     with pytest.raises(ScaleError, match=f"No Ray cluster can be joined at {address}"):
         run("mine", data, "--model", "m", "--ray", address)
+    with pytest.raises(ScaleError, match=f"No Ray cluster can be joined at {address}"):
+        run("train", data, "--out", tmp_path / "m", "--ray", address)
     with pytest.raises(ConfigError, match="--device has no meaning together with --ray"):
         run("mine", data, "--model", "m", "--ray", address, "--device", "cpu")
     with pytest.raises(ConfigError, match="--no-cache has no meaning together with --ray"):

@@ -16,6 +16,7 @@ pytest.importorskip("ray")
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.scale.ray import ScaleError, finetune
+from llama_index_embft.scale.ray_finetune import _models_from_anywhere
 
 pytestmark = pytest.mark.e2e
 
@@ -74,6 +75,17 @@ def test_two_workers_are_two_processes_without_ray(cluster, tiny_model_path, tmp
         assert weights[name].numpy() == pytest.approx(expected.numpy(), abs=1e-6), name
     assert (tmp_path / "ray" / "checkpoints" / "m" / "checkpoint-4").is_dir()
     assert sorted(path.name for path in (tmp_path / "ray").iterdir()) == ["checkpoints", "m"]
+
+
+def test_folders_of_models_are_named_by_their_whole_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "guide").mkdir()
+    strategies = ["rank:1-9", "cross-encoder:guide", "cross-encoder:owner/name"]
+    assert _models_from_anywhere({"guide_model": "guide", "mining_strategies": strategies, "seed": 1}) == {
+        "guide_model": str(tmp_path / "guide"),
+        "mining_strategies": ["rank:1-9", f"cross-encoder:{tmp_path / 'guide'}", "cross-encoder:owner/name"],
+        "seed": 1,
+    }
 
 
 def test_failures_are_sentences(cluster, tiny_model_path, tmp_path):
