@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def apply(
-    model: Annotated[str, typer.Argument(help="Saved result, model folder or name on the Hugging Face hub.")],
+    model: Annotated[
+        str, typer.Argument(help="Saved result, model folder, name on the Hugging Face hub, or openai:MODEL.")
+    ],
     index: Annotated[
         str,
         typer.Option(
@@ -24,7 +26,17 @@ def apply(
     ],
     table: Annotated[str | None, typer.Option(help="Collection or table, where there are several.")] = None,
     base: Annotated[
-        str | None, typer.Option(help="Model below an adapter or moved documents; default: as saved.")
+        str | None,
+        typer.Option(help="Model below an adapter or moved documents, hosted ones as openai:MODEL; default: as saved."),
+    ] = None,
+    api_base: Annotated[
+        str | None, typer.Option(help="Address of the hosted model's server, if it is not OpenAI's own.")
+    ] = None,
+    requests_per_minute: Annotated[
+        int | None, typer.Option(help="Most calls of the hosted model a minute. Default: no limit.")
+    ] = None,
+    tokens_per_minute: Annotated[
+        int | None, typer.Option(help="Most tokens of the hosted model a minute. Default: no limit.")
     ] = None,
     stamp: Annotated[bool, typer.Option("--stamp", help="Write into the index that MODEL embedded it.")] = False,
     check: Annotated[bool, typer.Option("--check", help="May MODEL search the index? Exit code 2 if not.")] = False,
@@ -56,7 +68,8 @@ def apply(
         raise ConfigError("Give one of --stamp, --check, --resume and --rollback.")
     if dry_run and (stamp or check or resume or rollback):
         raise ConfigError("--dry-run is for an update; the other actions say what they do.")
-    embed_model = _load(model, base, device)
+    limits = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
+    embed_model = _load(model, base, device, {"api_base": api_base, **limits})
     opened = open_index(index, table=table, embed_model=embed_model)
     if stamp:
         made = stamp_index(
@@ -83,17 +96,44 @@ def apply(
         _show(result, "Updated")
 
 
-def _load(model: str, base: str | None, device: str | None) -> BaseEmbedding:
+def _load(model: str, base: str | None, device: str | None, server: dict[str, Any]) -> BaseEmbedding:
     from llama_index_embft.embeddings.drift import WEIGHTS_FILE, DriftEmbedding
     from llama_index_embft.embeddings.loading import load_embed_model
+    from llama_index_embft.embeddings.wrapped import WrappedEmbedding
     from llama_index_embft.errors import ConfigError
 
-    below = None if base is None else load_embed_model(base, device=device)
+    given = [name for name, value in server.items() if value is not None]
+    if given and not any(_is_hosted(name) for name in (model, base)):
+        raise ConfigError(f"{given[0]} is for a hosted model; name one as openai:MODEL, or leave it out.")
+    below = None if base is None else _open_model(base, device, server)
     if (Path(model) / WEIGHTS_FILE).is_file():
         if below is None:
             raise ConfigError(f"{model} is a drift map; give the new model below it: --base.")
         return DriftEmbedding(below, model)
-    return load_embed_model(model, base_embed_model=below, device=device)
+    if _is_hosted(model):
+        loaded = _open_model(model, device, server)
+    else:
+        loaded = load_embed_model(model, base_embed_model=below, device=device)
+    if below is not None and not isinstance(loaded, WrappedEmbedding):
+        raise ConfigError(f"base is for an adapter or moved documents, and {model} is a whole model; leave it out.")
+    return loaded
+
+
+def _is_hosted(name: str | None) -> bool:
+    return name is not None and name.startswith("openai:")
+
+
+def _open_model(name: str, device: str | None, server: dict[str, Any]) -> BaseEmbedding:
+    """A model by its name alone: a hosted one, whose key is in the environment, or one that runs here."""
+    from llama_index_embft.embeddings.hosted import make_embed_model
+    from llama_index_embft.embeddings.loading import load_embed_model
+    from llama_index_embft.errors import ConfigError
+
+    if not _is_hosted(name):
+        return load_embed_model(name, device=device)
+    if device is not None:
+        raise ConfigError(f"device is for a model that runs here, and {name} runs on its server; leave it out.")
+    return make_embed_model(name, **server)
 
 
 def _journal_beside(index: str, table: str | None, opened: OpenedIndex) -> Path:

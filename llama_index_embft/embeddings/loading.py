@@ -146,7 +146,7 @@ def load_described_base(base: dict[str, Any] | None, where: str | Path, device: 
         model = f"{base['class_name']} ({base.get('model_name')})" if "class_name" in base else "an unnamed model"
         raise ModelError(
             f"The result in {where} sits on {model}, which cannot be "
-            "rebuilt from it; pass it: load_embed_model(folder, base_embed_model=...)."
+            "rebuilt from it; pass it: load_embed_model(folder, base_embed_model=...), or to embft apply by --base."
         )
     try:
         name = resolve_model_name(base["model_name"])
