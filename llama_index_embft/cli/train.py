@@ -234,10 +234,13 @@ def _show_curve(result: FinetuneResult) -> None:
     columns = ["step", "epoch", "loss", result.metric, f"guard_{result.metric}"]
     columns = [name for name in columns if any(name in entry for entry in result.history)]
     entries = result.history
+    # Step 0 has two rows where a closed form was tried: the base model's and its own. The score says which was saved.
+    at_best = [e for e in entries if e.get("step") == result.best_step and result.metric in e]
+    best = next((e for e in at_best if e[result.metric] == result.best_score), at_best[0] if at_best else None)
     if len(entries) > _MOST_ROWS:
         step = (len(entries) - 1) / (_MOST_ROWS - 1)
         kept = {round(step * row) for row in range(_MOST_ROWS)}
-        entries = [e for i, e in enumerate(entries) if i in kept or e.get("step") == result.best_step]
+        entries = [e for i, e in enumerate(entries) if i in kept or e is best]
     if not entries:
         return
     table = Table()
@@ -245,9 +248,8 @@ def _show_curve(result: FinetuneResult) -> None:
         table.add_column(name, justify="right")
     table.add_column("")
     for entry in entries:
-        best = entry.get("step") == result.best_step and result.metric in entry
         cells = [_cell(name, entry.get(name)) for name in columns]
-        table.add_row(*cells, "best" if best else "")
+        table.add_row(*cells, "best" if entry is best else "")
     console.print(table)
 
 

@@ -51,6 +51,7 @@ def test_an_automatic_adapter_shows_its_tries(embft, val):
         assert tried in table
     assert table.count("chosen") == 1
     assert "bias" not in table
+    assert out.count("│ best │") == 1
 
 
 def test_one_adapter_has_no_table(embft):
