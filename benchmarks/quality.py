@@ -5,6 +5,8 @@
     python benchmarks/quality.py --methods full --negatives rank:1-100 margin:0.95 --num-negatives 1
     python benchmarks/quality.py --data cmrc --methods bm25 full --guard
     python benchmarks/quality.py --methods full --set merge=auto epochs=2
+    python benchmarks/quality.py --data stdlib lyft-uber uber-queries --methods adapters nudge      # each kind; minutes
+    python benchmarks/quality.py --methods full+adapter
     python benchmarks/quality.py --device cuda --seeds 5
 
 `--negatives` trains with each strategy (``+`` joins several: ``rank:10-50+margin:0.95``) instead of in-batch negatives
@@ -15,7 +17,11 @@ Lyft → Uber is the LlamaIndex tutorial's pair: train on the questions about on
 another. Nothing is chosen on the test set: the epochs are fixed, and the defaults were chosen in the other direction
 (Uber → Lyft) and on the standard library. CMRC is Chinese, split by passage: 80 % of the passages with their questions
 train, the questions of the others are searched among all passages. `uber-queries` splits questions and not passages:
-new questions about passages that have been asked about, which is what NUDGE is for.
+new questions about passages that have been asked about, which is what NUDGE is for. stdlib, the standard library's
+functions, is split by module.
+
+`adapters` stands for each kind of adapter, over the frozen base. `full+adapter` trains an adapter on the vectors of
+what `full` gave, with the same training questions.
 """
 
 from __future__ import annotations
@@ -43,7 +49,7 @@ def main() -> None:
     guard = EmbeddingQAFinetuneDataset.from_json(args.data_dir / "pubmedqa_labeled.json") if args.guard else None
     for data in args.data:
         train, test = _load(data, args.data_dir)
-        base, base_scores, _ = _evaluate(minilm(), test, args.device, guard)
+        base, base_scores, _ = _evaluate(minilm(), test, args.device, guard, trained=False)
         rows.append({"data": data, "method": "base", **base, "seeds": 1, "ci95": None})
         for method in args.methods:
             for negatives in args.negatives if method == "full" and args.negatives else [None]:
@@ -67,7 +73,17 @@ DATASETS = {
     "uber-lyft": ("uber_10k_2021", "lyft_10k_2021"),
     "cmrc": ("cmrc2018_dev_zh", None),
     "uber-queries": ("uber_10k_2021", None),
+    "stdlib": (None, None),
 }
+ADAPTERS = {
+    "adapter": {},
+    "adapter low-rank": {"kind": "low-rank", "learning_rate": 1e-3},
+    "adapter mlp": {"kind": "mlp"},
+    "adapter ridge": {"start": "ridge", "epochs": 0},
+    "adapter both sides": {"sides": "both"},
+    "adapter auto": {"kind": "auto"},
+}
+METHODS = [*ADAPTERS, "nudge", "full", "full+adapter", "stock", "bm25"]
 
 
 def _load(data, folder):
@@ -75,6 +91,11 @@ def _load(data, folder):
     from llama_index_embft.dataset import split_dataset
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
+    if data == "stdlib":
+        from llama_index_embft.dataset import build_stdlib_dataset
+
+        split = split_dataset(build_stdlib_dataset(), by="document", fractions=(0.8, 0.0, 0.2))
+        return split.train, split.test
     train_name, test_name = DATASETS[data]
     train = EmbeddingQAFinetuneDataset.from_json(folder / f"{train_name}.json")
     if test_name is not None:
@@ -91,7 +112,12 @@ def _arguments():
     options = parser(__doc__)
     options.add_argument("--data", nargs="+", default=["lyft-uber"], choices=DATASETS)
     options.add_argument(
-        "--methods", nargs="+", default=["adapter", "full"], choices=["bm25", "adapter", "nudge", "full", "stock"]
+        "--methods",
+        nargs="+",
+        default=["adapter", "full"],
+        choices=[*METHODS, "adapters"],
+        metavar="METHOD",
+        help=", ".join([*METHODS, "adapters"]),
     )
     options.add_argument("--negatives", nargs="+", default=[], help="strategies of embft mine; + joins several")
     options.add_argument("--num-negatives", type=int, default=1)
@@ -99,7 +125,10 @@ def _arguments():
     options.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="arguments of the engine")
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--no-save", dest="save", action="store_false", help="print only, keep quality.json")
-    return options.parse_args()
+    args = options.parse_args()
+    if "adapters" in args.methods:
+        args.methods = [*ADAPTERS, *(name for name in args.methods if name != "adapters" and name not in ADAPTERS)]
+    return args
 
 
 def _run(method, train, test, seed, args, guard):
@@ -108,7 +137,7 @@ def _run(method, train, test, seed, args, guard):
     chosen = {name: _value(text) for name, _, text in (item.partition("=") for item in args.set)}
     try:
         model = _trained(method, train, seed, folder, args.device, chosen)
-        return (*_evaluate(model, test, args.device, guard)[:2], chosen)
+        return (*_evaluate(model, test, args.device, guard, trained="full" in method)[:2], chosen)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -161,17 +190,11 @@ def _trained(method, train, seed, folder, device, chosen):
         engine = NudgeFinetuneEngine(
             train, load_embed_model(minilm(), device=device), model_output_path=out, device=device, **chosen
         )
-    elif method == "adapter":
-        from llama_index_embft.dataset import split_dataset
+    elif method in ADAPTERS:
         from llama_index_embft.embeddings.loading import load_embed_model
-        from llama_index_embft.finetune.adapter import EmbeddingAdapterFinetuneEngine
 
         base = load_embed_model(minilm(), device=device)
-        # An adapter overfits soon: a part of the training questions, by passage, says when to stop.
-        part = split_dataset(train, by="chunk", fractions=(0.85, 0.15, 0.0), seed=seed)
-        engine = EmbeddingAdapterFinetuneEngine(
-            part.train, base, val_dataset=part.val, device=device, model_output_path=out, seed=seed, **chosen
-        )
+        return _adapted(base, train, seed, folder / "model", device, {**ADAPTERS[method], **chosen})
     else:
         from llama_index_embft.finetune.sentence_transformer import SentenceTransformersFinetuneEngine
 
@@ -179,20 +202,36 @@ def _trained(method, train, seed, folder, device, chosen):
             train, minilm(), out, device=device, seed=seed, show_progress_bar=False, **chosen
         )
     engine.finetune()
+    model = engine.get_finetuned_model()
+    return _adapted(model, train, seed, folder / "adapter", device, {}) if method == "full+adapter" else model
+
+
+def _adapted(base, train, seed, folder, device, chosen):
+    """An adapter overfits soon: a part of the training questions, by passage, says when to stop."""
+    from llama_index_embft.dataset import split_dataset
+    from llama_index_embft.finetune.adapter import EmbeddingAdapterFinetuneEngine
+
+    part = split_dataset(train, by="chunk", fractions=(0.85, 0.15, 0.0), seed=seed)
+    engine = EmbeddingAdapterFinetuneEngine(
+        part.train, base, val_dataset=part.val, device=device, model_output_path=str(folder), seed=seed, **chosen
+    )
+    engine.finetune()
     return engine.get_finetuned_model()
 
 
-def _evaluate(model, test, device, guard=None):
+def _evaluate(model, test, device, guard=None, *, trained=True):
+    """`trained`: its weights are new, so that nothing of it is worth keeping in the cache."""
     from llama_index_embft.embeddings.loading import load_embed_model
     from llama_index_embft.evaluation.retrieval import evaluate_embed_model
 
     if isinstance(model, str):
         model = load_embed_model(model, device=device)
-    report = evaluate_embed_model(test, model, cache=None)
+    cache = None if trained else "default"
+    report = evaluate_embed_model(test, model, cache=cache)
     frame = report.to_pandas()
     means = {name: float(frame[name].mean()) for name in METRICS}
     if guard is not None:
-        means["guard ndcg@10"] = evaluate_embed_model(guard, model, cache=None).mean("ndcg@10")
+        means["guard ndcg@10"] = evaluate_embed_model(guard, model, cache=cache).mean("ndcg@10")
     return means, frame["ndcg@10"], report
 
 

@@ -30,12 +30,14 @@ def evaluate(
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.embeddings.loading import load_embed_model
+    from llama_index_embft.embeddings.truncation import WORTH_SAYING, truncation_of
     from llama_index_embft.evaluation import evaluate_embed_model
 
     dataset = EmbeddingQAFinetuneDataset.from_json(data)
+    embed_model = load_embed_model(model, device=device)
     report = evaluate_embed_model(
         dataset,
-        load_embed_model(model, device=device),
+        embed_model,
         ks=tuple(k) if k else (1, 3, 5, 10),
         label=label,
         text=text,  # type: ignore[arg-type]  # checked there
@@ -53,6 +55,9 @@ def evaluate(
         table.add_row(*row)
     console.print(table)
     console.print(f"{len(report.query_ids):,} queries, {report.corpus_size:,} chunks; {report.text}")
+    cut = truncation_of(embed_model, list(dataset.corpus.values()))
+    if cut is not None and cut.share > WORTH_SAYING:
+        console.print(f"Note: {cut.sentence()}", markup=False, soft_wrap=True)
     if out is not None:
         report.to_json(out)
     if csv is not None:

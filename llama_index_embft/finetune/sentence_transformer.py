@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama_index_embft._files import check_output_folder
 from llama_index_embft.embeddings.fingerprint import fingerprint_sentence_transformer
 from llama_index_embft.embeddings.loading import load_embed_model
+from llama_index_embft.embeddings.truncation import warn_if_cut
 from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.finetune.arguments import check_compiler, checked_merge, device_of_process, hold_out, named
 from llama_index_embft.finetune.base import SELECTION_METRIC, BaseFinetuneEngine, FinetuneResult, result_record
 from llama_index_embft.finetune.base_model import load_base_model
 from llama_index_embft.finetune.checkpoints import Checkpoints, digest
 from llama_index_embft.finetune.losses import COSENT, GIST_NEGATIVES, Loss, loss_maker
+from llama_index_embft.finetune.reading_length import compared_with_base
 from llama_index_embft.finetune.remining import MiningPlan, Round, train_in_rounds
 from llama_index_embft.finetune.saving import recorded_metrics, save_model, training_result
 from llama_index_embft.finetune.settings import LoraSettings, TrainSettings
@@ -78,7 +81,9 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
         query_prompt: Put before each query, in training and ever after; None: the model's own, else the one that
             LlamaIndex knows for it (BGE).
         document_prompt: Put before each document; likewise.
-        max_seq_length: Tokens of a text that are read; None: the model's own.
+        max_seq_length: Tokens of a text that are read, now and by the saved model; None: as many as the model reads by
+            itself. ``"auto"``: so too, but where it would cut more than a tenth of the corpus and has positions for
+            more, up to 512: see ``docs/how-to/train.md``.
         seed: Of shuffling and dropout.
         val_split: Share of the queries to hold out for validation, by document; instead of `val_dataset`.
         guard_dataset: Evaluated beside the validation set, under ``guard_…``: what must not be forgotten.
@@ -157,7 +162,7 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
         patience: int = 3,
         query_prompt: str | None = None,
         document_prompt: str | None = None,
-        max_seq_length: int | None = None,
+        max_seq_length: int | Literal["auto"] | None = "auto",
         seed: int = 42,
         # what chooses the weights
         val_split: float | None = None,
@@ -213,7 +218,7 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
             near_duplicates=near_duplicates,
             batch_sampler=batch_sampler,
             use_all_docs=use_all_docs,
-            max_seq_length=max_seq_length,
+            max_seq_length=None if max_seq_length == "auto" else max_seq_length,
             bf16=bf16,
             attention_dropout=attention_dropout,
             hidden_dropout=hidden_dropout,
@@ -249,16 +254,20 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
         if self.settings.batch_size % world_size():
             raise ConfigError(f"batch_size is {batch_size}, which {world_size()} processes cannot share equally.")
         self._watch = Watch(self.val_dataset, guard_dataset, evaluators)
-        self._base_model = load_base_model(
+        self._load_base = partial(
+            load_base_model,
             self.model_id,
             query_prompt=query_prompt,
             document_prompt=document_prompt,
-            max_seq_length=max_seq_length,
             device=self.device,
             trust_remote_code=trust_remote_code,
         )
+        passages = list(dataset.corpus.values())
+        self._base_model = self._load_base(max_seq_length=max_seq_length, passages=passages)
         self._base = self._base_model.embedding
         self.model: SentenceTransformer = self._base_model.model
+        if self._base_model.reads_more:
+            self.settings = replace(self.settings, max_seq_length=self.model.max_seq_length)
         if learning_rate is None:
             rate = TrainSettings.default_learning_rate(method, self.model.get_embedding_dimension())
             self.settings = replace(self.settings, learning_rate=rate)
@@ -281,6 +290,7 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
         started = time.perf_counter()
         if is_first_process():
             check_output_folder(self.model_output_path)
+            warn_if_cut(self.model, list(self.dataset.corpus.values()))
         base_weights = weights_of(self.model) if self.merge is not None else None
         seconds = {"prepare": 0.0, "train": 0.0, "evaluate": 0.0}
         if self.mining.rounds:
@@ -308,7 +318,10 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
             method=self.settings.method,
             seconds=seconds,
         )
-        if result.base_score is not None and (result.best_step == 0 or merged.weight == 0.0):
+        if self._base_model.reads_more and result.base_score is not None:
+            as_it_was = self._load_base(max_seq_length=None)
+            result = compared_with_base(result, self.model, as_it_was, self._watch)
+        if result.improved is False:
             logger.warning(
                 "Training did not improve %s on the validation set (%.4f before); the saved model is the base model.",
                 SELECTION_METRIC,

@@ -1,0 +1,98 @@
+"""How many texts are longer than what a model reads: what is cut off is neither learned nor found."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from sentence_transformers import SentenceTransformer
+
+logger = logging.getLogger(__name__)
+
+# Below this share the cut texts are the exceptions of any corpus.
+WORTH_SAYING: Final = 0.1
+# A token is seldom longer than this, so that a text of more characters for each token is cut in any case: of a book in
+# one string only the beginning has to be tokenized.
+_CHARACTERS_A_TOKEN: Final = 20
+_SAMPLE: Final = 1000
+# Their embedding table begins after the index of the padding token.
+_SHIFTED_POSITIONS: Final = frozenset({"camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta"})
+
+
+class Truncation(NamedTuple):
+    """What a model leaves unread.
+
+    Attributes:
+        share: Of the texts, between 0 and 1, that are longer than the limit.
+        limit: Tokens that are read (``max_seq_length``).
+        positions: Tokens that the model could read, None if its kind sets no limit.
+    """
+
+    share: float
+    limit: int
+    positions: int | None
+
+    def sentence(self) -> str:
+        """What it means and what to do."""
+        more = self.positions is not None and self.positions > self.limit
+        advice = (
+            f"its positions go to {self.positions}: raise max_seq_length, or cut smaller chunks"
+            if more
+            else "cut smaller chunks"
+        )
+        return (
+            f"{self.share:.0%} of the passages are longer than the {self.limit} tokens that the model reads, and the "
+            f"rest of them is neither learned nor found; {advice}."
+        )
+
+
+def truncation(model: SentenceTransformer, texts: Sequence[str]) -> Truncation | None:
+    """Measure the texts, or an evenly spaced sample of 1,000, with the model's own tokenizer.
+
+    Args:
+        model: A SentenceTransformer.
+        texts: The passages.
+
+    Returns:
+        None where the model has no limit or there are no texts.
+    """
+    limit = model.max_seq_length
+    if limit is None or not texts:
+        return None
+    step = max(1, len(texts) // _SAMPLE)
+    sample = [text[: limit * _CHARACTERS_A_TOKEN] for text in texts[::step]]
+    tokenizer = model.tokenizer
+    rows = tokenizer(sample, truncation=True, max_length=limit + 1, padding=False)["input_ids"]
+    return Truncation(sum(len(row) > limit for row in rows) / len(rows), limit, position_limit(model))
+
+
+def truncation_of(embed_model: BaseEmbedding, texts: Sequence[str]) -> Truncation | None:
+    """The same for a LlamaIndex embedding, or for the model below an adapter; None where no model runs here."""
+    from llama_index_embft.embeddings.encode import SentenceTransformerBackend, as_encoder
+
+    backend = as_encoder(embed_model, cache=None).backend
+    while hasattr(backend, "base"):
+        backend = backend.base.backend
+    return truncation(backend.model, texts) if isinstance(backend, SentenceTransformerBackend) else None
+
+
+def warn_if_cut(model: SentenceTransformer, texts: Sequence[str]) -> None:
+    """Log a warning where more than a tenth of the texts is longer than what the model reads."""
+    found = truncation(model, texts)
+    if found is not None and found.share > WORTH_SAYING:
+        logger.warning("%s", found.sentence())
+
+
+def position_limit(model: SentenceTransformer) -> int | None:
+    """Tokens for which the model has position embeddings; None where its configuration names none."""
+    config = getattr(getattr(model[0], "auto_model", None), "config", None)
+    most = getattr(config, "max_position_embeddings", None)
+    if not isinstance(most, int) or most < 1:
+        return None
+    if getattr(config, "model_type", None) in _SHIFTED_POSITIONS:
+        most -= (getattr(config, "pad_token_id", None) or 0) + 1
+    return most

@@ -1,0 +1,79 @@
+"""What a model does not read of a passage is counted and said."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import typer
+from llama_index.core import MockEmbedding
+from sentence_transformers import SentenceTransformer
+from typer.testing import CliRunner
+
+from llama_index_embft.cli.commands import register
+from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.embeddings.loading import load_embed_model
+from llama_index_embft.embeddings.truncation import position_limit, truncation, truncation_of
+from llama_index_embft.finetune.adapter import EmbeddingAdapterFinetuneEngine
+
+
+@pytest.fixture
+def model(tiny_model_path):
+    return SentenceTransformer(tiny_model_path, device="cpu")
+
+
+def test_texts_at_the_limit_are_read_whole(model):
+    # Each letter is a token; two more are [CLS] and [SEP].
+    assert truncation(model, ["a " * 62]) == (0.0, 64, 128)
+    assert truncation(model, ["a " * 63]) == (1.0, 64, 128)
+
+
+def test_share_and_advice(model):
+    found = truncation(model, ["a " * 100, "a", "b", "c"])
+    assert found.share == 0.25
+    assert "25% of the passages" in found.sentence()
+    assert "raise max_seq_length" in found.sentence()
+    model.max_seq_length = 128
+    assert "raise" not in truncation(model, ["a " * 200]).sentence()
+
+
+def test_of_many_texts_a_sample_is_measured(model):
+    texts = ["a " * 100 if n % 2 else "a" for n in range(5001)]
+    assert truncation(model, texts).share == pytest.approx(0.5, abs=0.01)
+    assert truncation(model, []) is None
+
+
+def test_a_book_in_one_string_takes_no_time_to_count(model):
+    assert truncation(model, ["a b c " * 5_000_000]).share == 1.0
+
+
+def test_a_model_without_limits(model):
+    model[0].auto_model.config.max_position_embeddings = -1  # DeBERTa's and T5's relative positions
+    assert position_limit(model) is None
+    model[0].auto_model.config.max_position_embeddings = 514
+    model[0].auto_model.config.model_type = "xlm-roberta"
+    model[0].auto_model.config.pad_token_id = 1
+    assert position_limit(model) == 512
+
+
+def test_the_model_below_an_adapter_is_asked(tiny_model_path, tmp_path):
+    data = EmbeddingQAFinetuneDataset(
+        queries={"q": "a", "r": "b"}, corpus={"d": "c " * 90, "e": "f"}, relevant_docs={"q": ["d"], "r": ["e"]}
+    )
+    engine = EmbeddingAdapterFinetuneEngine(
+        data, load_embed_model(tiny_model_path), epochs=1, model_output_path=str(tmp_path / "adapter")
+    )
+    engine.finetune()
+    assert truncation_of(engine.get_finetuned_model(), list(data.corpus.values())).share == 0.5
+    assert truncation_of(MockEmbedding(embed_dim=3), ["a"]) is None
+
+
+def test_the_command_evaluate_says_it(tiny_model_path, tmp_path):
+    path = tmp_path / "data.json"
+    content = {"queries": {"q": "a"}, "corpus": {"d": "c " * 90, "e": "f"}, "relevant_docs": {"q": ["d"]}}
+    path.write_text(json.dumps(content))
+    app = typer.Typer()
+    register(app)
+    result = CliRunner().invoke(app, ["evaluate", str(path), "--model", tiny_model_path])
+    assert result.exit_code == 0, result.output
+    assert "50% of the passages are longer than the 64 tokens" in result.output
