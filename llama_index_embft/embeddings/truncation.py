@@ -61,7 +61,7 @@ def truncation(model: SentenceTransformer, texts: Sequence[str]) -> Truncation |
         None where the model has no limit or there are no texts.
     """
     limit = model.max_seq_length
-    if limit is None or not texts:
+    if not isinstance(limit, int) or not texts:  # static embeddings read any number: infinity
         return None
     step = max(1, len(texts) // _SAMPLE)
     sample = [text[: limit * _CHARACTERS_A_TOKEN] for text in texts[::step]]

@@ -8,6 +8,7 @@ import pytest
 import typer
 from llama_index.core import MockEmbedding
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from typer.testing import CliRunner
 
 from llama_index_embft.cli.commands import register
@@ -54,6 +55,11 @@ def test_a_model_without_limits(model):
     model[0].auto_model.config.model_type = "xlm-roberta"
     model[0].auto_model.config.pad_token_id = 1
     assert position_limit(model) == 512
+
+
+def test_static_embeddings_cut_nothing(model):
+    static = StaticEmbedding(model.tokenizer.backend_tokenizer, embedding_dim=8)
+    assert truncation(SentenceTransformer(modules=[static], device="cpu"), ["a " * 9999]) is None
 
 
 def test_the_model_below_an_adapter_is_asked(tiny_model_path, tmp_path):
