@@ -23,6 +23,32 @@ class Clock:
         return self.now
 
 
+class InstantLoop(asyncio.SelectorEventLoop):
+    """An event loop whose waits take no time: a busy machine, which wakes a caller late, changes no result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        wait = self._selector.select
+
+        def select(timeout: float | None = None):
+            self.now += timeout or 0.0
+            return wait(0)
+
+        self._selector.select = select
+
+    def time(self) -> float:
+        return self.now
+
+
+def run(main):
+    loop = InstantLoop()
+    try:
+        return loop.run_until_complete(main)
+    finally:
+        loop.close()
+
+
 def worst_window(events: list[tuple[float, float]], period: float) -> float:
     """The most units in any half-open window of ``period``."""
     return max(sum(units for when, units in events if start <= when < start + period) for start, _ in events)
@@ -101,7 +127,7 @@ def test_many_workers_keep_both_limits(rpm: int, seed: int) -> None:
 
         await asyncio.gather(*(call() for _ in range(rpm + 5)))
 
-    asyncio.run(main())
+    run(main())
     assert worst_window([(when, 1.0) for when in starts], period) <= rpm
     assert worst_window(ends, period) <= 1000
 
@@ -115,7 +141,7 @@ def test_a_pause_holds_everyone_back() -> None:
         await asyncio.gather(*(limiter.acquire() for _ in range(5)))
         return loop.time() - started
 
-    assert asyncio.run(main()) >= 0.1
+    assert run(main()) >= 0.1
 
 
 def test_a_tokenizer_that_counts_more_than_ours_does_not_overrun_the_limit() -> None:
@@ -134,7 +160,7 @@ def test_a_tokenizer_that_counts_more_than_ours_does_not_overrun_the_limit() -> 
         await call()  # the first call of a run goes alone
         await asyncio.gather(*(call() for _ in range(30)))
 
-    asyncio.run(main())
+    run(main())
     assert worst_window(spent, period) <= 1000
 
 
