@@ -153,3 +153,34 @@ def test_a_batch_that_cannot_be_shared_is_refused(tiny_model_path, tmp_path, mon
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="batch_size is 7, which 2 processes cannot share equally"):
         SentenceTransformersFinetuneEngine(make_dataset(0), tiny_model_path, str(tmp_path / "m"), batch_size=7)
+
+
+# As in docs/how-to/train.md; where there are no GPUs, `--multi_gpu` starts processes just the same.
+LAUNCHERS = {
+    "torchrun": ["torch.distributed.run", "--nproc-per-node", "2"],
+    "accelerate": [
+        *("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
+        *("--mixed_precision", "no", "--dynamo_backend", "no"),
+    ],
+}
+
+
+def test_the_documented_launchers_train_the_same_model(tiny_model_path, tmp_path):
+    """Two processes by torchrun and by accelerate end in the same weights."""
+    make_dataset(1).save_json(tmp_path / "train.json")
+    for name, launcher in LAUNCHERS.items():
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = ["--master_port" if name == "torchrun" else "--main_process_port", str(probe.getsockname()[1])]
+        train = ["train", "train.json", "--val", "train.json", "--model", tiny_model_path, "--out", name]
+        options = ["--device", "cpu", "--batch-size", "6", "--epochs", "2", "--learning-rate", "1e-3", "--no-bf16"]
+        command = [sys.executable, "-m", *launcher, *port, "-m", "llama_index_embft.cli.app", *train, *options]
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("Written to") == 1  # the first process alone speaks
+        assert json.loads((tmp_path / name / "embft.json").read_text())["processes"] == 2
+    found, expected = (load_file(str(tmp_path / name / "model.safetensors")) for name in LAUNCHERS)
+    assert found.keys() == expected.keys()
+    assert all((found[name] == expected[name]).all() for name in found)
