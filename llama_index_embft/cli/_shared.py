@@ -12,6 +12,8 @@ from rich.console import Console
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.evaluation.findings import QueryChange
     from llama_index_embft.pipeline import TuneOutcome
@@ -32,6 +34,15 @@ def quiet_libraries() -> None:
     disable_progress_bar()
     for name in ("sentence_transformers", "httpx", "pypdf"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def show_cut(embed_model: BaseEmbedding, dataset: EmbeddingQAFinetuneDataset) -> None:
+    """Say how many passages are longer than what the model reads, where they are more than a few."""
+    from llama_index_embft.embeddings.truncation import WORTH_SAYING, truncation_of
+
+    cut = truncation_of(embed_model, list(dataset.corpus.values()))
+    if cut is not None and cut.share > WORTH_SAYING:
+        console.print(f"Note: {cut.sentence()}", markup=False, soft_wrap=True)
 
 
 def show_outcome(outcome: TuneOutcome, test: EmbeddingQAFinetuneDataset) -> None:

@@ -28,9 +28,9 @@ def evaluate(
     from rich.markup import escape
     from rich.table import Table
 
+    from llama_index_embft.cli._shared import show_cut
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.embeddings.loading import load_embed_model
-    from llama_index_embft.embeddings.truncation import WORTH_SAYING, truncation_of
     from llama_index_embft.evaluation import evaluate_embed_model
 
     dataset = EmbeddingQAFinetuneDataset.from_json(data)
@@ -55,9 +55,7 @@ def evaluate(
         table.add_row(*row)
     console.print(table)
     console.print(f"{len(report.query_ids):,} queries, {report.corpus_size:,} chunks; {report.text}")
-    cut = truncation_of(embed_model, list(dataset.corpus.values()))
-    if cut is not None and cut.share > WORTH_SAYING:
-        console.print(f"Note: {cut.sentence()}", markup=False, soft_wrap=True)
+    show_cut(embed_model, dataset)
     if out is not None:
         report.to_json(out)
     if csv is not None:

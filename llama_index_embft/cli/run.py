@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from llama_index_embft.cli._shared import console, quiet_libraries, show_files, show_outcome
+from llama_index_embft.cli._shared import console, quiet_libraries, show_cut, show_files, show_outcome
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -76,6 +76,7 @@ def run(
         sizes = ", ".join(f"{name} {len(part.queries)}" for name, part in split._asdict().items())
         source = "taken from the text" if llm is None else f"written by {llm_model}"
         console.print(f"[bold]2. Questions:[/bold] {len(dataset.queries)} {source}; {sizes}")
+        show_cut(base, dataset)
         found = _found_by_copying(nodes, base, seed) if llm is None else 0.0
         console.print(f"[bold]3. Train and compare:[/bold] {model}, method {method}")
         outcome = tune_and_compare(split, base, folder, method=method, seed=seed, may_adopt=found < _NOTHING_TO_GAIN)
