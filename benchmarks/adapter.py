@@ -293,7 +293,7 @@ def _nudge(arrays):
     moves = movement(corpus, queries, positives, "N")
     search = StepSearch(val, corpus, moves, depth=10)
     steps = [0.0, closed_form_step(val, corpus, wanted, moves)[0], *steps_to_try(moves, 32)]
-    best = max(steps, key=lambda step: _ndcg_of(search.after(step), wanted))
+    best = max(steps, key=lambda step: _ndcg_of(search.after(step).rows, wanted))
     result = np.array(corpus)
     result[moves.rows] = moves.at(best)
     return time.perf_counter() - started, _ndcg(arrays["test"][0], result, arrays["test"][1])

@@ -180,7 +180,7 @@ def _nudge(args: argparse.Namespace) -> list[dict]:
     step, _ = closed_form_step(val, documents, [[int(row)] for row in val_targets], moves)
     solved = time.perf_counter()
     search = StepSearch(val, documents, moves, depth=10)
-    scores = {x: _ndcg(search.after(x), val_targets) for x in (0.0, step, *steps_to_try(moves, 8).tolist())}
+    scores = {x: _ndcg(search.after(x).rows, val_targets) for x in (0.0, step, *steps_to_try(moves, 8).tolist())}
     return [
         {
             "part": "nudge",

@@ -25,7 +25,7 @@ def run(kit: Kit) -> None:
     kit.check("NUDGE: difference of the closed form's step to the CPU's", abs(here[0] - there[0]), 1e-5)
     kit.check("NUDGE: difference of queries answered first", abs(here[1] - there[1]), 0)
     rows = [
-        StepSearch(asked, corpus, moves, 10, device=device).after(there[0])
+        StepSearch(asked, corpus, moves, 10, device=device).after(there[0]).rows
         for device in (kit.device, kit.reference_device())
     ]
     kit.check("NUDGE: ids after the step that differ from the CPU's", float((rows[0] != rows[1]).sum()), 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,15 @@ from llama_index_embft.finetune.base import (
     peak_memory_bytes,
 )
 from llama_index_embft.finetune.nudge_closed_form import closed_form_step
-from llama_index_embft.finetune.nudge_steps import Movement, StepSearch, Variant, movement, steps_to_try
+from llama_index_embft.finetune.nudge_steps import (
+    Movement,
+    StepSearch,
+    Variant,
+    movement,
+    ndcg_if_not_moved,
+    own_scores,
+    steps_to_try,
+)
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -37,6 +46,11 @@ logger = logging.getLogger(__name__)
 # Where there is no validation set, every fifth query chooses how far to move.
 _HELD_OUT: Final = 5
 _TRIED: Final = 32
+# The record's name of what is expected for documents without a training query, see `ndcg_if_not_moved`.
+UNASKED: Final = "unasked_ndcg@10"
+_NOTICEABLE: Final = 0.01
+_MAX_UNASKED_LOSS: Final = 0.005
+_DEPTH: Final = 10
 
 
 @dataclass(frozen=True)
@@ -48,12 +62,21 @@ class NudgeResult(FinetuneResult):
         moved_documents: Documents whose vector changed: all that must be written to a vector store.
         val_queries: Validation queries that chose the step.
         val_queries_reached: Those of them whose relevant document has a training query, and so can move at all.
+        unasked_share: Of the documents, those without a training query, between 0 and 1: they stay where they are.
+        unasked_base: nDCG@10 of the validation queries before the movement, with one relevant document each.
+        unasked_score: The same if their own documents had stayed and all others had moved: what to expect of a query
+            about a document without a training query.
+        limited: Whether a step that is better on validation was left out for `max_unasked_loss`.
     """
 
     step: float = 0.0
     moved_documents: int = 0
     val_queries: int = 0
     val_queries_reached: int = 0
+    unasked_share: float = 0.0
+    unasked_base: float = 0.0
+    unasked_score: float = 0.0
+    limited: bool = False
     ids: tuple[str, ...] = field(default=(), repr=False)
 
     @property
@@ -62,8 +85,9 @@ class NudgeResult(FinetuneResult):
         share = f"{self.val_queries_reached} of {self.val_queries} validation queries are about a document that has a"
         if self.step > 0:
             return (
-                f"{self.moved_documents} documents moved. {share} training query; what other documents are asked gains "
-                "nothing, and may lose a little to documents that moved towards it."
+                f"{self.moved_documents} documents moved. {share} training query. {self.unasked_share:.0%} of the "
+                f"documents have none and stayed: for queries about them expect nDCG@10 {self.unasked_score:.3f}, "
+                f"where it was {self.unasked_base:.3f}." + (f" For their sake {self._left_out}" if self.limited else "")
             )
         if self.val_queries_reached == 0:
             return (
@@ -71,7 +95,18 @@ class NudgeResult(FinetuneResult):
                 "new questions about the same documents, so split by query, not by document; for unseen documents "
                 "train an adapter or the model."
             )
+        if self.limited:
+            return f"Nothing moved: {share} training query, and {self._left_out}"
         return f"Nothing moved: {share} training query, and no step improved {self.metric} on them all."
+
+    @property
+    def _left_out(self) -> str:
+        best = max(self.history, key=lambda entry: entry[self.metric])
+        return (
+            f"the step that is best on them ({self.metric} {best[self.metric]:.3f}) was not taken: queries about the "
+            f"{self.unasked_share:.0%} of the documents without a training query would fall to {best[UNASKED]:.3f} "
+            "(max_unasked_loss)."
+        )
 
     def __str__(self) -> str:
         """Two lines for people."""
@@ -93,13 +128,16 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
     Args:
         dataset: Training queries, and the whole corpus of the index.
         embed_model: Any LlamaIndex embedding; it is not changed.
-        val_dataset: Queries that choose the step, about the same documents as the training queries. None holds out
-            every fifth training query.
+        val_dataset: Queries that choose the step, about the same documents as the training queries, and about others
+            as often as users ask about those. None holds out every fifth training query.
         variant: ``"N"`` (default) moves documents on the unit sphere, for cosine, which LlamaIndex's stores use;
             ``"M"`` moves them freely, for stores that rank by the inner product.
         model_output_path: Folder to save to.
         steps: How many steps to try, beside the closed form's: the one that puts a relevant document first for the most
             validation queries.
+        max_unasked_loss: How much nDCG@10 a step may cost queries about documents without a training query, times the
+            share of these documents: they stay where they are, while others come nearer to all queries. None: 0.005
+            where training queries were held out, which are never about such documents; no limit with a `val_dataset`.
         device: Torch device of the search; None takes a GPU if there is one.
         cache: Where embeddings are kept, see `as_encoder`.
         show_progress: Show progress bars of the embedding.
@@ -118,6 +156,7 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
         variant: Variant = "N",
         model_output_path: str = "nudge_output",
         steps: int = _TRIED,
+        max_unasked_loss: float | None = None,
         device: str | None = None,
         cache: EmbeddingCache | Literal["default"] | None = "default",
         show_progress: bool = False,
@@ -128,6 +167,11 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
             raise ConfigError(f"steps is {steps}; it must be at least 1.")
         if not dataset.queries:
             raise DatasetError("The training set has no query; generate or load one that has.")
+        if max_unasked_loss is not None and not max_unasked_loss >= 0:
+            raise ConfigError(f"max_unasked_loss is {max_unasked_loss}; it must be 0 or more.")
+        if max_unasked_loss is None:
+            max_unasked_loss = _MAX_UNASKED_LOSS if val_dataset is None else math.inf
+        self.max_unasked_loss = max_unasked_loss
         if val_dataset is None:
             dataset, val_dataset = _hold_out(dataset)
         elif not val_dataset.queries:
@@ -165,7 +209,9 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
         moves = movement(corpus, queries, positives, self.variant)
         prepared = time.perf_counter()
         history = self._validate(corpus, moves, row_of, same)
-        best = max(history, key=lambda entry: (entry[SELECTION_METRIC], -entry["gamma"]))
+        asked = len({row for rows in positives for row in rows})
+        unasked = 1 - asked / len(ids)
+        best = _chosen(history, unasked, self.max_unasked_loss)
         chosen = best["gamma"]
         searched = time.perf_counter()
         moved = [ids[row] for row in moves.rows] if chosen > 0 else []
@@ -191,9 +237,13 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
             moved_documents=len(moved),
             val_queries=len(self.val_dataset.queries),
             val_queries_reached=sum(not reachable.isdisjoint(docs) for docs in relevant),
+            unasked_share=unasked,
+            unasked_base=history[0][UNASKED],
+            unasked_score=best[UNASKED],
+            limited=best is not _chosen(history, unasked, math.inf),
             ids=tuple(moved),
         )
-        if chosen == 0:
+        if chosen == 0 or result.unasked_score < result.unasked_base - _NOTICEABLE:
             logger.warning("%s", result.explanation)
         return result
 
@@ -209,16 +259,20 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
         queries = self._encoder.encode_queries(list(self.val_dataset.queries.values()))
         judgements = Judgements.from_qrels(self.val_dataset.qrels(), tuple(self.val_dataset.queries), row_of)
         names = metric_names()
-        search = StepSearch(queries, corpus, moves, depth=min(10, len(corpus)), device=self.device)
+        wanted = _positives(self.val_dataset, row_of, same)
+        deepest = _DEPTH + max(map(len, wanted))  # ten beside a query's own documents
+        search = StepSearch(queries, corpus, moves, depth=min(deepest, len(corpus)), device=self.device)
+        own = own_scores(queries, corpus, wanted, moves)
         tried = [0.0]
         if len(moves.rows):
-            wanted = _positives(self.val_dataset, row_of, same)
             tried += steps_to_try(moves, self.steps).tolist()
             tried.append(closed_form_step(queries, corpus, wanted, moves, device=self.device)[0])
         history = []
         for number, step in enumerate(sorted(set(tried))):
-            scores = score_hits(find_hits(search.after(step), judgements, len(corpus)), judgements, names)
+            hits = search.after(step)
+            scores = score_hits(find_hits(hits.rows[:, :_DEPTH], judgements, len(corpus)), judgements, names)
             means = {name: float(values.mean()) for name, values in scores.items()}
+            means[UNASKED] = ndcg_if_not_moved(hits, own, wanted)
             history.append({"step": number, "epoch": 0.0, "gamma": step, **means})
         return history
 
@@ -230,7 +284,12 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
             train=self.dataset,
             val=self.val_dataset,
             scores=(base_score, score),
-            settings={"variant": self.variant, "step": step, "steps": self.steps},
+            settings={
+                "variant": self.variant,
+                "step": step,
+                "steps": self.steps,
+                "max_unasked_loss": None if math.isinf(self.max_unasked_loss) else self.max_unasked_loss,
+            },
         )
         save_nudge(
             self.model_output_path,
@@ -243,6 +302,18 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
             base_fingerprint=record["base_fingerprint"],
             record=record,
         )
+
+
+def _chosen(history: list[dict[str, float]], unasked_share: float, limit: float) -> dict[str, float]:
+    """The best step on validation that costs the other documents no more than the limit; of equals the smallest.
+
+    Args:
+        history: Metrics after each step, the first of which is 0.
+        unasked_share: Of the documents, those without a training query.
+        limit: See `max_unasked_loss`.
+    """
+    allowed = [entry for entry in history if unasked_share * (history[0][UNASKED] - entry[UNASKED]) <= limit]
+    return max(allowed, key=lambda entry: (entry[SELECTION_METRIC], -entry["gamma"]))
 
 
 def _rows_by_text(texts: list[str]) -> list[list[int]]:

@@ -155,17 +155,51 @@ class StepSearch:
         self._queries, self._moves, self._depth, self._device = queries, moves, depth, device
         self._fixed = search_still(queries, corpus, moves, depth, device=device)
 
-    def after(self, step: float) -> NDArray[np.int64]:
-        """Corpus rows of the best hits of each query after a step, best first; shape ``(n_queries, depth)``.
+    def after(self, step: float) -> TopK:
+        """The best hits of each query after a step, best first; shape ``(n_queries, depth)``.
 
-        A place that nothing fills is -1.
+        A place that nothing fills is row -1 with score -inf.
         """
         if not len(self._moves.rows):
-            return self._fixed.rows
+            return self._fixed
         moved = self._moves.at(step)
         hits = top_k(self._queries, moved, min(self._depth, len(moved)), metric=self._moves.metric, device=self._device)
         rows = np.concatenate([np.where(hits.rows >= 0, self._moves.rows[hits.rows], -1), self._fixed.rows], axis=1)
-        return _best_of(rows, np.concatenate([hits.scores, self._fixed.scores], axis=1), self._depth).rows
+        return _best_of(rows, np.concatenate([hits.scores, self._fixed.scores], axis=1), self._depth)
+
+
+def own_scores(
+    queries: NDArray[np.float32], corpus: NDArray[np.float32], positives: Sequence[Sequence[int]], moves: Movement
+) -> NDArray[np.float32]:
+    """Score of each query's best relevant document where it stands before the movement, shape ``(n_queries,)``."""
+    cosine = moves.metric == "cosine"
+    best = np.empty(len(queries), dtype=np.float32)
+    for number, rows in enumerate(positives):
+        query, documents = queries[number], corpus[list(rows)]
+        best[number] = (_unit(documents) @ _unit(query[None])[0] if cosine else documents @ query).max()
+    return best
+
+
+def ndcg_if_not_moved(
+    hits: TopK, own: NDArray[np.float32], positives: Sequence[Sequence[int]], cutoff: int = 10
+) -> float:
+    """Mean nDCG@10 if a query's own documents had stayed and all others had moved.
+
+    It tells, from queries that are at hand, what happens to a query about a document without a training query: such a
+    document stays where it is, among others that came nearer. One relevant document counts, the best.
+
+    Args:
+        hits: After the step; at least `cutoff` of each query beside its own documents.
+        own: From `own_scores`.
+        positives: Corpus rows relevant to each query.
+        cutoff: Ranks that count.
+    """
+    gains = np.zeros(len(own))
+    for number, rows in enumerate(positives):
+        others = ~np.isin(hits.rows[number], list(rows))
+        rank = 1 + int((others & (hits.scores[number] > own[number])).sum())
+        gains[number] = 1 / np.log2(1 + rank) if rank <= cutoff else 0.0
+    return float(gains.mean())
 
 
 def _places(rows: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:

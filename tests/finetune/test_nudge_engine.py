@@ -18,7 +18,7 @@ from llama_index_embft.errors import ConfigError, DatasetError, ModelError
 from llama_index_embft.evaluation import evaluate_embed_model
 from llama_index_embft.finetune.nudge import NudgeFinetuneEngine
 from llama_index_embft.finetune.nudge_closed_form import closed_form_step
-from llama_index_embft.finetune.nudge_steps import StepSearch, movement
+from llama_index_embft.finetune.nudge_steps import StepSearch, movement, ndcg_if_not_moved, own_scores
 
 DIM, DOCS = 24, 60
 
@@ -159,10 +159,10 @@ def test_a_memory_mapped_corpus_is_searched_in_blocks(variant, tmp_path, monkeyp
     np.save(tmp_path / "corpus.npy", corpus)
     mapped = np.load(tmp_path / "corpus.npy", mmap_mode="r")
     moves = movement(corpus, queries, positives, variant)
-    expected = StepSearch(queries, corpus, moves, depth=30).after(0.3)
+    expected = StepSearch(queries, corpus, moves, depth=30).after(0.3).rows
     step = closed_form_step(queries, corpus, positives, moves)
     monkeypatch.setattr("llama_index_embft.finetune.nudge_steps._ROWS_PER_BLOCK", 5)
-    assert (StepSearch(queries, mapped, moves, depth=30).after(0.3) == expected).all()
+    assert (StepSearch(queries, mapped, moves, depth=30).after(0.3).rows == expected).all()
     assert (expected[:, 24:] == -1).all()  # there are 24 documents
     assert closed_form_step(queries, mapped, positives, moves) == step
 
@@ -176,7 +176,7 @@ def test_a_step_is_searched_as_the_whole_moved_corpus_would_be(variant) -> None:
         moved = corpus.copy()
         moved[moves.rows] = moves.at(step)
         scores = queries @ (unit(moved) if variant == "N" else moved).T
-        assert (search.after(step) == np.argsort(-scores, axis=1, kind="stable")[:, :10]).all()
+        assert (search.after(step).rows == np.argsort(-scores, axis=1, kind="stable")[:, :10]).all()
 
 
 # --- engine -----------------------------------------------------------------------------------------------------------
@@ -353,3 +353,90 @@ def test_a_damaged_or_foreign_result_is_refused(tmp_path) -> None:
     file.unlink()
     with pytest.raises(ModelError, match="holds no moved vectors"):
         NudgedEmbedding(model, tmp_path / "n")
+
+
+# --- documents that nobody has asked about --------------------------------------------------------------------------
+
+
+class StyledEmbedding(TopicEmbedding):
+    """All questions have a style in common that no document has: whoever moves towards them comes nearer to all."""
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        topic = query.split("/")[0]
+        return (0.8 * vector(topic) + 1.5 * vector("the style of questions") + 0.4 * vector(query)).tolist()
+
+
+@pytest.fixture
+def styled(tmp_path):
+    """Half of the documents have training queries; what queries about the others get, with the base and after."""
+
+    def run(val_dataset: EmbeddingQAFinetuneDataset | None):
+        train, base = questions(range(5), range(DOCS // 2)), StyledEmbedding()
+        engine = NudgeFinetuneEngine(train, base, val_dataset, model_output_path=str(tmp_path / "moved"))
+        result = engine.finetune()
+        others = questions(range(5, 7), range(DOCS // 2, DOCS))
+        models = (base, engine.get_finetuned_model())
+        before, after = (evaluate_embed_model(others, model, cache=None).mean("ndcg@10") for model in models)
+        return result, before, after
+
+    return run
+
+
+def test_what_unasked_documents_lose_is_foretold(styled, caplog) -> None:
+    """Validation over the asked documents alone wants to move, and the result says at whose cost."""
+    result, before, after = styled(questions(range(5, 7), range(DOCS // 2)))
+    assert result.step > 0
+    assert result.best_score > result.base_score
+    assert after < before / 3
+    assert (result.unasked_base, result.unasked_score) == pytest.approx((before, after), abs=0.1)
+    assert f"expect nDCG@10 {result.unasked_score:.3f}, where it was {result.unasked_base:.3f}" in str(result)
+    assert "50% of the documents have none and stayed" in caplog.text
+
+
+def test_without_validation_queries_unasked_documents_are_not_given_up(styled) -> None:
+    result, before, after = styled(None)
+    assert after > before - 0.1
+    assert result.unasked_score >= result.unasked_base - 0.02
+    assert result.unasked_share == 0.5
+    assert result.best_score >= result.base_score
+    assert result.limited
+    assert "queries about the 50% of the documents without a training query would fall to 0." in result.explanation
+
+
+def test_a_corpus_that_is_asked_about_as_a_whole_moves_as_validation_says(tmp_path) -> None:
+    engine = NudgeFinetuneEngine(questions(range(5)), StyledEmbedding(), model_output_path=str(tmp_path / "moved"))
+    result = engine.finetune()
+    assert result.unasked_share == 0.0
+    best = max(result.history, key=lambda entry: (entry["ndcg@10"], -entry["gamma"]))
+    assert result.step == best["gamma"] > 0
+
+
+def test_the_limit_can_be_set(tmp_path) -> None:
+    train, val = questions(range(5), range(DOCS // 2)), questions(range(5, 7), range(DOCS // 2))
+    steps = {}
+    for limit in (0.0, 0.05, 1.0, None):
+        folder = str(tmp_path / str(limit))
+        engine = NudgeFinetuneEngine(
+            train, StyledEmbedding(), val, model_output_path=folder, max_unasked_loss=limit, device="cpu"
+        )
+        result = engine.finetune()
+        assert limit is None or 0.5 * (result.unasked_base - result.unasked_score) <= limit
+        steps[limit] = result.step
+    assert steps[0.0] <= steps[0.05] < steps[1.0] == steps[None]
+    with pytest.raises(ConfigError, match="max_unasked_loss is -1; it must be 0 or more"):
+        NudgeFinetuneEngine(train, StyledEmbedding(), max_unasked_loss=-1)
+
+
+@pytest.mark.parametrize("variant", ["N", "M"])
+def test_the_rank_of_a_document_that_stayed_is_that_of_brute_force(variant) -> None:
+    corpus, queries, positives = random_problem(3)
+    moves = movement(corpus, queries, positives, variant)
+    hits = StepSearch(queries, corpus, moves, depth=12).after(0.4)
+    found = ndcg_if_not_moved(hits, own_scores(queries, corpus, positives, moves), positives)
+    moved = corpus.copy()
+    moved[moves.rows] = moves.at(0.4)
+    expected = []
+    for query, rows in zip(queries, positives, strict=True):
+        rank = 1 + int((np.delete(moved, rows, axis=0) @ query > (corpus[rows] @ query).max()).sum())
+        expected.append(1 / np.log2(1 + rank) if rank <= 10 else 0.0)
+    assert found == pytest.approx(np.mean(expected), abs=1e-6)
