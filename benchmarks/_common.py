@@ -64,12 +64,17 @@ def write_results(name: str, rows: list[dict[str, Any]], *, device: str = "cpu",
         "device": device_name(device),
         "versions": versions(),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "command": "python " + " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *map(_portable, sys.argv[1:])]),
+        "command": command(),
         **extra,
     }
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     print(f"\nwritten: benchmarks/results/{path.name}")
     return path
+
+
+def command() -> str:
+    """What was typed, without what is of one machine only."""
+    return "python " + " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *map(_portable, sys.argv[1:])])
 
 
 def _portable(argument: str) -> str:

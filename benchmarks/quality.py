@@ -36,7 +36,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np
-from _common import RESULTS, minilm, parser, print_table, write_results
+from _common import RESULTS, command, minilm, parser, print_table, write_results
 
 METRICS = ("hit_rate@1", "hit_rate@5", "hit_rate@10", "ndcg@10", "mrr@10")
 
@@ -50,7 +50,7 @@ def main() -> None:
     for data in args.data:
         train, test = _load(data, args.data_dir)
         base, base_scores, _ = _evaluate(minilm(), test, args.device, guard, trained=False)
-        rows.append({"data": data, "method": "base", **base, "seeds": 1, "ci95": None})
+        rows.append({"data": data, "method": "base", **base, "seeds": 1, "ci95": None, "command": command()})
         for method in args.methods:
             for negatives in args.negatives if method == "full" and args.negatives else [None]:
                 if method == "bm25":
@@ -59,13 +59,12 @@ def main() -> None:
                     material = train if negatives is None else _mined(train, negatives, args)
                     runs = [_run(method, material, test, seed, args, guard) for seed in range(args.seeds)]
                 name = method if negatives is None else f"{method} negatives={negatives}:{args.num_negatives}"
-                rows.append(_row(data, name, runs, base_scores, test))
-                print_table([rows[-1]])
+                row = _row(data, name, runs, base_scores, test)
+                print_table([row])
+                rows.append({**row, "command": command()})
                 if args.save:  # now, and not at the end: a row can take an hour
                     write_results("quality", _merged(rows), device=args.device)
-    print_table(rows)
-    if args.save:
-        write_results("quality", _merged(rows), device=args.device)
+    print_table([{name: value for name, value in row.items() if name != "command"} for row in rows])
 
 
 DATASETS = {
@@ -262,6 +261,8 @@ def _merged(rows):
     """Keep the rows of earlier runs that this run does not replace, so that slow rows need not be run again."""
     path = RESULTS / "quality.json"
     kept = json.loads(path.read_text())["rows"] if path.exists() else []
+    guarded = {(row["data"], row["method"]) for row in kept if "guard ndcg@10" in row and row["method"] == "base"}
+    rows = [row for row in rows if "guard ndcg@10" in row or (row["data"], row["method"]) not in guarded]
     new = {(row["data"], row["method"]) for row in rows}
     return [row for row in kept if (row["data"], row["method"]) not in new] + rows
 
