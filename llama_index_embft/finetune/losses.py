@@ -23,8 +23,9 @@ COSENT: Final = "cosent"
 # All that sentence-transformers' GISTEmbedLoss takes.
 GIST_NEGATIVES: Final = 1
 
-# On CPU, where memory is what bounds the batch: memory stays that of 16 rows, about 2 GB with MiniLM.
+# On CPU, where memory is what bounds the batch: it stays that of 16 rows of 256 tokens, about 2 GB with MiniLM.
 _CPU_MINI_BATCH: Final = 16
+_CPU_TOKENS: Final = _CPU_MINI_BATCH * 256
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,9 @@ def loss_maker(
     return LossMaker(lambda mini: _nested(model, maker(mini), dims), can_cache, name)
 
 
-def first_mini_batch(settings: TrainSettings, rows_per_process: int, documents: int, device: str) -> int | None:
+def first_mini_batch(
+    settings: TrainSettings, rows_per_process: int, documents: int, device: str, length: float | None = None
+) -> int | None:
     """The mini-batch size to start with; None computes the whole batch at once.
 
     Args:
@@ -109,10 +112,14 @@ def first_mini_batch(settings: TrainSettings, rows_per_process: int, documents: 
         rows_per_process: Rows of a batch.
         documents: Documents of a row.
         device: Type of the device.
+        length: Tokens of a text that the model reads; None: not known.
     """
     if settings.mini_batch_size is not None:
         return None if settings.mini_batch_size >= rows_per_process else settings.mini_batch_size
-    return _CPU_MINI_BATCH if device == "cpu" and rows_per_process * documents > _CPU_MINI_BATCH else None
+    rows = _CPU_MINI_BATCH
+    if isinstance(length, int):
+        rows = max(1, min(rows, _CPU_TOKENS // length))
+    return rows if device == "cpu" and rows_per_process * documents > rows else None
 
 
 def _contrastive(

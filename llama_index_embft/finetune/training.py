@@ -197,7 +197,7 @@ def _trainer(
         args=_arguments(model, settings, around, folder, steps, per_process, column_prompts),
         train_dataset=Dataset.from_dict(rows.columns),
         maker=maker,
-        mini_batch_size=first_mini_batch(settings, per_process, len(documents), model.device.type)
+        mini_batch_size=first_mini_batch(settings, per_process, len(documents), model.device.type, model.max_seq_length)
         if maker.can_cache
         else None,
         plan=plan,

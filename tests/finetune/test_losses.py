@@ -174,6 +174,9 @@ def test_memory_of_a_cpu_decides_the_mini_batch():
     assert first_mini_batch(TrainSettings(), 64, 1, "cpu") == 16
     assert first_mini_batch(TrainSettings(), 10, 1, "cpu") is None
     assert first_mini_batch(TrainSettings(), 10, 3, "cpu") == 16
+    # Memory goes with the tokens: longer texts come in smaller parts, shorter ones in the same.
+    found = [first_mini_batch(TrainSettings(), 64, 1, "cpu", length) for length in (128, 256, 512, 8192, math.inf)]
+    assert found == [16, 16, 8, 1, 16]
     assert first_mini_batch(TrainSettings(), 64, 1, "cuda") is None
     assert first_mini_batch(TrainSettings(mini_batch_size=8), 64, 1, "cuda") == 8
     assert first_mini_batch(TrainSettings(mini_batch_size=64), 64, 1, "cpu") is None
