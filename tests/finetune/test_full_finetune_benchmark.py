@@ -19,9 +19,10 @@ def test_the_tiny_run():
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    header, row = done.stdout.splitlines()[:2]
-    assert header.split()[:3] == ["contender", "batch", "seconds"]
+    header, *rows = done.stdout.splitlines()[:3]
+    assert header.split()[:5] == ["contender", "tokens", "read", "batch", "seconds"]
     assert "test ndcg@10" in header
-    cells = row.split()
-    assert cells[:2] == ["ours", "10"]
-    assert all(float(cell) > 0 for cell in cells[2:])
+    for cells in (row.split() for row in rows):  # like the peer, and with all defaults
+        assert cells[:3] == ["ours", "64", "10"]
+        assert all(float(cell) > 0 for cell in cells[3:])
+    assert len(rows) == 2
