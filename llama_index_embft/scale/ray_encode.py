@@ -16,7 +16,7 @@ from llama_index_embft._optional import require
 from llama_index_embft.errors import ConfigError, EmbftError
 from llama_index_embft.scale.ray_cluster import ScaleError, connected, count_of
 from llama_index_embft.scale.ray_manifest import OutputFolder, ShardContent, write_shard
-from llama_index_embft.scale.ray_model import load_encoder, same_model_everywhere
+from llama_index_embft.scale.ray_model import from_anywhere, load_encoder, same_model_everywhere
 from llama_index_embft.scale.ray_shards import Columns, Shard, plan_shards
 from llama_index_embft.scale.ray_store import StoreLoader
 
@@ -82,7 +82,7 @@ def encode(
     Args:
         inputs: Files (``.parquet``, ``.jsonl``), and folders of them.
         embed_model: A folder or name that `load_embed_model` knows on every machine, or a function without arguments
-            that makes the model there.
+            that makes the model there. A folder is passed on by its whole path: workers have other working folders.
         output_path: Folder of the result, new or of the same job. Its files have the columns ``row`` (number of the row
             over all inputs), ``id``, ``vector`` and, if kept, ``text``.
         kind: ``"document"`` or ``"query"``: which prompt is put before the texts.
@@ -111,6 +111,8 @@ def encode(
     """
     require("ray", feature="Embedding on a Ray cluster")
     _check(kind, rows_per_shard, workers, cpus_per_worker, gpus_per_worker)
+    if not callable(embed_model):
+        embed_model = from_anywhere(str(embed_model))
     columns = Columns(id_column, text_column)
     shards = plan_shards([inputs] if isinstance(inputs, (str, Path)) else inputs, columns, rows_per_shard)
     resource, device = ("GPU", "cuda") if gpus_per_worker else ("CPU", "cpu")

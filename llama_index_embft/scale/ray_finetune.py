@@ -16,7 +16,7 @@ from llama_index_embft._optional import require
 from llama_index_embft.errors import ConfigError, EmbftError, TrainingError
 from llama_index_embft.finetune.base import FinetuneResult
 from llama_index_embft.scale.ray_cluster import ScaleError, connected, resources
-from llama_index_embft.scale.ray_model import same_model_everywhere
+from llama_index_embft.scale.ray_model import from_anywhere, same_model_everywhere
 
 if TYPE_CHECKING:
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
@@ -75,7 +75,7 @@ def finetune(
         )
     if "device" in options:
         raise ConfigError("`device` follows from gpus_per_worker here; leave it out.")
-    model_id, options = _from_anywhere(model_id), _models_from_anywhere(options)
+    model_id, options = from_anywhere(model_id), _models_from_anywhere(options)
     output = Path(model_output_path).expanduser().resolve()
     check_output_folder(output)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -99,25 +99,16 @@ def finetune(
     return FinetuneResult(**{**record, "output_path": Path(record["output_path"])})
 
 
-def _from_anywhere(model: str) -> str:
-    """The whole path of a model that is a folder here; any other name as it is."""
-    name = str(model).removeprefix("local:").strip()
-    folder = Path(name).expanduser()
-    return str(folder.absolute()) if name and folder.is_dir() else model
-
-
 def _models_from_anywhere(options: dict[str, Any]) -> dict[str, Any]:
     """The engine's arguments, with whole paths in those that name models."""
     found = dict(options)
     if isinstance(found.get("guide_model"), str):
-        found["guide_model"] = _from_anywhere(found["guide_model"])
+        found["guide_model"] = from_anywhere(found["guide_model"])
     strategies = found.get("mining_strategies")
     if isinstance(strategies, (list, tuple)):
         reranker = "cross-encoder:"
         found["mining_strategies"] = [
-            reranker + _from_anywhere(one[len(reranker) :])
-            if isinstance(one, str) and one.startswith(reranker)
-            else one
+            reranker + from_anywhere(one[len(reranker) :]) if isinstance(one, str) and one.startswith(reranker) else one
             for one in strategies
         ]
     return found

@@ -21,6 +21,17 @@ ModelSource: TypeAlias = "str | Path | Callable[[], BaseEmbedding]"
 """A folder or name that `load_embed_model` knows on every machine, or a function that makes the model there."""
 
 
+def from_anywhere(model: str) -> str:
+    """The whole path of a model that is a folder here; any other name as it is.
+
+    Args:
+        model: Folder or name.
+    """
+    name = str(model).removeprefix("local:").strip()
+    folder = Path(name).expanduser()
+    return str(folder.absolute()) if name and folder.is_dir() else model
+
+
 def load_encoder(model: ModelSource, *, device: str | None, batch_size: int | None) -> Encoder:
     """Load the model on this machine; without a cache, whose one file many machines must not write to."""
     from llama_index_embft.embeddings.encode import as_encoder
