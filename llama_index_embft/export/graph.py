@@ -84,8 +84,7 @@ def write_onnx(model: SentenceTransformer, inputs: tuple[str, ...], file: Path) 
 def quantize_onnx(source: Path, target: Path) -> None:
     """Write an ONNX graph with int8 weights, a scale for each output channel, and activations quantized as they come.
 
-    Per channel and not per tensor: of 24 passages of a 10-K filing, all-MiniLM-L6-v2 kept a cosine of 0.990 or more to
-    its float32 vectors, and per tensor only 0.907.
+    Per channel and not per tensor: one scale for a whole matrix moves the vectors of all-MiniLM-L6-v2 much further.
     """
     require("onnxruntime", feature="The export to int8")
     from onnxruntime.quantization import QuantType, quantize_dynamic

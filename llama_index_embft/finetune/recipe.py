@@ -35,7 +35,8 @@ logger = logging.getLogger(__name__)
 TEMPERATURES: Final = (0.02, 0.05, 0.01)
 LEARNING_RATES: Final = {"full": (1e-4, 5e-5), "lora": (2e-4, 1e-4)}
 EPOCHS: Final = (1, 3)
-_ENGINES: Final = "llama_index_embft.finetune"
+# What each run would say again: that it did not help, and how much of the passages is read.
+_ENGINES: Final = ("llama_index_embft.finetune", "llama_index_embft.embeddings.truncation")
 _PROBE_STEPS: Final = 2  # the first is slower than the rest, and is left in: too long an estimate is the safe side
 _VAL_SHARE: Final = 0.15
 _ROUNDING: Final = 1e-9  # 0.970 - 0.965 is more than 0.005 in binary floating point
@@ -305,19 +306,20 @@ class _Runner:
 
         with tempfile.TemporaryDirectory(prefix="embft-recipe-") as folder:
             try:
-                engine = SentenceTransformersFinetuneEngine(
-                    data,
-                    self.model_id,
-                    # The engine names its checkpoints after this: nobody else's may have the name.
-                    str(Path(folder) / Path(folder).name),
-                    val_dataset=val,
-                    **asdict(candidate),
-                    **self.arguments,
-                )
+                with errors_only(*_ENGINES):
+                    engine = SentenceTransformersFinetuneEngine(
+                        data,
+                        self.model_id,
+                        # The engine names its checkpoints after this: nobody else's may have the name.
+                        str(Path(folder) / Path(folder).name),
+                        val_dataset=val,
+                        **asdict(candidate),
+                        **self.arguments,
+                    )
             except TypeError as err:
                 raise ConfigError(f"The engine does not take these arguments: {err}.") from err
             try:
-                with errors_only(_ENGINES):  # that one run did not help is what the search is for
+                with errors_only(*_ENGINES):  # that one run did not help is what the search is for
                     result = engine.finetune()
             except TrainingError as err:
                 if "Ctrl-C" in str(err):  # which ends the search; a checkpoint of one of its runs is of no use

@@ -37,20 +37,6 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def embft(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["embft", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        app.app.registered_commands.clear()  # main() registers them, and expects to be called once
-        with pytest.raises(SystemExit) as stopped:
-            app.main()
-        said = capsys.readouterr()
-        return stopped.value.code, said.out, said.err
-
-    return call
-
-
 def write_config(folder, **settings):
     (folder / "train.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     return "train.yaml"

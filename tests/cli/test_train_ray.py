@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
-from llama_index_embft.cli import app
 from llama_index_embft.cli import train as command
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError
@@ -25,20 +23,6 @@ def folder(tmp_path, monkeypatch):
     ).save_json(tmp_path / "train.json")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def embft(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["embft", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        app.app.registered_commands.clear()  # main() registers them, and expects to be called once
-        with pytest.raises(SystemExit) as stopped:
-            app.main()
-        said = capsys.readouterr()
-        return stopped.value.code, said.out, said.err
-
-    return call
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,3 +118,15 @@ class TurnedPlain(PlainEmbedding):
     def _get_text_embedding(self, text: str) -> list[float]:
         vector = np.array(PlainEmbedding(model_name="old").get_text_embedding(text)) @ ROTATION[:, :24]
         return (vector / np.linalg.norm(vector)).tolist()
+
+
+def run_and_die(script: str, *arguments: object) -> None:
+    """Run a script of this folder that kills itself."""
+    process = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name(script)), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert process.returncode == -9, process.stderr[-2000:]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from index_places import Place, PlainEmbedding, TurnedPlain, make_nodes
+from index_places import Place, PlainEmbedding, TurnedPlain, make_nodes, run_and_die
 from killed_reembed import log_texts
 from llama_index.core import VectorStoreIndex
 
@@ -58,18 +56,11 @@ def empty(place: Place) -> VectorStoreIndex:
     return place.build([], NEW) if place.kind == "simple" else place.reopen(NEW)
 
 
-def run_and_die(place: Place, old: Place, cache: Path | None, log: Path, owner: str, method: str, calls: int) -> None:
-    process = subprocess.run(
-        [
-            *(sys.executable, str(Path(__file__).with_name("killed_reembed.py")), place.kind, str(place.folder)),
-            *(place.table, str(old.folder), str(cache or ""), str(log), owner, method, str(calls)),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert process.returncode == -9, process.stderr[-2000:]
+def reembed_and_die(
+    place: Place, old: Place, cache: Path | None, log: Path, owner: str, method: str, calls: int
+) -> None:
+    places = (place.kind, place.folder, place.table, old.folder)
+    run_and_die("killed_reembed.py", *places, cache or "", log, owner, method, calls)
 
 
 @pytest.mark.parametrize(("kind", "owner", "method", "calls", "state", "stored"), CASES)
@@ -95,7 +86,7 @@ def test_a_killed_re_embedding_is_seen_and_finished_by_the_same_call(
     place.close(empty(place))
 
     cache, log = tmp_path / "cache.sqlite", tmp_path / "embedded.txt"
-    run_and_die(place, old_place, cache, log, owner, method, calls)
+    reembed_and_die(place, old_place, cache, log, owner, method, calls)
     new = place.reopen(NEW)
     stamp = open_table(new).read_stamp()
     assert (None if stamp is None else stamp.state) == state
@@ -141,7 +132,7 @@ def test_without_a_cache_what_is_stored_is_not_paid_for_again(
     tmp_path: Path,
 ) -> None:
     place, log = place_of("lancedb"), tmp_path / "embedded.txt"
-    run_and_die(place, old[0], None, log, "store", "add", 2)
+    reembed_and_die(place, old[0], None, log, "store", "add", 2)
     monkeypatch.setattr(TurnedPlain, "_get_text_embedding", TurnedPlain._get_text_embedding)
     log_texts(log)
     assert reembed_index(old[1], NEW, place.reopen(NEW), batch_size=10, cache=None).complete

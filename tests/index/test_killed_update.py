@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from index_places import Place, PlainEmbedding, make_nodes
+from index_places import Place, PlainEmbedding, make_nodes, run_and_die
 from test_update import all_vectors, assert_same
 
 from llama_index_embft.embeddings.fingerprint import identify
@@ -27,18 +25,9 @@ CASES = [
 ]
 
 
-def run_and_die(action: str, place: Place, tmp_path: Path, method: str, calls: int) -> None:
-    process = subprocess.run(
-        [
-            *(sys.executable, str(Path(__file__).with_name("killed_update.py")), action, place.kind),
-            *(str(place.folder), place.uri or "", place.table, str(tmp_path / "journal"), method, str(calls)),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert process.returncode == -9, process.stderr[-2000:]
+def update_and_die(action: str, place: Place, tmp_path: Path, method: str, calls: int) -> None:
+    places = (place.kind, place.folder, place.uri or "", place.table, tmp_path / "journal")
+    run_and_die("killed_update.py", action, *places, method, calls)
 
 
 @pytest.mark.parametrize(("kind", "method", "calls", "state"), CASES)
@@ -58,7 +47,7 @@ def test_a_killed_update_is_seen_then_finished_or_taken_back(
     options = {"persist_dir": place.persist_dir}
     journal = tmp_path / "journal"
 
-    run_and_die("update", place, tmp_path, method, calls)
+    update_and_die("update", place, tmp_path, method, calls)
     index = place.reopen(old_model)
     stamp = required_stamp(open_table(index))
     assert stamp.state == state
@@ -91,13 +80,13 @@ def test_a_killed_update_is_resumed_without_the_model_and_a_killed_rollback_call
     before = all_vectors(index)
     options = {"persist_dir": place.persist_dir}
 
-    run_and_die("update", place, tmp_path, "write", 2)
+    update_and_die("update", place, tmp_path, "write", 2)
     index = place.reopen(old_model)
     assert resume_update(index, tmp_path / "journal", **options).written == 40
     index = place.reopen(model)
     check_index(index, model, verify=40)
 
-    run_and_die("rollback", place, tmp_path, "write", 2)
+    update_and_die("rollback", place, tmp_path, "write", 2)
     index = place.reopen(old_model)
     with pytest.raises(StoreError, match="may hold vectors of both"):
         check_index(index, old_model)
