@@ -5,13 +5,15 @@
     python benchmarks/quality.py --methods full --negatives rank:1-100 margin:0.95 --num-negatives 1
     python benchmarks/quality.py --data cmrc --methods bm25 full --guard
     python benchmarks/quality.py --methods full --set merge=auto epochs=2
+    python benchmarks/quality.py --methods full --negatives rank:1-100 --num-negatives 2 --teacher bm25
     python benchmarks/quality.py --data stdlib lyft-uber uber-queries --methods adapters nudge      # each kind; minutes
     python benchmarks/quality.py --methods full+adapter
     python benchmarks/quality.py --device cuda --seeds 5
 
 `--negatives` trains with each strategy (``+`` joins several: ``rank:10-50+margin:0.95``) instead of in-batch negatives
-alone, mined with the base model. `--guard` adds nDCG@10 on PubMedQA, which no method saw. `--set` passes arguments to
-the engine.
+alone, mined with the base model. `--teacher bm25` distils BM25's scores of a query's documents into the model beside
+the contrastive loss, and drops negatives that it scores as high as the positive. `--guard` adds nDCG@10 on PubMedQA,
+which no method saw. `--set` passes arguments to the engine.
 
 Lyft → Uber is the LlamaIndex tutorial's pair: train on the questions about one 10-K filing, test on those about
 another. Nothing is chosen on the test set: the epochs are fixed, and the defaults were chosen in the other direction
@@ -56,9 +58,10 @@ def main() -> None:
                 if method == "bm25":
                     runs = [_bm25(test)]
                 else:
-                    material = train if negatives is None else _mined(train, negatives, args)
-                    runs = [_run(method, material, test, seed, args, guard) for seed in range(args.seeds)]
+                    material, taught = (train, {}) if negatives is None else _mined(train, negatives, args)
+                    runs = [_run(method, material, test, seed, args, guard, taught) for seed in range(args.seeds)]
                 name = method if negatives is None else f"{method} negatives={negatives}:{args.num_negatives}"
+                name += f" teacher={args.teacher}" if method == "full" and args.teacher else ""
                 row = _row(data, name, runs, base_scores, test)
                 print_table([row])
                 rows.append({**row, "command": command()})
@@ -120,22 +123,25 @@ def _arguments():
     )
     options.add_argument("--negatives", nargs="+", default=[], help="strategies of embft mine; + joins several")
     options.add_argument("--num-negatives", type=int, default=1)
+    options.add_argument("--teacher", choices=["bm25"], help="distil its scores; with --negatives")
     options.add_argument("--guard", action="store_true", help="evaluate on PubMedQA too")
     options.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="arguments of the engine")
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--no-save", dest="save", action="store_false", help="print only, keep quality.json")
     args = options.parse_args()
+    if args.teacher and not args.negatives:
+        options.error("--teacher scores a query's negatives: add --negatives")
     if "adapters" in args.methods:
         args.methods = [*ADAPTERS, *(name for name in args.methods if name != "adapters" and name not in ADAPTERS)]
     return args
 
 
-def _run(method, train, test, seed, args, guard):
+def _run(method, train, test, seed, args, guard, taught):
     """One training: metrics, scores of each query, and what was set by hand."""
     folder = Path(tempfile.mkdtemp())
     chosen = {name: _value(text) for name, _, text in (item.partition("=") for item in args.set)}
     try:
-        model = _trained(method, train, seed, folder, args.device, chosen)
+        model = _trained(method, train, seed, folder, args.device, {**chosen, **taught})
         return (*_evaluate(model, test, args.device, guard, trained="full" in method)[:2], chosen)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -149,11 +155,34 @@ def _value(text):
 
 
 def _mined(train, strategies, args):
+    """The training set with negatives, and the engine's arguments about the teacher."""
     from llama_index_embft.embeddings.loading import load_embed_model
-    from llama_index_embft.mining import mine_hard_negatives
+    from llama_index_embft.mining import CrossEncoder, MiningReport, mine_hard_negatives
 
     base = load_embed_model(minilm(), device=args.device)
-    return mine_hard_negatives(train, base, strategies.split("+"), args.num_negatives, pad=True, device=args.device)
+    chosen, report = strategies.split("+"), MiningReport()
+    if args.teacher:
+        chosen.append(CrossEncoder(_LexicalReranker(map(train.bare_text, train.corpus)), cache=None))
+    mined = mine_hard_negatives(train, base, chosen, args.num_negatives, pad=True, device=args.device, report=report)
+    return mined, {"teacher_scores": report.teacher_scores} if args.teacher else {}
+
+
+class _LexicalReranker:
+    """BM25 in the shape of a cross-encoder: no model to fetch, and on exact words better than a small dense one."""
+
+    def __init__(self, texts):
+        import bm25s
+
+        from llama_index_embft.evaluation.systems import tokens
+
+        self._tokens = tokens
+        self._row = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        self._index = bm25s.BM25()
+        self._index.index([tokens(text) for text in self._row], show_progress=False)
+
+    def predict(self, pairs, **_):
+        scores = {query: self._index.get_scores(self._tokens(query)) for query, _ in pairs}
+        return np.array([scores[query][self._row[text]] for query, text in pairs], dtype=np.float32)
 
 
 def _bm25(test):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import random
+from collections import Counter
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft.dataset.near_duplicates import near_duplicate_groups, normalise
@@ -30,11 +33,13 @@ class TrainingRows:
         columns: ``anchor, positive[, negative_1, …][, label]``; equally long lists.
         relations: Which rows must not share a batch; None where rows are not each other's negatives.
         dropped: Hard negatives left out because they say nearly the same as a relevant document.
+        filled: Random documents that stand in for hard negatives, where a query has fewer than the others.
     """
 
     columns: dict[str, list[Any]]
     relations: Relations | None
     dropped: int = 0
+    filled: int = 0
 
     def __len__(self) -> int:
         return len(self.columns["anchor"])
@@ -61,8 +66,10 @@ def training_rows(
 ) -> TrainingRows:
     """Turn queries and their documents into rows, one for each query and relevant document.
 
-    The number of negatives is the same for every row, as the losses need it: that of the query which has the fewest.
-    Where some queries have none, none are used, and a warning says so.
+    The number of negatives is the same for every row, as the losses need it: as many as at least half of the queries
+    have. Queries with fewer are given random documents of the training set besides, which do not answer them, so that
+    one query without negatives does not cost all others theirs; a warning counts them. Where more than half of the
+    queries have none, none are used, and a warning says so.
 
     Args:
         dataset: The training set.
@@ -94,6 +101,7 @@ def training_rows(
     n_negatives = _negatives_per_row(negatives_of)
     if max_negatives is not None:
         n_negatives = min(n_negatives, max_negatives)
+    n_negatives, filled = _fill_up(negatives_of, n_negatives, group_of, {q: answers[key] for q, key in keys.items()})
     columns: dict[str, list[Any]] = {"anchor": [], "positive": []}
     columns |= {f"negative_{number}": [] for number in range(1, n_negatives + 1)}
     if teacher_scores is not None:
@@ -117,7 +125,7 @@ def training_rows(
             lengths.append(max(len(dataset.corpus[doc]) for doc in row))
     if teacher_scores is not None:
         _check_teacher(columns[LABEL], n_negatives)
-    return TrainingRows(columns, Relations(documents, relevant, lengths), dropped)
+    return TrainingRows(columns, Relations(documents, relevant, lengths), dropped, filled)
 
 
 def scored_rows(
@@ -168,16 +176,55 @@ def _groups(dataset: EmbeddingQAFinetuneDataset, threshold: float | None, show_p
 
 
 def _negatives_per_row(negatives_of: dict[str, list[str]]) -> int:
-    counts = [len(negatives) for negatives in negatives_of.values()]
-    fewest = min(counts, default=0)
-    if fewest == 0 and any(counts):
+    """The most that at least half of the queries have."""
+    counts = sorted(len(negatives) for negatives in negatives_of.values())
+    if not any(counts):
+        return 0
+    half = counts[len(counts) // 2]
+    if half == 0:
         logger.warning(
             "%d of %d queries have no negative_docs, so none are used; mine them for all queries, or leave those "
             "queries out with subset().",
             counts.count(0),
             len(counts),
         )
-    return fewest
+    return half
+
+
+def _fill_up(
+    negatives_of: dict[str, list[str]],
+    wanted: int,
+    group_of: dict[str, int],
+    answers: dict[str, frozenset[int]],
+) -> tuple[int, int]:
+    """Give every query as many negatives, in place: random documents where it has too few.
+
+    Returns:
+        The number of each query's negatives, which is `wanted` or what the smallest choice allows, and how many are
+        random ones.
+    """
+    sizes = Counter(group_of.values())
+    choice = {query: len(group_of) - sum(sizes[group] for group in groups) for query, groups in answers.items()}
+    wanted = min(wanted, *choice.values()) if choice else 0
+    if wanted == 0:
+        return 0, 0
+    pool, draw, filled = list(group_of), random.Random(0), 0
+    draw.shuffle(pool)
+    for query, negatives in negatives_of.items():
+        missing, start = max(0, wanted - len(negatives)), draw.randrange(len(pool))
+        taken = set(negatives)
+        walk = (pool[(start + step) % len(pool)] for step in range(len(pool)))
+        free = (doc for doc in walk if doc not in taken and group_of[doc] not in answers[query])
+        negatives += islice(free, missing)
+        filled += missing
+    if filled:
+        logger.warning(
+            "%d of %d hard negatives are random documents, for queries that have fewer than %d.",
+            filled,
+            wanted * len(negatives_of),
+            wanted,
+        )
+    return wanted, filled
 
 
 def _check_teacher(labels: list[list[float]], n_negatives: int) -> None:

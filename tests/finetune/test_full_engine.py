@@ -13,7 +13,7 @@ from llama_index_embft.embeddings.encode import as_encoder
 from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.errors import ConfigError, DatasetError, ModelError, OutputError, TrainingError
 from llama_index_embft.finetune.sentence_transformer import SentenceTransformersFinetuneEngine
-from llama_index_embft.finetune.training_data import training_columns
+from llama_index_embft.finetune.training_data import training_columns, training_rows
 
 COLOURS = ["red", "green", "blue", "black", "white", "grey"]
 THINGS = ["cat", "dog", "bird", "fish"]
@@ -180,17 +180,42 @@ def test_resume_goes_on_from_the_newest_checkpoint_and_keeps_the_best(tiny_model
     assert (first == second).all()
 
 
-def test_columns_hold_negatives_only_where_all_queries_have_them(caplog):
+def test_negatives_of_a_minority_are_not_used(caplog):
     data = make_dataset(0)
     ids = list(data.queries)
-    some = data.model_copy(update={"negative_docs": {ids[0]: ["d5", "d6"]}})
+    some = data.model_copy(update={"negative_docs": {q: ["d5", "d6"] for q in ids[: len(ids) // 2 - 1]}})
     assert list(training_columns(some, use_all_docs=True)) == ["anchor", "positive"]
     assert "have no negative_docs" in caplog.text
-    negatives = {q: ["d23", "d22"] if n < 20 else ["d0"] for n, q in enumerate(ids)}
-    every = data.model_copy(update={"negative_docs": negatives})
-    columns = training_columns(every, use_all_docs=True)
-    assert list(columns) == ["anchor", "positive", "negative_1"]
-    assert columns["negative_1"][0] == data.corpus["d23"]
+
+
+def test_a_query_without_negatives_does_not_cost_the_others_theirs(caplog):
+    data = make_dataset(0)
+    ids = list(data.queries)
+    given = {q: ["d23", "d22"] if n < 20 else ["d21"] for n, q in enumerate(ids[:-1])}
+    given = {q: [doc for doc in docs if doc not in data.relevant_docs[q]] for q, docs in given.items()}
+    rows = training_rows(data.model_copy(update={"negative_docs": given}))
+    assert rows.n_negatives == 2
+    assert rows.filled == sum(2 - len(given.get(q, [])) for q in ids) > 2
+    assert f"{rows.filled} of {2 * len(ids)} hard negatives are random documents" in caplog.text
+    for number, query_id in enumerate(ids):
+        texts = [rows.columns[f"negative_{n}"][number] for n in (1, 2)]
+        assert len(set(texts)) == 2
+        assert {data.corpus[doc] for doc in given.get(query_id, [])} <= set(texts)
+        assert {data.corpus[doc] for doc in data.relevant_docs[query_id]}.isdisjoint(texts)
+    again = training_rows(data.model_copy(update={"negative_docs": given}))
+    assert again.columns == rows.columns
+
+
+def test_a_corpus_too_small_to_fill_up_gives_fewer_negatives():
+    data = EmbeddingQAFinetuneDataset(
+        queries={"q": "one", "r": "two", "s": "three"},
+        corpus={"a": "fox", "b": "king", "c": "tree"},
+        relevant_docs={"q": ["a"], "r": ["b", "c"], "s": ["a"]},
+        negative_docs={"q": ["b", "c"], "r": ["a"], "s": ["c", "b"]},
+    )
+    rows = training_rows(data)
+    assert rows.n_negatives == 1
+    assert rows.filled == 0
 
 
 def test_use_all_docs(caplog):

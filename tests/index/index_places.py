@@ -40,8 +40,10 @@ class Place:
     folder: Path
     uri: str | None
     table: str
+    dim: int = DIM
 
-    def vector_store(self, dim: int = DIM) -> Any:
+    def vector_store(self, dim: int | None = None) -> Any:
+        dim = dim or self.dim
         if self.kind == "qdrant":
             from llama_index.vector_stores.qdrant import QdrantVectorStore
             from qdrant_client import QdrantClient
@@ -75,7 +77,7 @@ class Place:
     def persist_dir(self) -> str | None:
         return str(self.folder) if self.kind in ("simple", "faiss", "faiss_map") else None
 
-    def build(self, nodes: list[TextNode], embed_model: BaseEmbedding, dim: int = DIM) -> VectorStoreIndex:
+    def build(self, nodes: list[TextNode], embed_model: BaseEmbedding, dim: int | None = None) -> VectorStoreIndex:
         context = StorageContext.from_defaults(vector_store=self.vector_store(dim))
         index = VectorStoreIndex(nodes, storage_context=context, embed_model=embed_model)
         if self.persist_dir:
@@ -112,11 +114,14 @@ class PlainEmbedding(BaseEmbedding):
         return self._get_text_embedding(query)
 
 
+TURNED_DIM = 24
+
+
 class TurnedPlain(PlainEmbedding):
     """The model "old" turned and cut to 24 dimensions."""
 
     def _get_text_embedding(self, text: str) -> list[float]:
-        vector = np.array(PlainEmbedding(model_name="old").get_text_embedding(text)) @ ROTATION[:, :24]
+        vector = np.array(PlainEmbedding(model_name="old").get_text_embedding(text)) @ ROTATION[:, :TURNED_DIM]
         return (vector / np.linalg.norm(vector)).tolist()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from index_places import Place, PlainEmbedding, TurnedPlain
+from index_places import TURNED_DIM, Place, PlainEmbedding, TurnedPlain
 
 from llama_index_embft.embeddings.cache import EmbeddingCache
 from llama_index_embft.index.reembed import reembed_index
@@ -29,10 +29,10 @@ def log_texts(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    kind, folder, table, old_folder, cache, log, owner, method, calls = sys.argv[1:]
+    kind, folder, uri, table, old_folder, cache, log, owner, method, calls = sys.argv[1:]
     model = TurnedPlain(model_name="new")
     log_texts(Path(log))
-    place = Place(kind, Path(folder), None, table)
+    place = Place(kind, Path(folder), uri or None, table, TURNED_DIM)
     new = place.reopen(model)
     changed = type(new.vector_store if owner == "store" else open_table(new))
     real, left = getattr(changed, method), [int(calls)]

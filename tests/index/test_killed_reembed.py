@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from index_places import Place, PlainEmbedding, TurnedPlain, make_nodes, run_and_die
+from index_places import TURNED_DIM, Place, PlainEmbedding, TurnedPlain, make_nodes, run_and_die
 from killed_reembed import log_texts
 from llama_index.core import VectorStoreIndex
 
@@ -36,6 +36,9 @@ CASES = [
     ("qdrant", "table", "create", 1, None, 0),
     ("qdrant", "store", "add", 1, "building", 10),
     ("qdrant", "store", "add", 4, "building", 40),
+    ("postgres", "table", "write_stamp", 1, "building", 0),
+    ("postgres", "store", "add", 2, "building", 20),
+    ("postgres", "store", "add", 4, "building", 40),
 ]
 
 
@@ -59,7 +62,7 @@ def empty(place: Place) -> VectorStoreIndex:
 def reembed_and_die(
     place: Place, old: Place, cache: Path | None, log: Path, owner: str, method: str, calls: int
 ) -> None:
-    places = (place.kind, place.folder, place.table, old.folder)
+    places = (place.kind, place.folder, place.uri or "", place.table, old.folder)
     run_and_die("killed_reembed.py", *places, cache or "", log, owner, method, calls)
 
 
@@ -78,6 +81,7 @@ def test_a_killed_re_embedding_is_seen_and_finished_by_the_same_call(
 ) -> None:
     old_place, old_index = old
     whole_place, place = place_of(kind), place_of(kind)
+    whole_place.dim = place.dim = TURNED_DIM
     whole = empty(whole_place)
     reembed_index(old_index, NEW, whole, batch_size=10, persist_dir=whole_place.persist_dir, cache=None)
     expected = all_vectors(whole)
