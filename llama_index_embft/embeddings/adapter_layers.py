@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
 # The names of llama-index-embeddings-adapter, so that its files can be read and written.
 ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
@@ -102,3 +105,38 @@ class TwoLayerAdapter(nn.Module):
         """Shape ``(n, in_features)`` to ``(n, out_features)``."""
         changed: Tensor = self.linear2(self._activate(self.linear1(vectors)))
         return self.residual_weight * changed + vectors if self.add_residual else changed
+
+
+def on_one_vector(module: nn.Module, vector: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """What a module's `forward` gives for one vector, computed by numpy; None where only torch can.
+
+    Args:
+        module: An adapter.
+        vector: Shape ``(dim,)``.
+    """
+    if isinstance(module, nn.Linear):
+        return _affine(module, vector)
+    if isinstance(module, LowRankAdapter):
+        inner = _affine(module.down, vector)
+        added = None if inner is None else _affine(module.up, inner)
+        return None if added is None else vector + added
+    if isinstance(module, TwoLayerAdapter) and module.activation == "relu":
+        inner = _affine(module.linear1, vector)
+        changed = None if inner is None else _affine(module.linear2, np.maximum(inner, 0.0))
+        if changed is None or not module.add_residual:
+            return changed
+        share: NDArray[np.float32] = module.residual_weight.detach().numpy()
+        return changed * share + vector
+    return None
+
+
+def _affine(layer: nn.Linear, vector: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    weight = layer.weight.detach()
+    if weight.dtype != torch.float32 or weight.device.type != "cpu":
+        return None
+    matrix: NDArray[np.float32] = weight.numpy()
+    product: NDArray[np.float32] = matrix @ vector
+    if layer.bias is not None:
+        shift: NDArray[np.float32] = layer.bias.detach().numpy()
+        product += shift
+    return product

@@ -133,6 +133,26 @@ def input_dim(module: nn.Module) -> int | None:
     return found
 
 
+def apply_to_one(adapter: nn.Module, vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Send one vector of shape ``(dim,)`` through an adapter; returns shape ``(dim_out,)``.
+
+    Every question of a user waits for it, and each operation of torch costs about as much as the product of one vector
+    itself. So numpy computes our own kinds on a CPU.
+    """
+    import torch
+
+    from llama_index_embft.embeddings.adapter_layers import on_one_vector
+
+    found = on_one_vector(adapter, vector)
+    if found is None:
+        parameter = next(adapter.parameters(), None)
+        device = parameter.device if parameter is not None else torch.device("cpu")
+        with torch.inference_mode():
+            found = adapter(torch.tensor(vector[None], device=device)).float().cpu().numpy()[0]
+    result: NDArray[np.float32] = found
+    return result
+
+
 def apply_adapter(adapter: nn.Module, vectors: NDArray[np.float32], *, normalize: bool = False) -> NDArray[np.float32]:
     """Send vectors of shape ``(n, dim)`` through an adapter, 16,384 at a time; returns ``(n, dim_out)``.
 
