@@ -58,14 +58,14 @@ def truncation(model: SentenceTransformer, texts: Sequence[str]) -> Truncation |
         texts: The passages.
 
     Returns:
-        None where the model has no limit or there are no texts.
+        None where the model has no limit, or no tokenizer of transformers, or there are no texts.
     """
-    limit = model.max_seq_length
-    if not isinstance(limit, int) or not texts:  # static embeddings read any number: infinity
+    limit, tokenizer = model.max_seq_length, model.tokenizer
+    # Static embeddings read any number: infinity. Word embeddings split by themselves.
+    if not isinstance(limit, int) or not callable(tokenizer) or not texts:
         return None
     step = max(1, len(texts) // _SAMPLE)
     sample = [text[: limit * _CHARACTERS_A_TOKEN] for text in texts[::step]]
-    tokenizer = model.tokenizer
     rows = tokenizer(sample, truncation=True, max_length=limit + 1, padding=False)["input_ids"]
     return Truncation(sum(len(row) > limit for row in rows) / len(rows), limit, position_limit(model))
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import typer
 from llama_index.core import MockEmbedding
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding, WordEmbeddings
+from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
 from typer.testing import CliRunner
 
 from llama_index_embft.cli.commands import register
@@ -55,6 +57,13 @@ def test_a_model_without_limits(model):
     model[0].auto_model.config.model_type = "xlm-roberta"
     model[0].auto_model.config.pad_token_id = 1
     assert position_limit(model) == 512
+
+
+def test_word_embeddings_that_split_by_themselves_are_not_counted():
+    words = WhitespaceTokenizer(vocab=["a", "b"])
+    layer = WordEmbeddings(tokenizer=words, embedding_weights=np.eye(3, 4, dtype=np.float32), max_seq_length=5)
+    model = SentenceTransformer(modules=[layer, Pooling(4)], device="cpu")
+    assert truncation(model, ["a b " * 100]) is None
 
 
 def test_static_embeddings_cut_nothing(model):
