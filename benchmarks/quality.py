@@ -23,7 +23,8 @@ new questions about passages that have been asked about, which is what NUDGE is 
 functions, is split by module.
 
 `adapters` stands for each kind of adapter, over the frozen base. `full+adapter` trains an adapter on the vectors of
-what `full` gave, with the same training questions.
+what `full` gave, with the same training questions. `recipe` has temperature, learning rate and epochs chosen on a part
+of the training questions, within half an hour, and trains on all with them.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ ADAPTERS = {
     "adapter both sides": {"sides": "both"},
     "adapter auto": {"kind": "auto"},
 }
-METHODS = [*ADAPTERS, "nudge", "full", "full+adapter", "stock", "bm25"]
+METHODS = [*ADAPTERS, "nudge", "full", "full+adapter", "recipe", "stock", "bm25"]
+TUNED = ("full", "full+adapter", "recipe", "stock")
 
 
 def _load(data, folder):
@@ -142,7 +144,7 @@ def _run(method, train, test, seed, args, guard, taught):
     chosen = {name: _value(text) for name, _, text in (item.partition("=") for item in args.set)}
     try:
         model = _trained(method, train, seed, folder, args.device, {**chosen, **taught})
-        return (*_evaluate(model, test, args.device, guard, trained="full" in method)[:2], chosen)
+        return (*_evaluate(model, test, args.device, guard, trained=method in TUNED)[:2], chosen)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -224,8 +226,14 @@ def _trained(method, train, seed, folder, device, chosen):
         base = load_embed_model(minilm(), device=device)
         return _adapted(base, train, seed, folder / "model", device, {**ADAPTERS[method], **chosen})
     else:
+        from llama_index_embft.finetune.recipe import choose_recipe, engine_options
         from llama_index_embft.finetune.sentence_transformer import SentenceTransformersFinetuneEngine
 
+        if method == "recipe":
+            recipe = choose_recipe(train, minilm(), time_budget=1800, device=device, seed=seed, **chosen)
+            print_table(recipe.rows())
+            print(recipe)
+            chosen = {**chosen, **engine_options(recipe)}
         engine = SentenceTransformersFinetuneEngine(
             train, minilm(), out, device=device, seed=seed, show_progress_bar=False, **chosen
         )
