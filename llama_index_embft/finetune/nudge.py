@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
@@ -51,6 +52,10 @@ UNASKED: Final = "unasked_ndcg@10"
 _NOTICEABLE: Final = 0.01
 _MAX_UNASKED_LOSS: Final = 0.005
 _DEPTH: Final = 10
+# Training queries that help to foretell what other documents lose: enough for a hundredth, and soon searched.
+_FORETELLING: Final = 1000
+# Below this the score that chooses the step is mostly chance.
+_FEW: Final = 30
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,8 @@ class NudgeResult(FinetuneResult):
         val_queries: Validation queries that chose the step.
         val_queries_reached: Those of them whose relevant document has a training query, and so can move at all.
         unasked_share: Of the documents, those without a training query, between 0 and 1: they stay where they are.
-        unasked_base: nDCG@10 of the validation queries before the movement, with one relevant document each.
+        unasked_base: nDCG@10 of the validation queries and up to 1,000 training queries before the movement, with one
+            relevant document each.
         unasked_score: The same if their own documents had stayed and all others had moved: what to expect of a query
             about a document without a training query.
         limited: Whether a step that is better on validation was left out for `max_unasked_loss`.
@@ -84,8 +90,9 @@ class NudgeResult(FinetuneResult):
         """Why nothing moved, or how far the result reaches, in one or two sentences."""
         share = f"{self.val_queries_reached} of {self.val_queries} validation queries are about a document that has a"
         if self.step > 0:
+            few = "So few say little about it: give a val_dataset. " if self.val_queries < _FEW else ""
             return (
-                f"{self.moved_documents} documents moved. {share} training query. {self.unasked_share:.0%} of the "
+                f"{self.moved_documents} documents moved. {share} training query. {few}{self.unasked_share:.0%} of the "
                 f"documents have none and stayed: for queries about them expect nDCG@10 {self.unasked_score:.3f}, "
                 f"where it was {self.unasked_base:.3f}." + (f" For their sake {self._left_out}" if self.limited else "")
             )
@@ -208,7 +215,7 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
         positives = _positives(self.dataset, row_of, same)
         moves = movement(corpus, queries, positives, self.variant)
         prepared = time.perf_counter()
-        history = self._validate(corpus, moves, row_of, same)
+        history = self._validate(corpus, queries, positives, moves, row_of, same)
         asked = len({row for rows in positives for row in rows})
         unasked = 1 - asked / len(ids)
         best = _chosen(history, unasked, self.max_unasked_loss)
@@ -251,26 +258,39 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
         return load_embed_model(self.model_output_path, base_embed_model=self.embed_model)
 
     def _validate(
-        self, corpus: NDArray[np.float32], moves: Movement, row_of: dict[str, int], same: list[list[int]]
+        self,
+        corpus: NDArray[np.float32],
+        training: NDArray[np.float32],
+        positives: list[list[int]],
+        moves: Movement,
+        row_of: dict[str, int],
+        same: list[list[int]],
     ) -> list[dict[str, float]]:
         """Metrics after each step, the first of which is 0."""
         from llama_index_embft.evaluation.metrics import Judgements, find_hits, metric_names, score_hits
 
         queries = self._encoder.encode_queries(list(self.val_dataset.queries.values()))
+        chosen_by = len(queries)
         judgements = Judgements.from_qrels(self.val_dataset.qrels(), tuple(self.val_dataset.queries), row_of)
         names = metric_names()
         wanted = _positives(self.val_dataset, row_of, same)
+        step_of = partial(closed_form_step, queries, corpus, wanted, moves, device=self.device)
+        # If its own document had stayed, a training query tells as much about the others as one held out.
+        few = [row for row, rows in enumerate(positives) if len(rows) <= _DEPTH]
+        sample = few[:: -(-len(few) // _FORETELLING) or 1]
+        queries = np.concatenate([queries, training[sample]])
+        wanted = wanted + [positives[row] for row in sample]
         deepest = _DEPTH + max(map(len, wanted))  # ten beside a query's own documents
         search = StepSearch(queries, corpus, moves, depth=min(deepest, len(corpus)), device=self.device)
         own = own_scores(queries, corpus, wanted, moves)
         tried = [0.0]
         if len(moves.rows):
             tried += steps_to_try(moves, self.steps).tolist()
-            tried.append(closed_form_step(queries, corpus, wanted, moves, device=self.device)[0])
+            tried.append(step_of()[0])
         history = []
         for number, step in enumerate(sorted(set(tried))):
             hits = search.after(step)
-            scores = score_hits(find_hits(hits.rows[:, :_DEPTH], judgements, len(corpus)), judgements, names)
+            scores = score_hits(find_hits(hits.rows[:chosen_by, :_DEPTH], judgements, len(corpus)), judgements, names)
             means = {name: float(values.mean()) for name, values in scores.items()}
             means[UNASKED] = ndcg_if_not_moved(hits, own, wanted)
             history.append({"step": number, "epoch": 0.0, "gamma": step, **means})

@@ -403,6 +403,25 @@ def test_without_validation_queries_unasked_documents_are_not_given_up(styled) -
     assert "queries about the 50% of the documents without a training query would fall to 0." in result.explanation
 
 
+def test_where_few_queries_can_be_held_out_the_others_foretell_too(tmp_path) -> None:
+    """One question a document, but for five documents: two of their ten are all that validation has."""
+    once, twice = questions(range(1), range(DOCS // 2)), questions(range(2), range(5))
+    data = once.model_copy(
+        update={"queries": once.queries | twice.queries, "relevant_docs": once.relevant_docs | twice.relevant_docs}
+    )
+    base = StyledEmbedding()
+    engine = NudgeFinetuneEngine(data, base, model_output_path=str(tmp_path / "moved"), max_unasked_loss=1.0)
+    result = engine.finetune()
+    assert result.val_queries <= 2
+    others = questions(range(5, 7), range(DOCS // 2, DOCS))
+    models = (base, engine.get_finetuned_model())
+    before, after = (evaluate_embed_model(others, model, cache=None).mean("ndcg@10") for model in models)
+    assert result.step > 0
+    # Of one query it would be 1, or what a lower rank of it gives.
+    assert (result.unasked_base, result.unasked_score) == pytest.approx((before, after), abs=0.15)
+    assert "So few say little" in result.explanation
+
+
 def test_a_corpus_that_is_asked_about_as_a_whole_moves_as_validation_says(tmp_path) -> None:
     engine = NudgeFinetuneEngine(questions(range(5)), StyledEmbedding(), model_output_path=str(tmp_path / "moved"))
     result = engine.finetune()
