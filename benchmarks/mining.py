@@ -133,8 +133,11 @@ def measure(contender: str, size: str, folder: Path, args) -> dict:
     done = subprocess.run([*command, "--repeats", str(repeats)], capture_output=True, text=True)
     queries, corpus = (np.load(folder / f"{name}.npy", mmap_mode="r").shape for name in ("queries", "corpus"))
     row = {"data": size, "shape": f"{queries[0]}x{corpus[0]}x{corpus[1]}", "contender": contender}
+    if done.returncode < 0:
+        note = f"killed by signal {-done.returncode}, most likely for lack of memory"
+        return {**row, "seconds": None, "extra_mib": None, "note": note}
     if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or ["killed, most likely for lack of memory"]
+        last = done.stderr.strip().splitlines()[-1:] or [""]
         return {**row, "seconds": None, "extra_mib": None, "note": last[0][:120]}
     return {**row, **json.loads(done.stdout.strip().splitlines()[-1])}
 
