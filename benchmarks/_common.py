@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import platform
+import shlex
 import sys
 from contextlib import suppress
 from importlib import metadata
@@ -74,7 +75,7 @@ def write_results(name: str, rows: list[dict[str, Any]], *, device: str = "cpu",
 
 def command() -> str:
     """What was typed, without what is of one machine only."""
-    return "python " + " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *map(_portable, sys.argv[1:])])
+    return "python " + shlex.join([f"benchmarks/{Path(sys.argv[0]).name}", *map(_portable, sys.argv[1:])])
 
 
 def _portable(argument: str) -> str:
