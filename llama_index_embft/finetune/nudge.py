@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
@@ -274,7 +273,10 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
         judgements = Judgements.from_qrels(self.val_dataset.qrels(), tuple(self.val_dataset.queries), row_of)
         names = metric_names()
         wanted = _positives(self.val_dataset, row_of, same)
-        step_of = partial(closed_form_step, queries, corpus, wanted, moves, device=self.device)
+        tried = [0.0]
+        if len(moves.rows):
+            tried += steps_to_try(moves, self.steps).tolist()
+            tried.append(closed_form_step(queries, corpus, wanted, moves, device=self.device)[0])
         # If its own document had stayed, a training query tells as much about the others as one held out.
         few = [row for row, rows in enumerate(positives) if len(rows) <= _DEPTH]
         sample = few[:: -(-len(few) // _FORETELLING) or 1]
@@ -283,10 +285,6 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
         deepest = _DEPTH + max(map(len, wanted))  # ten beside a query's own documents
         search = StepSearch(queries, corpus, moves, depth=min(deepest, len(corpus)), device=self.device)
         own = own_scores(queries, corpus, wanted, moves)
-        tried = [0.0]
-        if len(moves.rows):
-            tried += steps_to_try(moves, self.steps).tolist()
-            tried.append(step_of()[0])
         history = []
         for number, step in enumerate(sorted(set(tried))):
             hits = search.after(step)

@@ -21,6 +21,7 @@ from llama_index.core.schema import TextNode
 from llama_index_embft.embeddings.adapter import AdapterEmbedding, save_adapter, save_for_llama_index
 from llama_index_embft.embeddings.adapter_modules import (
     apply_adapter,
+    apply_to_one,
     build_module,
     describe_module,
     linear_adapter,
@@ -137,6 +138,20 @@ def test_every_call_applies_the_adapter(base, tmp_path, name, both, normalize):
     for call, found in vectors_of(model).items():
         want = expected["query" if "query" in call else "document"].detach().numpy()
         np.testing.assert_allclose(np.array(found), want, atol=1e-5, err_msg=call)
+
+
+class Doubled(torch.nn.Linear):
+    """A user's own layer, which looks like a linear one."""
+
+    def forward(self, vectors):
+        return 2 * super().forward(vectors)
+
+
+def test_one_vector_goes_through_a_layer_of_the_users_own():
+    torch.manual_seed(0)
+    module, vector = Doubled(DIM, DIM), np.arange(DIM, dtype=np.float32)
+    expected = module(torch.from_numpy(vector)).detach().numpy()
+    np.testing.assert_allclose(apply_to_one(module, vector), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", MODULES)
