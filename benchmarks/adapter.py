@@ -67,7 +67,7 @@ def main() -> None:
     if missing:
         raise SystemExit(f"--peers needs other packages: pip install {' '.join(missing)}")
 
-    from llama_index_embft.embeddings.loading import load_embed_model
+    from llama_index_embft.embeddings import load_embed_model
 
     train, val, test = _load(args)
     epochs = args.epochs or EPOCHS[args.data]
@@ -115,7 +115,7 @@ def _bare(base, train):
 
 def _our_rows(base, train, val, test, epochs, repeats, folder):
     """The bare cost, ours with an empty and a warm cache, each kind, and the choice among them."""
-    from llama_index_embft.embeddings.cache import EmbeddingCache
+    from llama_index_embft.embeddings import EmbeddingCache
 
     bare, cold, warm, scores = [], [], [], None
     for number in range(repeats):
@@ -148,7 +148,7 @@ def _our_rows(base, train, val, test, epochs, repeats, folder):
 
 
 def _ours(base, train, test, cache, **options):
-    from llama_index_embft.finetune.adapter import EmbeddingAdapterFinetuneEngine
+    from llama_index_embft.finetune import EmbeddingAdapterFinetuneEngine
 
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
@@ -209,7 +209,7 @@ def _measured(job, *arguments):
 
 def _arrays(base, train, test):
     """Vectors of both sides, and rows of relevant documents."""
-    from llama_index_embft.embeddings.encode import as_encoder
+    from llama_index_embft.embeddings import as_encoder
 
     encoder = as_encoder(base, cache=None)
     found = {}
@@ -225,7 +225,7 @@ def _arrays(base, train, test):
 
 def _nudge_arrays(base, parts):
     """The same for NUDGE, whose three sets of queries are over one corpus."""
-    from llama_index_embft.embeddings.encode import as_encoder
+    from llama_index_embft.embeddings import as_encoder
 
     encoder = as_encoder(base, cache=None)
     corpus = parts["train"].corpus
@@ -257,9 +257,8 @@ def _embedding_adapter(arrays, epochs):
 
 
 def _linear(arrays, epochs):
-    from llama_index_embft.embeddings.adapter_modules import apply_adapter, linear_adapter
-    from llama_index_embft.finetune.adapter_data import training_data
-    from llama_index_embft.finetune.adapter_training import AdapterSettings, train_adapter
+    from llama_index_embft.embeddings import apply_adapter, linear_adapter
+    from llama_index_embft.finetune.adapter import AdapterSettings, train_adapter, training_data
 
     queries, documents, positives = arrays["train"]
     settings = AdapterSettings(epochs, 64, 1e-4, 0.03, 0.0, 8, 1.0, 0)
@@ -284,8 +283,7 @@ def _nudge_ft(arrays):
 
 
 def _nudge(arrays):
-    from llama_index_embft.finetune.nudge_closed_form import closed_form_step
-    from llama_index_embft.finetune.nudge_steps import StepSearch, movement, steps_to_try
+    from llama_index_embft.finetune.nudge import StepSearch, closed_form_step, movement, steps_to_try
 
     corpus, (queries, positives), (val, wanted) = arrays["corpus"], arrays["train"], arrays["val"]
     _ndcg(corpus[:2], corpus[:2], [[0], [1]])  # loads torch, as importing the other package does
@@ -300,7 +298,7 @@ def _nudge(arrays):
 
 
 def _ndcg(queries, corpus, relevant):
-    from llama_index_embft.search.topk import top_k
+    from llama_index_embft.search import top_k
 
     return _ndcg_of(top_k(queries.astype(np.float32), corpus, 10).rows, relevant)
 

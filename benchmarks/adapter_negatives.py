@@ -25,9 +25,9 @@ def main() -> None:
     args = options.parse_args()
 
     from llama_index_embft.dataset import build_stdlib_dataset
-    from llama_index_embft.embeddings.loading import load_embed_model
+    from llama_index_embft.embeddings import load_embed_model
     from llama_index_embft.evaluation import evaluate_embed_model
-    from llama_index_embft.finetune.adapter import EmbeddingAdapterFinetuneEngine
+    from llama_index_embft.finetune import EmbeddingAdapterFinetuneEngine
     from llama_index_embft.pipeline import split_for_tuning
 
     base = load_embed_model(minilm(), device=args.device)

@@ -132,9 +132,9 @@ def peak_gib() -> float:
 def _adapter(args: argparse.Namespace) -> list[dict]:
     import torch
 
-    from llama_index_embft.embeddings.adapter_modules import apply_adapter, linear_adapter
-    from llama_index_embft.finetune.adapter_training import AdapterSettings, train_adapter
-    from llama_index_embft.search.topk import top_k
+    from llama_index_embft.embeddings import apply_adapter, linear_adapter
+    from llama_index_embft.finetune.adapter import AdapterSettings, train_adapter
+    from llama_index_embft.search import top_k
 
     torch.set_num_threads(args.threads)
     documents, queries, targets, val, val_targets = _load(args)
@@ -169,8 +169,7 @@ def _adapter(args: argparse.Namespace) -> list[dict]:
 def _nudge(args: argparse.Namespace) -> list[dict]:
     import torch
 
-    from llama_index_embft.finetune.nudge_closed_form import closed_form_step
-    from llama_index_embft.finetune.nudge_steps import StepSearch, movement, steps_to_try
+    from llama_index_embft.finetune.nudge import StepSearch, closed_form_step, movement, steps_to_try
 
     torch.set_num_threads(args.threads)
     documents, queries, targets, val, val_targets = _load(args)
@@ -200,8 +199,13 @@ def _apply(args: argparse.Namespace) -> list[dict]:
     import torch
     from llama_index.core.embeddings import MockEmbedding
 
-    from llama_index_embft.embeddings.adapter import AdapterEmbedding, save_adapter
-    from llama_index_embft.embeddings.adapter_modules import linear_adapter, low_rank_adapter, mlp_adapter
+    from llama_index_embft.embeddings import (
+        AdapterEmbedding,
+        linear_adapter,
+        low_rank_adapter,
+        mlp_adapter,
+        save_adapter,
+    )
 
     torch.set_num_threads(1)  # one vector is less work than waking a thread
     rows = []

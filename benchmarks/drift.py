@@ -64,10 +64,9 @@ def main() -> None:
     options.add_argument("--limit", type=int, help="passages, for a quick try")
     args = options.parse_args()
 
-    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-    from llama_index_embft.embeddings.encode import as_encoder
-    from llama_index_embft.embeddings.loading import load_embed_model
-    from llama_index_embft.finetune.drift import DriftAdapter
+    from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
+    from llama_index_embft.embeddings import as_encoder, load_embed_model
+    from llama_index_embft.finetune import DriftAdapter
 
     old = load_embed_model(minilm(), device=args.device)
     new = load_embed_model(args.new, device=args.device) if args.new else TurnedEmbedding(old, args.dim)

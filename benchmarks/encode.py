@@ -36,7 +36,8 @@ def main() -> None:
     import torch
     from sentence_transformers import SentenceTransformer
 
-    from llama_index_embft.embeddings.batching import PADDING_CPU, cut_into_batches, encode_texts, padding_share
+    from llama_index_embft.embeddings import cut_into_batches, encode_texts, padding_share
+    from llama_index_embft.embeddings.encoding import PADDING_CPU
 
     corpus = json.loads((args.data_dir / "uber_10k_2021.json").read_text(encoding="utf-8"))["corpus"]
     texts = list(dict.fromkeys(corpus.values()))

@@ -28,8 +28,8 @@ def uber(folder: Path, device: str, rounds: int) -> list[dict]:
     from llama_index.core.schema import TextNode
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
-    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-    from llama_index_embft.embeddings.cache import EmbeddingCache
+    from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
+    from llama_index_embft.embeddings import EmbeddingCache
     from llama_index_embft.evaluation import evaluate_embed_model
 
     dataset = EmbeddingQAFinetuneDataset.from_json(folder / "uber_10k_2021.json")
@@ -85,7 +85,7 @@ def metrics(n_queries: int, depth: int, rounds: int) -> list[dict]:
     import ranx
     from numba.typed import List
 
-    from llama_index_embft.evaluation.metrics import Judgements, find_hits, score_hits
+    from llama_index_embft.evaluation import Judgements, find_hits, score_hits
 
     rng = np.random.default_rng(0)
     n_docs = 1_000_000
@@ -146,7 +146,7 @@ def metrics(n_queries: int, depth: int, rounds: int) -> list[dict]:
 
 
 def bootstrap(rounds: int) -> list[dict]:
-    from llama_index_embft.evaluation.significance import paired_tests
+    from llama_index_embft.evaluation import paired_tests
 
     rng = np.random.default_rng(0)
     table = []

@@ -25,11 +25,10 @@ from typing import Any
 import numpy as np
 from _common import minilm, parser, print_table, write_results
 
-from llama_index_embft.embeddings.encode import Encoder, as_encoder
-from llama_index_embft.evaluation.metrics import Judgements, find_hits, score_hits
-from llama_index_embft.evaluation.significance import paired_tests
+from llama_index_embft.embeddings import Encoder, as_encoder
+from llama_index_embft.evaluation import Judgements, find_hits, paired_tests, score_hits
 from llama_index_embft.generation.extractive import KINDS, generate_extractive_pairs
-from llama_index_embft.search.topk import top_k
+from llama_index_embft.search import top_k
 
 METRICS = ("hit_rate@1", "hit_rate@5", "hit_rate@10", "ndcg@10")
 # name -> (file whose passages are trained on, file whose questions are asked)

@@ -109,9 +109,9 @@ def _in_own_process(job):
 def _work(side, train, test, model, epochs, device, batch_size, arguments, all_defaults=False):
     import resource
 
-    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-    from llama_index_embft.embeddings.loading import load_embed_model
-    from llama_index_embft.evaluation.retrieval import evaluate_embed_model
+    from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
+    from llama_index_embft.embeddings import load_embed_model
+    from llama_index_embft.evaluation import evaluate_embed_model
 
     data = EmbeddingQAFinetuneDataset.from_json(train)
     work = _tokens_and_flops(data, model) if device.startswith("cuda") else None
@@ -149,7 +149,7 @@ def _work(side, train, test, model, epochs, device, batch_size, arguments, all_d
 
 
 def _ours(data, model, epochs, device, batch_size, arguments):
-    from llama_index_embft.finetune.sentence_transformer import SentenceTransformersFinetuneEngine
+    from llama_index_embft.finetune import SentenceTransformersFinetuneEngine
 
     return SentenceTransformersFinetuneEngine(
         data, model, "out", batch_size=batch_size, epochs=epochs, device=device, show_progress_bar=False, **arguments
@@ -221,7 +221,7 @@ def _tiny(folder):
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"

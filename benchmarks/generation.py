@@ -99,7 +99,7 @@ def ours(nodes: list[TextNode], llm: Any, folder: Path, workers: int, **options:
 
 def bare_client(nodes: list[TextNode], llm: Any, workers: int) -> float:
     """CPU seconds of the LLM client alone: the same prompts, nothing around them."""
-    from llama_index_embft.generation.prompts import PromptStyle
+    from llama_index_embft.generation import PromptStyle
 
     style = PromptStyle()
     prompts = [f"{p.body}\n{p.format_line}" for p in (style.prompt_for(node.text) for node in nodes)]

@@ -115,7 +115,7 @@ def prepare(size: str, folder: Path, data_dir: Path, *, texts: bool) -> None:
         )
         from sentence_transformers import SentenceTransformer
 
-        from llama_index_embft.embeddings.encode import as_encoder
+        from llama_index_embft.embeddings import as_encoder
 
         encoder = as_encoder(SentenceTransformer(minilm(), device="cpu"), show_progress=True)
         np.save(folder / "corpus.npy", encoder.encode_documents(list(dataset.corpus.values())))

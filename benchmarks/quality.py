@@ -46,7 +46,7 @@ METRICS = ("hit_rate@1", "hit_rate@5", "hit_rate@10", "ndcg@10", "mrr@10")
 
 def main() -> None:
     args = _arguments()
-    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 
     rows = []
     guard = EmbeddingQAFinetuneDataset.from_json(args.data_dir / "pubmedqa_labeled.json") if args.guard else None
@@ -92,8 +92,7 @@ TUNED = ("full", "full+adapter", "recipe", "stock")
 
 def _load(data, folder):
     """The training and the test side."""
-    from llama_index_embft.dataset import split_dataset
-    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.dataset import EmbeddingQAFinetuneDataset, split_dataset
 
     if data == "stdlib":
         from llama_index_embft.dataset import build_stdlib_dataset
@@ -158,7 +157,7 @@ def _value(text):
 
 def _mined(train, strategies, args):
     """The training set with negatives, and the engine's arguments about the teacher."""
-    from llama_index_embft.embeddings.loading import load_embed_model
+    from llama_index_embft.embeddings import load_embed_model
     from llama_index_embft.mining import CrossEncoder, MiningReport, mine_hard_negatives
 
     base = load_embed_model(minilm(), device=args.device)
@@ -175,7 +174,7 @@ class _LexicalReranker:
     def __init__(self, texts):
         import bm25s
 
-        from llama_index_embft.evaluation.systems import tokens
+        from llama_index_embft.evaluation import tokens
 
         self._tokens = tokens
         self._row = {text: row for row, text in enumerate(dict.fromkeys(texts))}
@@ -188,7 +187,7 @@ class _LexicalReranker:
 
 
 def _bm25(test):
-    from llama_index_embft.evaluation.systems import evaluate_bm25
+    from llama_index_embft.evaluation import evaluate_bm25
 
     frame = evaluate_bm25(test).to_pandas()
     return {name: float(frame[name].mean()) for name in METRICS}, frame["ndcg@10"], {}
@@ -214,20 +213,20 @@ def _trained(method, train, seed, folder, device, chosen):
         engine.finetune()
         return out
     if method == "nudge":
-        from llama_index_embft.embeddings.loading import load_embed_model
-        from llama_index_embft.finetune.nudge import NudgeFinetuneEngine
+        from llama_index_embft.embeddings import load_embed_model
+        from llama_index_embft.finetune import NudgeFinetuneEngine
 
         engine = NudgeFinetuneEngine(
             train, load_embed_model(minilm(), device=device), model_output_path=out, device=device, **chosen
         )
     elif method in ADAPTERS:
-        from llama_index_embft.embeddings.loading import load_embed_model
+        from llama_index_embft.embeddings import load_embed_model
 
         base = load_embed_model(minilm(), device=device)
         return _adapted(base, train, seed, folder / "model", device, {**ADAPTERS[method], **chosen})
     else:
-        from llama_index_embft.finetune.recipe import choose_recipe, engine_options
-        from llama_index_embft.finetune.sentence_transformer import SentenceTransformersFinetuneEngine
+        from llama_index_embft.finetune import SentenceTransformersFinetuneEngine, choose_recipe
+        from llama_index_embft.finetune.full import engine_options
 
         if method == "recipe":
             recipe = choose_recipe(train, minilm(), time_budget=1800, device=device, seed=seed, **chosen)
@@ -245,7 +244,7 @@ def _trained(method, train, seed, folder, device, chosen):
 def _adapted(base, train, seed, folder, device, chosen):
     """An adapter overfits soon: a part of the training questions, by passage, says when to stop."""
     from llama_index_embft.dataset import split_dataset
-    from llama_index_embft.finetune.adapter import EmbeddingAdapterFinetuneEngine
+    from llama_index_embft.finetune import EmbeddingAdapterFinetuneEngine
 
     part = split_dataset(train, by="chunk", fractions=(0.85, 0.15, 0.0), seed=seed)
     engine = EmbeddingAdapterFinetuneEngine(
@@ -257,8 +256,8 @@ def _adapted(base, train, seed, folder, device, chosen):
 
 def _evaluate(model, test, device, guard=None, *, trained=True):
     """`trained`: its weights are new, so that nothing of it is worth keeping in the cache."""
-    from llama_index_embft.embeddings.loading import load_embed_model
-    from llama_index_embft.evaluation.retrieval import evaluate_embed_model
+    from llama_index_embft.embeddings import load_embed_model
+    from llama_index_embft.evaluation import evaluate_embed_model
 
     if isinstance(model, str):
         model = load_embed_model(model, device=device)
@@ -277,7 +276,7 @@ def _row(data, method, runs, base_scores, dataset):
     It is paired by query, with the seeds averaged first, and clustered by passage: two questions about one passage are
     not independent.
     """
-    from llama_index_embft.evaluation.significance import paired_tests
+    from llama_index_embft.evaluation import paired_tests
 
     means = {name: float(np.mean([metrics[name] for metrics, *_ in runs])) for name in runs[0][0]}
     per_query = np.mean([scores.to_numpy() for _, scores, *_ in runs], axis=0)

@@ -168,7 +168,7 @@ def _check_embedding(args: Any) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Embed a thousandth of 10⁶ passages, block by block; two of its tenths predict the whole."""
     from sentence_transformers import SentenceTransformer
 
-    from llama_index_embft.embeddings.batching import encode_texts
+    from llama_index_embft.embeddings import encode_texts
 
     texts = sentences(args.data_dir)
     n = min(len(texts), max(100, int(1000 * args.scale)))
@@ -241,7 +241,7 @@ def _check_bytes(vectors: np.ndarray, args: Any, folder: Path) -> list[dict[str,
 
 def _check_search(corpus: np.ndarray, queries: np.ndarray) -> list[dict[str, Any]]:
     """Exact search: two tenths of the corpus predict the whole."""
-    from llama_index_embft.search.topk import top_k
+    from llama_index_embft.search import top_k
 
     dim = corpus.shape[1]
     # As many queries as documents of the tenth are too few to be told from the cost of starting.
@@ -264,7 +264,7 @@ def recall_rows(
     name: str, corpus: np.ndarray, queries: np.ndarray, pq_bytes: int, probed: float
 ) -> list[dict[str, Any]]:
     """Share of the exact top 10 that each way of compressing keeps; rescoring looks at 100 candidates."""
-    from llama_index_embft.search.topk import top_k
+    from llama_index_embft.search import top_k
 
     exact = top_k(queries, corpus, K, device="cpu").rows
     small = to_int8(corpus) * int8_scale(corpus)

@@ -92,7 +92,7 @@ import pandas as pd
 from llama_index.embeddings.openai import OpenAIEmbedding
 
 from llama_index_embft import load_embed_model
-from llama_index_embft.evaluation.tutorial import evaluate, evaluate_st
+from llama_index_embft.evaluation import evaluate, evaluate_st
 
 base = load_embed_model("BAAI/bge-small-en")
 hits = {
@@ -135,7 +135,7 @@ print(
 import numpy as np
 from scipy.stats import binomtest
 
-from llama_index_embft.evaluation.significance import paired_tests
+from llama_index_embft.evaluation import paired_tests
 
 
 def from_counts(before: int, after: int, n: int) -> dict:
@@ -193,7 +193,7 @@ nodes = [TextNode(id_=id_, text=text) for id_, text in few.corpus.items()]
 if find_spec("trulens") is None:
     print("需要 pip install 'llama-index-embft[trulens]'")
 else:
-    from llama_index_embft.evaluation import evaluate_app
+    from llama_index_embft.integrations.trulens import evaluate_app
 
     for version, model in (("bge", base), ("fine_tuned", embed_model)):
         engine = VectorStoreIndex(nodes, embed_model=model).as_query_engine(llm=llm, similarity_top_k=2)

@@ -85,9 +85,9 @@ print(f"corpus: {len(infgrad.corpus)}, train_queries: {len(train.queries)}, val_
 import numpy as np
 
 from llama_index_embft import load_embed_model
-from llama_index_embft.embeddings.encode import as_encoder
+from llama_index_embft.embeddings import as_encoder
 from llama_index_embft.evaluation import evaluate_run
-from llama_index_embft.search.approximate import ApproximateIndex
+from llama_index_embft.search import ApproximateIndex
 
 
 def evaluate_basic(dataset, encoder, search_top_k=10, label=None):
@@ -206,7 +206,8 @@ for base, tuned in (
 # %% tags=["ours"]
 from importlib.util import find_spec
 
-from llama_index_embft.export import export_model, load_exported
+from llama_index_embft.embeddings import load_exported
+from llama_index_embft.export import export_model
 
 wanted = ["fp16", "onnx-int8"] if find_spec("onnxruntime") and find_spec("onnxscript") else ["fp16"]
 exported = export_model(sft, "served", wanted, val_dataset=infgrad_val)

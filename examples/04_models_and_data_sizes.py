@@ -108,7 +108,7 @@ import numpy as np
 import pandas as pd
 
 from llama_index_embft import evaluate_embed_model
-from llama_index_embft.evaluation.significance import paired_tests
+from llama_index_embft.evaluation import paired_tests
 
 
 def with_interval(report, metric):

@@ -69,7 +69,7 @@ def set_up(name: str, models: tuple[str, ...] = ()) -> Surroundings:
 
 def _stand_in_hub(hub: Path, model: str, names: tuple[str, ...]) -> None:
     """A hub cache in which names lead to one local folder; has to happen before Hugging Face's libraries are loaded."""
-    from llama_index_embft.embeddings.loading import resolve_model_name
+    from llama_index_embft.embeddings import resolve_model_name
 
     folder = Path(resolve_model_name(model)).resolve()
     if not folder.is_dir():

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from llama_index_embft.dataset.split import Split, split_dataset
-from llama_index_embft.embeddings.adapter import linear_adapter, save_adapter
-from llama_index_embft.embeddings.encode import as_encoder
+from llama_index_embft.embeddings.adapter.embedding import linear_adapter, save_adapter
+from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.loading import describe_base, load_embed_model
 from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.evaluation import compare, evaluate_embed_model
-from llama_index_embft.finetune.base import result_record
+from llama_index_embft.finetune.engine import result_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.evaluation.comparison import Comparison
-    from llama_index_embft.finetune.base import FinetuneResult
+    from llama_index_embft.finetune.engine import FinetuneResult
 
 Method: TypeAlias = Literal["adapter", "full"]
 SplitBy: TypeAlias = Literal["document", "chunk"]
@@ -147,12 +147,12 @@ def _engine(
     method: Method, split: Split, base: BaseEmbedding, folder: Path, show_progress: bool, options: dict[str, Any]
 ) -> Any:
     if method == "adapter":
-        from llama_index_embft.finetune.adapter import EmbeddingAdapterFinetuneEngine
+        from llama_index_embft.finetune.adapter.engine import EmbeddingAdapterFinetuneEngine
 
         return EmbeddingAdapterFinetuneEngine(
             split.train, base, val_dataset=split.val, model_output_path=str(folder), verbose=show_progress, **options
         )
-    from llama_index_embft.finetune.sentence_transformer import SentenceTransformersFinetuneEngine
+    from llama_index_embft.finetune.full.engine import SentenceTransformersFinetuneEngine
 
     description = describe_base(base)
     if description["class_name"] != "HuggingFaceEmbedding":

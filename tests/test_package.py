@@ -10,7 +10,7 @@ from importlib import metadata
 import pytest
 
 import llama_index_embft
-from llama_index_embft._optional import EXTRA_OF, require
+from llama_index_embft._core.optional import EXTRA_OF, require
 from llama_index_embft.errors import EmbftError, MissingExtraError
 
 

@@ -201,7 +201,7 @@ class Kit:
 
     def dataset(self, n: int) -> Any:
         """A data set of `n` questions, each about a passage of its own."""
-        from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+        from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 
         passages, questions = self.texts(n, seed=1), self.texts(n, questions=True, seed=2)
         return EmbeddingQAFinetuneDataset(

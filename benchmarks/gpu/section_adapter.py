@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 def run(kit: Kit) -> None:
     """Measure an epoch; then train small ones on both devices and compare the weights."""
-    from llama_index_embft.embeddings.adapter import linear_adapter
-    from llama_index_embft.finetune.adapter_training import AdapterSettings, train_adapter
+    from llama_index_embft.embeddings import linear_adapter
+    from llama_index_embft.finetune.adapter import AdapterSettings, train_adapter
 
     def settings(**changes: int) -> AdapterSettings:
         plain = {"epochs": 1, "batch_size": 64, "learning_rate": 1e-3, "temperature": 0.05, "pull_to_start": 0.0,

@@ -22,7 +22,7 @@ def _measure(kit: Kit, name: str) -> None:
     import torch
     from sentence_transformers import SentenceTransformer
 
-    from llama_index_embft.embeddings.batching import encode_texts
+    from llama_index_embft.embeddings import encode_texts
 
     model = SentenceTransformer(kit.model_folder(name), device=kit.device)
     folder = (TINY if kit.tiny else SHAPES).get(name, SHAPES["bge-small"])

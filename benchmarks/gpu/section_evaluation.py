@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 def run(kit: Kit) -> None:
     """Compare metrics over the same vectors with the CPU's, then measure the whole and the search with metrics."""
-    from llama_index_embft.evaluation.metrics import Judgements, find_hits, metric_names, score_hits
-    from llama_index_embft.search.topk import top_k
+    from llama_index_embft.evaluation import Judgements, find_hits, metric_names, score_hits
+    from llama_index_embft.search import top_k
 
     def scores(n_queries: int, n_docs: int, dim: int, k: int, device: str) -> dict[str, np.ndarray]:
         corpus = unit_vectors(n_docs, dim, seed=11)
@@ -45,7 +45,7 @@ def _whole(kit: Kit) -> None:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
-    from llama_index_embft.evaluation.retrieval import evaluate_embed_model
+    from llama_index_embft.evaluation import evaluate_embed_model
 
     data = kit.dataset(kit.size(4000, 20))
     model = SentenceTransformer(kit.model_folder("bge-small"), device=kit.device)

@@ -46,7 +46,7 @@ def _check(kit: Kit, method: str) -> None:
 
 
 def _engine(data: Any, model: str, out: str, device: str, batch: int, method: str, **changes: Any) -> Any:
-    from llama_index_embft.finetune.sentence_transformer import SentenceTransformersFinetuneEngine
+    from llama_index_embft.finetune import SentenceTransformersFinetuneEngine
 
     return SentenceTransformersFinetuneEngine(
         data, model, out, batch_size=batch, epochs=1, device=device, show_progress_bar=False, method=method, **changes

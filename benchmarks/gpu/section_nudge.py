@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
 def run(kit: Kit) -> None:
     """Compare small results with the CPU's, then measure."""
-    from llama_index_embft.finetune.nudge_closed_form import closed_form_step
-    from llama_index_embft.finetune.nudge_steps import StepSearch, movement
+    from llama_index_embft.finetune.nudge import StepSearch, closed_form_step, movement
 
     corpus, asked, positives = _data(400, 120, 32)
     moves = movement(corpus, asked, positives, "N")

@@ -16,7 +16,7 @@ def run(kit: Kit) -> None:
     _check(kit)
     import torch
 
-    from llama_index_embft.search.topk import top_k
+    from llama_index_embft.search import top_k
 
     n_queries, n_docs, dim, k = (kit.size(*pair) for pair in ((183_000, 300), (369_000, 500), (512, 32), (210, 10)))
     queries, corpus = (
@@ -51,7 +51,7 @@ def run(kit: Kit) -> None:
 
 
 def _check(kit: Kit) -> None:
-    from llama_index_embft.search.topk import top_k
+    from llama_index_embft.search import top_k
 
     queries, corpus = unit_vectors(kit.size(500, 60), 64, seed=3), unit_vectors(kit.size(20_000, 700), 64, seed=4)
     corpus[7] = corpus[3]  # equal scores: the lower row first

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
-    from llama_index_embft.index.opening import OpenedIndex
+    from llama_index_embft.index.stores.address import OpenedIndex
     from llama_index_embft.index.update import UpdateResult
 
 
@@ -61,7 +61,7 @@ def apply(
     """
     from llama_index_embft.errors import ConfigError
     from llama_index_embft.index.identity import check_index, stamp_index
-    from llama_index_embft.index.opening import open_index
+    from llama_index_embft.index.stores.address import open_index
     from llama_index_embft.index.update import resume_update, rollback_index, update_index
 
     if sum((stamp, check, resume, rollback)) > 1:
@@ -125,7 +125,7 @@ def _is_hosted(name: str | None) -> bool:
 
 def _open_model(name: str, device: str | None, server: dict[str, Any]) -> BaseEmbedding:
     """A model by its name alone: a hosted one, whose key is in the environment, or one that runs here."""
-    from llama_index_embft.embeddings.hosted import make_embed_model
+    from llama_index_embft.embeddings.encoding.hosted import make_embed_model
     from llama_index_embft.embeddings.loading import load_embed_model
     from llama_index_embft.errors import ConfigError
 

@@ -15,7 +15,7 @@ from llama_index_embft.cli.generate import generate
 from llama_index_embft.cli.migrate import migrate
 from llama_index_embft.cli.mine import mine
 from llama_index_embft.cli.run import run
-from llama_index_embft.cli.train import train
+from llama_index_embft.cli.train.command import train
 
 if TYPE_CHECKING:
     import typer

@@ -66,7 +66,7 @@ def compare(
     if json is not None:
         result.to_json(json)
     if markdown is not None:
-        from llama_index_embft._files import atomic_write_text
+        from llama_index_embft._core.files import atomic_write_text
 
         atomic_write_text(markdown, result.to_markdown() + "\n")
     if html is not None:

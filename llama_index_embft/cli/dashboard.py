@@ -22,8 +22,8 @@ def dashboard(
     import sys
     import webbrowser
 
-    from llama_index_embft.evaluation.trulens_dashboard import Dashboard
-    from llama_index_embft.evaluation.trulens_database import repair_database
+    from llama_index_embft.integrations.trulens.dashboard import Dashboard
+    from llama_index_embft.integrations.trulens.database import repair_database
 
     if repair:
         removed = repair_database(database)

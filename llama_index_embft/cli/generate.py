@@ -64,8 +64,9 @@ def generate(
     """
     from rich.console import Console
 
+    from llama_index_embft.calls.clients import make_llm
     from llama_index_embft.cli._ray import check_ray
-    from llama_index_embft.dataset.documents import documents_to_nodes, load_documents
+    from llama_index_embft.dataset.documents.loading import documents_to_nodes, load_documents
     from llama_index_embft.errors import ConfigError
     from llama_index_embft.generation import (
         GenerationReport,
@@ -74,8 +75,7 @@ def generate(
         generate_negatives,
         generate_qa_embedding_pairs,
     )
-    from llama_index_embft.generation.clients import make_llm
-    from llama_index_embft.generation.filters import default_filters
+    from llama_index_embft.generation.filters.base import default_filters
 
     check_ray(ray, ray_workers=ray_workers)
     if ray is not None and negatives:

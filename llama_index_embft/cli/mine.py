@@ -152,8 +152,8 @@ def _write(form: str, path: Path, mined: EmbeddingQAFinetuneDataset, report: Min
 
 
 def _judge(llm: str, model: str | None, api_base: str | None, journal: Path, rpm: int | None) -> Any:
+    from llama_index_embft.calls.clients import make_llm
     from llama_index_embft.errors import ConfigError
-    from llama_index_embft.generation.clients import make_llm
     from llama_index_embft.mining import Judge
 
     if model is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from llama_index_embft.cli._shared import console, quiet_libraries, show_cut, show_files, show_outcome
+from llama_index_embft.cli._console import console, quiet_libraries, show_cut, show_files, show_outcome
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -52,7 +52,7 @@ def run(
     Without --llm the questions are taken from the text itself. They show whether training works on your documents;
     whether it helps with what your users ask, only their questions, or an LLM's, can show.
     """
-    from llama_index_embft._files import write_folder_atomically
+    from llama_index_embft._core.files import write_folder_atomically
     from llama_index_embft.dataset import documents_to_nodes, load_documents
     from llama_index_embft.embeddings.loading import load_embed_model, resolve_model_name
     from llama_index_embft.errors import ConfigError
@@ -98,8 +98,8 @@ def _extractive(nodes: list[BaseNode], per_chunk: int, seed: int) -> EmbeddingQA
 def _asked(
     nodes: list[BaseNode], llm: str, llm_model: str, api_base: str | None, per_chunk: int, out: Path
 ) -> EmbeddingQAFinetuneDataset:
+    from llama_index_embft.calls.clients import make_llm
     from llama_index_embft.generation import generate_qa_embedding_pairs
-    from llama_index_embft.generation.clients import make_llm
 
     # Beside the folder, not in it: what an LLM was paid for survives a run that fails later.
     return generate_qa_embedding_pairs(

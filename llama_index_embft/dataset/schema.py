@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictInt, ValidationError, model_validator
 
-from llama_index_embft._files import atomic_write_text
+from llama_index_embft._core.files import atomic_write_text
 from llama_index_embft.dataset import checks
 from llama_index_embft.dataset._json import read_object
 from llama_index_embft.dataset.checks import DropReport

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 
-from llama_index_embft._files import write_folder_atomically
+from llama_index_embft._core.files import write_folder_atomically
 from llama_index_embft.embeddings.fingerprint import ModelIdentity, identify
 from llama_index_embft.embeddings.wrapped import WrappedEmbedding
 from llama_index_embft.errors import ModelError

@@ -131,9 +131,9 @@ def identify(model: BaseEmbedding, side: Literal["query", "document"] = "documen
     Raises:
         ModelError: Nothing tells the model from another one, since it has no name.
     """
-    from llama_index_embft.embeddings.adapter import AdapterEmbedding
-    from llama_index_embft.embeddings.encode import as_encoder
-    from llama_index_embft.embeddings.nudged import NudgedEmbedding
+    from llama_index_embft.embeddings.adapter.embedding import AdapterEmbedding
+    from llama_index_embft.embeddings.encoding.encoder import as_encoder
+    from llama_index_embft.embeddings.nudge import NudgedEmbedding
 
     own = getattr(model, "identity", None)
     if callable(own):

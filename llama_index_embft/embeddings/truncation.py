@@ -72,7 +72,7 @@ def truncation(model: SentenceTransformer, texts: Sequence[str]) -> Truncation |
 
 def truncation_of(embed_model: BaseEmbedding, texts: Sequence[str]) -> Truncation | None:
     """The same for a LlamaIndex embedding, or for the model below an adapter; None where no model runs here."""
-    from llama_index_embft.embeddings.encode import SentenceTransformerBackend, as_encoder
+    from llama_index_embft.embeddings.encoding.encoder import SentenceTransformerBackend, as_encoder
 
     backend = as_encoder(embed_model, cache=None).backend
     while hasattr(backend, "base"):

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
-from llama_index_embft._files import atomic_write_text
+from llama_index_embft._core.files import atomic_write_text
 from llama_index_embft.errors import EvaluationError
-from llama_index_embft.evaluation.findings import (
+from llama_index_embft.evaluation.statistics.findings import (
     Decision,
     GuardResult,
     MetricComparison,
@@ -20,7 +20,7 @@ from llama_index_embft.evaluation.findings import (
     SystemComparison,
     json_number,
 )
-from llama_index_embft.evaluation.verdict import p_value
+from llama_index_embft.evaluation.statistics.verdict import p_value
 
 if TYPE_CHECKING:
     import os
@@ -198,13 +198,13 @@ class Comparison:
         Raises:
             OutputError: The file cannot be written.
         """
-        from llama_index_embft.evaluation.report import render_comparison
+        from llama_index_embft.evaluation.pages.page import render_comparison
 
         atomic_write_text(path, render_comparison(self, dataset))
 
     def save_plots(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write the plots as SVG and PNG files, for a pull request; see `plots.save_plots`."""
-        from llama_index_embft.evaluation.plots import save_plots
+        from llama_index_embft.evaluation.pages.plots import save_plots
 
         return save_plots(self, folder)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from llama_index_embft._files import atomic_write_text
+from llama_index_embft._core.files import atomic_write_text
 from llama_index_embft.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class RetrievalReport:
 
     def to_trec_run(self, path: str | os.PathLike[str], *, tag: str = "embft") -> None:
         """Save the hits as a TREC run file; see `trec.write_run`."""
-        from llama_index_embft.evaluation.trec import write_run
+        from llama_index_embft.dataset.formats.trec_files import write_run
 
         write_run(self, path, tag=tag)
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
-from llama_index_embft._files import atomic_write_text
+from llama_index_embft._core.files import atomic_write_text
 from llama_index_embft.errors import EvaluationError
 from llama_index_embft.evaluation.metrics import Judgements, find_hits, score_hits
 from llama_index_embft.evaluation.records import RetrievalReport
-from llama_index_embft.evaluation.retrieval import evaluate_embed_model
+from llama_index_embft.evaluation.systems.embed_model import evaluate_embed_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-    from llama_index_embft.embeddings.cache import EmbeddingCache
-    from llama_index_embft.embeddings.encode import Encoder
+    from llama_index_embft.embeddings.encoding.cache import EmbeddingCache
+    from llama_index_embft.embeddings.encoding.encoder import Encoder
 
     Model = BaseEmbedding | SentenceTransformer | Encoder
 
@@ -161,7 +161,7 @@ def evaluate_triplets(
     Raises:
         EvaluationError: The data set has no negatives.
     """
-    from llama_index_embft.embeddings.encode import as_encoder
+    from llama_index_embft.embeddings.encoding.encoder import as_encoder
 
     triplets = [
         (query, positive, negative)

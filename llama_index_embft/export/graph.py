@@ -11,8 +11,8 @@ import io
 import warnings
 from typing import TYPE_CHECKING, Final
 
-from llama_index_embft._logs import errors_only
-from llama_index_embft._optional import require
+from llama_index_embft._core.logs import errors_only
+from llama_index_embft._core.optional import require
 from llama_index_embft.errors import ModelError
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
 
-from llama_index_embft._files import check_output_folder, write_folder_atomically
+from llama_index_embft._core.files import check_output_folder, write_folder_atomically
+from llama_index_embft.embeddings.graph.embedding import RECORD_FILE, load_exported
+from llama_index_embft.embeddings.graph.tokenizing import TOKENIZER_FILE, save_tokenizer
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.export.card import export_card
-from llama_index_embft.export.embedding import RECORD_FILE, load_exported
 from llama_index_embft.export.graph import (
     ONNX_FILE,
     OPENVINO_FILE,
@@ -26,7 +27,6 @@ from llama_index_embft.export.graph import (
     write_openvino,
 )
 from llama_index_embft.export.report import ExportReport, ExportRow
-from llama_index_embft.export.tokenizing import TOKENIZER_FILE, save_tokenizer
 
 if TYPE_CHECKING:
     import os
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-    from llama_index_embft.embeddings.encode import Encoder, SentenceTransformerBackend
+    from llama_index_embft.embeddings.encoding.encoder import Encoder, SentenceTransformerBackend
+    from llama_index_embft.embeddings.graph.tokenizing import Tokenization
     from llama_index_embft.evaluation.comparison import Comparison
     from llama_index_embft.evaluation.records import RetrievalReport
-    from llama_index_embft.export.tokenizing import Tokenization
 
 ExportFormat = Literal["fp16", "bf16", "onnx", "onnx-int8", "openvino", "openvino-int8"]
 FORMATS: Final[tuple[str, ...]] = get_args(ExportFormat)
@@ -106,7 +106,7 @@ def export_model(
     folders = _folders(Path(out), formats, nested=not isinstance(format, str))
     for folder in folders:
         check_output_folder(folder)
-    from llama_index_embft.embeddings.encode import as_encoder
+    from llama_index_embft.embeddings.encoding.encoder import as_encoder
 
     source, backend = _source(model, query_prompt, document_prompt)
     # Without a cache: a vector that was stored long ago says nothing about the speed of today.
@@ -133,7 +133,7 @@ def export_model(
             rows.append(ExportRow(name, folder, size, speed, float(cosines.min()), float(cosines.mean())))
             comparison = None
             if base is not None and report is not None:
-                from llama_index_embft.evaluation.compare import compare
+                from llama_index_embft.evaluation.comparing import compare
 
                 comparison = compare(base, report, primary=METRIC, seed=seed)
             single = _report([rows[0], rows[-1]], comparison, val_dataset, backend)
@@ -142,14 +142,14 @@ def export_model(
             (inside / "README.md").write_text(export_card(record, single), encoding="utf-8")
     together = None
     if base is not None:
-        from llama_index_embft.evaluation.compare import compare
+        from llama_index_embft.evaluation.comparing import compare
 
         together = compare(*reports, primary=METRIC, seed=seed)
     return _report(rows, together, val_dataset, backend)
 
 
 def _checked_formats(format: ExportFormat | Sequence[ExportFormat]) -> list[str]:
-    from llama_index_embft._optional import require
+    from llama_index_embft._core.optional import require
 
     formats: list[str] = [format] if isinstance(format, str) else list(format)
     unknown = [name for name in formats if name not in FORMATS]
@@ -174,7 +174,7 @@ def _source(
     model: str | Path | BaseEmbedding | SentenceTransformer, query_prompt: str | None, document_prompt: str | None
 ) -> tuple[BaseEmbedding | SentenceTransformer, SentenceTransformerBackend]:
     """Load the model, and find the SentenceTransformer in it."""
-    from llama_index_embft.embeddings.encode import SentenceTransformerBackend, as_encoder
+    from llama_index_embft.embeddings.encoding.encoder import SentenceTransformerBackend, as_encoder
     from llama_index_embft.embeddings.loading import load_embed_model
 
     loaded: BaseEmbedding | SentenceTransformer
@@ -238,7 +238,7 @@ def _write(name: str, backend: SentenceTransformerBackend, graph: _SharedGraph, 
     """Fill a folder; returns its ``embft.json``."""
     import torch
 
-    from llama_index_embft.finetune.base import package_versions
+    from llama_index_embft.finetune.engine import package_versions
 
     export: dict[str, Any] = {"format": name, "normalize": backend.normalize}
     if name in ("fp16", "bf16"):
@@ -293,7 +293,7 @@ def _measured(
     if val_dataset is None:
         seconds = min(_seconds(encoder, _PROBES)[0] for _ in range(3))
         return _unit(np.concatenate(probes)), len(_PROBES) / seconds, None
-    from llama_index_embft.evaluation.retrieval import evaluate_embeddings
+    from llama_index_embft.evaluation.systems.embed_model import evaluate_embeddings
 
     texts = list(val_dataset.corpus.values())
     seconds, documents = _seconds(encoder, texts)

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llama_index_embft._files import atomic_write_text
+from llama_index_embft._core.files import atomic_write_text
 
 if TYPE_CHECKING:
     import os

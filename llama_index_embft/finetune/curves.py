@@ -6,7 +6,7 @@ import math
 from html import escape
 from typing import TYPE_CHECKING, Final
 
-from llama_index_embft.evaluation.charts import Axis
+from llama_index_embft.evaluation.pages.charts import Axis
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

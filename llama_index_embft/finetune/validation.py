@@ -5,9 +5,9 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-from llama_index_embft.embeddings.encode import as_encoder
+from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.errors import DatasetError
-from llama_index_embft.finetune.base import SELECTION_METRIC
+from llama_index_embft.finetune.engine import SELECTION_METRIC
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,7 +95,7 @@ class Validation:
     """
 
     def __init__(self, dataset: EmbeddingQAFinetuneDataset, name: str = "validation set") -> None:
-        from llama_index_embft.evaluation.retrieval import RetrievalEvaluator
+        from llama_index_embft.evaluation.systems.embed_model import RetrievalEvaluator
 
         if not dataset.queries:
             raise DatasetError(f"The {name} has no query; give one with queries, or none at all.")

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from llama_index.core.llms import LLM
     from llama_index.core.schema import BaseNode, MetadataMode
 
+    from llama_index_embft.calls.asking import Structured
+    from llama_index_embft.calls.pool import OnFailure
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-    from llama_index_embft.generation.asking import Structured
-    from llama_index_embft.generation.filters import QuestionFilter
-    from llama_index_embft.generation.pool import OnFailure
+    from llama_index_embft.generation.filters.base import QuestionFilter
     from llama_index_embft.generation.prompts import PromptLanguage, QueryKind
     from llama_index_embft.generation.report import GenerationEstimate, GenerationReport
 

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic import BaseModel, Field
 
+from llama_index_embft._core.language import is_chinese
+from llama_index_embft.calls.asking import Asker, Question, is_synchronous, model_identity
 from llama_index_embft.calls.failures import UnusableAnswerError
+from llama_index_embft.calls.journal import Identity, Journal
 from llama_index_embft.calls.limits import RateLimiter
+from llama_index_embft.calls.pool import Pool, Task
 from llama_index_embft.calls.retrying import RetryPolicy
 from llama_index_embft.calls.running import run_sync
 from llama_index_embft.calls.tokens import count_tokens
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, GenerationError
-from llama_index_embft.generation.asking import Asker, Question, is_synchronous, model_identity
-from llama_index_embft.generation.filters import grams
-from llama_index_embft.generation.journal import Identity, Journal
-from llama_index_embft.generation.language import is_chinese
+from llama_index_embft.generation.filters.base import grams
 from llama_index_embft.generation.parse import is_heading, is_refusal
 from llama_index_embft.generation.parse_patterns import FENCE, THINKING
-from llama_index_embft.generation.pool import Pool, Task
 from llama_index_embft.generation.report import GenerationReport, Progress, as_prices
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from llama_index.core.llms import LLM
 
-    from llama_index_embft.generation.pool import OnFailure
+    from llama_index_embft.calls.pool import OnFailure
 
 logger = logging.getLogger(__name__)
 

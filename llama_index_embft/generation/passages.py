@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from llama_index_embft.dataset.documents import dataset_corpus
+from llama_index_embft.dataset.documents.loading import dataset_corpus
 from llama_index_embft.errors import ConfigError
 
 if TYPE_CHECKING:

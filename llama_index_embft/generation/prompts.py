@@ -12,8 +12,8 @@ import string
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, get_args
 
+from llama_index_embft._core.language import is_chinese
 from llama_index_embft.errors import ConfigError
-from llama_index_embft.generation.language import is_chinese
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 from pydantic import BaseModel, Field
 
+from llama_index_embft.calls.asking import Asker, Question, Structured, is_synchronous, model_identity
 from llama_index_embft.calls.failures import UnusableAnswerError
+from llama_index_embft.calls.journal import Identity, Journal
 from llama_index_embft.calls.limits import RateLimiter
+from llama_index_embft.calls.pool import OnFailure, Pool, Task
 from llama_index_embft.calls.retrying import RetryPolicy
 from llama_index_embft.calls.tokens import count_tokens
 from llama_index_embft.errors import ConfigError, GenerationError
-from llama_index_embft.generation.asking import Asker, Question, Structured, is_synchronous, model_identity
 from llama_index_embft.generation.assemble import OutputFile, build_dataset, gather_candidates
-from llama_index_embft.generation.filters import FilterContext, QuestionFilter, apply_filters, default_filters
-from llama_index_embft.generation.journal import Identity, Journal
+from llama_index_embft.generation.filters.base import FilterContext, QuestionFilter, apply_filters, default_filters
 from llama_index_embft.generation.parse import is_refusal, parse_items
 from llama_index_embft.generation.passages import Passage, read_passages
-from llama_index_embft.generation.pool import OnFailure, Pool, Task
 from llama_index_embft.generation.prompts import Prompt, PromptLanguage, PromptStyle
 from llama_index_embft.generation.report import GenerationEstimate, GenerationReport, Prices, Progress, as_prices
 

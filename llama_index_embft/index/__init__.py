@@ -1,1 +1,5 @@
-"""Plugging a tuned model into an index that exists: whose vectors it holds, changing them, and changing the model."""
+"""Vectors in an index that exists: stamped with their model's identity, updated, moved to a new model, rolled back."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from llama_index.core.schema import BaseNode
     from numpy.typing import NDArray
 
-    from llama_index_embft.embeddings.adapter import AdapterEmbedding
-    from llama_index_embft.embeddings.cache import EmbeddingCache
+    from llama_index_embft.embeddings.adapter.embedding import AdapterEmbedding
+    from llama_index_embft.embeddings.encoding.cache import EmbeddingCache
     from llama_index_embft.index.stamp import Stamp
-    from llama_index_embft.index.stores import VectorTable
+    from llama_index_embft.index.stores.opening import VectorTable
 
 
 class Change(ABC):
@@ -89,7 +89,7 @@ class Embedded(Change):
     words = "embed every text again"
 
     def __init__(self, model: BaseEmbedding, cache: EmbeddingCache | Literal["default"] | None) -> None:
-        from llama_index_embft.embeddings.encode import as_encoder
+        from llama_index_embft.embeddings.encoding.encoder import as_encoder
 
         self.target = identify(model)
         self._encoder = as_encoder(model, cache=cache)
@@ -111,8 +111,8 @@ def as_change(
     """
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
-    from llama_index_embft.embeddings.adapter import AdapterEmbedding
-    from llama_index_embft.embeddings.nudged import NudgedEmbedding
+    from llama_index_embft.embeddings.adapter.embedding import AdapterEmbedding
+    from llama_index_embft.embeddings.nudge import NudgedEmbedding
 
     if isinstance(change, Mapping):
         if embed_model is None:

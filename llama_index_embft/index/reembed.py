@@ -14,14 +14,14 @@ import numpy as np
 from llama_index.core.base.base_retriever import BaseRetriever
 
 from llama_index_embft.embeddings.drift import DriftEmbedding, unit
-from llama_index_embft.embeddings.encode import as_encoder
+from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.fingerprint import identify
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.index.changes import check_values, embedded_text, nodes_of, texts_of
 from llama_index_embft.index.identity import check_stamp, required_stamp
 from llama_index_embft.index.retrievers import CheckedRetriever
 from llama_index_embft.index.stamp import Stamp, StoreError
-from llama_index_embft.index.stores import capital, matrix, open_table
+from llama_index_embft.index.stores.opening import capital, matrix, open_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from llama_index.core.vector_stores.types import BasePydanticVectorStore
     from numpy.typing import NDArray
 
-    from llama_index_embft.embeddings.cache import EmbeddingCache
+    from llama_index_embft.embeddings.encoding.cache import EmbeddingCache
     from llama_index_embft.embeddings.fingerprint import ModelIdentity
-    from llama_index_embft.index.stores import IndexLike, VectorTable
+    from llama_index_embft.index.stores.opening import IndexLike, VectorTable
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ def sample_index(index: IndexLike, n: int = 4000, *, seed: int = 0) -> IndexSamp
 
 
 def _open_target(index: VectorStoreIndex, persist_dir: str | Path | None) -> VectorTable:
-    from llama_index_embft.index.stores_memory import FaissTable
+    from llama_index_embft.index.stores.memory import FaissTable
 
     table = open_table(index, persist_dir=persist_dir)
     if persist_dir is not None and isinstance(table, FaissTable):

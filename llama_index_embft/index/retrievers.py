@@ -9,7 +9,7 @@ from llama_index.core.base.base_retriever import BaseRetriever
 
 from llama_index_embft.embeddings.fingerprint import identify
 from llama_index_embft.index.identity import check_stamp
-from llama_index_embft.index.stores import open_table
+from llama_index_embft.index.stores.opening import open_table
 
 if TYPE_CHECKING:
     from llama_index.core import VectorStoreIndex

@@ -13,7 +13,7 @@ from llama_index_embft.index.changes import Change, as_change, check_new
 from llama_index_embft.index.identity import required_stamp
 from llama_index_embft.index.journal import Header, UpdateJournal, require_journal
 from llama_index_embft.index.stamp import Stamp, StoreError
-from llama_index_embft.index.stores import capital, check_unique, matrix, open_table
+from llama_index_embft.index.stores.opening import capital, check_unique, matrix, open_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from numpy.typing import NDArray
 
-    from llama_index_embft.embeddings.cache import EmbeddingCache
+    from llama_index_embft.embeddings.encoding.cache import EmbeddingCache
     from llama_index_embft.embeddings.fingerprint import ModelIdentity
     from llama_index_embft.index.journal import Row
-    from llama_index_embft.index.stores import IndexLike, VectorTable
+    from llama_index_embft.index.stores.opening import IndexLike, VectorTable
 
 Missing = Literal["error", "skip"]
 # Two vectors nearer than this are one: float32 keeps seven digits of numbers below 1.

@@ -1,8 +1,5 @@
 """Scripts and notebooks written for llama-index-finetuning, turned into ours: `migrate_file`."""
 
-from __future__ import annotations
+import lazy_loader
 
-from llama_index_embft.migration.files import Migration, migrate_file
-from llama_index_embft.migration.notes import Note
-
-__all__ = ["Migration", "Note", "migrate_file"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

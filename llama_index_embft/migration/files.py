@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_index_embft._files import atomic_write_bytes
+from llama_index_embft._core.files import atomic_write_bytes
 from llama_index_embft.errors import DocumentError
 from llama_index_embft.migration.code import apply, rewrite
 from llama_index_embft.migration.notebook import code_cells, edits_in_file

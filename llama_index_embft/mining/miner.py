@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
-from llama_index_embft._optional import require
+from llama_index_embft._core.optional import require
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.mining.choice import Choice
 from llama_index_embft.mining.forbidden import Forbidden
@@ -186,7 +186,7 @@ def _embeddings(
             _aligned(given[0], list(dataset.queries), "queries"),
             _aligned(given[1], list(dataset.corpus), "documents"),
         )
-    from llama_index_embft.embeddings.encode import as_encoder
+    from llama_index_embft.embeddings.encoding.encoder import as_encoder
 
     encoder = as_encoder(given, cache=cache, batch_size=batch_size, show_progress=show_progress)
     corpus = encoder.encode_documents(list(dataset.corpus.values()))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from llama_index_embft._files import atomic_write_text
+from llama_index_embft._core.files import atomic_write_text
 
 if TYPE_CHECKING:
     from pathlib import Path

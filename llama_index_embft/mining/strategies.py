@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from llama_index_embft._optional import require
+from llama_index_embft._core.optional import require
 from llama_index_embft.dataset.near_duplicates import normalise
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.mining.panel import PANEL_UNIT, Candidates, without_repeats

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from pydantic import BaseModel, Field
 
+from llama_index_embft._core.language import is_chinese
+from llama_index_embft.calls.asking import Asker, Question, RetryPolicy, is_synchronous, model_identity
 from llama_index_embft.calls.failures import UnusableAnswerError
+from llama_index_embft.calls.journal import Identity, Journal
 from llama_index_embft.calls.limits import RateLimiter
+from llama_index_embft.calls.pool import Pool, Task
 from llama_index_embft.calls.running import run_sync
-from llama_index_embft.embeddings.cache import EmbeddingCache, cache_key
+from llama_index_embft.embeddings.encoding.cache import EmbeddingCache, cache_key
 from llama_index_embft.embeddings.fingerprint import fingerprint_sentence_transformer
 from llama_index_embft.errors import ConfigError, ModelError
-from llama_index_embft.generation.asking import Asker, Question, RetryPolicy, is_synchronous, model_identity
-from llama_index_embft.generation.journal import Identity, Journal
-from llama_index_embft.generation.language import is_chinese
-from llama_index_embft.generation.pool import Pool, Task
 from llama_index_embft.generation.report import GenerationReport
 
 if TYPE_CHECKING:

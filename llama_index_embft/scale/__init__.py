@@ -1,1 +1,3 @@
-"""For those who outgrow one machine: the same functions on a Ray cluster, see `scale.ray`."""
+"""The same functions on more than one machine."""
+
+__all__: list[str] = []

@@ -1,8 +1,5 @@
 """Exact nearest-neighbour search, used by mining, evaluation and the adapters; approximate search by extra."""
 
-from __future__ import annotations
+import lazy_loader
 
-from llama_index_embft.search.approximate import ApproximateIndex
-from llama_index_embft.search.topk import ExactIndex, TopK, top_k, top_k_ids
-
-__all__ = ["ApproximateIndex", "ExactIndex", "TopK", "top_k", "top_k_ids"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from llama_index_embft._optional import require
+from llama_index_embft._core.optional import require
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.search.topk import ExactIndex, TopK
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_index_embft.calls.limits import RateLimiter, SlidingWindow
+from llama_index_embft.calls import RateLimiter
+from llama_index_embft.calls.limits import SlidingWindow
 from llama_index_embft.errors import ConfigError
 
 

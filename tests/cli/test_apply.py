@@ -14,12 +14,12 @@ from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 from typer.testing import CliRunner
 
 from llama_index_embft.cli.apply import apply
-from llama_index_embft.embeddings.adapter import linear_adapter, save_adapter
+from llama_index_embft.embeddings import linear_adapter, save_adapter
 from llama_index_embft.embeddings.fingerprint import identify
 from llama_index_embft.embeddings.loading import describe_base
 from llama_index_embft.errors import ConfigError, ModelError
-from llama_index_embft.index.opening import open_index
-from llama_index_embft.index.stamp import StoreError
+from llama_index_embft.index import StoreError
+from llama_index_embft.index.stores import open_index
 
 app = typer.Typer()
 app.command()(apply)
@@ -185,7 +185,8 @@ def test_the_command_is_registered() -> None:
 def test_a_drift_map_is_checked_and_needs_its_model(
     base: HuggingFaceEmbedding, nodes: list[TextNode], tmp_path: Path
 ) -> None:
-    from llama_index_embft.embeddings.drift import DriftMap, save_drift
+    from llama_index_embft.embeddings import DriftMap
+    from llama_index_embft.embeddings.drift import save_drift
 
     build("simple", tmp_path / "index", nodes, base)
     run(base.model_name, "--index", tmp_path / "index", "--stamp")

@@ -19,16 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "llm_server"))
 from loopback_llm import LoopbackLLM
 
 from llama_index_embft.cli.apply import apply
-from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-from llama_index_embft.embeddings.loading import load_embed_model
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
+from llama_index_embft.embeddings import load_embed_model
 from llama_index_embft.errors import ConfigError, ModelError
-from llama_index_embft.finetune.adapter import EmbeddingAdapterFinetuneEngine
-from llama_index_embft.finetune.nudge import NudgeFinetuneEngine
-from llama_index_embft.index.identity import check_index, stamp_index
-from llama_index_embft.index.opening import open_index
-from llama_index_embft.index.retrievers import checked_retriever
-from llama_index_embft.index.stores import open_table
-from llama_index_embft.index.update import rollback_index, update_index
+from llama_index_embft.finetune import EmbeddingAdapterFinetuneEngine, NudgeFinetuneEngine
+from llama_index_embft.index import check_index, checked_retriever, rollback_index, stamp_index, update_index
+from llama_index_embft.index.stores import open_index, open_table
 
 KEY = "sk-loopback-0123456789"
 # The questions below share no word with these: only training can bring them together.

@@ -102,7 +102,7 @@ def test_a_full_disk_ends_in_one_sentence_and_leaves_nothing(tmp_path, tiny_mode
     import errno
 
     from llama_index_embft.cli import app
-    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 
     for name in ("a.md", "b.md", "c.md"):
         write_note(tmp_path, name)

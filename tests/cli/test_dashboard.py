@@ -21,8 +21,8 @@ from llama_index_embft.cli.app import app
 from llama_index_embft.cli.commands import register
 from llama_index_embft.cli.dashboard import DATABASE
 from llama_index_embft.errors import ConfigError, EvaluationError, MissingExtraError, OutputError
-from llama_index_embft.evaluation import trulens_dashboard
-from llama_index_embft.evaluation.trulens import DEFAULT_DATABASE
+from llama_index_embft.integrations.trulens import dashboard as trulens_dashboard
+from llama_index_embft.integrations.trulens.evaluate import DEFAULT_DATABASE
 
 
 def _has_dashboard() -> bool:
@@ -40,7 +40,7 @@ from llama_index.core import MockEmbedding, VectorStoreIndex
 from llama_index.core.llms import MockLLM
 from llama_index.core.schema import TextNode
 from llama_index_embft import EmbeddingQAFinetuneDataset
-from llama_index_embft.evaluation import evaluate_app
+from llama_index_embft.integrations.trulens import evaluate_app
 data = EmbeddingQAFinetuneDataset(queries={"q": "x"}, corpus={"d": "y"}, relevant_docs={"q": ["d"]})
 index = VectorStoreIndex([TextNode(id_="d", text="y")], embed_model=MockEmbedding(embed_dim=2))
 for version in ("base", "tuned"):

@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from llama_index_embft.cli.commands import register
-from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, DatasetError, ModelError, OutputError
 
 

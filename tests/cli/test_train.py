@@ -10,13 +10,16 @@ import pytest
 import yaml
 
 from llama_index_embft.cli import app
-from llama_index_embft.cli import train as command
-from llama_index_embft.cli._engine_options import EngineOption, engine_options, methods, takes
-from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.cli.train import command
+from llama_index_embft.cli.train.options import EngineOption, methods, takes
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError
-from llama_index_embft.finetune.adapter import EmbeddingAdapterFinetuneEngine
-from llama_index_embft.finetune.nudge import NudgeFinetuneEngine
-from llama_index_embft.finetune.sentence_transformer import SentenceTransformersFinetuneEngine
+from llama_index_embft.finetune import (
+    EmbeddingAdapterFinetuneEngine,
+    NudgeFinetuneEngine,
+    SentenceTransformersFinetuneEngine,
+)
+from llama_index_embft.finetune.full import engine_options
 
 COLOURS, THINGS = ["red", "blue", "green", "old"], ["cat", "dog", "bird", "fish"]
 
@@ -271,7 +274,7 @@ def test_data_and_models_that_cannot_be_trained_are_one_sentence(folder, embft, 
 
 
 def test_a_recipe_is_looked_for_with_what_was_given(folder, embft, tiny_model_path, monkeypatch):
-    from llama_index_embft.finetune import recipe as module
+    from llama_index_embft.finetune.full import recipe as module
 
     asked = {}
 
@@ -305,7 +308,7 @@ def test_teacher_scores_come_from_a_file(folder, tiny_model_path):
 
 
 def test_other_processes_of_torchrun_stay_silent(folder, embft, tiny_model_path, monkeypatch):
-    from llama_index_embft.finetune.base import FinetuneResult
+    from llama_index_embft.finetune import FinetuneResult
 
     class Engine:
         def finetune(self):
@@ -352,7 +355,7 @@ def test_the_file_in_the_documentation_is_read(folder, tiny_model_path):
     import shutil
     from pathlib import Path
 
-    from llama_index_embft.cli._train_settings import read_settings
+    from llama_index_embft.cli.train.settings import read_settings
 
     page = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "train.md").read_text(encoding="utf-8")
     (folder / "train.yaml").write_text(re.search(r"```yaml\n(.*?)```", page, re.S)[1])
@@ -385,7 +388,7 @@ def test_methods_are_those_of_the_engines():
 
 
 def test_a_long_curve_is_thinned_and_keeps_the_best(capsys):
-    from llama_index_embft.finetune.base import FinetuneResult
+    from llama_index_embft.finetune import FinetuneResult
 
     history = [{"step": s, "epoch": s / 100, "loss": 1.0, "ndcg@10": 0.5 + (s == 617) / 10} for s in range(1000)]
     result = FinetuneResult("m", "full", "ndcg@10", 0.5, 0.6, 617, 999, history)

@@ -13,9 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "llm_server"))
 from loopback_llm import LoopbackLLM
 
 from llama_index_embft.cli import app
-from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-from llama_index_embft.embeddings.hosted import make_embed_model
-from llama_index_embft.embeddings.loading import load_embed_model
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
+from llama_index_embft.embeddings import load_embed_model, make_embed_model
 from llama_index_embft.errors import ConfigError
 
 KEY = "sk-loopback-0123456789"

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from llama_index_embft.cli import train as command
-from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.cli.train import command
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError
-from llama_index_embft.finetune.base import FinetuneResult
+from llama_index_embft.finetune import FinetuneResult
 from llama_index_embft.scale import ray
 
 

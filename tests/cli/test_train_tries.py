@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from llama_index_embft.cli import _tries, app
-from llama_index_embft.cli import train as command
-from llama_index_embft.cli._tries import show_tries
-from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-from llama_index_embft.finetune.base import FinetuneResult
+from llama_index_embft.cli import app
+from llama_index_embft.cli.train import command
+from llama_index_embft.cli.train.command import tries as _tries
+from llama_index_embft.cli.train.tries import show_tries
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
+from llama_index_embft.finetune import FinetuneResult
 
 
 def make_dataset(template: str, asked: range) -> EmbeddingQAFinetuneDataset:

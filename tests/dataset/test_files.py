@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_index_embft._files import atomic_write_bytes, atomic_write_text, write_folder_atomically
+from llama_index_embft._core.files import atomic_write_bytes, atomic_write_text, write_folder_atomically
 from llama_index_embft.errors import OutputError
 
 

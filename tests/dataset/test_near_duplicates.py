@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_index_embft.dataset.near_duplicates import DisjointSets, _bands, near_duplicate_groups, normalise
+from llama_index_embft.dataset import near_duplicate_groups
+from llama_index_embft.dataset.near_duplicates import DisjointSets, _bands, normalise
 from llama_index_embft.errors import ConfigError
 
 WORDS = [f"word{n}" for n in range(400)]

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_index_embft.dataset.near_duplicates import near_duplicate_groups, normalise
-from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-from llama_index_embft.dataset.split import split_dataset
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset, near_duplicate_groups, split_dataset
+from llama_index_embft.dataset.near_duplicates import normalise
 from llama_index_embft.errors import ConfigError, DatasetError
 
 VOCABULARY = [f"word{n}" for n in range(500)]

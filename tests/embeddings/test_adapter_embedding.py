@@ -18,19 +18,20 @@ from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.node_parser import SemanticSplitterNodeParser
 from llama_index.core.schema import TextNode
 
-from llama_index_embft.embeddings.adapter import AdapterEmbedding, save_adapter, save_for_llama_index
-from llama_index_embft.embeddings.adapter_modules import (
+from llama_index_embft.embeddings import (
+    AdapterEmbedding,
+    NudgedEmbedding,
     apply_adapter,
-    apply_to_one,
-    build_module,
-    describe_module,
+    as_encoder,
     linear_adapter,
+    load_embed_model,
     low_rank_adapter,
     mlp_adapter,
+    save_adapter,
 )
-from llama_index_embft.embeddings.encode import as_encoder
-from llama_index_embft.embeddings.loading import load_embed_model
-from llama_index_embft.embeddings.nudged import NudgedEmbedding, save_nudge
+from llama_index_embft.embeddings.adapter import save_for_llama_index
+from llama_index_embft.embeddings.adapter.modules import apply_to_one, build_module, describe_module
+from llama_index_embft.embeddings.nudge import save_nudge
 from llama_index_embft.errors import ConfigError, ModelError
 
 DIM = 8
@@ -174,7 +175,7 @@ def test_a_memory_mapped_matrix_goes_through_in_blocks(tmp_path, monkeypatch):
     np.save(tmp_path / "v.npy", vectors)
     module = MODULES["mlp"]()
     whole = apply_adapter(module, vectors)
-    monkeypatch.setattr("llama_index_embft.embeddings.adapter_modules._ROWS_PER_BLOCK", 3)
+    monkeypatch.setattr("llama_index_embft.embeddings.adapter.modules._ROWS_PER_BLOCK", 3)
     np.testing.assert_allclose(apply_adapter(module, np.load(tmp_path / "v.npy", mmap_mode="r")), whole, atol=1e-6)
     assert apply_adapter(module, vectors[:0]).shape == (0, DIM)
 

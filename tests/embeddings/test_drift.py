@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
-from llama_index_embft.embeddings.drift import DriftEmbedding, DriftMap, read_drift, save_drift, unit
-from llama_index_embft.embeddings.encode import as_encoder
+from llama_index_embft.embeddings import DriftEmbedding, DriftMap, as_encoder, load_embed_model
+from llama_index_embft.embeddings.drift import read_drift, save_drift, unit
 from llama_index_embft.embeddings.fingerprint import ModelIdentity, identify
-from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.errors import ModelError
 
 OLD = ModelIdentity("0" * 32, "the old one")

@@ -14,10 +14,10 @@ from sentence_transformers.sentence_transformer.modules.tokenizer import Whitesp
 from typer.testing import CliRunner
 
 from llama_index_embft.cli.commands import register
-from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-from llama_index_embft.embeddings.loading import load_embed_model
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
+from llama_index_embft.embeddings import load_embed_model
 from llama_index_embft.embeddings.truncation import position_limit, truncation, truncation_of
-from llama_index_embft.finetune.adapter import EmbeddingAdapterFinetuneEngine
+from llama_index_embft.finetune import EmbeddingAdapterFinetuneEngine
 
 
 @pytest.fixture

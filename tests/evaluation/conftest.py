@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.evaluation import RetrievalReport, evaluate_embeddings
 
 

@@ -10,10 +10,10 @@ from llama_index.core.base.response.schema import Response, StreamingResponse
 from llama_index.core.evaluation import EvaluationResult
 from test_retrievers import hit
 
-from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import EvaluationError
 from llama_index_embft.evaluation import RetrievalReport, compare, evaluate_query_engine
-from llama_index_embft.evaluation.answers import word_f1
+from llama_index_embft.evaluation.systems.query_engine import word_f1
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import pytest
 from evaluation_helpers import many_queries, noisy_report
 from PIL import Image
 
-from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.evaluation import compare
-from llama_index_embft.evaluation.plots import save_plots
-from llama_index_embft.evaluation.plots_png import _areas, _dashes
-from llama_index_embft.evaluation.slices import language_of
+from llama_index_embft.evaluation.pages import save_plots
+from llama_index_embft.evaluation.pages.plots_png import _areas, _dashes
+from llama_index_embft.evaluation.statistics.slices import language_of
 
 BASE, TUNED, BETTER, WORSE = (0x66, 0x75, 0x8A), (0x1F, 0x5F, 0xD6), (0x0E, 0x6F, 0x3F), (0xAD, 0x3A, 0x08)
 

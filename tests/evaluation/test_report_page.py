@@ -12,9 +12,9 @@ from html.parser import HTMLParser
 import pytest
 from evaluation_helpers import many_queries, noisy_report
 
-from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.evaluation import compare
-from llama_index_embft.evaluation.charts import Axis, Forest
+from llama_index_embft.evaluation.pages.charts import Axis, Forest
 
 EVIL = "<script>window.broken = 1</script>\"'&amp;</script><!-- ]]> {{ 7 * 7 }}"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -101,7 +101,7 @@ def test_page_without_a_data_set_shows_ids(evil_comparison, tmp_path) -> None:
 
 
 def test_big_pages_are_cut_and_say_so(evil_comparison, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    from llama_index_embft.evaluation import report
+    from llama_index_embft.evaluation.pages import page as report
 
     monkeypatch.setattr(report, "_TEXT_BUDGET", 50_000)
     monkeypatch.setattr(report, "_MOST_QUERIES", 7)

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, EvaluationError
 from llama_index_embft.evaluation import RetrievalEvaluator, RetrievalReport, evaluate_embed_model, evaluate_embeddings
 
@@ -166,7 +166,7 @@ def test_bad_arguments(tiny_dataset: EmbeddingQAFinetuneDataset) -> None:
 @pytest.mark.data
 @pytest.mark.e2e
 def test_uber_gives_the_published_figures(shared_data, minilm_path: str) -> None:
-    from llama_index_embft.embeddings.loading import load_embed_model
+    from llama_index_embft.embeddings import load_embed_model
 
     dataset = EmbeddingQAFinetuneDataset.from_json(shared_data / "uber_10k_2021.json")
     report = evaluate_embed_model(dataset, load_embed_model(minilm_path))

@@ -7,17 +7,9 @@ import re
 import pytest
 from evaluation_helpers import many_queries, noisy_report
 
-from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset, read_qrels, read_run, write_qrels, write_run
 from llama_index_embft.errors import ConfigError, EvaluationError
-from llama_index_embft.evaluation import (
-    compare,
-    evaluate_run,
-    fuse_runs,
-    read_qrels,
-    read_run,
-    write_qrels,
-    write_run,
-)
+from llama_index_embft.evaluation import compare, evaluate_run, fuse_runs
 
 
 def test_files_are_read_as_trec_eval_reads_them(tmp_path) -> None:

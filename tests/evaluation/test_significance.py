@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from llama_index_embft.evaluation import significance as s
+from llama_index_embft.evaluation.statistics import significance as s
 
 
 def scores_like_ndcg(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

@@ -9,10 +9,9 @@ from evaluation_helpers import many_queries, noisy_report
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.retrievers import QueryFusionRetriever
 
-from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError
-from llama_index_embft.evaluation import compare_systems, evaluate_bm25, rerank_run
-from llama_index_embft.evaluation.systems import tokens
+from llama_index_embft.evaluation import compare_systems, evaluate_bm25, rerank_run, tokens
 
 
 class Backwards(BaseNodePostprocessor):

@@ -7,16 +7,10 @@ import re
 
 import pytest
 
-from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import EvaluationError
-from llama_index_embft.evaluation import evaluate_embed_model
-from llama_index_embft.evaluation.tutorial import (
-    evaluate,
-    evaluate_st,
-    evaluate_triplets,
-    sentence_transformers_scores,
-    summary_frame,
-)
+from llama_index_embft.evaluation import evaluate, evaluate_embed_model, evaluate_st, evaluate_triplets
+from llama_index_embft.evaluation.tutorial import sentence_transformers_scores, summary_frame
 
 
 @pytest.fixture(scope="module")

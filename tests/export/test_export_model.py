@@ -18,11 +18,11 @@ pytest.importorskip("onnxruntime", reason="extra onnx")
 pytest.importorskip("onnxscript", reason="extra onnx")
 
 from llama_index_embft import load_embed_model
-from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
+from llama_index_embft.embeddings import OnnxEmbedding, OpenVINOEmbedding, load_exported
+from llama_index_embft.embeddings.graph.signal_stack import signal_stack
 from llama_index_embft.errors import ConfigError, MissingExtraError, ModelError, OutputError
-from llama_index_embft.export import export_model, load_exported
-from llama_index_embft.export.embedding import OnnxEmbedding, OpenVINOEmbedding
-from llama_index_embft.export.signal_stack import signal_stack
+from llama_index_embft.export import export_model
 
 FORMATS = ["fp16", "bf16", "onnx", "onnx-int8", "openvino", "openvino-int8"]
 TEXTS = ["where is the red cat", "x", "", "ÄÖ 漢字 \ud800 end", "a long text of many words " * 60]
@@ -237,7 +237,7 @@ class TestBadInput:
     def test_a_graph_that_computes_something_else(
         self, made_before, tiny_model_path: str, tmp_path, monkeypatch
     ) -> None:
-        from llama_index_embft.export import embedding
+        from llama_index_embft.embeddings.graph import embedding
 
         monkeypatch.setattr(
             embedding.OnnxEmbedding, "_run", lambda self, inputs: np.ones((len(inputs["input_ids"]), 32), np.float32)

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from llama_index_embft.errors import ConfigError, OutputError
-from llama_index_embft.export.hub import check_can_push, push_to_hub
+from llama_index_embft.export import check_can_push, push_to_hub
 
 TOKEN = "hf_only_for_this_test"
 
@@ -199,7 +199,7 @@ def test_embft_train_uploads_what_it_has_saved(hub, tiny_model_path, tmp_path, m
     from huggingface_hub import ModelCard, constants
 
     from llama_index_embft.cli import app
-    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 
     EmbeddingQAFinetuneDataset(
         queries={f"q{n}": f"where is {n}" for n in range(4)},
@@ -232,7 +232,7 @@ def test_embft_train_uploads_what_it_has_saved(hub, tiny_model_path, tmp_path, m
 
 
 def test_an_exported_folder_and_a_data_set_go_up_too(hub, saved, tmp_path):
-    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
     from llama_index_embft.export import push_dataset_to_hub
 
     (saved / "model.onnx").write_bytes(b"\x08graph")

@@ -90,8 +90,8 @@ def test_the_way_to_use_it_runs(tiny_model_path, tmp_path):
     import re
 
     from llama_index_embft import load_embed_model
-    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-    from llama_index_embft.finetune.sentence_transformer import SentenceTransformersFinetuneEngine
+    from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
+    from llama_index_embft.finetune import SentenceTransformersFinetuneEngine
 
     data = EmbeddingQAFinetuneDataset(
         queries={f"q{n}": f"where is {n}" for n in range(4)},

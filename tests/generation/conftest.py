@@ -50,7 +50,7 @@ def openai() -> Callable[..., Any]:
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses between attempts of hundredths of a second instead of seconds; what the server asks for is kept."""
-    from llama_index_embft.calls.retrying import RetryPolicy
+    from llama_index_embft.calls import RetryPolicy
     from llama_index_embft.generation import run
 
     def quick(limit: int = 3, patience: float = 5.0) -> RetryPolicy:

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from llama_index_embft.generation.extractive import KINDS, chinese, english
+from llama_index_embft.generation import KINDS
+from llama_index_embft.generation.extractive import chinese, english
 from llama_index_embft.generation.extractive.kinds import thin
 from llama_index_embft.generation.extractive.text import (
     Chunk,

@@ -13,9 +13,9 @@ from conftest_generation import KEY, make_nodes
 from loopback_llm import Behaviour, LoopbackLLM
 from typer.testing import CliRunner
 
+from llama_index_embft.calls import make_llm
 from llama_index_embft.cli.generate import generate
 from llama_index_embft.errors import ConfigError, DocumentError, EmbftError, MissingExtraError
-from llama_index_embft.generation.clients import make_llm
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from llama_index_embft.calls.journal import Answer, Identity, Journal
 from llama_index_embft.errors import OutputError
-from llama_index_embft.generation.journal import Answer, Identity, Journal
 
 
 def identity(key: str, *, text: str = "t", prompt: str = "p", model: str = "m") -> Identity:
@@ -127,7 +127,7 @@ def test_a_failing_disk_is_reported_and_later_writes_work_again(tmp_path: Path) 
 
 _WRITER = textwrap.dedent("""
     import asyncio, sys
-    from llama_index_embft.generation.journal import Answer, Identity, Journal
+    from llama_index_embft.calls.journal import Answer, Identity, Journal
     async def main(name):
         with Journal(sys.argv[1]) as journal:
             for n in range(int(sys.argv[2])):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llama_index_embft.generation.language import detect_language, is_chinese
+from llama_index_embft._core.language import detect_language, is_chinese
 
 
 @pytest.mark.parametrize(

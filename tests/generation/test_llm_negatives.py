@@ -10,7 +10,7 @@ import pytest
 from loopback_llm import Behaviour, LoopbackLLM
 
 from llama_index_embft.calls.failures import UnusableAnswerError
-from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, GenerationError
 from llama_index_embft.generation import GenerationReport, generate_negatives
 from llama_index_embft.generation.negatives import read_passage

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from llama_index_embft.errors import ConfigError
-from llama_index_embft.generation.prompts import KINDS, PromptStyle
+from llama_index_embft.generation import KINDS, PromptStyle
 
 ENGLISH = "The revenue of Lyft was higher in 2021 than in the year before."
 CHINESE = "2021年，滴滴出行的收入比上一年有所增长。"

@@ -27,8 +27,8 @@ from llama_index_embft.generation import (
     generate_qa_embedding_pairs,
 )
 from llama_index_embft.generation.assemble import Candidate
-from llama_index_embft.generation.filters import FilterContext
-from llama_index_embft.generation.filters_judge import read_score
+from llama_index_embft.generation.filters.base import FilterContext
+from llama_index_embft.generation.filters.judge import read_score
 from llama_index_embft.generation.passages import Passage
 
 
@@ -129,7 +129,7 @@ def test_near_duplicates_by_words() -> None:
 
 @pytest.mark.parametrize("threshold", [0.5, 0.8, 1.0])
 def test_near_duplicates_are_those_of_the_plain_comparison(threshold: float) -> None:
-    from llama_index_embft.generation.filters import words_of
+    from llama_index_embft.generation.filters.base import words_of
 
     words = ["revenue", "driver", "rider", "bonus", "insurance", "city", "bike", "scooter", "airport", "permit"]
     dice = np.random.default_rng(0)

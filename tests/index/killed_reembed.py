@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from index_places import TURNED_DIM, Place, PlainEmbedding, TurnedPlain
 
-from llama_index_embft.embeddings.cache import EmbeddingCache
-from llama_index_embft.index.reembed import reembed_index
+from llama_index_embft.embeddings import EmbeddingCache
+from llama_index_embft.index import reembed_index
 from llama_index_embft.index.stores import open_table
 
 

@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from index_places import Place, PlainEmbedding
 
+from llama_index_embft.index import rollback_index, update_index
 from llama_index_embft.index.stores import open_table
-from llama_index_embft.index.update import rollback_index, update_index
 
 action, kind, folder, uri, table, journal, method, calls = sys.argv[1:]
 place = Place(kind, Path(folder), uri, table)

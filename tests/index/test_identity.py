@@ -14,12 +14,11 @@ from llama_index.core import StorageContext, VectorStoreIndex
 from llama_index.core.llms import MockLLM
 from llama_index.core.vector_stores import SimpleVectorStore
 
-from llama_index_embft.embeddings.adapter import AdapterEmbedding, linear_adapter, save_adapter
+from llama_index_embft.embeddings import AdapterEmbedding, linear_adapter, save_adapter
 from llama_index_embft.embeddings.fingerprint import ModelIdentity, identify
 from llama_index_embft.errors import ConfigError, ModelError
-from llama_index_embft.index.identity import check_index, stamp_index
-from llama_index_embft.index.retrievers import checked_retriever
-from llama_index_embft.index.stamp import Stamp, StoreError
+from llama_index_embft.index import StoreError, check_index, checked_retriever, stamp_index
+from llama_index_embft.index.stamp import Stamp
 from llama_index_embft.index.stores import open_table
 
 

@@ -12,14 +12,17 @@ from index_places import TURNED_DIM, Place, PlainEmbedding, TurnedPlain, make_no
 from killed_reembed import log_texts
 from llama_index.core import VectorStoreIndex
 
-from llama_index_embft.embeddings.cache import EmbeddingCache
-from llama_index_embft.embeddings.drift import DriftEmbedding
+from llama_index_embft.embeddings import DriftEmbedding, EmbeddingCache
 from llama_index_embft.errors import ConfigError
-from llama_index_embft.finetune.drift import DriftAdapter
-from llama_index_embft.index.identity import check_index, stamp_index
-from llama_index_embft.index.reembed import MigratingRetriever, reembed_index
-from llama_index_embft.index.retrievers import checked_retriever
-from llama_index_embft.index.stamp import StoreError
+from llama_index_embft.finetune import DriftAdapter
+from llama_index_embft.index import (
+    MigratingRetriever,
+    StoreError,
+    check_index,
+    checked_retriever,
+    reembed_index,
+    stamp_index,
+)
 from llama_index_embft.index.stores import open_table
 
 OLD, NEW = PlainEmbedding(model_name="old"), TurnedPlain(model_name="new")

@@ -10,10 +10,9 @@ from index_places import Place, PlainEmbedding, make_nodes, run_and_die
 from test_update import all_vectors, assert_same
 
 from llama_index_embft.embeddings.fingerprint import identify
-from llama_index_embft.index.identity import check_index, required_stamp, stamp_index
-from llama_index_embft.index.stamp import StoreError
+from llama_index_embft.index import StoreError, check_index, resume_update, rollback_index, stamp_index, update_index
+from llama_index_embft.index.identity import required_stamp
 from llama_index_embft.index.stores import open_table
-from llama_index_embft.index.update import resume_update, rollback_index, update_index
 
 # What dies, after how many calls, and what the index says of itself then.
 CASES = [

@@ -12,14 +12,20 @@ from index_places import Place, PlainEmbedding, TurnedPlain, make_nodes
 from llama_index.core import StorageContext, VectorStoreIndex
 from llama_index.core.vector_stores import SimpleVectorStore
 
-from llama_index_embft.embeddings.drift import DriftEmbedding
+from llama_index_embft.embeddings import DriftEmbedding
 from llama_index_embft.embeddings.fingerprint import identify
 from llama_index_embft.errors import ConfigError, ModelError
-from llama_index_embft.finetune.drift import DriftAdapter
-from llama_index_embft.index.identity import check_index, required_stamp, stamp_index
-from llama_index_embft.index.reembed import MigratingRetriever, reembed_index, sample_index
-from llama_index_embft.index.retrievers import checked_retriever
-from llama_index_embft.index.stamp import StoreError
+from llama_index_embft.finetune import DriftAdapter
+from llama_index_embft.index import (
+    MigratingRetriever,
+    StoreError,
+    check_index,
+    checked_retriever,
+    reembed_index,
+    sample_index,
+    stamp_index,
+)
+from llama_index_embft.index.identity import required_stamp
 from llama_index_embft.index.stores import open_table
 
 OLD = PlainEmbedding(model_name="old")

@@ -11,17 +11,22 @@ import pytest
 import torch
 from index_helpers import CountingEmbedding, Place, make_nodes
 
-from llama_index_embft.embeddings.adapter import AdapterEmbedding, linear_adapter, save_adapter
-from llama_index_embft.embeddings.encode import as_encoder
+from llama_index_embft.embeddings import AdapterEmbedding, NudgedEmbedding, as_encoder, linear_adapter, save_adapter
 from llama_index_embft.embeddings.fingerprint import identify
-from llama_index_embft.embeddings.nudged import NudgedEmbedding, save_nudge
+from llama_index_embft.embeddings.nudge import save_nudge
 from llama_index_embft.errors import ConfigError, ModelError, OutputError
-from llama_index_embft.index.identity import check_index, stamp_index
+from llama_index_embft.index import (
+    StoreError,
+    check_index,
+    checked_retriever,
+    plan_update,
+    resume_update,
+    rollback_index,
+    stamp_index,
+    update_index,
+)
 from llama_index_embft.index.journal import UpdateJournal
-from llama_index_embft.index.retrievers import checked_retriever
-from llama_index_embft.index.stamp import StoreError
 from llama_index_embft.index.stores import open_table
-from llama_index_embft.index.update import plan_update, resume_update, rollback_index, update_index
 
 
 def all_vectors(index) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ from llama_index.core.schema import TextNode
 from llama_index.llms.openai_like import OpenAILike
 
 import llama_index_embft.generation.run  # noqa: F401
-from llama_index_embft.generation.llm import generate_qa_embedding_pairs
+from llama_index_embft.generation import generate_qa_embedding_pairs
 
 
 def run(api_base: str, output: Path, chunks: int, workers: int) -> None:

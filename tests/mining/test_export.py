@@ -8,8 +8,15 @@ import pytest
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError
-from llama_index_embft.mining import flag_embedding_rows, labelled_pairs, ntuples, pairs, teacher_rows, triplets
-from llama_index_embft.mining.export import write_jsonl
+from llama_index_embft.mining import (
+    flag_embedding_rows,
+    labelled_pairs,
+    ntuples,
+    pairs,
+    teacher_rows,
+    triplets,
+    write_jsonl,
+)
 
 
 @pytest.fixture

@@ -8,10 +8,17 @@ from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata
 
 from llama_index_embft.calls.failures import UnusableAnswerError
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
-from llama_index_embft.embeddings.cache import EmbeddingCache
+from llama_index_embft.embeddings import EmbeddingCache
 from llama_index_embft.errors import ConfigError, ModelError
-from llama_index_embft.mining import CrossEncoder, Judge, MiningReport, mine_hard_negatives
-from llama_index_embft.mining.export import flag_embedding_rows, labelled_pairs, teacher_rows
+from llama_index_embft.mining import (
+    CrossEncoder,
+    Judge,
+    MiningReport,
+    flag_embedding_rows,
+    labelled_pairs,
+    mine_hard_negatives,
+    teacher_rows,
+)
 from llama_index_embft.mining.teachers import read_answer
 
 

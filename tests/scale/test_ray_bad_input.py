@@ -12,8 +12,8 @@ pytest.importorskip("ray")
 
 from llama_index_embft.errors import ConfigError, DocumentError
 from llama_index_embft.scale.ray import ScaleError, connected, encode
-from llama_index_embft.scale.ray_cluster import sentences
-from llama_index_embft.scale.ray_shards import Columns, plan_shards
+from llama_index_embft.scale.ray.cluster import sentences
+from llama_index_embft.scale.ray.shards import Columns, plan_shards
 
 COLUMNS = Columns("id", "text")
 

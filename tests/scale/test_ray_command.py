@@ -99,7 +99,7 @@ def start_two(folder, arguments) -> list[subprocess.Popen]:
 
 @pytest.mark.e2e
 def test_training_is_that_of_two_processes(cluster, run, data, tiny_model_path, tmp_path, monkeypatch):
-    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 
     whole = EmbeddingQAFinetuneDataset.from_json(data)
     whole.subset([f"q{n}" for n in range(0, 30, 3)]).save_json(tmp_path / "val.json")

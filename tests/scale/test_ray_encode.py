@@ -15,8 +15,7 @@ pytest.importorskip("ray")
 
 from scale_models import DIM, HashEmbedding, MakeHashEmbedding
 
-from llama_index_embft.embeddings.encode import as_encoder
-from llama_index_embft.embeddings.loading import load_embed_model
+from llama_index_embft.embeddings import as_encoder, load_embed_model
 from llama_index_embft.errors import ConfigError, OutputError
 from llama_index_embft.scale.ray import ScaleError, encode, iter_embeddings, read_embeddings
 

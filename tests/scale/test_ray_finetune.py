@@ -13,18 +13,18 @@ from safetensors.torch import load_file
 
 pytest.importorskip("ray")
 
-from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.scale.ray import ScaleError, finetune
-from llama_index_embft.scale.ray_finetune import _models_from_anywhere
+from llama_index_embft.scale.ray.training import _models_from_anywhere
 
 pytestmark = pytest.mark.e2e
 
 WORKER = """
 import dataclasses, json, sys
 from pathlib import Path
-from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-from llama_index_embft.finetune.sentence_transformer import SentenceTransformersFinetuneEngine
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
+from llama_index_embft.finetune import SentenceTransformersFinetuneEngine
 data = EmbeddingQAFinetuneDataset.from_json("train.json")
 engine = SentenceTransformersFinetuneEngine(data, device="cpu", **json.loads(sys.argv[1]))
 result = engine.finetune()

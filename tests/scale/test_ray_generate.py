@@ -18,8 +18,8 @@ from llama_index_embft.errors import ConfigError, GenerationError
 from llama_index_embft.generation import GenerationReport
 from llama_index_embft.generation import generate_qa_embedding_pairs as generate_alone
 from llama_index_embft.scale.ray import generate_qa_embedding_pairs
-from llama_index_embft.scale.ray_cluster import remote
-from llama_index_embft.scale.ray_generate import LimiterActor
+from llama_index_embft.scale.ray.cluster import remote
+from llama_index_embft.scale.ray.generate import LimiterActor
 
 pytestmark = pytest.mark.e2e
 

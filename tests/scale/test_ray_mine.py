@@ -12,13 +12,14 @@ pytest.importorskip("ray")
 
 from scale_models import HashEmbedding, MakeHashEmbedding
 
-from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, OutputError
 from llama_index_embft.mining import MiningReport
 from llama_index_embft.mining import mine_hard_negatives as mine_alone
 from llama_index_embft.scale.ray import mine_hard_negatives
-from llama_index_embft.scale.ray_index import Part, Settings, ShardedIndex
-from llama_index_embft.search.topk import ExactIndex, descending
+from llama_index_embft.scale.ray.index import Part, Settings, ShardedIndex
+from llama_index_embft.search import ExactIndex
+from llama_index_embft.search.topk import descending
 
 pytestmark = pytest.mark.e2e
 

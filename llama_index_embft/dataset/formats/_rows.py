@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from llama_index_embft._files import write_folder_atomically
+from llama_index_embft._core.files import write_folder_atomically
 from llama_index_embft.dataset.formats._sink import open_atomically, write_pieces
 from llama_index_embft.dataset.formats._source import (
     MAX_LINE,

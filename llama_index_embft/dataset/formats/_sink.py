@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from llama_index_embft import _files
+from llama_index_embft._core import files as _files
 from llama_index_embft.errors import DatasetError, OutputError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def open_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a file to fill piece by piece; it appears under its name when the block ends, or not at all.
 
-    As `llama_index_embft._files.atomic_write_bytes`, for what need not fit into memory.
+    As `llama_index_embft._core.files.atomic_write_bytes`, for what need not fit into memory.
 
     Raises:
         OutputError: The file cannot be written. An older file of that name is untouched.

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from llama_index_embft.dataset.formats import _loss, columns, flag_embedding, rag, retrieval, squad, test_sets, trec
+from llama_index_embft.dataset.formats import _loss, columns, flag_embedding, rag, retrieval, squad, trec
+from llama_index_embft.dataset.formats import rag_test_sets as test_sets
 from llama_index_embft.dataset.formats._build import Builder, OnError, Scores, content_id, counted
 from llama_index_embft.dataset.formats._rows import to_table
 from llama_index_embft.dataset.formats.guess import guess_format, name_of

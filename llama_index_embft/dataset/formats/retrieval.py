@@ -18,7 +18,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from llama_index_embft._files import write_folder_atomically
+from llama_index_embft._core.files import write_folder_atomically
 from llama_index_embft.dataset.formats._rows import (
     FOLDER_MARKS,
     Row,

@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from llama_index_embft._files import write_folder_atomically
+from llama_index_embft._core.files import write_folder_atomically
 from llama_index_embft.dataset.formats._rows import container_of, read_rows, write_rows
 from llama_index_embft.dataset.formats._sink import write_pieces
 from llama_index_embft.dataset.formats._source import (

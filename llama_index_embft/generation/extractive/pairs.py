@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llama_index.core.schema import BaseNode, MetadataMode
 
-from llama_index_embft.dataset.documents import dataset_corpus
+from llama_index_embft.dataset.documents.loading import dataset_corpus
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, GenerationError
 from llama_index_embft.generation.extractive.kinds import KINDS

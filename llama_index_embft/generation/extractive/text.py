@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal
 
-from llama_index_embft.generation.language import detect_language
+from llama_index_embft._core.language import detect_language
 
 if TYPE_CHECKING:
     import random

@@ -1,0 +1,3 @@
+"""``embft train``, the one command with parts."""
+
+__all__: list[str] = []

@@ -1,0 +1,300 @@
+"""``embft train``: fine-tune a model on a data set. Every option can stand in a YAML file as well."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Final
+
+from llama_index_embft.cli._console import console, quiet_libraries
+from llama_index_embft.cli.train.frozen import FROZEN, PROMPTS, check_hosted, frozen_engine, how_to_load
+from llama_index_embft.cli.train.options import engine_options, methods, takes
+from llama_index_embft.cli.train.ray import ClusterRun, check_cluster, process_count
+from llama_index_embft.cli.train.settings import DEFAULT_MODEL, DEFAULT_OUT, read_settings, typer_signature
+from llama_index_embft.cli.train.tries import show_tries
+from llama_index_embft.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.finetune.engine import BaseFinetuneEngine, FinetuneResult
+    from llama_index_embft.finetune.full.recipe import Recipe
+
+# What the short runs of the search for a recipe go without.
+_NOT_IN_SEARCH: Final = frozenset(
+    {"val_dataset", "guard_dataset", "val_split", "merge", "max_guard_loss", "model_output_path", "report_to"}
+    | {"save_checkpoints", "resume_from_checkpoint", "checkpoint_save_steps", "checkpoint_save_total_limit"}
+    | {"mining_rounds", "mining_strategies", "mining_negatives"}
+)
+_MOST_ROWS: Final = 12  # of the learning curve; the file has them all
+
+
+def train(
+    data: Path | None,
+    config: Path | None,
+    model: str | None,
+    embed_model: str | None,
+    api_base: str | None,
+    requests_per_minute: int | None,
+    tokens_per_minute: int | None,
+    method: str | None,
+    val: Path | None,
+    guard: Path | None,
+    out: Path | None,
+    loss: str | None,
+    teacher_scores: Path | None,
+    recipe: str | None,
+    time_budget: float | None,
+    ray: str | None,
+    ray_workers: int | None,
+    ray_cpus: float | None,
+    ray_gpus: float | None,
+    progress: bool | None,
+    push_to_hub: str | None,
+    private: bool | None,
+    **options: Any,
+) -> None:
+    """Fine-tune an embedding model on a data set.
+
+    With --val the best state on it is kept, and the result is never worse on it than the model you began with.
+    Every option can also stand in a YAML file given by --config (batch_size: 32); flags win over the file.
+    """
+    given: dict[str, Any] = {"data": data, "model": model, "method": method, "val": val, "guard": guard, "out": out}
+    given |= {"embed_model": embed_model, "api_base": api_base}
+    given |= {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
+    given |= {"loss": loss, "teacher_scores": teacher_scores, "recipe": recipe, "time_budget": time_budget}
+    given |= {"ray": ray, "ray_workers": ray_workers, "ray_cpus": ray_cpus, "ray_gpus": ray_gpus}
+    given |= {"progress": progress, "push_to_hub": push_to_hub, "private": private, **options}
+    from llama_index_embft._core.files import check_output_folder
+
+    settings = read_settings(config, given)
+    repo_id = settings.get("push_to_hub")
+    if repo_id is not None:
+        from llama_index_embft.export.hub import check_can_push
+
+        check_can_push(repo_id)  # hours of training later is too late to hear of a missing token
+    check_output_folder(settings.get("out", DEFAULT_OUT))
+    quiet_libraries()
+    engine, chosen = _engine(settings)
+    result = engine.finetune()
+    if int(os.environ.get("RANK", "0")) > 0:
+        return  # under torchrun the first process alone speaks and writes
+    _show(result)
+    written = _write_more(result, chosen, process_count(settings))
+    if repo_id is not None:
+        from llama_index_embft.export.hub import push_to_hub as push
+
+        written.append((push(result.output_path, repo_id, private=settings.get("private", True)), "on the hub"))
+    _show_files(result, written, settings)
+
+
+train.__signature__ = typer_signature()  # type: ignore[attr-defined]
+train.__annotations__ = {name: p.annotation for name, p in train.__signature__.parameters.items()}  # type: ignore[attr-defined]
+
+
+def _engine(settings: dict[str, Any]) -> tuple[BaseFinetuneEngine | ClusterRun, Recipe | None]:
+    """The engine of the method, with every setting handed to it or refused, and the recipe if one was looked for."""
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+
+    method = settings.get("method", "full")
+    if method not in methods():
+        raise ConfigError(f"--method is {method!r}; choose one of {', '.join(methods())}.")
+    if "data" not in settings:
+        raise ConfigError("There is no training set: name the file (embft train DATA.json), or data: in the YAML file.")
+    check_cluster(method, settings)
+    _check_recipe(method, settings)
+    check_hosted(method, settings)
+    arguments = _arguments(method, settings)
+    dataset = EmbeddingQAFinetuneDataset.from_json(settings["data"])
+    model, progress = settings.get("model", DEFAULT_MODEL), settings.get("progress", True)
+    arguments["model_output_path"] = str(settings.get("out", DEFAULT_OUT))
+    if method in FROZEN:
+        return frozen_engine(method, dataset, settings, arguments), None
+    if "ray" in settings:
+        return ClusterRun(dataset, model, settings, arguments), None
+    from llama_index_embft.finetune.full.engine import SentenceTransformersFinetuneEngine
+
+    chosen = None
+    if "recipe" in settings:
+        from llama_index_embft.finetune.full.recipe import engine_options as as_arguments
+
+        chosen = _recipe(dataset, model, arguments, settings.get("time_budget", 600.0))
+        arguments |= as_arguments(chosen)
+    return SentenceTransformersFinetuneEngine(dataset, model, show_progress_bar=progress, **arguments), chosen
+
+
+def _arguments(method: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The engine's arguments but for the training set and the model; what it does not take is refused."""
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+
+    arguments = {name: settings[name] for name in engine_options() if name in settings}
+    renamed = {"val": "val_dataset", "guard": "guard_dataset", "loss": "loss", "teacher_scores": "teacher_scores"}
+    arguments |= {renamed[name]: settings[name] for name in renamed if name in settings}
+    for name in arguments:
+        loads_model = method in FROZEN and name in PROMPTS
+        if not (takes(method, name) or loads_model) or (name.startswith("lora_") and method != "lora"):
+            shown = name.removesuffix("_dataset")
+            raise ConfigError(f"{shown} has no meaning with method {method}; leave it out, or choose another method.")
+    for name in ("val_dataset", "guard_dataset"):
+        if name in arguments:
+            arguments[name] = EmbeddingQAFinetuneDataset.from_json(arguments[name])
+    if "loss" in arguments:
+        arguments["loss"] = _loss(arguments["loss"])
+    if "teacher_scores" in arguments:
+        arguments["teacher_scores"] = _teacher_scores(arguments["teacher_scores"])
+    if takes(method, "method"):
+        arguments["method"] = method
+    return arguments
+
+
+def _check_recipe(method: str, settings: dict[str, Any]) -> None:
+    if settings.get("recipe", "auto") != "auto":
+        raise ConfigError(f"--recipe is {settings['recipe']!r}; the only one is auto.")
+    if "recipe" in settings and method in FROZEN:
+        raise ConfigError(f"recipe has no meaning with method {method}; leave it out, or choose another method.")
+    if "recipe" in settings and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("recipe auto runs in one process; look for the recipe first, then give it to torchrun's run.")
+    if "time_budget" in settings and "recipe" not in settings and not takes(method, "time_budget"):
+        raise ConfigError("time_budget is for the search of --recipe auto; give both, or leave it out.")
+
+
+def _recipe(dataset: EmbeddingQAFinetuneDataset, model: str, arguments: dict[str, Any], budget: float) -> Recipe:
+    """Search on the same data with the same arguments; what the user has set is not searched."""
+    from rich.table import Table
+
+    from llama_index_embft.finetune.full.recipe import choose_recipe
+
+    same = {name: value for name, value in arguments.items() if name not in _NOT_IN_SEARCH}
+    given: dict[str, Any] = {
+        plural: (same.pop(name),)
+        for name, plural in (("temperature", "temperatures"), ("learning_rate", "learning_rates"), ("epochs", "epochs"))
+        if name in same
+    }
+    limit = {"max_guard_loss": arguments["max_guard_loss"]} if "max_guard_loss" in arguments else {}
+    guard, val = arguments.get("guard_dataset"), arguments.get("val_dataset")
+    with console.status("Looking for a recipe"):
+        chosen = choose_recipe(dataset, model, val, time_budget=budget, guard=guard, **given, **limit, **same)
+    table = Table()
+    rows = [{k: v for k, v in row.items() if guard is not None or not k.startswith("guard_")} for row in chosen.rows()]
+    for name in rows[0]:
+        table.add_column(name, justify="left" if name == "note" else "right")
+    for row in rows:
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str("" if v is None else v) for v in row.values()))
+    console.print(table)
+    console.print(str(chosen), markup=False, soft_wrap=True)
+    return chosen
+
+
+def _loss(name: str) -> Any:
+    from sentence_transformers.sentence_transformer import losses
+
+    if name == "cosent":
+        return name  # the engine's own word: it takes another form of the data
+    found = getattr(losses, name, None)
+    if not (isinstance(found, type) and name.endswith("Loss")):
+        names = [loss for loss in dir(losses) if loss.endswith("Loss")]
+        near = get_close_matches(name, names, n=1)
+        advice = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}."
+        raise ConfigError(f"--loss {name!r} is no loss of sentence-transformers; {advice}")
+    return found
+
+
+def _teacher_scores(path: Path) -> dict[str, dict[str, float]]:
+    import json
+
+    try:
+        scores = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
+        reason = getattr(err, "strerror", None) or "it is not JSON"
+        raise ConfigError(f"The file {path} cannot be read: {reason}; give --teacher-scores a JSON file.") from err
+    rows = scores.values() if isinstance(scores, dict) else [None]
+    if not all(isinstance(row, dict) and all(isinstance(x, (int, float)) for x in row.values()) for row in rows):
+        raise ConfigError(f'{path} must hold scores as {{"query id": {{"document id": 1.5, …}}, …}}.')
+    return {query: {doc: float(x) for doc, x in row.items()} for query, row in scores.items()}
+
+
+def _show(result: FinetuneResult) -> None:
+    console.print(str(result), soft_wrap=True, markup=False)
+    show_tries(result)
+    _show_curve(result)
+    seconds = ", ".join(f"{phase} {value:.1f}" for phase, value in result.seconds.items())
+    peaks = {"peak memory": result.peak_memory_bytes, "on the GPU": result.peak_gpu_memory_bytes}
+    memory = "".join(f"; {name} {value / 2**30:.2f} GiB" for name, value in peaks.items() if value is not None)
+    console.print(f"Seconds: {seconds}{memory}")
+    if result.merge_weight is not None:
+        console.print(f"Merge weight: {result.merge_weight:g} (0 is the base model, 1 the trained one)")
+
+
+def _show_curve(result: FinetuneResult) -> None:
+    from rich.table import Table
+
+    columns = ["step", "epoch", "loss", result.metric, f"guard_{result.metric}"]
+    columns = [name for name in columns if any(name in entry for entry in result.history)]
+    entries = result.history
+    # Step 0 has two rows where a closed form was tried: the base model's and its own. The score says which was saved.
+    at_best = [e for e in entries if e.get("step") == result.best_step and result.metric in e]
+    best = next((e for e in at_best if e[result.metric] == result.best_score), at_best[0] if at_best else None)
+    if len(entries) > _MOST_ROWS:
+        step = (len(entries) - 1) / (_MOST_ROWS - 1)
+        kept = {round(step * row) for row in range(_MOST_ROWS)}
+        entries = [e for i, e in enumerate(entries) if i in kept or e is best]
+    if not entries:
+        return
+    table = Table()
+    for name in columns:
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for entry in entries:
+        cells = [_cell(name, entry.get(name)) for name in columns]
+        table.add_row(*cells, "best" if entry is best else "")
+    console.print(table)
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.0f}" if name == "step" else f"{value:.2f}" if name == "epoch" else f"{value:.4f}"
+
+
+def _write_more(result: FinetuneResult, chosen: Recipe | None, processes: int) -> list[tuple[str, str]]:
+    """Files beside the model: the learning curve, and the card with the command that made it."""
+    import json
+
+    from llama_index_embft._core.files import atomic_write_text
+    from llama_index_embft.finetune.curves import training_svg
+    from llama_index_embft.finetune.model_card import model_card
+
+    folder = result.output_path
+    record_path = folder / "embft.json"
+    record = json.loads(record_path.read_text(encoding="utf-8"))
+    record["command"] = shlex.join(["embft", *sys.argv[1:]])
+    record["processes"] = processes
+    if chosen is not None:
+        record["recipe"] = chosen.rows()
+    atomic_write_text(record_path, json.dumps(record, indent=2) + "\n")
+    atomic_write_text(folder / "README.md", model_card(record))
+    written = [("embft.json", "data, settings, metrics and versions"), ("README.md", "the model card")]
+    svg = training_svg(
+        result.history,
+        metric=result.metric,
+        best_step=result.best_step if result.base_score is not None else None,
+        losses=result.losses,
+        merge_curve=result.merge_curve,
+        merge_weight=result.merge_weight,
+    )
+    if svg is not None:
+        atomic_write_text(folder / "training.svg", svg)
+        written.append(("training.svg", "the learning curve"))
+    return written
+
+
+def _show_files(result: FinetuneResult, written: list[tuple[str, str]], settings: dict[str, Any]) -> None:
+    console.print(f"\n[bold]Written to {result.output_path}/[/bold]", soft_wrap=True)
+    for name, meaning in written:
+        console.print(f"  {name:<13} {meaning}", markup=False, soft_wrap=True)
+    console.print("\n[bold]Use it[/bold]")
+    for line in how_to_load(result, settings):
+        console.print(f"  {line}", markup=False, soft_wrap=True)

@@ -1,0 +1,98 @@
+"""``embft train`` for models that stay as they are: adapters and moved documents, over local and hosted models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from llama_index_embft.cli.train.settings import DEFAULT_MODEL
+from llama_index_embft.errors import ConfigError
+
+if TYPE_CHECKING:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.finetune.engine import BaseFinetuneEngine, FinetuneResult
+
+FROZEN: Final = ("adapter", "nudge")
+PROMPTS: Final = ("query_prompt", "document_prompt", "trust_remote_code")
+_OF_SERVER: Final = ("api_base", "requests_per_minute", "tokens_per_minute")
+
+
+def check_hosted(method: str, settings: dict[str, Any]) -> None:
+    """Refuse a hosted model where its weights are needed, and its options where there is none.
+
+    Raises:
+        ConfigError: The settings contradict each other.
+    """
+    if "embed_model" not in settings:
+        for name in _OF_SERVER:
+            if name in settings:
+                raise ConfigError(f"{name} is for a hosted model; give embed_model too, or leave it out.")
+        return
+    if method not in FROZEN:
+        raise ConfigError(
+            f"method {method} trains the weights of a model, and a hosted one keeps them to itself; choose --method "
+            "adapter or nudge, or give --model instead of --embed-model."
+        )
+    if "model" in settings:
+        raise ConfigError("model and embed_model both name a model; give one of them.")
+    for name in PROMPTS:
+        if name in settings:
+            raise ConfigError(f"{name} has no meaning with a hosted model; leave it out.")
+
+
+def frozen_engine(
+    method: str, dataset: EmbeddingQAFinetuneDataset, settings: dict[str, Any], arguments: dict[str, Any]
+) -> BaseFinetuneEngine:
+    """The engine of an adapter or of moved documents.
+
+    Args:
+        method: One of `FROZEN`.
+        dataset: The training set.
+        settings: Of the command.
+        arguments: Of the engine, but for the training set and the model.
+    """
+    progress = settings.get("progress", True)
+    base = _base(settings, arguments)
+    if method == "nudge":
+        from llama_index_embft.finetune.nudge.engine import NudgeFinetuneEngine
+
+        return NudgeFinetuneEngine(dataset, base, show_progress=progress, **arguments)
+    from llama_index_embft.finetune.adapter.engine import EmbeddingAdapterFinetuneEngine
+
+    if "time_budget" in settings:
+        arguments["time_budget"] = settings["time_budget"]
+    return EmbeddingAdapterFinetuneEngine(dataset, base, verbose=progress, **arguments)
+
+
+def _base(settings: dict[str, Any], arguments: dict[str, Any]) -> BaseEmbedding:
+    loading = {name: arguments.pop(name) for name in PROMPTS if name in arguments}
+    if "embed_model" in settings:
+        from llama_index_embft.embeddings.encoding.hosted import make_embed_model
+
+        return make_embed_model(settings["embed_model"], **{n: settings[n] for n in _OF_SERVER if n in settings})
+    from llama_index_embft.embeddings.loading import load_embed_model
+
+    return load_embed_model(settings.get("model", DEFAULT_MODEL), device=arguments.get("device"), **loading)
+
+
+def how_to_load(result: FinetuneResult, settings: dict[str, Any]) -> list[str]:
+    """The lines of Python that load a result.
+
+    Args:
+        result: Of the run.
+        settings: Of the command; a hosted model has to be made again, since its key and address are not in the folder.
+    """
+    folder = repr(str(result.output_path))
+    lines = ["from llama_index_embft import load_embed_model"]
+    if "embed_model" not in settings:
+        return [*lines, f"embed_model = load_embed_model({folder})"]
+    arguments = [f"model_name={settings['embed_model'].partition(':')[2]!r}"]
+    if "api_base" in settings:
+        arguments.append(f"api_base={settings['api_base']!r}")
+    return [
+        "from llama_index.embeddings.openai import OpenAIEmbedding",
+        *lines,
+        f"base = OpenAIEmbedding({', '.join(arguments)})",
+        f"embed_model = load_embed_model({folder}, base_embed_model=base)",
+    ]

@@ -1,0 +1,5 @@
+"""A user's files, read as LlamaIndex documents and cut into nodes."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

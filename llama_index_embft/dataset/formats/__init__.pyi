@@ -1,0 +1,28 @@
+from .guess import guess_format as guess_format
+from .registry import (
+    Format as Format,
+)
+from .registry import (
+    Written as Written,
+)
+from .registry import (
+    read_dataset as read_dataset,
+)
+from .registry import (
+    to_datasets as to_datasets,
+)
+from .registry import (
+    write_dataset as write_dataset,
+)
+from .trec_files import (
+    read_qrels as read_qrels,
+)
+from .trec_files import (
+    read_run as read_run,
+)
+from .trec_files import (
+    write_qrels as write_qrels,
+)
+from .trec_files import (
+    write_run as write_run,
+)

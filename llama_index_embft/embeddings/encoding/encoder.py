@@ -1,0 +1,393 @@
+"""Texts to vectors: each distinct text once per model, in batches of similar length, cached on disk by content.
+
+Everything in this package that needs vectors comes through `as_encoder`, so that training, evaluation, mining and the
+index see the same vectors: same prompts, same maximum length, same normalization.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import closing
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+import numpy as np
+
+from llama_index_embft.embeddings.encoding.batching import encode_texts, resolve_precision
+from llama_index_embft.embeddings.encoding.cache import EmbeddingCache, cache_key
+from llama_index_embft.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from numpy.typing import NDArray
+    from sentence_transformers import SentenceTransformer
+
+    from llama_index_embft.embeddings.encoding.batching import EncodePrecision
+
+TextKind: TypeAlias = Literal["query", "document"]
+
+# Texts between two writes to the cache: a killed job loses at most the work on these.
+_TEXTS_PER_COMMIT: Final = 2048
+
+
+class Backend(ABC):
+    """How one kind of model turns a batch of texts into vectors."""
+
+    name: str
+    precision: EncodePrecision = "float32"
+    """Of the computation; vectors of another precision are other vectors to the cache."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str | None:
+        """Hash of the model; None where nothing tells it from another."""
+
+    @abstractmethod
+    def prompt(self, kind: TextKind) -> str:
+        """What is put before a text of this kind; part of the cache key."""
+
+    @abstractmethod
+    def embed(self, texts: list[str], kind: TextKind) -> NDArray[np.float32]:
+        """Embed texts; returns shape ``(n, dim)``."""
+
+    def batches(
+        self, texts: list[str], kind: TextKind, size: int
+    ) -> Generator[tuple[list[int], NDArray[np.float32]], None, None]:
+        """Embed texts bit by bit; yields rows and their vectors, in any order, each row once.
+
+        Args:
+            texts: Longest first.
+            kind: What they are.
+            size: About so many texts between two of them.
+        """
+        for start in range(0, len(texts), size):
+            rows = list(range(start, min(start + size, len(texts))))
+            yield rows, self.embed(texts[start : start + size], kind)
+
+
+class SentenceTransformerBackend(Backend):
+    """A SentenceTransformer, alone or inside LlamaIndex's `HuggingFaceEmbedding`.
+
+    Args:
+        model: The model.
+        prompts: Query prompt and document prompt.
+        normalize: Scale vectors to length 1.
+        name: Name for messages.
+        batch_size: Texts a batch; None: as many as make a batch of a fixed number of tokens, see `batching`.
+        route: Tell a model with a `Router` which kind of text it reads.
+        precision: Of the computation, see `encode_texts`.
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        *,
+        prompts: dict[TextKind, str],
+        normalize: bool,
+        name: str,
+        batch_size: int | None,
+        route: bool,
+        precision: EncodePrecision = "float32",
+    ) -> None:
+        self.model = model
+        self.prompts = prompts
+        self.normalize = normalize
+        self.name = name
+        self.batch_size = batch_size
+        self.route = route
+        self.precision = resolve_precision(precision, model.device)
+
+    @cached_property
+    def fingerprint(self) -> str | None:
+        """Made on first use: without a cache nobody asks, and hashing a large model takes seconds."""
+        from llama_index_embft.embeddings.fingerprint import fingerprint_sentence_transformer
+
+        return fingerprint_sentence_transformer(self.model, normalize=self.normalize)
+
+    def prompt(self, kind: TextKind) -> str:
+        """See `Backend.prompt`."""
+        return self.prompts[kind]
+
+    def embed(self, texts: list[str], kind: TextKind) -> NDArray[np.float32]:
+        """See `Backend.embed`."""
+        route: dict[str, Any] = {"task": kind} if self.route else {}
+        if self.batch_size is None or self.precision != "float32":
+            return encode_texts(
+                self.model,
+                texts,
+                prompt=self.prompts[kind],
+                normalize=self.normalize,
+                precision=self.precision,
+                texts_per_batch=self.batch_size,
+                **route,
+            )
+        vectors = self.model.encode(
+            texts,
+            prompt=self.prompts[kind],
+            batch_size=self.batch_size,
+            normalize_embeddings=self.normalize,
+            show_progress_bar=False,
+            convert_to_tensor=True,
+            **route,
+        )
+        result: NDArray[np.float32] = vectors.float().cpu().numpy()
+        return result
+
+
+class LlamaIndexBackend(Backend):
+    """Any other LlamaIndex `BaseEmbedding`, through its own public calls."""
+
+    def __init__(self, model: BaseEmbedding) -> None:
+        self.model = model
+        self.name = f"{type(model).__name__}({model.model_name})"
+
+    @cached_property
+    def fingerprint(self) -> str | None:
+        """See `Backend.fingerprint`."""
+        from llama_index_embft.embeddings.fingerprint import fingerprint_embedding
+
+        return fingerprint_embedding(self.model)
+
+    def prompt(self, kind: TextKind) -> str:
+        """See `Backend.prompt`."""
+        return kind
+
+    def embed(self, texts: list[str], kind: TextKind) -> NDArray[np.float32]:
+        """See `Backend.embed`; `embed_batch_size` of the model decides how many texts one call carries."""
+        if kind == "query":
+            vectors = [self.model.get_query_embedding(text) for text in texts]
+        else:
+            vectors = self.model.get_text_embedding_batch(texts)
+        return np.asarray(vectors, dtype=np.float32)
+
+
+class Encoder:
+    """Embeds queries and documents of one model; made by `as_encoder`.
+
+    Attributes:
+        name: Name of the model for messages and reports.
+        embedded_texts: Texts that were really computed since this object was made (cache hits are not counted).
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        cache: EmbeddingCache | None = None,
+        show_progress: bool = False,
+    ) -> None:
+        self.backend = backend
+        self.name = backend.name
+        self.embedded_texts = 0
+        self._cache = cache if cache is not None and backend.fingerprint is not None else None
+        self._show_progress = show_progress
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Hash of the model, see `embeddings.fingerprint`; None where the model cannot be told from others."""
+        return self.backend.fingerprint
+
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed queries with the query prompt; returns shape ``(len(texts), dim)``."""
+        return self._encode(texts, "query")
+
+    def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed documents with the document prompt; returns shape ``(len(texts), dim)``."""
+        return self._encode(texts, "document")
+
+    def _encode(self, texts: Sequence[str], kind: TextKind) -> NDArray[np.float32]:
+        if not texts:
+            raise ConfigError(f"There is no {kind} to embed; give at least one text.")
+        distinct = list(dict.fromkeys(texts))
+        vectors = self._vectors(distinct, kind)
+        row_of = {text: row for row, text in enumerate(distinct)}
+        if len(distinct) == len(texts):
+            return vectors
+        return vectors[[row_of[text] for text in texts]]
+
+    def _vectors(self, texts: list[str], kind: TextKind) -> NDArray[np.float32]:
+        keys: list[bytes] = []
+        known: dict[bytes, NDArray[np.float32]] = {}
+        if self._cache is not None and self.fingerprint is not None:
+            prompt = self.backend.prompt(kind)
+            exact = self.backend.precision == "float32"
+            space = self.fingerprint if exact else f"{self.fingerprint} in {self.backend.precision}"
+            keys = [cache_key(space, prompt, text) for text in texts]
+            known = self._cache.get_many(keys)
+        missing = [row for row in range(len(texts)) if not known or keys[row] not in known]
+        # Longest first: batches of similar length waste little padding, and a lack of memory shows at once.
+        missing.sort(key=lambda row: -len(texts[row]))
+        result: NDArray[np.float32] | None = None
+        for row, key in enumerate(keys):
+            if key in known:
+                result = _room_for(result, len(texts), known[key].shape[0])
+                result[row] = known[key]
+        for part, fresh in self._batches([texts[row] for row in missing], kind):
+            rows = [missing[number] for number in part]
+            self._check(fresh, [texts[row] for row in rows], result)
+            result = _room_for(result, len(texts), fresh.shape[1])
+            result[rows] = fresh
+            self.embedded_texts += len(rows)
+            if self._cache is not None:
+                self._cache.put_many((keys[row], vector) for row, vector in zip(rows, fresh, strict=True))
+        assert result is not None
+        return result
+
+    def _batches(
+        self, texts: list[str], kind: TextKind
+    ) -> Generator[tuple[list[int], NDArray[np.float32]], None, None]:
+        # Without a cache the block only paces the progress bar; small blocks keep the bar moving on slow machines.
+        size = _TEXTS_PER_COMMIT if not self._show_progress else 256
+        batches = self.backend.batches(texts, kind, size)
+        # Closed at once when a batch is refused: calls that are under way to a web API end there.
+        with closing(batches):
+            if not self._show_progress or not texts:
+                yield from batches
+                return
+            from tqdm.auto import tqdm
+
+            label = f"Embedding {'queries' if kind == 'query' else 'documents'}"
+            with tqdm(total=len(texts), desc=label, unit="text", delay=1.0) as bar:
+                for rows, vectors in batches:
+                    yield rows, vectors
+                    bar.update(len(rows))
+
+    def _check(self, fresh: NDArray[np.float32], texts: list[str], known: NDArray[np.float32] | None) -> None:
+        if fresh.ndim != 2 or fresh.shape[0] != len(texts) or fresh.shape[1] == 0:
+            raise ModelError(
+                f"{self.name} returned an array of shape {fresh.shape} for {len(texts)} texts; "
+                "an embedding model must return one vector of the same length for each text."
+            )
+        if known is not None and known.shape[1] != fresh.shape[1]:
+            raise ModelError(
+                f"{self.name} returned vectors of {fresh.shape[1]} dimensions where it returned {known.shape[1]} "
+                "before; if the model behind this name was changed, clear the embedding cache."
+            )
+        bad = np.flatnonzero(~np.isfinite(fresh).all(axis=1))
+        if bad.size:
+            raise ModelError(
+                f"{self.name} returned NaN or infinity for {bad.size} of {len(texts)} texts, the first of them "
+                f"{texts[bad[0]][:80]!r}; check the model's weights, or load it in float32."
+            )
+
+
+def as_encoder(
+    model: BaseEmbedding | SentenceTransformer | Encoder,
+    *,
+    cache: EmbeddingCache | Literal["default"] | None = "default",
+    batch_size: int | None = None,
+    show_progress: bool = False,
+    precision: EncodePrecision = "float32",
+) -> Encoder:
+    """Wrap any embedding model.
+
+    Args:
+        model: A LlamaIndex embedding, a SentenceTransformer, or an `Encoder` (returned as it is). One behind a web API
+            is called many times at once, within its own `rate_limiter`; see `embeddings.hosted`.
+        cache: Where vectors are kept: ``"default"`` is `EmbeddingCache.default`; None keeps nothing.
+        batch_size: Texts a batch for models that run here. None: what the model object says, else batches of a fixed
+            number of tokens, see `encode_texts`.
+        show_progress: Show a progress bar while texts are embedded.
+        precision: Of models that run here. ``"float32"`` (default) gives what the index will hold; ``"bfloat16"`` is
+            two to three times as fast on CPUs with AMX, at a cosine above 0.999 to it, and is cached apart; ``"auto"``
+            is bfloat16 where the device is faster in it.
+
+    Raises:
+        ConfigError: `model` is none of these, or the precision is unknown.
+    """
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+
+    if isinstance(model, Encoder):
+        return model
+    if cache == "default":
+        cache = EmbeddingCache.default()
+    backend: Backend
+    if isinstance(model, BaseEmbedding):
+        backend = _llama_index_backend(
+            model, cache=cache, batch_size=batch_size, show_progress=show_progress, precision=precision
+        )
+    elif hasattr(model, "encode") and hasattr(model, "prompts"):
+        backend = SentenceTransformerBackend(
+            model,
+            prompts=sentence_transformer_prompts(model),
+            normalize=False,
+            name=getattr(model.model_card_data, "base_model", None) or type(model).__name__,
+            batch_size=batch_size,
+            route=True,
+            precision=precision,
+        )
+    else:
+        raise ConfigError(
+            f"Expected a LlamaIndex BaseEmbedding or a SentenceTransformer, got {type(model).__name__}; "
+            "load_embed_model(name_or_folder) gives one."
+        )
+    return Encoder(backend, cache=cache, show_progress=show_progress)
+
+
+def sentence_transformer_prompts(model: SentenceTransformer) -> dict[TextKind, str]:
+    """The prompts that `encode_query` and `encode_document` of a SentenceTransformer use."""
+    names: dict[TextKind, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
+    found: dict[TextKind, str] = {}
+    for kind, candidates in names.items():
+        found[kind] = next((model.prompts[name] or "" for name in candidates if name in model.prompts), "")
+    return found
+
+
+def _llama_index_backend(
+    model: BaseEmbedding,
+    *,
+    cache: EmbeddingCache | None,
+    batch_size: int | None,
+    show_progress: bool,
+    precision: EncodePrecision,
+) -> Backend:
+    from llama_index_embft.embeddings.adapter.embedding import AdapterBackend, AdapterEmbedding
+    from llama_index_embft.embeddings.encoding.hosted import HostedBackend, is_hosted
+    from llama_index_embft.embeddings.nudge import NudgedBackend, NudgedEmbedding
+
+    if isinstance(model, (AdapterEmbedding, NudgedEmbedding)):
+        base = as_encoder(
+            model.base_embed_model,
+            cache=cache,
+            batch_size=batch_size,
+            show_progress=show_progress,
+            precision=precision,
+        )
+        wrapped = AdapterBackend(model, base) if isinstance(model, AdapterEmbedding) else NudgedBackend(model, base)
+        wrapped.precision = base.backend.precision
+        return wrapped
+    inner = getattr(model, "_model", None)
+    # A subclass may do more than its parent: only the class itself is known to do just this.
+    if _qualified(type(model)) == "llama_index.embeddings.huggingface.base.HuggingFaceEmbedding" and not getattr(
+        model, "_parallel_process", False
+    ):
+        assert inner is not None
+        return SentenceTransformerBackend(
+            inner,
+            prompts={"query": inner.prompts.get("query") or "", "document": inner.prompts.get("text") or ""},
+            normalize=bool(getattr(model, "normalize", True)),
+            name=model.model_name,
+            batch_size=batch_size or _own_batch_size(model),
+            route=False,
+            precision=precision,
+        )
+    if is_hosted(model):
+        return HostedBackend(model, cached=cache is not None)
+    return LlamaIndexBackend(model)
+
+
+def _own_batch_size(model: BaseEmbedding) -> int | None:
+    # LlamaIndex's default of 10 is made for web APIs; only another value is somebody's choice.
+    from llama_index.core.constants import DEFAULT_EMBED_BATCH_SIZE
+
+    return None if model.embed_batch_size == DEFAULT_EMBED_BATCH_SIZE else model.embed_batch_size
+
+
+def _qualified(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _room_for(result: NDArray[np.float32] | None, rows: int, dim: int) -> NDArray[np.float32]:
+    return np.empty((rows, dim), dtype=np.float32) if result is None else result

@@ -1,0 +1,344 @@
+"""Compare systems on the same queries, and say what the data can carry and no more."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from llama_index_embft.errors import ConfigError, EvaluationError
+from llama_index_embft.evaluation.comparison import Comparison
+from llama_index_embft.evaluation.records import RetrievalReport
+from llama_index_embft.evaluation.statistics.findings import (
+    GuardResult,
+    MetricComparison,
+    QueryChange,
+    SliceComparison,
+    SystemComparison,
+    order_of_change,
+)
+from llama_index_embft.evaluation.statistics.significance import holm, non_inferiority_p, paired_tests
+from llama_index_embft.evaluation.statistics.slices import Slicer, slice_labels
+from llama_index_embft.evaluation.statistics.verdict import decide, outcome_of
+
+if TYPE_CHECKING:
+    import os
+
+    from numpy.typing import NDArray
+
+ClusterBy = Literal["document", "query"] | Mapping[str, Any] | None
+GuardReports = Mapping[str, Sequence["RetrievalReport | str | os.PathLike[str]"]]
+
+_FEW_CLUSTERS = 10
+
+
+def compare(
+    base: RetrievalReport | str | os.PathLike[str],
+    *tuned: RetrievalReport | str | os.PathLike[str],
+    metrics: Iterable[str] | None = None,
+    primary: str = "ndcg@10",
+    cluster_by: ClusterBy = "document",
+    slices: Iterable[Slicer] | Mapping[str, Slicer] = (),
+    guard: GuardReports | None = None,
+    max_loss: float = 0.01,
+    n_resamples: int = 10_000,
+    seed: int = 0,
+    alpha: float = 0.05,
+) -> Comparison:
+    """Test whether systems differ from a base system on the same queries.
+
+    The verdict rests on `primary`, chosen beforehand and corrected only for the number of systems; the p values of all
+    other metrics are Holm-corrected together, so that one lucky metric of many is not taken for a finding.
+
+    Args:
+        base: The report of the system in use, or a file with it.
+        *tuned: The reports of the systems that might replace it.
+        metrics: Metrics to compare; None: all that every report has.
+        primary: The metric that decides; where the reports lack it, the last nDCG they have, else their last metric.
+        cluster_by: What counts as one independent observation. ``"document"``: all queries about one source document
+            (or one chunk, where sources are not known or there is only one). ``"query"`` or None: each query. A
+            mapping gives a label for each query id.
+        slices: Parts of the queries to look at: ``"document"``, ``"length"``, ``"language"``, ``"kind"``, or a mapping
+            of query ids to labels; a mapping of names to these names the divisions.
+        guard: Name of a guard set -> reports on it, base first and then each tuned system in the same order.
+        max_loss: The loss on a guard set that would matter: 0.01 is one point.
+        n_resamples: Bootstrap resamples and random swaps.
+        seed: Same seed, same result.
+        alpha: Level of the tests.
+
+    Raises:
+        EvaluationError: The reports are over different queries or judgements, or share no metric.
+        ConfigError: An argument has a value that is not allowed.
+    """
+    if not tuned:
+        raise ConfigError("`compare` needs a base report and at least one other.")
+    if n_resamples < 1 or not 0 < alpha < 1 or not max_loss > 0:
+        raise ConfigError(
+            f"Expected `n_resamples` of at least 1, `alpha` between 0 and 1 and `max_loss` above 0; "
+            f"got {n_resamples}, {alpha} and {max_loss}."
+        )
+    base_report, *reports = _distinct_labels(_aligned([_load(report) for report in (base, *tuned)]))
+    names = _shared_metrics([base_report, *reports], metrics)
+    deciding = _primary(primary, names)
+    labels, clustered, notes = _clusters(base_report, cluster_by)
+    notes += _differences_in_setting([base_report, *reports])
+
+    columns = np.column_stack([report.values[name] - base_report.values[name] for report in reports for name in names])
+    tests = paired_tests(columns, labels, n_resamples=n_resamples, seed=seed)
+    width = len(names)
+    at = names.index(deciding)
+    decisive = holm([tests[i * width + at].p for i in range(len(reports))])
+    # The deciding metric was chosen beforehand, so the number of others costs it nothing; they are corrected together.
+    others = [column for column in range(len(tests)) if column % width != at]
+    corrected = [decisive[column // width] for column in range(len(tests))]
+    for column, p in zip(others, _holm_distinct(columns[:, others], [tests[c].p for c in others]), strict=True):
+        corrected[column] = p
+    divisions = slice_labels(base_report, slices)
+    guards = _guards(guard or {}, len(reports), deciding, max_loss, alpha, n_resamples, seed)
+
+    systems = []
+    for i, report in enumerate(reports):
+        part = slice(i * width, (i + 1) * width)
+        compared = {
+            name: MetricComparison(
+                metric=name,
+                base=base_report.mean(name),
+                tuned=report.mean(name),
+                test=test,
+                p_holm=p,
+                outcome=outcome_of(test, p, alpha),
+            )
+            for name, test, p in zip(names, tests[part], corrected[part], strict=True)
+        }
+        outcome = outcome_of(compared[deciding].test, decisive[i], alpha)
+        decision, reasons = decide(compared[deciding], outcome, decisive[i], guards[i], clustered)
+        systems.append(
+            SystemComparison(
+                report=report,
+                metrics=compared,
+                changes=_changes(base_report, report, deciding),
+                slices=_slices(base_report, report, deciding, divisions, labels, n_resamples, seed),
+                guards=guards[i],
+                outcome=outcome,
+                p=decisive[i],
+                decision=decision,
+                reasons=reasons,
+            )
+        )
+    return Comparison(
+        base=base_report,
+        systems=tuple(systems),
+        primary=deciding,
+        cluster_by=clustered,
+        n_resamples=n_resamples,
+        seed=seed,
+        alpha=alpha,
+        notes=tuple(notes),
+    )
+
+
+def _load(report: RetrievalReport | str | os.PathLike[str]) -> RetrievalReport:
+    return report if isinstance(report, RetrievalReport) else RetrievalReport.from_json(report)
+
+
+def _aligned(reports: list[RetrievalReport]) -> list[RetrievalReport]:
+    """The reports with their queries in the base's order.
+
+    Raises:
+        EvaluationError: They are not over the same queries and judgements.
+    """
+    base = reports[0]
+    aligned = [base]
+    for report in reports[1:]:
+        missing = sorted(base.row_of.keys() - report.row_of.keys())
+        added = sorted(report.row_of.keys() - base.row_of.keys())
+        if missing or added:
+            query, owner = (missing[0], base.label) if missing else (added[0], report.label)
+            raise EvaluationError(
+                f"The reports are over different queries: {len(missing) + len(added)} are not in both, for example "
+                f"{query!r} is only in {owner!r}; evaluate both systems on the same data set."
+            )
+        rows = [report.row_of[query] for query in base.query_ids]
+        for query_id, row, relevant in zip(base.query_ids, rows, base.relevant, strict=True):
+            if relevant != report.relevant[row]:
+                raise EvaluationError(
+                    f"The reports judge query {query_id!r} by different relevant documents; evaluate both on the "
+                    "same data set."
+                )
+        aligned.append(report if rows == list(range(len(rows))) else _reordered(report, rows))
+    return aligned
+
+
+def _distinct_labels(reports: list[RetrievalReport]) -> list[RetrievalReport]:
+    """The reports under labels that tell them apart: a second "model" becomes "model (2)"."""
+    seen: Counter[str] = Counter()
+    named = []
+    for report in reports:
+        seen[report.label] += 1
+        count = seen[report.label]
+        named.append(report if count == 1 else replace(report, label=f"{report.label} ({count})"))
+    return named
+
+
+def _reordered(report: RetrievalReport, rows: list[int]) -> RetrievalReport:
+    per_query = ("query_ids", "queries", "documents", "relevant", "hit_ids", "hit_scores")
+    fields: dict[str, Any] = {name: tuple(getattr(report, name)[row] for row in rows) for name in per_query}
+    fields |= {
+        name: tuple(getattr(report, name)[row] for row in rows)
+        for name in ("latencies", "answers")
+        if getattr(report, name)
+    }
+    values = {name: column[rows] for name, column in report.values.items()}
+    return replace(report, **fields, values=values)
+
+
+def _shared_metrics(reports: list[RetrievalReport], wanted: Iterable[str] | None) -> list[str]:
+    shared = [name for name in reports[0].metrics if all(name in report.values for report in reports)]
+    if wanted is None:
+        if not shared:
+            raise EvaluationError("The reports share no metric; evaluate them with the same `ks` and `metrics`.")
+        return shared
+    names = list(dict.fromkeys(wanted))
+    for name in names:
+        lacking = [report.label for report in reports if name not in report.values]
+        if lacking:
+            raise EvaluationError(
+                f"Report {lacking[0]!r} has no metric {name!r}; the reports share {', '.join(shared)}."
+            )
+    if not names:
+        raise ConfigError("`metrics` is empty; name at least one, or leave it out to compare all.")
+    return names
+
+
+def _primary(wanted: str, names: list[str]) -> str:
+    if wanted in names:
+        return wanted
+    return next((name for name in reversed(names) if name.startswith("ndcg@")), names[-1])
+
+
+def _clusters(report: RetrievalReport, by: ClusterBy) -> tuple[list[Any] | None, str, list[str]]:
+    """Labels of the independent groups, what they are, and what to say about them."""
+    if by is None or by == "query":
+        return None, "query", []
+    if isinstance(by, Mapping):
+        missing = [query for query in report.query_ids if query not in by]
+        if missing:
+            raise ConfigError(f"`cluster_by` has no label for query {missing[0]!r} (and {len(missing) - 1} more).")
+        return [str(by[query]) for query in report.query_ids], "given", []
+    if by != "document":
+        raise ConfigError(f"`cluster_by` must be 'document', 'query', None or a mapping of query ids, got {by!r}.")
+    chunks = [max(relevant, key=relevant.__getitem__) for relevant in report.relevant]
+    documents = list(report.documents)
+    n_documents = len(set(documents))
+    if documents == chunks:
+        return chunks, "chunk", []
+    if n_documents < 2:
+        note = (
+            "All queries are about one source document, so they were grouped by chunk; that the result holds for "
+            "other documents is not shown."
+        )
+        return chunks, "chunk", [note]
+    if n_documents < _FEW_CLUSTERS:
+        note = f"The queries come from only {n_documents} source documents, so intervals and p values are rough."
+        return documents, "document", [note]
+    return documents, "document", []
+
+
+def _differences_in_setting(reports: list[RetrievalReport]) -> list[str]:
+    notes = [f"{report.label}: {note}" for report in reports for note in report.notes]
+    base = reports[0]
+    notes += [
+        f"{report.label!r} searched other texts ({report.text}) than {base.label!r} ({base.text}); the difference is "
+        "not the model's alone."
+        for report in reports[1:]
+        if base.corpus_hash and report.corpus_hash and base.corpus_hash != report.corpus_hash
+    ]
+    for report in reports[1:]:
+        # A run read from a file has ids for texts, which says nothing.
+        pairs = zip(base.query_ids, base.queries, report.queries, strict=True)
+        other = [query for query, one, two in pairs if one != two and query not in (one, two)]
+        if other:
+            notes.append(f"{len(other)} queries have other texts in {report.label!r}, for example {other[0]!r}.")
+    for report in reports:
+        if report.errors:
+            query, error = next(iter(report.errors.items()))
+            notes.append(
+                f"{report.label}: {len(report.errors)} queries failed and score 0 (first: {query!r}: {error})."
+            )
+    return notes
+
+
+def _holm_distinct(columns: NDArray[np.float64], p_values: list[float]) -> list[float]:
+    """Holm over distinct tests: with one relevant document recall@k is hit rate@k, and that is one test, not two."""
+    group_of: dict[bytes, int] = {}
+    rows = np.ascontiguousarray(columns.T) + 0.0  # -0.0 becomes 0.0, which has other bytes
+    groups = [group_of.setdefault(row.tobytes(), len(group_of)) for row in rows]
+    adjusted = holm([p_values[groups.index(group)] for group in range(len(group_of))])
+    return [adjusted[group] for group in groups]
+
+
+def _changes(base: RetrievalReport, tuned: RetrievalReport, metric: str) -> tuple[QueryChange, ...]:
+    depth = min(base.depth, tuned.depth)
+    columns = zip(
+        base.query_ids,
+        base.queries,
+        base.values[metric].tolist(),
+        tuned.values[metric].tolist(),
+        (rank or None for rank in base.first_ranks(depth).tolist()),
+        (rank or None for rank in tuned.first_ranks(depth).tolist()),
+        strict=True,
+    )
+    return tuple(sorted((QueryChange(*row) for row in columns), key=order_of_change, reverse=True))
+
+
+def _slices(
+    base: RetrievalReport,
+    tuned: RetrievalReport,
+    metric: str,
+    divisions: Mapping[str, list[str]],
+    labels: list[Any] | None,
+    n_resamples: int,
+    seed: int,
+) -> tuple[SliceComparison, ...]:
+    found: list[SliceComparison] = []
+    for by, names in divisions.items():
+        parts = []
+        for name in sorted(dict.fromkeys(names), key=lambda part: -names.count(part)):
+            rows = [row for row, other in enumerate(names) if other == name]
+            before, after = base.values[metric][rows], tuned.values[metric][rows]
+            part_labels = None if labels is None else [labels[row] for row in rows]
+            (test,) = paired_tests((after - before)[:, None], part_labels, n_resamples=n_resamples, seed=seed)
+            parts.append((name, float(before.mean()), float(after.mean()), test))
+        corrected = holm([test.p for *_, test in parts])
+        found += [SliceComparison(by, *part, p_holm=p) for part, p in zip(parts, corrected, strict=True)]
+    return tuple(found)
+
+
+def _guards(
+    guard: GuardReports, n_systems: int, metric: str, margin: float, alpha: float, n_resamples: int, seed: int
+) -> list[tuple[GuardResult, ...]]:
+    results: list[list[GuardResult]] = [[] for _ in range(n_systems)]
+    for name, given in guard.items():
+        if len(given) != n_systems + 1:
+            raise ConfigError(
+                f"Guard {name!r} has {len(given)} reports; give {n_systems + 1}: the base's, then each tuned system's."
+            )
+        base, *reports = _aligned([_load(report) for report in given])
+        judged_by = _primary(metric, _shared_metrics([base, *reports], None))
+        labels, _, _ = _clusters(base, "document")
+        for i, report in enumerate(reports):
+            difference = (report.values[judged_by] - base.values[judged_by])[:, None]
+            (test,) = paired_tests(difference, labels, n_resamples=n_resamples, seed=seed)
+            p = non_inferiority_p(test.difference, test.standard_error, test.n_clusters, margin=margin)
+            kept: bool | None = None
+            if p < alpha:
+                kept = True
+            elif outcome_of(test, test.p, alpha) == "loss":
+                kept = False
+            results[i].append(
+                GuardResult(name, judged_by, base.mean(judged_by), report.mean(judged_by), test, margin, p, kept)
+            )
+    return [tuple(found) for found in results]

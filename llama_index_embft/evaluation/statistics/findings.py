@@ -1,0 +1,183 @@
+"""What a comparison finds: typed records that hold figures and no formatting."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from llama_index_embft.evaluation.records import RetrievalReport
+    from llama_index_embft.evaluation.statistics.significance import PairedResult
+
+Outcome = Literal["gain", "loss", "not significant", "same"]
+Decision = Literal["adopt", "do not adopt", "not proven"]
+
+
+@dataclass(frozen=True)
+class MetricComparison:
+    """One metric of one tuned system against the base.
+
+    Attributes:
+        metric: Name, for example ``"ndcg@10"``.
+        base: Mean of the base system.
+        tuned: Mean of the tuned system.
+        test: The paired statistics of the difference.
+        p_holm: The randomisation p, Holm-corrected: for the deciding metric over the systems, for the others over all
+            of them and the systems.
+        outcome: ``"gain"`` or ``"loss"`` only where both the corrected p and the interval say so; ``"same"`` where no
+            query changed.
+    """
+
+    metric: str
+    base: float
+    tuned: float
+    test: PairedResult
+    p_holm: float
+    outcome: Outcome
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; a figure that does not exist is None, because JSON has no NaN."""
+        test = self.test
+        return {
+            "base": self.base,
+            "tuned": self.tuned,
+            "difference": test.difference,
+            "ci95": [json_number(end) for end in test.ci95],
+            "p": test.p,
+            "p_holm": self.p_holm,
+            "p_t": test.p_t,
+            "n": test.n,
+            "clusters": test.n_clusters,
+            "wins": test.wins,
+            "losses": test.losses,
+            "ties": test.ties,
+            "standard_error": json_number(test.standard_error),
+            "effect_size": json_number(test.effect_size),
+            "detectable": json_number(test.detectable),
+            "outcome": self.outcome,
+        }
+
+
+@dataclass(frozen=True)
+class QueryChange:
+    """What changed for one query.
+
+    Attributes:
+        query_id: Id of the query.
+        query: Its text.
+        base: Score of the primary metric with the base system.
+        tuned: Score with the tuned system.
+        base_rank: Rank of the best-placed relevant document, from 1; None: not among the hits.
+        tuned_rank: Likewise.
+    """
+
+    query_id: str
+    query: str
+    base: float
+    tuned: float
+    base_rank: int | None
+    tuned_rank: int | None
+
+    @property
+    def difference(self) -> float:
+        """Tuned minus base."""
+        return self.tuned - self.base
+
+
+@dataclass(frozen=True)
+class SliceComparison:
+    """The primary metric on a part of the queries.
+
+    Attributes:
+        by: What the queries were divided by, for example ``"query length"``.
+        name: Which part this is, for example ``"up to 8 words"``.
+        base: Mean of the base system.
+        tuned: Mean of the tuned system.
+        test: The paired statistics.
+        p_holm: The randomisation p, corrected over the slices of this division.
+    """
+
+    by: str
+    name: str
+    base: float
+    tuned: float
+    test: PairedResult
+    p_holm: float
+
+
+@dataclass(frozen=True)
+class GuardResult:
+    """Whether a system kept its quality on a data set that it was not tuned for.
+
+    Attributes:
+        name: Name of the guard set.
+        metric: The metric it is judged by.
+        base: Mean of the base system.
+        tuned: Mean of the tuned system.
+        test: The paired statistics.
+        margin: The loss that would matter.
+        p_non_inferior: One-sided p of a loss of `margin` or more.
+        kept: True: a loss of `margin` or more is ruled out. False: a loss is proven, and `margin` is not ruled out.
+            None: the set is too small to tell.
+    """
+
+    name: str
+    metric: str
+    base: float
+    tuned: float
+    test: PairedResult
+    margin: float
+    p_non_inferior: float
+    kept: bool | None
+
+
+@dataclass(frozen=True, eq=False)
+class SystemComparison:
+    """One tuned system against the base.
+
+    Attributes:
+        report: The tuned system's report.
+        metrics: Metric name -> its comparison.
+        changes: Every query, most improved first.
+        slices: The primary metric on parts of the queries.
+        guards: Results on the guard sets.
+        outcome: What the primary metric says, corrected over the systems compared.
+        p: The p that `outcome` rests on.
+        decision: ``"adopt"``, ``"do not adopt"`` or ``"not proven"``.
+        reasons: The sentences behind the decision.
+    """
+
+    report: RetrievalReport
+    metrics: dict[str, MetricComparison]
+    changes: tuple[QueryChange, ...]
+    slices: tuple[SliceComparison, ...]
+    guards: tuple[GuardResult, ...]
+    outcome: Outcome
+    p: float
+    decision: Decision
+    reasons: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """Name of the system."""
+        return self.report.label
+
+    def improved(self, n: int = 10) -> tuple[QueryChange, ...]:
+        """The queries that gained most, best first; fewer where fewer gained."""
+        return tuple(change for change in self.changes[:n] if order_of_change(change) > (0, 0))
+
+    def harmed(self, n: int = 10) -> tuple[QueryChange, ...]:
+        """The queries that lost most, worst first; fewer where fewer lost."""
+        return tuple(change for change in self.changes[: -n - 1 : -1] if order_of_change(change) < (0, 0))
+
+
+def json_number(value: Any) -> Any:
+    """A figure for JSON, which has no NaN: None instead."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def order_of_change(change: QueryChange) -> tuple[float, float]:
+    """Order of changes: by the primary metric; where that does not move, by the reciprocal rank."""
+    before, after = (1 / rank if rank else 0.0 for rank in (change.base_rank, change.tuned_rank))
+    return (change.difference, after - before)

@@ -1,0 +1,146 @@
+"""Parts of the queries that are worth a look of their own."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from llama_index_embft.errors import ConfigError
+
+if TYPE_CHECKING:
+    from llama_index_embft.evaluation.records import RetrievalReport
+
+Slicer = str | Mapping[str, Any] | Callable[[str, str], Any]
+"""The name of a built-in division, query id -> label, or a function of query id and text."""
+
+_MOST_PARTS: Final = 12  # beyond these, the smallest parts are joined: a table of hundreds says nothing
+_REST: Final = "all others"
+
+_KINDS: Final = {
+    "what": "what", "which": "which", "who": "who", "whom": "who", "whose": "who", "when": "when", "where": "where",
+    "why": "why", "how": "how", "is": "yes or no", "are": "yes or no", "was": "yes or no", "were": "yes or no",
+    "do": "yes or no", "does": "yes or no", "did": "yes or no", "can": "yes or no", "could": "yes or no",
+    "has": "yes or no", "have": "yes or no", "should": "yes or no", "will": "yes or no", "would": "yes or no",
+    "may": "yes or no",
+}  # fmt: skip
+# Where a question word stands anywhere in the sentence, as it does in Chinese and Japanese.
+_CJK_KINDS: Final = (
+    ("为什么", "why"), ("為什麼", "why"), ("なぜ", "why"), ("怎么", "how"), ("如何", "how"), ("多少", "how"),
+    ("谁", "who"), ("誰", "who"), ("哪里", "where"), ("哪", "which"), ("何时", "when"), ("什么", "what"),
+    ("什麼", "what"), ("何", "what"), ("吗", "yes or no"),
+)  # fmt: skip
+
+
+_LANGUAGES: Final = {
+    "en": "English", "de": "German", "fr": "French", "es": "Spanish", "it": "Italian", "pt": "Portuguese",
+    "nl": "Dutch", "pl": "Polish", "sv": "Swedish", "tr": "Turkish", "zh": "Chinese", "ja": "Japanese", "ko": "Korean",
+    "el": "Greek", "he": "Hebrew", "th": "Thai", "cyrillic": "Cyrillic script", "arabic": "Arabic script",
+    "devanagari": "Devanagari script",
+}  # fmt: skip
+
+
+def slice_labels(
+    report: RetrievalReport, slices: Iterable[Slicer] | Mapping[str, Slicer] | str
+) -> dict[str, list[str]]:
+    """Name of a division -> label of each query, in row order.
+
+    Raises:
+        ConfigError: A division is unknown or leaves queries without a label.
+    """
+    if isinstance(slices, str):
+        slices = [slices]
+    if isinstance(slices, Mapping):
+        named = dict(slices)
+    else:
+        given = list(slices)
+        named = {
+            slicer if isinstance(slicer, str) else getattr(slicer, "__name__", f"slice {i}"): slicer
+            for i, slicer in enumerate(given, 1)
+        }
+    return {name: _fewer(_labels(report, name, slicer)) for name, slicer in named.items()}
+
+
+def _labels(report: RetrievalReport, name: str, slicer: Slicer) -> list[str]:
+    if isinstance(slicer, Mapping):
+        missing = [query for query in report.query_ids if query not in slicer]
+        if missing:
+            raise ConfigError(
+                f"The slices {name!r} give no label for query {missing[0]!r} (and {len(missing) - 1} more); label each."
+            )
+        return [str(slicer[query]) for query in report.query_ids]
+    if callable(slicer):
+        return [str(slicer(query, text)) for query, text in zip(report.query_ids, report.queries, strict=True)]
+    if slicer == "document":
+        return list(report.documents)
+    if slicer == "length":
+        return _by_length(report.queries)
+    if slicer == "language":
+        return [language_of(text) for text in report.queries]
+    if slicer == "script":
+        return [script_of(text) for text in report.queries]
+    if slicer == "kind":
+        return [kind_of(text) for text in report.queries]
+    raise ConfigError(
+        f"Unknown slices {slicer!r}: use 'document', 'length', 'language', 'script', 'kind', a mapping or a function."
+    )
+
+
+def _by_length(queries: Iterable[str]) -> list[str]:
+    """Three parts of about equal size by number of words; a character counts where words are not spaced."""
+    lengths = np.array([len(re.findall(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+", text)) for text in queries])
+    low, high = (int(cut) for cut in np.quantile(lengths, [1 / 3, 2 / 3]))
+
+    def label(length: int) -> str:
+        if length <= low:
+            return f"up to {low} words"
+        return f"{low + 1} to {high} words" if length <= high else f"over {high} words"
+
+    return [label(int(length)) for length in lengths]
+
+
+def kind_of(query: str) -> str:
+    """The kind of question: its question word, ``"yes or no"``, ``"keywords"`` or ``"statement"``."""
+    words = re.findall(r"\w+", query.lower())
+    for word in words[:1]:
+        if word in _KINDS:
+            return _KINDS[word]
+    for sign, kind in _CJK_KINDS:
+        if sign in query:
+            return kind
+    # "In what year …", "Based on the text, how …": the question word comes later.
+    if query.rstrip().endswith(("?", "？")):
+        return next((_KINDS[word] for word in words if _KINDS.get(word, "yes or no") != "yes or no"), "other question")
+    return "keywords" if len(words) <= 4 else "statement"
+
+
+def language_of(text: str) -> str:
+    """The language of a text, or ``"undetected"`` where the evidence is too thin, as it is in most keyword queries."""
+    from llama_index_embft._core.language import detect_language
+
+    found = detect_language(text)
+    return "undetected" if found is None else _LANGUAGES.get(found, found)
+
+
+def script_of(text: str) -> str:
+    """The script most letters of a text are in, which is a fair guess at its language group."""
+    scripts: Counter[str] = Counter()
+    for character in text:
+        if character.isalpha():
+            script = unicodedata.name(character, "OTHER").split()[0].capitalize()
+            scripts[{"Cjk": "Han", "Hiragana": "Japanese", "Katakana": "Japanese"}.get(script, script)] += 1
+    if scripts["Japanese"]:
+        return "Japanese"  # kana beside Han characters
+    return max(scripts, key=scripts.__getitem__) if scripts else "no letters"
+
+
+def _fewer(labels: list[str]) -> list[str]:
+    sizes = Counter(labels)
+    if len(sizes) <= _MOST_PARTS:
+        return labels
+    kept = {name for name, _ in sizes.most_common(_MOST_PARTS - 1)}
+    return [label if label in kept else _REST for label in labels]

@@ -1,0 +1,277 @@
+"""Evaluate any LlamaIndex retriever, query by query, as its users meet it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from llama_index_embft.errors import ConfigError, EvaluationError
+from llama_index_embft.evaluation.metrics import DEFAULT_KS, FAMILIES, metric_names
+from llama_index_embft.evaluation.runs import Rankings, Task, hash_of, report_on
+from llama_index_embft.evaluation.systems.matching import Match, Matcher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from llama_index.core.base.base_retriever import BaseRetriever
+    from llama_index.core.postprocessor.types import BaseNodePostprocessor
+    from llama_index.core.schema import NodeWithScore
+
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.evaluation.records import RetrievalReport
+
+_Ranking = tuple[tuple[str, ...], tuple[float, ...]]
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back for one query."""
+
+    nodes: Sequence[NodeWithScore]
+    seconds: float
+    error: Exception | None = None
+
+
+def evaluate_retriever(
+    dataset: EmbeddingQAFinetuneDataset,
+    retriever: BaseRetriever,
+    *,
+    ks: Iterable[int] = DEFAULT_KS,
+    metrics: Iterable[str] = FAMILIES,
+    label: str | None = None,
+    match: Match = "id",
+    postprocessors: Sequence[BaseNodePostprocessor] = (),
+    num_workers: int = 1,
+    show_progress: bool = False,
+) -> RetrievalReport:
+    """Ask a retriever every query of a data set and score what it returns.
+
+    The order it returns is the ranking; only neighbours with equal scores are put in trec_eval's order (id,
+    descending), so that luck decides nothing. A query that fails scores 0, counts, and stands in the report's
+    ``errors``. A node that comes twice counts once, at its best place.
+
+    Args:
+        dataset: Queries and judgements.
+        retriever: Any LlamaIndex retriever: vector, BM25, fusion, auto-merging, … Let it return at least ``max(ks)``.
+        ks: Cut-offs.
+        metrics: Families or full names.
+        label: Name in tables; None: the class name.
+        match: How nodes are told: by ``"id"``; by ``"text"``, where the index was built from other nodes of the same
+            texts; by source ``"document"``, where chunks differ (judgements then are about documents); or a function
+            from a node to its id, its ids, or None.
+        postprocessors: Run on each result, in order: re-rankers, filters.
+        num_workers: Queries asked at the same time, in threads. 1 suits models that run here; more suit remote ones.
+        show_progress: Show a progress bar.
+
+    Raises:
+        EvaluationError: Every query failed, or no node returned is in the data set.
+        ConfigError: An argument has a value that is not allowed.
+    """
+    from llama_index.core.schema import QueryBundle
+
+    run = RetrieverRun(dataset, retriever, ks, metrics, label, match, num_workers)
+
+    def ask(text: str) -> Answer:
+        start = time.perf_counter()
+        try:
+            nodes = retriever.retrieve(text)
+            for postprocessor in postprocessors:
+                nodes = postprocessor.postprocess_nodes(nodes, query_bundle=QueryBundle(text))
+        except Exception as err:  # noqa: BLE001  # whatever a store or model raises: it is counted and shown
+            return Answer((), time.perf_counter() - start, err)
+        return Answer(nodes, time.perf_counter() - start)
+
+    start = time.perf_counter()
+    if num_workers == 1:
+        answers = list(progress(map(ask, run.task.queries), len(run.task.queries), show_progress))
+    else:
+        with ThreadPoolExecutor(num_workers) as pool:
+            answers = list(progress(pool.map(ask, run.task.queries), len(run.task.queries), show_progress))
+    return run.report(answers, time.perf_counter() - start)
+
+
+async def aevaluate_retriever(
+    dataset: EmbeddingQAFinetuneDataset,
+    retriever: BaseRetriever,
+    *,
+    ks: Iterable[int] = DEFAULT_KS,
+    metrics: Iterable[str] = FAMILIES,
+    label: str | None = None,
+    match: Match = "id",
+    postprocessors: Sequence[BaseNodePostprocessor] = (),
+    num_workers: int = 8,
+    show_progress: bool = False,
+) -> RetrievalReport:
+    """`evaluate_retriever`, asynchronous: up to `num_workers` queries are on their way at the same time.
+
+    Arguments and errors are those of `evaluate_retriever`.
+    """
+    from llama_index.core.schema import QueryBundle
+
+    run = RetrieverRun(dataset, retriever, ks, metrics, label, match, num_workers)
+    gate = asyncio.Semaphore(num_workers)
+    bar = _bar(len(run.task.queries), show_progress)
+
+    async def ask(text: str) -> Answer:
+        async with gate:
+            start = time.perf_counter()
+            try:
+                nodes = await retriever.aretrieve(text)
+                for postprocessor in postprocessors:
+                    nodes = await postprocessor.apostprocess_nodes(nodes, query_bundle=QueryBundle(text))
+            except Exception as err:  # noqa: BLE001  # whatever a store or model raises: it is counted and shown
+                return Answer((), time.perf_counter() - start, err)
+            finally:
+                bar.update(1)
+            return Answer(nodes, time.perf_counter() - start)
+
+    start = time.perf_counter()
+    try:
+        answers = await asyncio.gather(*(ask(text) for text in run.task.queries))
+    finally:
+        bar.close()
+    return run.report(answers, time.perf_counter() - start)
+
+
+class RetrieverRun:
+    """What the synchronous and the asynchronous way share: checks before, bookkeeping after."""
+
+    def __init__(
+        self,
+        dataset: EmbeddingQAFinetuneDataset,
+        retriever: Any,
+        ks: Iterable[int],
+        metrics: Iterable[str],
+        label: str | None,
+        match: Match,
+        num_workers: int,
+    ) -> None:
+        if num_workers < 1:
+            raise ConfigError(f"`num_workers` must be at least 1, got {num_workers}.")
+        if not dataset.queries:
+            raise EvaluationError("The data set has no query; evaluation needs at least one.")
+        self.names = metric_names(ks, metrics)  # before the work: a typing error must not cost an hour
+        self.matcher = Matcher(dataset, match)
+        self.task = _document_task(dataset) if match == "document" else Task.of(dataset)
+        self.label = label or type(retriever).__name__
+        self.unknown = ""
+
+    def report(self, answers: Sequence[Answer], seconds: float) -> RetrievalReport:
+        """Score the answers; `seconds` is the time all of them took together."""
+        counts: Counter[str] = Counter()
+        found = [self._ranking(answer.nodes, counts) for answer in answers]
+        errors = {
+            query: f"{type(answer.error).__name__}: {answer.error}"
+            for query, answer in zip(self.task.query_ids, answers, strict=True)
+            if answer.error is not None
+        }
+        if len(errors) == len(answers):
+            raise EvaluationError(
+                f"All {len(answers)} queries failed; the first one: {next(iter(errors.values()))}"
+            ) from answers[0].error
+        if counts["nodes"] and counts["unknown"] == counts["nodes"]:
+            raise EvaluationError(
+                f"None of the {counts['nodes']} nodes that {self.label} returned is in the data set (first: "
+                f"{self.unknown!r}); if the index was built from other nodes, use match='text' or match='document'."
+            )
+        rankings = Rankings(
+            ids=tuple(ids for ids, _ in found),
+            scores=tuple(scores for _, scores in found),
+            latencies=tuple(answer.seconds for answer in answers),
+            seconds={"retrieve": seconds},
+            errors=errors,
+            notes=self._notes(counts),
+        )
+        for note in rankings.notes:
+            logger.warning("%s: %s", self.label, note)
+        if errors:
+            logger.warning(
+                "%s: %d queries failed and score 0 (first: %s).", self.label, len(errors), next(iter(errors.values()))
+            )
+        return report_on(self.task, rankings, label=self.label, ks=(), metrics=self.names)
+
+    def _ranking(self, nodes: Sequence[NodeWithScore], counts: Counter[str]) -> _Ranking:
+        best: dict[str, float | None] = {}
+        for node in nodes:
+            ids = self.matcher(node)
+            counts["nodes"] += 1
+            if not any(doc in self.matcher.known for doc in ids):
+                counts["unknown"] += 1
+                self.unknown = self.unknown or (ids[0] if ids else node.node.node_id)
+            for doc in ids:
+                if doc in best:
+                    counts["repeated"] += 1
+                else:
+                    best[doc] = node.score
+        scores = list(best.values())
+        if any(score is None or np.isnan(score) for score in scores):
+            # Some retrievers give no scores; a NaN is none either. The order returned still stands.
+            counts["no number"] += sum(score is not None for score in scores if score is None or np.isnan(score))
+            return tuple(best), ()
+        return _settle_ties(list(best), [float(score) for score in scores if score is not None])
+
+    def _notes(self, counts: Counter[str]) -> tuple[str, ...]:
+        notes = []
+        if counts["unknown"]:
+            notes.append(
+                f"{counts['unknown']} of {counts['nodes']} nodes returned are not in the data set and count as not "
+                f"relevant (first: {self.unknown!r})."
+            )
+        if counts["repeated"]:
+            notes.append(f"{counts['repeated']} repeated hits were counted once, at their best place.")
+        if counts["no number"]:
+            notes.append(f"{counts['no number']} scores are not a number; the order returned was kept.")
+        return tuple(notes)
+
+
+def _settle_ties(ids: list[str], scores: list[float]) -> _Ranking:
+    """Put neighbours with equal scores in descending order of id."""
+    single = np.asarray(scores, dtype=np.float32)
+    group = np.concatenate([[0], np.cumsum(single[1:] != single[:-1])])
+    order = sorted(range(len(ids)), key=lambda i: ids[i], reverse=True)
+    order.sort(key=lambda i: int(group[i]))
+    return tuple(ids[i] for i in order), tuple(scores[i] for i in order)
+
+
+def _document_task(dataset: EmbeddingQAFinetuneDataset) -> Task:
+    """The same queries, judged by source document: a document is as relevant as its best chunk."""
+    task = Task.of(dataset)
+    relevant = []
+    for judged in task.relevant:
+        grades: dict[str, int] = {}
+        for chunk, grade in judged.items():
+            document = dataset.source_documents.get(chunk, chunk)
+            grades[document] = max(grade, grades.get(document, 0))
+        relevant.append(grades)
+    return replace(
+        task,
+        relevant=tuple(relevant),
+        corpus_size=len({dataset.source_documents.get(doc, doc) for doc in dataset.corpus}),
+        data_hash=hash_of([task.query_ids, task.queries, relevant]),
+        text="source documents, found by any of their chunks",
+    )
+
+
+def _bar(total: int, show: bool) -> Any:
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, desc="Retrieving", unit="query", delay=1.0, disable=not show)
+
+
+def progress(answers: Iterable[T], total: int, show: bool) -> Iterable[T]:
+    """Pass answers on, with a progress bar if wanted."""
+    with _bar(total, show) as bar:
+        for answer in answers:
+            bar.update(1)
+            yield answer

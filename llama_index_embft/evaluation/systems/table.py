@@ -1,0 +1,266 @@
+"""Whole retrieval systems on one data set: lexical, dense, hybrid, each with and without a re-ranker, in one table."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from llama_index_embft._core.optional import require
+from llama_index_embft.errors import ConfigError
+from llama_index_embft.evaluation.comparing import compare
+from llama_index_embft.evaluation.metrics import DEFAULT_KS, FAMILIES, rank_order
+from llama_index_embft.evaluation.records import RetrievalReport
+from llama_index_embft.evaluation.runs import Rankings, Task, fuse_runs, hash_of, report_on, task_of, text_in_words
+from llama_index_embft.evaluation.systems.embed_model import evaluate_embed_model
+from llama_index_embft.evaluation.systems.retriever import evaluate_retriever
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.evaluation.comparison import Comparison
+    from llama_index_embft.evaluation.runs import TextKind
+
+_CJK: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
+_WORDS: Final = re.compile(r"\w+")
+
+
+def compare_systems(
+    dataset: EmbeddingQAFinetuneDataset,
+    systems: Mapping[str, Any],
+    *,
+    hybrids: Mapping[str, Sequence[str]] | None = None,
+    rerankers: Mapping[str, Any] | None = None,
+    depth: int = 50,
+    ks: Iterable[int] = DEFAULT_KS,
+    metrics: Iterable[str] = FAMILIES,
+    show_progress: bool = False,
+    **options: Any,
+) -> Comparison:
+    """Evaluate several systems, their hybrids, and each with each re-ranker, and compare all with the first.
+
+    Args:
+        dataset: Queries, corpus and judgements.
+        systems: Name -> an embedding model, a LlamaIndex retriever, ``"bm25"`` (needs the extra ``bm25``), or a
+            `RetrievalReport` that exists already. The first one is the base of the comparison.
+        hybrids: Name -> the names of two or more systems to fuse by reciprocal rank.
+        rerankers: Name -> a LlamaIndex node postprocessor, a sentence-transformers ``CrossEncoder``, or a function of
+            query and texts that returns scores. Each is run on every system and hybrid.
+        depth: Hits of each system that are fused and re-ranked.
+        ks: Cut-offs.
+        metrics: Families or full names.
+        show_progress: Show progress bars.
+        **options: Passed to `compare`: ``primary``, ``slices``, ``guard``, …
+
+    Raises:
+        ConfigError: There are fewer than two systems, or a hybrid names one that does not exist.
+    """
+    ks, metrics = tuple(ks), tuple(metrics)
+    depth = max(depth, *ks)
+    reports = {
+        name: _evaluate(dataset, system, name, depth, ks, metrics, show_progress) for name, system in systems.items()
+    }
+    for name, parts in (hybrids or {}).items():
+        missing = [part for part in parts if part not in reports]
+        if missing:
+            raise ConfigError(f"Hybrid {name!r} is made of {missing[0]!r}, which is none of {', '.join(reports)}.")
+        reports[name] = fuse_runs([reports[part] for part in parts], label=name)
+    for reranker_name, reranker in (rerankers or {}).items():
+        for name, report in list(reports.items()):
+            if name in systems or name in (hybrids or {}):
+                label = f"{name} + {reranker_name}"
+                reports[label] = rerank_run(dataset, report, reranker, label=label, show_progress=show_progress)
+    if len(reports) < 2:
+        raise ConfigError(
+            f"There is only {next(iter(reports), 'nothing')} to compare; give two systems or a re-ranker."
+        )
+    return compare(*reports.values(), **options)
+
+
+def evaluate_bm25(
+    dataset: EmbeddingQAFinetuneDataset,
+    *,
+    ks: Iterable[int] = DEFAULT_KS,
+    metrics: Iterable[str] = FAMILIES,
+    top_k: int | None = None,
+    label: str = "BM25",
+    text: TextKind = "embedded",
+) -> RetrievalReport:
+    """Evaluate BM25, the lexical baseline that no embedding model should lose to.
+
+    Words are compared in lower case and unstemmed; Chinese, Japanese and Korean text is taken in pairs of characters.
+    Documents that share no word with the query are not returned.
+
+    Args:
+        dataset: Queries, corpus and judgements.
+        ks: Cut-offs.
+        metrics: Families or full names.
+        top_k: Hits to keep per query; None: the largest cut-off.
+        label: Name in tables.
+        text: ``"embedded"`` searches the text the index embeds, ``"bare"`` the text without metadata.
+
+    Raises:
+        MissingExtraError: The extra ``bm25`` is not installed.
+    """
+    bm25s = require("bm25s", feature="BM25")
+    ks = tuple(ks)
+    ids = sorted(dataset.corpus, reverse=True)
+    texts = [dataset.corpus[doc] if text == "embedded" else dataset.bare_text(doc) for doc in ids]
+    start = time.perf_counter()
+    index = bm25s.BM25()
+    index.index([tokens(body) for body in texts], show_progress=False)
+    built = time.perf_counter()
+    found, scores, latencies = [], [], []
+    for query in dataset.queries.values():
+        begin = time.perf_counter()
+        values = np.asarray(index.get_scores(tokens(query)), dtype=np.float32)
+        hits = np.flatnonzero(values > 0)
+        keep = min(top_k or max(ks), len(hits))
+        # Stable on descending ids: trec_eval's order.
+        best = hits[np.argsort(-values[hits], kind="stable")[:keep]]
+        found.append(tuple(ids[row] for row in best))
+        scores.append(tuple(values[best].tolist()))
+        latencies.append(time.perf_counter() - begin)
+    rankings = Rankings(
+        tuple(found), tuple(scores), tuple(latencies), {"index": built - start, "search": sum(latencies)}
+    )
+    task = replace(Task.of(dataset), corpus_hash=hash_of([ids, texts]), text=text_in_words(dataset, text))
+    return report_on(task, rankings, ks=ks, metrics=metrics, label=label)
+
+
+def rerank_run(
+    dataset: EmbeddingQAFinetuneDataset,
+    report: RetrievalReport,
+    reranker: Any,
+    *,
+    top_n: int | None = None,
+    label: str | None = None,
+    text: TextKind = "bare",
+    show_progress: bool = False,
+) -> RetrievalReport:
+    """Put the hits of a report into the order of a re-ranker.
+
+    Args:
+        dataset: Gives the texts.
+        report: The first stage, with hits deep enough to be worth re-ranking (``top_k=50``).
+        reranker: A LlamaIndex node postprocessor, a sentence-transformers ``CrossEncoder``, or a function of query and
+            texts that returns a score a text.
+        top_n: Hits to re-rank per query; the others keep their order below them. None: all.
+        label: Name in tables.
+        text: Which text the re-ranker reads.
+        show_progress: Show a progress bar.
+
+    Raises:
+        ConfigError: `reranker` is none of these, or a hit is not in the data set.
+    """
+    from tqdm.auto import tqdm
+
+    order = _reranker(reranker)
+    stranger = next((doc for hits in report.hit_ids for doc in hits if doc not in dataset.corpus), None)
+    if stranger is not None:
+        raise ConfigError(f"The hit {stranger!r} of {report.label!r} is not in the data set, so its text is not known.")
+    found, scores, latencies = [], [], []
+    name = label or f"{report.label} + re-ranker"
+    bar = tqdm(total=len(report.queries), desc=name, unit="query", delay=1.0, disable=not show_progress)
+    for query, ids, previous in zip(report.queries, report.hit_ids, report.hit_scores, strict=True):
+        begin = time.perf_counter()
+        head, tail = ids[:top_n], ids[top_n:] if top_n is not None else ()
+        texts = [dataset.bare_text(doc) if text == "bare" else dataset.corpus[doc] for doc in head]
+        ranked = order(query, list(head), texts, previous) if head else []
+        found.append((*(doc for doc, _ in ranked), *tail))
+        # Scores of the two stages have different scales: below the re-ranked part there are none to give.
+        scores.append(tuple(score for _, score in ranked) if not tail else ())
+        latencies.append(time.perf_counter() - begin)
+        bar.update(1)
+    bar.close()
+    total = tuple(a + b for a, b in zip(report.latencies, latencies, strict=True)) if report.latencies else ()
+    rankings = Rankings(
+        tuple(found), tuple(scores), total, {**report.seconds, "re-rank": sum(latencies)}, report.errors, report.notes
+    )
+    return report_on(task_of(report), rankings, ks=report.ks, metrics=report.metrics, label=name)
+
+
+def tokens(text: str) -> list[str]:
+    """Words in lower case; pairs of characters where words are not spaced."""
+    found: list[str] = []
+    for word in _WORDS.findall(text.lower()):
+        position = 0
+        for match in _CJK.finditer(word):
+            found += [word[position : match.start()]] if match.start() > position else []
+            run = match[0]
+            found += [run[i : i + 2] for i in range(len(run) - 1)] if len(run) > 1 else [run]
+            position = match.end()
+        found += [word[position:]] if position < len(word) else []
+    return found
+
+
+def _evaluate(
+    dataset: EmbeddingQAFinetuneDataset,
+    system: Any,
+    name: str,
+    depth: int,
+    ks: tuple[int, ...],
+    metrics: tuple[str, ...],
+    show_progress: bool,
+) -> RetrievalReport:
+    from llama_index.core.base.base_retriever import BaseRetriever
+
+    if isinstance(system, RetrievalReport):
+        return replace(system, label=name)
+    if isinstance(system, BaseRetriever):
+        return evaluate_retriever(dataset, system, ks=ks, metrics=metrics, label=name, show_progress=show_progress)
+    if isinstance(system, str):
+        if system.lower() != "bm25":
+            raise ConfigError(f"System {name!r} is {system!r}: give a model, a retriever, a report, or 'bm25'.")
+        return evaluate_bm25(dataset, ks=ks, metrics=metrics, top_k=depth, label=name)
+    return evaluate_embed_model(
+        dataset, system, ks=ks, metrics=metrics, top_k=depth, label=name, show_progress=show_progress
+    )
+
+
+def _reranker(reranker: Any) -> Callable[[str, list[str], list[str], Sequence[float]], list[tuple[str, float]]]:
+    """One way to call any kind of re-ranker: query, ids, texts and first scores in; ids and new scores out."""
+    from llama_index.core.postprocessor.types import BaseNodePostprocessor
+
+    if isinstance(reranker, BaseNodePostprocessor):
+        return lambda query, ids, texts, first: _postprocess(reranker, query, ids, texts, first)
+    if hasattr(reranker, "predict"):
+
+        def score(query: str, texts: list[str]) -> Any:
+            return reranker.predict([(query, text) for text in texts], show_progress_bar=False)
+
+    elif callable(reranker):
+        score = reranker
+    else:
+        raise ConfigError(
+            f"Expected a node postprocessor, a CrossEncoder or a function as re-ranker, got {type(reranker).__name__}."
+        )
+
+    def by_score(query: str, ids: list[str], texts: list[str], _: Sequence[float]) -> list[tuple[str, float]]:
+        values = np.asarray(score(query, texts), dtype=float).ravel()
+        if len(values) != len(ids):
+            raise ConfigError(
+                f"The re-ranker returned {len(values)} scores for {len(ids)} texts; it must give one each."
+            )
+        return [(ids[i], float(values[i])) for i in rank_order(ids, values)]
+
+    return by_score
+
+
+def _postprocess(
+    reranker: Any, query: str, ids: list[str], texts: list[str], first: Sequence[float]
+) -> list[tuple[str, float]]:
+    from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+
+    scores = first[: len(ids)] or [0.0] * len(ids)
+    nodes = [
+        NodeWithScore(node=TextNode(id_=doc, text=text), score=score)
+        for doc, text, score in zip(ids, texts, scores, strict=True)
+    ]
+    kept = reranker.postprocess_nodes(nodes, query_bundle=QueryBundle(query))
+    # Its order is what users get, whatever scores it leaves; falling ones carry that order.
+    return [(node.node.node_id, float(len(kept) - i)) for i, node in enumerate(kept)]

@@ -1,0 +1,5 @@
+"""A layer over a frozen embedding model, trained on cached vectors."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,190 @@
+"""Which adapter: its kind and where it starts, made ready for training."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+
+from llama_index_embft.embeddings.adapter.modules import linear_adapter, low_rank_adapter, mlp_adapter
+from llama_index_embft.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from llama_index_embft.finetune.adapter.data import AdapterData
+
+Kind: TypeAlias = Literal["linear", "low-rank", "mlp", "auto"]
+Start: TypeAlias = Literal["identity", "ridge", "procrustes", "pca"]
+Sides: TypeAlias = Literal["query", "both"]
+
+# Strengths of the pull to the identity that a closed form tries on validation; without validation it takes the middle.
+RIDGES: Final = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+_DEFAULT_RIDGE: Final = 1.0
+
+
+@dataclass(frozen=True)
+class AdapterPlan:
+    """An adapter to be: what it is, where it starts, how fast it learns.
+
+    Attributes:
+        kind: ``"linear"``, ``"low-rank"`` or ``"mlp"``.
+        start: ``"identity"``, ``"ridge"``, ``"procrustes"`` or ``"pca"``.
+        learning_rate: Peak learning rate.
+        epochs: Passes at most; 0 is the start alone.
+        bias: Whether it adds a vector.
+        rank: Of ``"low-rank"``.
+        hidden_dim: Of ``"mlp"``; None: the dimension of the embeddings.
+        output_dim: Dimension that comes out; None: that of the embeddings.
+        ridge: Strength of the closed forms' pull to the identity; None: the best on validation.
+    """
+
+    kind: Literal["linear", "low-rank", "mlp"] = "linear"
+    start: Start = "identity"
+    learning_rate: float = 1e-4
+    epochs: int = 40
+    bias: bool = False
+    rank: int = 32
+    hidden_dim: int | None = None
+    output_dim: int | None = None
+    ridge: float | None = None
+
+    def shown(self) -> dict[str, Any]:
+        """The plan as a row of a table: what means something for its kind."""
+        row = {name: value for name, value in asdict(self).items() if name in ("kind", "start", "bias")}
+        if self.kind == "low-rank":
+            row["rank"] = self.rank
+        if self.output_dim is not None:
+            row["output_dim"] = self.output_dim
+        if self.epochs:
+            row["learning_rate"] = self.learning_rate
+        return row
+
+
+def check_plan(kind: str, start: str | None, sides: str, output_dim: int | None, *, own_module: bool) -> None:
+    """Refuse combinations that mean nothing.
+
+    Raises:
+        ConfigError: With what to change.
+    """
+    for name, value, allowed in (("kind", kind, Kind), ("sides", sides, Sides)):
+        if value not in get_args(allowed):
+            raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(map(repr, get_args(allowed)))}.")
+    if start is not None and start not in get_args(Start):
+        raise ConfigError(f"start is {start!r}; choose one of {', '.join(map(repr, get_args(Start)))}.")
+    if own_module and (kind != "linear" or start is not None or output_dim is not None):
+        raise ConfigError("adapter_model is a module of your own: leave kind, start and output_dim out with it.")
+    if output_dim is not None and sides != "both":
+        raise ConfigError(
+            f"output_dim is {output_dim}, but only queries are changed, and they must stay comparable with the "
+            "documents; give sides='both' as well, or leave output_dim out."
+        )
+    if output_dim is not None and kind not in ("linear", "auto"):
+        raise ConfigError(f"output_dim needs a linear adapter, not {kind!r}; choose kind='linear' or 'auto'.")
+    if start in ("ridge", "procrustes") and sides == "both":
+        raise ConfigError(
+            f"start={start!r} maps queries onto documents, which has no meaning where both sides go through one map; "
+            "choose sides='query', or start='identity'."
+        )
+    if start == "pca" and output_dim is None:
+        raise ConfigError("start='pca' chooses the directions to keep; give output_dim as well.")
+    if start not in (None, "identity") and kind == "mlp":
+        raise ConfigError(f"start={start!r} is a linear map, which an MLP cannot start from; choose another kind.")
+    if start is not None and kind == "auto":
+        raise ConfigError("kind='auto' tries several starts; leave start out.")
+
+
+def make_adapter(
+    plan: AdapterPlan,
+    data: AdapterData,
+    validate: Callable[[nn.Module], dict[str, float]] | None,
+    metric: str,
+    seed: int,
+) -> tuple[nn.Module, float | None]:
+    """The module that a plan starts from.
+
+    Args:
+        plan: See `AdapterPlan`.
+        data: The training data, which closed forms are solved on.
+        validate: Chooses the strength of a closed form, where the plan leaves it open.
+        metric: By which it is chosen.
+        seed: Of random directions.
+
+    Returns:
+        The module, and the strength of the closed form (None where there is none).
+
+    Raises:
+        ConfigError: More output dimensions are wanted than there are.
+    """
+    if plan.kind == "mlp":
+        return mlp_adapter(data.dim, plan.hidden_dim, seed=seed), None
+    if plan.output_dim is not None:
+        return _shortened(plan, data), None
+    if plan.start == "identity":
+        if plan.kind == "low-rank":
+            return low_rank_adapter(data.dim, plan.rank, bias=plan.bias, seed=seed), None
+        return linear_adapter(data.dim, bias=plan.bias), None
+    return _closed_form(plan, data, validate, metric)
+
+
+def _shortened(plan: AdapterPlan, data: AdapterData) -> nn.Module:
+    from llama_index_embft.finetune.adapter.closed_form import principal_directions
+
+    assert plan.output_dim is not None
+    if plan.output_dim > data.dim:
+        raise ConfigError(f"output_dim is {plan.output_dim}, but the embeddings have {data.dim} dimensions.")
+    layer = linear_adapter(data.dim, plan.output_dim, bias=plan.bias)
+    if plan.start == "pca":
+        _set(layer, "weight", principal_directions(data.documents[: data.candidates], plan.output_dim))
+    return layer
+
+
+def _closed_form(
+    plan: AdapterPlan, data: AdapterData, validate: Callable[[nn.Module], dict[str, float]] | None, metric: str
+) -> tuple[nn.Module, float]:
+    from llama_index_embft.finetune.adapter.closed_form import moments, procrustes_map, ridge_map
+
+    xx, yx = moments(data.queries, data.documents, data.positives)
+    strengths = [plan.ridge] if plan.ridge is not None else RIDGES if validate is not None else [_DEFAULT_RIDGE]
+    best: tuple[float, nn.Module, float] | None = None
+    for strength in strengths:
+        offset = None
+        if plan.start == "ridge":
+            matrix, offset = ridge_map(xx, yx, strength, bias=plan.bias)
+        else:
+            matrix = procrustes_map(xx, yx, strength)
+        module = _as_module(plan, data.dim, matrix, offset)
+        score = validate(module)[metric] if validate is not None and len(strengths) > 1 else 0.0
+        if best is None or score >= best[0]:  # of equals the stronger pull
+            best = (score, module, strength)
+    assert best is not None
+    return best[1], best[2]
+
+
+def _as_module(
+    plan: AdapterPlan, dim: int, matrix: NDArray[np.float64], offset: NDArray[np.float64] | None
+) -> nn.Module:
+    from llama_index_embft.finetune.adapter.closed_form import low_rank_part
+
+    if plan.kind == "low-rank":
+        module = low_rank_adapter(dim, plan.rank, bias=plan.bias)
+        up, down = low_rank_part(matrix, min(plan.rank, dim))
+        layer: Any = module.up
+        _set(layer, "weight", up)
+        _set(module.down, "weight", down)
+    else:
+        module = layer = linear_adapter(dim, bias=plan.bias)
+        _set(layer, "weight", matrix)
+    if offset is not None:
+        _set(layer, "bias", offset)
+    return module
+
+
+def _set(layer: Any, name: str, values: NDArray[np.float64]) -> None:
+    import torch
+
+    with torch.no_grad():
+        getattr(layer, name).copy_(torch.from_numpy(values.copy()))

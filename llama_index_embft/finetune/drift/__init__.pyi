@@ -1,0 +1,2 @@
+from .adapter import DriftAdapter as DriftAdapter
+from .adapter import DriftReport as DriftReport

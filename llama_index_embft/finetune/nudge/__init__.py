@@ -1,0 +1,5 @@
+"""NUDGE: the documents' vectors are moved, the model stays."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,3 @@
+from .kinds import KINDS as KINDS
+from .pairs import DEFAULT_KINDS as DEFAULT_KINDS
+from .pairs import generate_extractive_pairs as generate_extractive_pairs

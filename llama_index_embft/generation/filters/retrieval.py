@@ -1,0 +1,156 @@
+"""Filters that search: is a query's own passage found with it, and is it found too easily?"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from llama_index_embft.errors import ConfigError
+from llama_index_embft.generation.filters.base import FilterContext, QuestionFilter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from llama_index.core.base.base_retriever import BaseRetriever
+
+    from llama_index_embft.generation.assemble import Candidate
+
+# Queries at a retriever at once; it may be a remote vector store.
+_RETRIEVALS: Final = 8
+
+
+class _Place(NamedTuple):
+    """Where a query's own passage stands.
+
+    Attributes:
+        rank: 1 is best; None if it is not among those looked at.
+        margin: Cosine of the own passage minus that of the best other one; NaN without both.
+    """
+
+    rank: int | None
+    margin: float
+
+
+class RoundTrip(QuestionFilter):
+    """Keep a query only if its own passage comes back among the first ``top_k`` (the filter of Promptagator).
+
+    A query that does not find its source is vague, wrong, or better answered elsewhere: training on it teaches noise.
+    But the finding is done with the model at hand, and what it cannot find is also what it has to learn: ``top_k``
+    should be generous for a weak model.
+
+    Args:
+        embed_model: A LlamaIndex embedding model (or SentenceTransformer) that searches the whole corpus, exactly.
+        retriever: A LlamaIndex retriever over the same nodes, instead of ``embed_model``.
+        top_k: Rank up to which the source may come; default 10. A retriever must return at least that many.
+
+    Raises:
+        ConfigError: Not exactly one of ``embed_model`` and ``retriever``, or ``top_k`` below 1.
+    """
+
+    name = "round trip"
+
+    def __init__(self, embed_model: Any = None, *, retriever: BaseRetriever | None = None, top_k: int = 10) -> None:
+        if (embed_model is None) == (retriever is None):
+            raise ConfigError("RoundTrip needs either `embed_model` or `retriever`.")
+        if top_k < 1:
+            raise ConfigError(f"`top_k` of RoundTrip must be at least 1, got {top_k}.")
+        self.embed_model = embed_model
+        self.retriever = retriever
+        self.top_k = top_k
+
+    async def drop(self, candidates: Sequence[Candidate], context: FilterContext) -> Mapping[int, str]:
+        """See `QuestionFilter.drop`."""
+        if self.retriever is not None:
+            found = await self._retrieve(candidates)
+        else:
+            places = await _places(self.embed_model, candidates, context, self.top_k)
+            found = [place.rank is not None and place.rank <= self.top_k for place in places]
+        return {n: f"its passage is not in the top {self.top_k}" for n, hit in enumerate(found) if not hit}
+
+    async def _retrieve(self, candidates: Sequence[Candidate]) -> list[bool]:
+        assert self.retriever is not None
+        retriever, turns = self.retriever, asyncio.Semaphore(_RETRIEVALS)
+
+        async def finds(candidate: Candidate) -> bool:
+            async with turns:
+                nodes = await retriever.aretrieve(candidate.query)
+            hits = {node.node.node_id for node in nodes[: self.top_k]}
+            return any(passage.id in hits for passage in candidate.passages)
+
+        results: list[bool] = []
+        for start in range(0, len(candidates), 1000):  # not a task for each of a million queries at once
+            results += await asyncio.gather(*(finds(c) for c in candidates[start : start + 1000]))
+        return results
+
+
+class Difficulty(QuestionFilter):
+    """Drop queries from which a model learns nothing: too easy, or hopelessly hard.
+
+    Args:
+        embed_model: The model to be tuned.
+        too_easy_margin: Drop a query whose passage is on rank 1 and whose cosine is at least this much above that of
+            the best other passage. None keeps easy queries. Default 0.2: about the margin of a copied sentence.
+        too_hard_rank: Drop a query whose passage comes later than this. None keeps hard queries. Default 100.
+
+    Raises:
+        ConfigError: Both are None, or a value is not allowed.
+    """
+
+    name = "too easy or too hard"
+
+    def __init__(
+        self, embed_model: Any, *, too_easy_margin: float | None = 0.2, too_hard_rank: int | None = 100
+    ) -> None:
+        if too_easy_margin is None and too_hard_rank is None:
+            raise ConfigError("Difficulty needs `too_easy_margin` or `too_hard_rank`.")
+        if too_easy_margin is not None and too_easy_margin < 0:
+            raise ConfigError(f"`too_easy_margin` must be at least 0, got {too_easy_margin}.")
+        if too_hard_rank is not None and too_hard_rank < 1:
+            raise ConfigError(f"`too_hard_rank` must be at least 1, got {too_hard_rank}.")
+        self.embed_model = embed_model
+        self.too_easy_margin = too_easy_margin
+        self.too_hard_rank = too_hard_rank
+
+    async def drop(self, candidates: Sequence[Candidate], context: FilterContext) -> Mapping[int, str]:
+        """See `QuestionFilter.drop`."""
+        places = await _places(self.embed_model, candidates, context, self.too_hard_rank or 2)
+        dropped: dict[int, str] = {}
+        for n, place in enumerate(places):
+            if self.too_hard_rank is not None and (place.rank is None or place.rank > self.too_hard_rank):
+                dropped[n] = f"too hard: its passage is not in the top {self.too_hard_rank}"
+            elif self.too_easy_margin is not None and place.rank == 1 and place.margin >= self.too_easy_margin:
+                dropped[n] = f"too easy: rank 1 by a margin of {place.margin:.2f}"
+        return dropped
+
+
+async def _places(
+    embed_model: Any, candidates: Sequence[Candidate], context: FilterContext, depth: int
+) -> list[_Place]:
+    """Search the corpus with every query; exact and blocked, in a thread, so that other work goes on."""
+    return await asyncio.to_thread(_search, embed_model, candidates, context, depth)
+
+
+def _search(embed_model: Any, candidates: Sequence[Candidate], context: FilterContext, depth: int) -> list[_Place]:
+    from llama_index_embft.embeddings.encoding.encoder import as_encoder
+    from llama_index_embft.search.topk import top_k
+
+    encoder = as_encoder(embed_model, show_progress=context.show_progress)
+    key = ("corpus vectors", id(embed_model))
+    if key not in context.shared:  # RoundTrip and Difficulty with one model embed the corpus once
+        context.shared[key] = encoder.encode_documents([passage.embedded for passage in context.passages])
+    corpus = context.shared[key]
+    queries = encoder.encode_queries([candidate.query for candidate in candidates])
+    own_rows = {passage.id: row for row, passage in enumerate(context.passages)}
+    # Room for every own passage plus one other, so that the margin can be told.
+    most_own = max(len(candidate.passages) for candidate in candidates)
+    hits = top_k(queries, corpus, min(depth + most_own, len(context.passages)))
+    places: list[_Place] = []
+    for candidate, rows, scores in zip(candidates, hits.rows.tolist(), hits.scores.tolist(), strict=True):
+        own = {own_rows[passage.id] for passage in candidate.passages}
+        rank = next((n for n, row in enumerate(rows, 1) if row in own), None)
+        best_own = next((score for row, score in zip(rows, scores, strict=True) if row in own), float("nan"))
+        best_other = next(
+            (score for row, score in zip(rows, scores, strict=True) if row not in own and row >= 0), float("nan")
+        )
+        places.append(_Place(rank, best_own - best_other))
+    return places

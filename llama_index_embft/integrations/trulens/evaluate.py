@@ -1,0 +1,362 @@
+"""Evaluate a LlamaIndex query engine with TruLens: recorded, judged, on the leaderboard, and ready for `compare`.
+
+Needs the extra ``trulens``; importing this module does not.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from html import escape
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+
+from llama_index_embft.errors import ConfigError, EvaluationError
+from llama_index_embft.evaluation.metrics import DEFAULT_KS, FAMILIES
+from llama_index_embft.evaluation.systems.retriever import RetrieverRun, progress
+from llama_index_embft.integrations.trulens.calls import JudgeUnavailableError, require_trulens
+from llama_index_embft.integrations.trulens.database import database_url, repair_database
+from llama_index_embft.integrations.trulens.feedback import (
+    Exchange,
+    Feedback,
+    Verdict,
+    count_outcomes,
+    embedding_feedbacks,
+    judge_feedbacks,
+)
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Sequence
+
+    import pandas as pd
+    from llama_index.core.base.base_query_engine import BaseQueryEngine
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.llms import LLM
+
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.evaluation.records import RetrievalReport
+    from llama_index_embft.evaluation.systems.matching import Match
+    from llama_index_embft.integrations.trulens.calls import JudgeCalls
+
+DEFAULT_DATABASE: Final = "trulens.sqlite"
+# Of the retrieval metrics, those that go to the leaderboard, at the largest cut-off; the report has all.
+_SHOWN: Final = ("hit_rate", "mrr", "ndcg", "recall")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AppEvaluation:
+    """What `evaluate_app` found out about one version of an app.
+
+    Attributes:
+        app_name: Name of the app.
+        app_version: Name of the version.
+        database: URL of the TruLens database.
+        report: The retrieval metrics and answers, query by query.
+        verdicts: Feedback -> verdict on each query, in the order of ``report.query_ids``.
+        record_ids: TruLens' record of each query, in the same order.
+        leaderboard: A row for each version of the app in the database so far, a column a feedback: TruLens' means over
+            the records that have a score. Two versions may lack scores of different queries; `paired_differences` and
+            `compare` look at the same ones.
+        judge_requests: Requests to the judge, repeated ones included.
+    """
+
+    app_name: str
+    app_version: str
+    database: str
+    report: RetrievalReport
+    verdicts: dict[str, tuple[Verdict, ...]]
+    record_ids: tuple[str, ...]
+    leaderboard: pd.DataFrame
+    judge_requests: int = 0
+
+    def __repr__(self) -> str:
+        means = ", ".join(f"{name} {value:.3f}" for name, value in self.means().items())
+        return (
+            f"{type(self).__name__}({self.app_name!r}, {self.app_version!r}, {len(self.record_ids)} queries: {means})"
+        )
+
+    def means(self) -> dict[str, float]:
+        """Feedback -> mean over the queries that have a score; NaN where none has."""
+        return {name: _mean(verdicts) for name, verdicts in self.verdicts.items()}
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Feedback -> how many queries are ``scored``, ``undefined``, ``unreadable`` and ``failed``."""
+        return {name: count_outcomes(verdicts) for name, verdicts in self.verdicts.items()}
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row a query (index ``query_id``): text, answer, error, TruLens' record id, and a column a feedback."""
+        import pandas as pd
+
+        report = self.report
+        columns: dict[str, Any] = {
+            "query": report.queries,
+            "answer": report.answers,
+            "error": [report.errors.get(query, "") for query in report.query_ids],
+            "record_id": self.record_ids,
+        }
+        for name, verdicts in self.verdicts.items():
+            columns[name] = [np.nan if verdict.score is None else verdict.score for verdict in verdicts]
+        return pd.DataFrame(columns, index=pd.Index(report.query_ids, name="query_id", dtype="object"))
+
+    def to_retrieval_report(self, *, missing: Literal["zero", "omit"] = "zero") -> RetrievalReport:
+        """The evaluation as a report that `compare` and ``embft compare`` read: retrieval metrics and feedbacks.
+
+        Args:
+            missing: A feedback without a score for a query: ``"zero"`` counts 0 there, as a query does that failed, and
+                a note says how many; ``"omit"`` leaves the whole feedback out.
+
+        Raises:
+            ConfigError: `missing` is neither.
+        """
+        if missing not in ("zero", "omit"):
+            raise ConfigError(f"`missing` must be 'zero' or 'omit', got {missing!r}.")
+        values, notes = dict(self.report.values), list(self.report.notes)
+        for name, verdicts in self.verdicts.items():
+            if name in values:
+                continue
+            without = sum(verdict.score is None for verdict in verdicts)
+            if without == len(verdicts) or (without and missing == "omit"):
+                notes.append(f"{name} is left out: {without} of {len(verdicts)} queries have no score.")
+                continue
+            if without:
+                notes.append(f"{name} has no score for {without} of {len(verdicts)} queries; they count as 0.")
+            values[name] = np.array([verdict.score or 0.0 for verdict in verdicts])
+        return replace(self.report, values=values, notes=tuple(notes))
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Save `to_retrieval_report` for ``embft compare``."""
+        self.to_retrieval_report().to_json(path)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{escape(name)}</td><td style='text-align:right'>{'' if np.isnan(mean) else format(mean, '.4f')}"
+            f"</td><td style='text-align:right'>{counts['scored']}</td>"
+            f"<td>{escape(', '.join(f'{n} {kind}' for kind, n in counts.items() if n and kind != 'scored'))}</td></tr>"
+            for (name, mean), counts in zip(self.means().items(), self.counts().values(), strict=True)
+        )
+        return (
+            f"<table><caption><b>{escape(self.app_name)} {escape(self.app_version)}</b>: "
+            f"{len(self.record_ids):,} queries, {len(self.report.errors):,} failed</caption>"
+            "<thead><tr><th>feedback</th><th>mean</th><th>queries</th><th>without a score</th></tr></thead>"
+            f"<tbody>{rows}</tbody></table>"
+        )
+
+
+def evaluate_app(
+    query_engine: BaseQueryEngine,
+    dataset: EmbeddingQAFinetuneDataset,
+    app_name: str,
+    app_version: str,
+    *,
+    llm: LLM | None = None,
+    embed_model: BaseEmbedding | None = None,
+    database: str | os.PathLike[str] = DEFAULT_DATABASE,
+    ks: Iterable[int] = DEFAULT_KS,
+    metrics: Iterable[str] = FAMILIES,
+    match: Match = "id",
+    overwrite: bool = False,
+    requests_per_minute: int | None = None,
+    retry_limit: int = 3,
+    num_workers: int | None = None,
+    timeout: float = 300.0,
+    show_progress: bool = False,
+) -> AppEvaluation:
+    """Record a query engine over the queries of a data set with TruLens, and score what it retrieved and answered.
+
+    The retrieval metrics are those of `evaluate_query_engine`, to the last digit. With a judge, the RAG triad is added
+    (``context_relevance``, ``groundedness``, ``answer_relevance``); with an embedding model, relevance by cosine. All
+    of it goes into a TruLens database, where versions of one app stand side by side; ``embft dashboard`` shows it.
+    Questions, contexts and answers are stored there in clear. Latency is not reported: recording takes its own time.
+
+    Args:
+        query_engine: Any LlamaIndex query engine; streaming ones are read to the end.
+        dataset: Queries and judgements.
+        app_name: Name of the app, the same for base and tuned.
+        app_version: Name of this version, such as ``"base"`` or ``"tuned"``.
+        llm: The judge: any LlamaIndex LLM. None: no RAG triad.
+        embed_model: The yardstick for relevance by embeddings, the same for all versions and none of those compared;
+            None: that of `llama_index.core.Settings` if one is set, else no such feedback.
+        database: A SQLite file, or the URL of another database that SQLAlchemy knows.
+        ks: Cut-offs.
+        metrics: Families or full names; hit rate, MRR, nDCG and recall at the largest cut-off go to the leaderboard.
+        match: How source nodes are told; see `evaluate_retriever`.
+        overwrite: Replace what the database holds of this version. Otherwise that is an error: TruLens would average
+            old and new records.
+        requests_per_minute: Most requests to the judge in any window of a minute; None for no limit.
+        retry_limit: Attempts a question to the judge; waiting for a rate limit does not count.
+        num_workers: Queries judged at the same time. None takes 8, or 1 for an LLM without real async calls.
+        timeout: Seconds that the database may take for the verdicts; judging is not limited.
+        show_progress: Show a progress bar.
+
+    Raises:
+        MissingExtraError: The extra ``trulens`` is not installed.
+        EvaluationError: The database holds this version already, every query failed, no source node is in the data
+            set, or the judge cannot be asked at all.
+        OutputError: The database cannot be opened.
+        ConfigError: An argument has a value that is not allowed.
+    """
+    require_trulens("`evaluate_app`")
+    from llama_index_embft.integrations.trulens import recording
+
+    _check(query_engine, app_name, app_version, timeout)
+    run = RetrieverRun(dataset, query_engine, ks, metrics, f"{app_name} {app_version}", match, 1)
+    feedbacks, calls = feedbacks_for(llm, embed_model, requests_per_minute, retry_limit, num_workers)
+    shown = _shown(run.names)
+    session = recording.open_session(database)
+    if recording.count_records(session, app_name, app_version):
+        if not overwrite:
+            raise EvaluationError(
+                f"The database holds version {app_version!r} of {app_name!r} already; give another `app_version` or "
+                "`database`, or replace it with `overwrite=True`."
+            )
+        recording.delete_version(session, app_name, app_version)
+    names = [*shown, *(feedback.name for feedback in feedbacks)]
+    recorder = recording.Recorder(session, query_engine, app_name, app_version, names)
+    start = time.perf_counter()
+    records = recorder.record(progress(run.task.queries, len(run.task.queries), show_progress))
+    report = run.report([answer for _, answer, _ in records], time.perf_counter() - start)
+    report = replace(
+        report,
+        answers=tuple("" if exchange is None else exchange.answer for _, _, exchange in records),
+        latencies=(),
+    )
+    verdicts = {name: tuple(Verdict("scored", float(value)) for value in report.values[name]) for name in shown}
+    verdicts |= score_exchanges(feedbacks, [exchange for _, _, exchange in records])
+    ids = tuple(record for record, _, _ in records)
+    recorder.store({name: dict(zip(ids, of, strict=True)) for name, of in verdicts.items()}, timeout=timeout)
+    return AppEvaluation(
+        app_name=app_name,
+        app_version=app_version,
+        database=database_url(database),
+        report=report,
+        verdicts=verdicts,
+        record_ids=ids,
+        leaderboard=recording.leaderboard_of(session, app_name),
+        judge_requests=0 if calls is None else calls.requests,
+    )
+
+
+def feedbacks_for(
+    llm: LLM | None,
+    embed_model: BaseEmbedding | None,
+    requests_per_minute: int | None,
+    retry_limit: int,
+    num_workers: int | None,
+) -> tuple[list[Feedback], JudgeCalls | None]:
+    """The feedbacks that a judge and an embedding model make possible, and the judge's calls."""
+    from llama_index.core import Settings
+
+    feedbacks: list[Feedback] = []
+    calls = None
+    if llm is not None:
+        feedbacks, calls = judge_feedbacks(
+            llm, requests_per_minute=requests_per_minute, retry_limit=retry_limit, num_workers=num_workers
+        )
+    # Its property would make OpenAI's model where none is set.
+    yardstick = embed_model if embed_model is not None else Settings._embed_model
+    if yardstick is not None:
+        feedbacks = [*feedbacks, *embedding_feedbacks(yardstick)]
+    return feedbacks, calls
+
+
+def score_exchanges(
+    feedbacks: Sequence[Feedback], exchanges: Sequence[Exchange | None]
+) -> dict[str, tuple[Verdict, ...]]:
+    """Feedback -> verdict on each exchange; a query that failed (None) has nothing to judge."""
+    given = [exchange for exchange in exchanges if exchange is not None]
+    nothing = Verdict("undefined", reason="The query failed.")
+    found: dict[str, tuple[Verdict, ...]] = {}
+    for feedback in feedbacks:
+        scored = iter(feedback.score(given))
+        found[feedback.name] = tuple(nothing if exchange is None else next(scored) for exchange in exchanges)
+    return found
+
+
+def read_leaderboard(database: str | os.PathLike[str], app_name: str) -> pd.DataFrame:
+    """The leaderboard of an app: a row a version, a column a feedback.
+
+    Raises:
+        MissingExtraError: The extra ``trulens`` is not installed.
+        EvaluationError: The database holds no record of the app.
+        OutputError: The database cannot be opened.
+    """
+    require_trulens("`read_leaderboard`")
+    from llama_index_embft.integrations.trulens.recording import leaderboard_of, open_session
+
+    frame = leaderboard_of(open_session(database), app_name)
+    if frame.empty:
+        raise EvaluationError(f"The database holds no verdicts on an app {app_name!r}; `evaluate_app` writes some.")
+    return frame
+
+
+def paired_differences(base: AppEvaluation, tuned: AppEvaluation) -> pd.DataFrame:
+    """Feedback by feedback, means over the queries that have a score in both versions, and their difference.
+
+    Use `compare` on both reports for intervals and tests.
+
+    Returns:
+        A row a feedback: ``base``, ``tuned``, ``difference``, ``queries`` (scored in both), ``left_out``.
+
+    Raises:
+        EvaluationError: The two were evaluated on different queries.
+    """
+    import pandas as pd
+
+    if base.report.data_hash != tuned.report.data_hash:
+        raise EvaluationError("The two versions were evaluated on different queries; use one data set for both.")
+    rows = {}
+    for name in (name for name in base.verdicts if name in tuned.verdicts):
+        pairs = [
+            (one.score, two.score)
+            for one, two in zip(base.verdicts[name], tuned.verdicts[name], strict=True)
+            if one.score is not None and two.score is not None
+        ]
+        left, right = np.mean(pairs, axis=0).tolist() if pairs else (np.nan, np.nan)
+        rows[name] = {
+            "base": left,
+            "tuned": right,
+            "difference": right - left,
+            "queries": len(pairs),
+            "left_out": len(base.verdicts[name]) - len(pairs),
+        }
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    frame.index.name = "feedback"
+    return frame
+
+
+def _check(query_engine: Any, app_name: str, app_version: str, timeout: float) -> None:
+    for name, value in (("app_name", app_name), ("app_version", app_version)):
+        if not isinstance(value, str) or not value.strip():
+            raise ConfigError(f"`{name}` must be a name, got {value!r}.")
+    if not callable(getattr(query_engine, "query", None)):
+        raise ConfigError(
+            f"`query_engine` must have a `query` method, got {type(query_engine).__name__}; for a retriever use "
+            "`RetrieverQueryEngine.from_args(retriever, response_mode='no_text')` or `evaluate_retriever`."
+        )
+    if not timeout > 0:
+        raise ConfigError(f"`timeout` must be above 0 seconds, got {timeout}.")
+
+
+def _shown(names: Sequence[str]) -> list[str]:
+    """Of each usual family the metric at the largest cut-off; of all families, if none of these is there."""
+    largest: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: int(name.partition("@")[2] or 0)):
+        largest[name.partition("@")[0]] = name
+    return [largest[family] for family in _SHOWN if family in largest] or list(largest.values())
+
+
+def _mean(verdicts: Sequence[Verdict]) -> float:
+    scores = [verdict.score for verdict in verdicts if verdict.score is not None]
+    return sum(scores) / len(scores) if scores else float("nan")
+
+
+__all__ = [
+    "AppEvaluation",
+    "JudgeUnavailableError",
+    "evaluate_app",
+    "paired_differences",
+    "read_leaderboard",
+    "repair_database",
+]

@@ -1,0 +1,15 @@
+from .cluster import ScaleError as ScaleError
+from .cluster import connected as connected
+from .encoding import EncodeResult as EncodeResult
+from .encoding import encode as encode
+from .generate import (
+    agenerate_qa_embedding_pairs as agenerate_qa_embedding_pairs,
+)
+from .generate import (
+    generate_qa_embedding_pairs as generate_qa_embedding_pairs,
+)
+from .manifest import Embeddings as Embeddings
+from .manifest import iter_embeddings as iter_embeddings
+from .manifest import read_embeddings as read_embeddings
+from .mine import mine_hard_negatives as mine_hard_negatives
+from .training import finetune as finetune

@@ -1,0 +1,246 @@
+"""Data sets from clicks, thumbs, LlamaIndex' retrievals and TruLens' records."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_index_embft.dataset import RetrievalLog, TrafficReport, dataset_from_clicks, dataset_from_trulens
+from llama_index_embft.errors import ConfigError, DatasetError, OutputError
+
+CORPUS = {name: f"text of {name}" for name in "abcdef"}
+
+
+def row(query: str, shown: Any, clicked: Any = None, **more: Any) -> dict[str, Any]:
+    return {"query": query, "shown": shown, "clicked": clicked, **more}
+
+
+def test_clicks_make_positives_and_what_was_passed_over_negatives() -> None:
+    report = TrafficReport()
+    log = [
+        row("Who pays?", ["a", "b", "c", "d"], ["c"]),
+        row("who  pays?", ["b", "a", "c", "d"], ["c"]),  # the same question, written otherwise
+        row("WHO PAYS?", ["a", "c", "e"], ["c"]),
+        row("lonely", ["a", "b"], ["b"]),
+        row("nothing", ["a", "b"], []),
+    ]
+    dataset = dataset_from_clicks(log, CORPUS, report=report)
+    (query,) = dataset.queries
+    assert dataset.queries[query] == "Who pays?"
+    assert dataset.relevant_docs[query] == ["c"]
+    # a was passed over three times, b twice; d and e stood below the click and may never have been looked at.
+    assert dataset.negative_docs[query] == ["a", "b"]
+    assert dataset.corpus == CORPUS
+    assert (report.impressions, report.queries, report.kept_queries) == (5, 3, 1)
+    assert (report.positives, report.negatives) == (1, 2)
+    assert report.clicks_by_rank == [0, 2, 2]
+    assert report.left_out == {"clicked documents with too few clicks": 1, "questions without a positive": 2}
+    assert "0% of the clicks went to the first place" in report.notes[0]
+    assert "5 answers to 3 questions: 1 questions kept" in str(report)
+
+
+def test_a_document_that_was_ever_clicked_is_no_negative_and_a_slip_no_positive() -> None:
+    log = [row("q", ["a", "b"], ["b"])] * 3 + [row("q", ["a", "b"], ["a"])]
+    dataset = dataset_from_clicks(log, CORPUS, min_clicks=1)
+    (query,) = dataset.queries
+    assert dataset.relevant_docs[query] == ["b"]  # a was passed over three times and clicked once
+    assert dataset.negative_docs == {}
+
+
+def test_the_most_negatives() -> None:
+    report = TrafficReport()
+    log = [row("q", list("abcdef"), ["f"])] * 2
+    dataset = dataset_from_clicks(log, CORPUS, max_negatives=2, report=report)
+    assert list(dataset.negative_docs.values()) == [["a", "b"]]
+    assert report.left_out["negatives beyond 2 a question"] == 3
+    assert dataset_from_clicks(log, CORPUS, max_negatives=0).negative_docs == {}
+
+
+def test_thumbs_for_an_answer_and_for_documents() -> None:
+    log = [
+        row("q", ["a", "b", "c"], feedback="up"),
+        row("q", ["b", "a", "c"], feedback="👎"),
+        row("q", ["d", "c"], feedback={"c": -1, "d": None}),
+    ]
+    dataset = dataset_from_clicks(log, CORPUS, min_clicks=1, min_skips=1)
+    (query,) = dataset.queries
+    assert dataset.relevant_docs[query] == ["a"]
+    assert sorted(dataset.negative_docs[query]) == ["b", "c"]
+    both = dataset_from_clicks(log[:1], CORPUS, min_clicks=1, answer_depth=2)
+    assert next(iter(both.relevant_docs.values())) == ["a", "b"]
+
+
+@pytest.mark.parametrize("cells", ["a|b|c", "a b c", "a,b,c", '["a", "b", "c"]'])
+def test_a_csv_log(tmp_path: Path, cells: str) -> None:
+    import csv
+
+    path = tmp_path / "log.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["q", "results", "clicks"], *[["谁付钱?", cells, "b"]] * 2])
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"_id": id_, "text": text}) + "\n" for id_, text in CORPUS.items()))
+    dataset = dataset_from_clicks(path, corpus)
+    assert list(dataset.queries.values()) == ["谁付钱?"]
+    assert list(dataset.relevant_docs.values()) == [["b"]]
+    assert list(dataset.negative_docs.values()) == [["a"]]
+
+
+def test_other_columns(tmp_path: Path) -> None:
+    log = [{"phrase": "q", "hits": ["a", "b"], "opened": ["b"]}] * 2
+    columns = {"query": "phrase", "shown": "hits", "clicked": "opened"}
+    assert list(dataset_from_clicks(log, CORPUS, columns=columns).relevant_docs.values()) == [["b"]]
+    with pytest.raises(ConfigError, match="`columns` knows the parts query, shown"):
+        dataset_from_clicks(log, CORPUS, columns={"doc": "x"})
+
+
+BROKEN = {
+    "no corpus": (row("q", ["a", "z"], ["a"]), "the shown document 'z' is not in the corpus"),
+    "not shown": (row("q", ["a"], ["b"]), "the clicked document 'b' was not shown"),
+    "twice": (row("q", ["a", "a"], ["a"]), "`shown` names a document twice"),
+    "no query": (row(None, ["a"], ["a"]), "the query should be a string"),
+    "no list": (row("q", {"a": 1}, ["a"]), "`shown` should be a list of ids"),
+    "a bad list": (row("q", "[a", ["a"]), "`shown` is no list"),
+    "thumbs": (row("q", ["a"], feedback="perhaps"), "is neither up nor down"),
+    "stray feedback": (row("q", ["a"], feedback={"b": 1}), "feedback on 'b', which was not shown"),
+    "no text": (row("q", [{"id": "z"}], ["z"]), "the text of the shown document 'z' should be a string"),
+    "unknown row": ({"id": 7, "clicked": ["a"]}, "there is no row '7' above it"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_rows_are_named_or_counted(case: str, tmp_path: Path) -> None:
+    bad, message = BROKEN[case]
+    good = row("fine", ["b", "a"], ["a"])
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps(item) + "\n" for item in (good, good, bad)), encoding="utf-8")
+    with pytest.raises(DatasetError) as caught:
+        dataset_from_clicks(path, CORPUS)
+    assert str(caught.value).startswith(f"{path}, line 3: ")
+    assert message in str(caught.value)
+    kept = dataset_from_clicks(path, CORPUS, on_error="drop")
+    assert list(kept.queries.values()) == ["fine"]
+    assert sum(kept.dropped.counts.values()) == 1
+
+
+def test_nothing_to_learn_from() -> None:
+    with pytest.raises(DatasetError, match="of 1 questions none has a document with 2 clicks or more"):
+        dataset_from_clicks([row("q", ["a", "b"], ["b"])], CORPUS)
+    with pytest.raises(ConfigError, match="`min_clicks` must be at least 1, got 0"):
+        dataset_from_clicks([], CORPUS, min_clicks=0)
+
+
+# --- LlamaIndex -------------------------------------------------------------------------------------------------------
+
+
+def test_retrievals_of_llama_index_become_a_data_set(tmp_path: Path) -> None:
+    from llama_index.core import MockEmbedding, VectorStoreIndex
+    from llama_index.core.schema import TextNode
+
+    nodes: Any = [TextNode(id_=id_, text=text, metadata={"file": "x"}) for id_, text in CORPUS.items()]
+    retriever = VectorStoreIndex(nodes, embed_model=MockEmbedding(embed_dim=4)).as_retriever(similarity_top_k=3)
+    log = RetrievalLog(tmp_path / "traffic.jsonl").attach()
+    try:
+        for _ in range(2):
+            found = [hit.node.node_id for hit in retriever.retrieve("who pays?")]
+            log.feedback(log.last_id, clicked=[found[1]])
+    finally:
+        log.detach()
+    retriever.retrieve("not listened to")
+    dataset = dataset_from_clicks(log.path)
+    assert list(dataset.queries.values()) == ["who pays?"]
+    assert list(dataset.relevant_docs.values()) == [[found[1]]]
+    assert list(dataset.negative_docs.values()) == [[found[0]]]
+    assert dataset.corpus[found[1]] == f"file: x\n\n{CORPUS[found[1]]}"  # as the index embeds it
+    with pytest.raises(ConfigError, match="needs the id of a retrieval"):
+        log.feedback(None, thumbs="up")
+    with pytest.raises(OutputError, match="Cannot write the log"):
+        RetrievalLog(tmp_path)
+
+
+# --- TruLens ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trulens_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database that TruLens itself has written: three questions, judged record by record and context by context."""
+    pytest.importorskip("trulens.apps.llamaindex", reason="extra trulens")
+    from llama_index.core import VectorStoreIndex
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.llms import MockLLM
+    from llama_index.core.schema import TextNode
+    from trulens.apps.llamaindex import TruLlama
+    from trulens.core import Metric, Selector
+
+    from llama_index_embft.integrations.trulens.recording import _silent, open_session
+
+    class Axes(BaseEmbedding):
+        def _get_text_embedding(self, text: str) -> list[float]:
+            return [text.count(word) + 0.01 for word in ("apples", "pears", "plums")]
+
+        _get_query_embedding = _get_text_embedding
+
+        async def _aget_query_embedding(self, query: str) -> list[float]:
+            return self._get_text_embedding(query)
+
+    def overlap(question: str, context: str) -> float:
+        return float(any(word in context for word in question.strip("?").split()))
+
+    nodes: Any = [TextNode(text=f"Facts on {fruit}.") for fruit in ("apples", "pears", "plums")]
+    engine = VectorStoreIndex(nodes, embed_model=Axes()).as_query_engine(llm=MockLLM(), similarity_top_k=2)
+    path = tmp_path_factory.mktemp("trulens") / "t.sqlite"
+    session = open_session(path)
+    each = Metric(
+        implementation=overlap,
+        name="each context",
+        selectors={"question": Selector.select_record_input(), "context": Selector.select_context(collect_list=False)},
+    )
+    whole = Metric(
+        implementation=lambda question: 0.0 if "plums" in question else 1.0,
+        name="whole record",
+        selectors={"question": Selector.select_record_input()},
+    )
+    with _silent("trulens", "opentelemetry"):
+        app = TruLlama(engine, app_name="fruit", app_version="v1", feedbacks=[each, whole], start_evaluator=False)
+        with app as recording:
+            for fruit in ("apples", "pears", "plums"):
+                engine.query(f"what about {fruit}?")
+        app.retrieve_feedback_results(record_ids=[record.record_id for record in recording.records], timeout=120)
+    session.force_flush()
+    return path
+
+
+def test_trulens_feedback_on_each_context(trulens_database: Path) -> None:
+    report = TrafficReport()
+    dataset = dataset_from_trulens(trulens_database, "fruit", "v1", feedback="each context", report=report)
+    texts = {
+        dataset.queries[query]: [dataset.corpus[doc] for doc in docs] for query, docs in dataset.relevant_docs.items()
+    }
+    assert texts == {f"what about {fruit}?": [f"Facts on {fruit}."] for fruit in ("apples", "pears", "plums")}
+    assert all(len(docs) == 1 for docs in dataset.negative_docs.values())
+    assert report.impressions == 3
+
+
+def test_trulens_feedback_on_the_record(trulens_database: Path) -> None:
+    dataset = dataset_from_trulens(
+        trulens_database, "fruit", feedback="whole record", corpus={"p": "Facts on pears.", "x": "More."}
+    )
+    assert sorted(dataset.queries.values()) == ["what about apples?", "what about pears?"]
+    assert ["p"] in dataset.relevant_docs.values()
+    assert dataset.corpus["x"] == "More."
+
+
+def test_what_trulens_does_not_have(trulens_database: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="has no feedback 'none'; there is each context, whole record"):
+        dataset_from_trulens(trulens_database, "fruit", feedback="none")
+    with pytest.raises(DatasetError, match="holds no records of the app 'other'"):
+        dataset_from_trulens(trulens_database, "other", feedback="whole record")
+    with pytest.raises(DatasetError, match="There is no TruLens database"):
+        dataset_from_trulens(tmp_path / "none.sqlite", "fruit", feedback="whole record")
+    (tmp_path / "text.sqlite").write_text("no database " * 100)
+    with pytest.raises(DatasetError, match="cannot be read as a TruLens database"):
+        dataset_from_trulens(tmp_path / "text.sqlite", "fruit", feedback="whole record")
+    with pytest.raises(ConfigError, match="`down` must be below `up`"):
+        dataset_from_trulens(trulens_database, "fruit", feedback="whole record", up=0.1, down=0.5)
