@@ -238,7 +238,7 @@ def _write(name: str, backend: SentenceTransformerBackend, graph: _SharedGraph, 
     """Fill a folder; returns its ``embft.json``."""
     import torch
 
-    from llama_index_embft.finetune.engine import package_versions
+    from llama_index_embft._core.environment import package_versions
 
     export: dict[str, Any] = {"format": name, "normalize": backend.normalize}
     if name in ("fp16", "bf16"):

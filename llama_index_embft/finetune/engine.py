@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import platform
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from llama_index_embft._core.environment import package_versions
 from llama_index_embft.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
 SELECTION_METRIC: Final = "ndcg@10"
-_PACKAGES: Final = ("llama-index-embft", "llama-index-core", "sentence-transformers", "transformers", "torch")
 
 
 @dataclass(frozen=True)
@@ -188,24 +186,3 @@ def frozen_base_record(
 def write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write ``embft.json`` into the folder of a result."""
     (folder / "embft.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def package_versions() -> dict[str, str]:
-    """Versions that decide a training result."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # noqa: PERF203 (a handful of names)
-            found[name] = "not installed"
-    return found
-
-
-def peak_memory_bytes() -> int | None:
-    """Highest resident set size of this process, in bytes; None on Windows."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from llama_index_embft._core.environment import peak_memory_bytes
 from llama_index_embft._core.files import check_output_folder
 from llama_index_embft.embeddings.adapter.embedding import save_adapter
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
@@ -23,7 +24,6 @@ from llama_index_embft.finetune.engine import (
     BaseFinetuneEngine,
     FinetuneResult,
     frozen_base_record,
-    peak_memory_bytes,
 )
 
 if TYPE_CHECKING:

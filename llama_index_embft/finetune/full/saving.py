@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llama_index_embft._core.environment import peak_memory_bytes
 from llama_index_embft._core.files import atomic_write_text, write_folder_atomically
-from llama_index_embft.finetune.engine import SELECTION_METRIC, FinetuneResult, peak_memory_bytes, write_record
+from llama_index_embft.finetune.engine import SELECTION_METRIC, FinetuneResult, write_record
 from llama_index_embft.finetune.model_card import model_card
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
 
+from llama_index_embft._core.environment import peak_memory_bytes
 from llama_index_embft._core.files import check_output_folder
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.loading import load_embed_model
@@ -21,7 +22,6 @@ from llama_index_embft.finetune.engine import (
     BaseFinetuneEngine,
     FinetuneResult,
     frozen_base_record,
-    peak_memory_bytes,
 )
 from llama_index_embft.finetune.nudge.exact_step import closed_form_step
 from llama_index_embft.finetune.nudge.steps import (
