@@ -11,7 +11,7 @@ from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.loading import describe_base, load_embed_model
 from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.evaluation import compare, evaluate_embed_model
-from llama_index_embft.finetune.engine import result_record
+from llama_index_embft.finetune.record import result_record
 
 if TYPE_CHECKING:
     from pathlib import Path

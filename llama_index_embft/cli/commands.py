@@ -16,6 +16,7 @@ from llama_index_embft.cli.migrate import migrate
 from llama_index_embft.cli.mine import mine
 from llama_index_embft.cli.run import run
 from llama_index_embft.cli.train.command import train
+from llama_index_embft.cli.train.parameters import TrainCommand
 
 if TYPE_CHECKING:
     import typer
@@ -24,4 +25,4 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Give the app its sub-commands."""
     for command in (demo, run, generate, mine, train, evaluate, compare, apply, convert, export, migrate, dashboard):
-        app.command()(command)
+        app.command(cls=TrainCommand if command is train else None)(command)

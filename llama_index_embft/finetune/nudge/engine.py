@@ -21,7 +21,6 @@ from llama_index_embft.finetune.engine import (
     SELECTION_METRIC,
     BaseFinetuneEngine,
     FinetuneResult,
-    frozen_base_record,
 )
 from llama_index_embft.finetune.nudge.exact_step import closed_form_step
 from llama_index_embft.finetune.nudge.steps import (
@@ -33,6 +32,7 @@ from llama_index_embft.finetune.nudge.steps import (
     own_scores,
     steps_to_try,
 )
+from llama_index_embft.finetune.record import frozen_base_record
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding

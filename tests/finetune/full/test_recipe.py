@@ -10,9 +10,8 @@ import pytest
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, DatasetError, TrainingError
 from llama_index_embft.finetune import choose_recipe
-from llama_index_embft.finetune.full import engine_options
 from llama_index_embft.finetune.full import recipe as module
-from llama_index_embft.finetune.full.recipe import Candidate
+from llama_index_embft.finetune.full.recipe import RecipeCandidate
 
 
 def make_dataset(n=24, template="where is thing {}"):
@@ -34,7 +33,7 @@ class World:
             def __init__(self, dataset, model_id, out, *, val_dataset, temperature, learning_rate, epochs,
                          batch_size=8, show_progress_bar=True, seed=0):  # fmt: skip
                 self.probe = learning_rate < 1e-6
-                self.candidate = Candidate(temperature, learning_rate, epochs)
+                self.candidate = RecipeCandidate(temperature, learning_rate, epochs)
                 self.steps = -(-len(dataset.queries) // batch_size) * epochs
                 self.val = val_dataset
 
@@ -77,7 +76,7 @@ def test_all_are_tried_briefly_and_the_better_half_longer(monkeypatch):
     assert [(c.temperature, c.learning_rate) for c in world.runs if c.epochs == 3] == [
         (0.05, 5e-5), (0.05, 2e-5), (0.02, 5e-5)
     ]  # fmt: skip
-    assert chosen.candidate == Candidate(0.05, 5e-5, 3)
+    assert chosen.candidate == RecipeCandidate(0.05, 5e-5, 3)
     assert chosen.improves
     assert engine_options(chosen) == {"temperature": 0.05, "learning_rate": 5e-5, "epochs": 3}
     assert [row["note"] for row in chosen.rows()].count("not reached") == 3
@@ -94,7 +93,7 @@ def test_what_does_not_fit_is_not_begun(monkeypatch):
     assert world.now <= 6.0
     notes = [trial.note for trial in chosen.trials]
     assert sum(note.startswith("needs about 2 s, ") for note in notes) == 4
-    assert chosen.candidate == Candidate(0.02, 5e-5, 1)
+    assert chosen.candidate == RecipeCandidate(0.02, 5e-5, 1)
 
 
 def test_a_budget_for_nothing_gives_the_first_of_the_grid_and_says_so(monkeypatch, caplog):
@@ -102,14 +101,14 @@ def test_a_budget_for_nothing_gives_the_first_of_the_grid_and_says_so(monkeypatc
     chosen = choose(time_budget=0.1)
     assert world.runs == []
     assert (chosen.score, chosen.improves) == (None, False)
-    assert chosen.candidate == Candidate(0.02, 5e-5, 1)
+    assert chosen.candidate == RecipeCandidate(0.02, 5e-5, 1)
     assert "No setting could be tried within 0 seconds" in caplog.text
     assert "untried" in str(chosen)
 
 
 def test_equal_scores_keep_the_order_given(monkeypatch):
     World(monkeypatch, lambda c: 0.7)
-    assert choose(temperatures=(0.05, 0.01), epochs=(2, 1)).candidate == Candidate(0.05, 5e-5, 1)
+    assert choose(temperatures=(0.05, 0.01), epochs=(2, 1)).candidate == RecipeCandidate(0.05, 5e-5, 1)
 
 
 def test_a_search_in_which_all_only_harm(monkeypatch):
@@ -147,7 +146,7 @@ def test_ctrl_c_ends_the_search(tiny_model_path, tmp_path, monkeypatch):
     import os
     import signal
 
-    from llama_index_embft.finetune.full.callbacks import BestStateCallback
+    from llama_index_embft.finetune.full.training.callbacks import BestStateCallback
 
     monkeypatch.chdir(tmp_path)
     original = BestStateCallback.on_step_end
@@ -231,7 +230,7 @@ def test_with_real_training(tiny_model_path, caplog):
             data, tiny_model_path, val, temperatures=(0.05,), learning_rates=(3e-3, 1e-6), epochs=(1, 4),
             batch_size=8, device="cpu", guard=val, max_guard_loss=1.0, time_budget=300,
         )  # fmt: skip
-    assert chosen.candidate == Candidate(0.05, 3e-3, 4)
+    assert chosen.candidate == RecipeCandidate(0.05, 3e-3, 4)
     assert chosen.improves
     assert chosen.base_guard_score == pytest.approx(chosen.base_score, abs=1e-6)
     tried = [trial for trial in chosen.trials if trial.score is not None]
@@ -243,5 +242,5 @@ def test_with_real_training(tiny_model_path, caplog):
 
     # The engine takes the recipe as it is.
     SentenceTransformersFinetuneEngine(
-        data, tiny_model_path, "unused", val_dataset=val, batch_size=8, device="cpu", **engine_options(chosen)
+        data, tiny_model_path, "unused", val_dataset=val, batch_size=8, device="cpu", **chosen.engine_arguments()
     )
