@@ -9,7 +9,7 @@ import pytest
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, DatasetError, TrainingError
-from llama_index_embft.finetune import choose_recipe
+from llama_index_embft.finetune import LossSettings, choose_recipe
 from llama_index_embft.finetune.full import recipe as module
 from llama_index_embft.finetune.full.recipe import RecipeCandidate
 
@@ -25,41 +25,33 @@ def make_dataset(n=24, template="where is thing {}"):
 class World:
     """A clock, and an engine whose runs take a second an epoch and score as told."""
 
-    def __init__(self, monkeypatch, score, guard=None, base=0.6):
+    def __init__(self, monkeypatch, score, guard=lambda candidate: None, base=0.6):
         self.now, self.runs = 0.0, []
         world = self
 
         class Engine:
-            def __init__(self, dataset, model_id, out, *, val_dataset, temperature, learning_rate, epochs,
-                         batch_size=8, show_progress_bar=True, seed=0):  # fmt: skip
+            def __init__(self, dataset, model_id, out, *, val_dataset, guard_dataset, loss_settings, validation,
+                         learning_rate, epochs, method, batch_size=8, show_progress_bar=True, seed=0):  # fmt: skip
                 self.probe = learning_rate < 1e-6
-                self.candidate = RecipeCandidate(temperature, learning_rate, epochs)
+                self.candidate = RecipeCandidate(loss_settings.temperature, learning_rate, epochs)
                 self.steps = -(-len(dataset.queries) // batch_size) * epochs
-                self.val = val_dataset
+                self.guarded = guard_dataset is not None
 
             def finetune(self):
-                train, evaluate = self.steps / 3, 0.1 * (self.candidate.epochs + 1) * (self.val is not None)
+                train, evaluate = self.steps / 3, 0.1 * (self.candidate.epochs + 1)
                 world.now += train + evaluate + 0.5
                 found = base if self.probe else score(self.candidate)
                 if not self.probe:
                     world.runs.append(self.candidate)
                 return SimpleNamespace(
-                    base_score=base, best_score=found, steps=self.steps, seconds={"train": train, "evaluate": evaluate}
-                )
-
-            def get_finetuned_model(self):
-                return self.candidate
+                    base_score=base, best_score=found, steps=self.steps, history=[{}] * (self.candidate.epochs + 1),
+                    seconds={"train": train, "evaluate": evaluate},
+                    guard_base_score=guard(None) if self.guarded else None,
+                    guard_score=guard(self.candidate) if self.guarded else None,
+                )  # fmt: skip
 
         monkeypatch.setattr("llama_index_embft.finetune.full.engine.SentenceTransformersFinetuneEngine", Engine)
-        monkeypatch.setattr("llama_index_embft.embeddings.loading.load_embed_model", lambda *a, **k: None)
         monkeypatch.setattr(module.time, "perf_counter", lambda: world.now)
-
-        def evaluate(data, model, cache):
-            world.now += 0.1
-            is_val = len(data.queries) != 3
-            return SimpleNamespace(mean=lambda metric: base if is_val else guard(model))
-
-        monkeypatch.setattr("llama_index_embft.evaluation.systems.embed_model.evaluate_embed_model", evaluate)
 
 
 def choose(n=24, **options):
@@ -78,7 +70,12 @@ def test_all_are_tried_briefly_and_the_better_half_longer(monkeypatch):
     ]  # fmt: skip
     assert chosen.candidate == RecipeCandidate(0.05, 5e-5, 3)
     assert chosen.improves
-    assert engine_options(chosen) == {"temperature": 0.05, "learning_rate": 5e-5, "epochs": 3}
+    assert chosen.engine_arguments() == {
+        "loss_settings": LossSettings(temperature=0.05), "learning_rate": 5e-5, "epochs": 3,
+    }  # fmt: skip
+    assert chosen.engine_arguments(LossSettings(weight_decay=0.1))["loss_settings"] == LossSettings(
+        temperature=0.05, weight_decay=0.1
+    )
     assert [row["note"] for row in chosen.rows()].count("not reached") == 3
     assert len(chosen.rows()) == 13
     assert chosen.rows()[0]["ndcg@10"] == 0.6
@@ -170,9 +167,9 @@ def test_the_probe_is_spread_over_the_data(monkeypatch):
     World(monkeypatch, lambda c: 0.7)
     original = module._Runner._finetune
 
-    def watching(self, data, *rest, **more):
+    def watching(self, data, candidate):
         seen.append(list(data.queries))
-        return original(self, data, *rest, **more)
+        return original(self, data, candidate)
 
     monkeypatch.setattr(module._Runner, "_finetune", watching)
     choose(n=100, batch_size=5, epochs=(1,))
@@ -201,14 +198,14 @@ def test_without_validation_a_part_of_the_questions_is_set_aside(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperatures": ()}, "temperatures is empty"),
-        ({"learning_rates": (0.0,)}, "learning_rates holds 0.0; each must be above 0"),
-        ({"epochs": (1, -1)}, "epochs holds -1"),
-        ({"time_budget": 0}, "time_budget is 0"),
-        ({"time_budget": float("nan")}, "time_budget is nan"),
-        ({"max_guard_loss": -1}, "max_guard_loss is -1"),
+        ({"temperatures": ()}, "`temperatures` is empty"),
+        ({"learning_rates": (0.0,)}, "`learning_rates` is 0.0; it must be above 0"),
+        ({"epochs": (1, -1)}, "`epochs` is -1"),
+        ({"time_budget": 0}, "`time_budget` is 0"),
+        ({"time_budget": float("nan")}, "`time_budget` is nan"),
+        ({"max_guard_loss": -1}, "`max_guard_loss` is -1"),
         ({"no_such": 1}, "The engine does not take these arguments: .*no_such"),
-        ({"method": "magic", "learning_rates": None}, "method|learning_rates"),
+        ({"method": "magic", "learning_rates": None}, "`method` is 'magic'"),
     ],
 )
 def test_bad_arguments(monkeypatch, options, message):
