@@ -153,6 +153,7 @@ def _engine(
             split.train, base, val_dataset=split.val, model_output_path=str(folder), verbose=show_progress, **options
         )
     from llama_index_embft.finetune.full.engine import SentenceTransformersFinetuneEngine
+    from llama_index_embft.finetune.full.settings import TextSettings
 
     description = describe_base(base)
     if description["class_name"] != "HuggingFaceEmbedding":
@@ -166,9 +167,11 @@ def _engine(
         str(folder),
         val_dataset=split.val,
         show_progress_bar=show_progress,
-        query_prompt=description["query_prompt"],
-        document_prompt=description["document_prompt"],
-        max_seq_length=description["max_length"],
+        text=TextSettings(
+            query_prompt=description["query_prompt"],
+            document_prompt=description["document_prompt"],
+            max_seq_length=description["max_length"],
+        ),
         **options,
     )
 

@@ -15,8 +15,7 @@ from llama_index_embft.cli.generate import generate
 from llama_index_embft.cli.migrate import migrate
 from llama_index_embft.cli.mine import mine
 from llama_index_embft.cli.run import run
-from llama_index_embft.cli.train.command import train
-from llama_index_embft.cli.train.parameters import TrainCommand
+from llama_index_embft.cli.train.parameters import register_train
 
 if TYPE_CHECKING:
     import typer
@@ -24,5 +23,8 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Give the app its sub-commands."""
-    for command in (demo, run, generate, mine, train, evaluate, compare, apply, convert, export, migrate, dashboard):
-        app.command(cls=TrainCommand if command is train else None)(command)
+    for command in (demo, run, generate, mine):
+        app.command()(command)
+    register_train(app)
+    for command in (evaluate, compare, apply, convert, export, migrate, dashboard):
+        app.command()(command)

@@ -9,8 +9,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import typer  # noqa: TC002 (Typer looks at the annotation)
-
 from llama_index_embft._core.checks import check_choice
 from llama_index_embft.cli._console import console, quiet_libraries
 from llama_index_embft.cli.train.frozen import FROZEN, PROMPTS, check_hosted, frozen_engine, how_to_load
@@ -34,7 +32,7 @@ _NOT_IN_SEARCH: Final = frozenset(
 _MOST_ROWS: Final = 12  # of the learning curve; the file has them all
 
 
-def train(context: typer.Context) -> None:
+def train(given: dict[str, Any]) -> None:
     """Fine-tune an embedding model on a data set.
 
     With --val the best state on it is kept, and the result is never worse on it than the model you began with.
@@ -42,9 +40,9 @@ def train(context: typer.Context) -> None:
     """
     from llama_index_embft._core.files import check_output_folder
 
-    given: dict[str, Any] = context.obj
-    config = given.pop("config")
-    settings = read_settings(None if config is None else Path(config), given)
+    config = given.get("config")
+    flags = {name: value for name, value in given.items() if name != "config"}
+    settings = read_settings(None if config is None else Path(config), flags)
     repo_id = settings.get("push_to_hub")
     if repo_id is not None:
         from llama_index_embft.export.hub import check_can_push

@@ -65,7 +65,7 @@ def frozen_engine(
     if "time_budget" in settings:
         search = arguments.get("search") or AdapterSearchSettings()
         arguments["search"] = replace(search, time_budget=settings["time_budget"])
-    return EmbeddingAdapterFinetuneEngine(dataset, base, show_progress=progress, **arguments)
+    return EmbeddingAdapterFinetuneEngine(dataset, base, verbose=progress, **arguments)
 
 
 def _base(settings: dict[str, Any], arguments: dict[str, Any]) -> BaseEmbedding:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import field, make_dataclass
+from inspect import getdoc
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
 from typer.core import TyperCommand
-from typer.main import get_click_param
-from typer.models import ParamMeta
 
+from llama_index_embft.cli.train.command import train
 from llama_index_embft.cli.train.options import EngineOption, engine_options
 from llama_index_embft.cli.train.settings import OWN
 
@@ -19,17 +20,26 @@ _DATA_HELP: Final = "Training set (JSON with queries, corpus and relevant_docs).
 _COMMAND: Final = "Command"
 
 
+def register_train(app: typer.Typer) -> None:
+    """Give the app its command ``train``.
+
+    Args:
+        app: Of the command line.
+    """
+    # Typer makes the options from the fields, all None unless given, so that a flag can be told from a default.
+    flags = make_dataclass("TrainFlags", _fields())
+    app.command("train", cls=TrainCommand, help=getdoc(train))(flags)
+
+
 class TrainCommand(TyperCommand):
-    """Takes its options from the settings, all None unless given, and hands them to the function in one mapping."""
+    """Trains with the flags that were given."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{**options, "rich_markup_mode": None})
-        self.params = [*_parameters(), *self.params]
 
-    def invoke(self, ctx: Any) -> Any:
-        """Put what was given where the function finds it: `typer.Context.obj`."""
-        ctx.obj, ctx.params = ctx.params, {}
-        return super().invoke(ctx)
+    def invoke(self, ctx: Any) -> None:
+        """Train; Typer's own part ends with an object that holds the flags."""
+        train(vars(super().invoke(ctx)))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """By subject and as plain text: a table of 80 columns would cut the names of the options."""
@@ -43,20 +53,20 @@ class TrainCommand(TyperCommand):
                 formatter.write_dl(records)
 
 
-def _parameters() -> Iterator[Any]:
-    yield _parameter("data", str, typer.Argument(None, help=_DATA_HELP))
+def _fields() -> Iterator[tuple[str, Any, Any]]:
+    """Name, type and default of each parameter, as `make_dataclass` takes them."""
+    yield "data", str | None, field(default=typer.Argument(None, help=_DATA_HELP, show_default=False))
     for name, (kind, text) in OWN.items():
-        # Numbers are read below, with a message of ours.
         metavar = None if kind is bool else "PATH" if kind.__name__ == "Path" else kind.__name__.upper()
-        yield _parameter(name, bool if kind is bool else str, typer.Option(None, help=text, metavar=metavar))
+        info = typer.Option(None, help=text, metavar=metavar, show_default=False)
+        # Numbers and paths are read below, with messages of ours.
+        yield name, (bool if kind is bool else str) | None, field(default=info)
     for option in engine_options().values():
         if option.name not in OWN:
-            info = typer.Option(None, help=_help(option), metavar=_metavar(option), rich_help_panel=option.title)
-            yield _parameter(option.name, bool if option.is_flag else str, info)
-
-
-def _parameter(name: str, kind: type, info: Any) -> Any:
-    return get_click_param(ParamMeta(name=name, default=info, annotation=kind | None))[0]
+            info = typer.Option(
+                None, help=_help(option), metavar=_metavar(option), rich_help_panel=option.title, show_default=False
+            )
+            yield option.name, (bool if option.is_flag else str) | None, field(default=info)
 
 
 def _help(option: EngineOption) -> str:
