@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Give the app its sub-commands."""
-    for command in (demo, run, generate, mine):
-        app.command()(command)
+    for making in (demo, run, generate, mine):
+        app.command()(making)
     register_train(app)
-    for command in (evaluate, compare, apply, convert, export, migrate, dashboard):
-        app.command()(command)
+    for using in (evaluate, compare, apply, convert, export, migrate, dashboard):
+        app.command()(using)

@@ -327,7 +327,7 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
         )
 
     def _rows(self, dataset: EmbeddingQAFinetuneDataset) -> TrainingRows:
-        teacher_scores = getattr(dataset, "teacher_scores", None) or None
+        teacher_scores = dataset.teacher_scores or None
         if self.loss == COSENT:
             return scored_rows(dataset, teacher_scores)
         return training_rows(

@@ -25,8 +25,6 @@ logger = logging.getLogger(__name__)
 STATE_FILE: Final = "embft_best.json"
 WEIGHTS_FILE: Final = "embft_best.safetensors"
 PREFIX: Final = "checkpoint-"
-# What the Trainer itself writes into a checkpoint: half of one, or one of the stock engine, may be replaced.
-_TRAINER_FILES: Final = ("model.safetensors", "modules.json", "trainer_state.json", "optimizer.pt")
 # How torch.save and safetensors, which do not raise OSError, tell that the disk took no more.
 _DISK_TEXTS: Final = ("os error", "file write failed", "PytorchStreamWriter", "inline_container", "unexpected pos")
 _CHUNK: Final = 2**24
