@@ -157,6 +157,7 @@ def test_resume_goes_on_from_the_newest_checkpoint_and_keeps_the_best(tiny_model
         pass
 
     from llama_index_embft.finetune.full.training import callbacks
+    from llama_index_embft.finetune.full.training.checkpoints import checkpoint_folder
 
     original = callbacks.BestStateCallback.on_step_end
 
@@ -169,7 +170,7 @@ def test_resume_goes_on_from_the_newest_checkpoint_and_keeps_the_best(tiny_model
         patch.setattr(callbacks.BestStateCallback, "on_step_end", stop)
         with pytest.raises(StopHereError):
             engine(tiny_model_path, "cut", **options).finetune()
-    assert (tmp_path / "checkpoints" / "cut" / "checkpoint-6" / "embft_best.json").is_file()
+    assert (checkpoint_folder("cut") / "checkpoint-6" / "embft_best.json").is_file()
     again = engine(tiny_model_path, "cut", resume_from_checkpoint=True, **options)
     result = again.finetune()
     assert [e["step"] for e in result.history] == [e["step"] for e in expected.history]
@@ -245,9 +246,9 @@ def test_nan_loss_stops_with_the_step(tiny_model_path, tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"batch_size": 0}, ConfigError, "batch_size is 0; it must be above 0"),
-        ({"learning_rate": float("nan")}, ConfigError, "learning_rate is nan"),
-        ({"evaluation_steps": -1}, ConfigError, "evaluation_steps is -1"),
+        ({"batch_size": 0}, ConfigError, "`batch_size` is 0; it must be at least 1"),
+        ({"learning_rate": float("nan")}, ConfigError, "`learning_rate` is nan"),
+        ({"evaluation_steps": -1}, ConfigError, "`evaluation_steps` is -1"),
     ],
 )
 def test_bad_arguments_are_refused_at_once(tiny_model_path, tmp_path, options, error, message):
