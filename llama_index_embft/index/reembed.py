@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from llama_index.core.base.base_retriever import BaseRetriever
 
-from llama_index_embft.embeddings.drift import DriftEmbedding, unit
+from llama_index_embft._core.vectors import unit_rows
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
-from llama_index_embft.embeddings.fingerprint import identify
+from llama_index_embft.embeddings.identity import identify
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.index.changes import check_values, embedded_text, nodes_of, texts_of
 from llama_index_embft.index.identity import check_stamp, required_stamp
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from llama_index.core.vector_stores.types import BasePydanticVectorStore
     from numpy.typing import NDArray
 
+    from llama_index_embft.embeddings.drift import DriftEmbedding
     from llama_index_embft.embeddings.encoding.cache import EmbeddingCache
-    from llama_index_embft.embeddings.fingerprint import ModelIdentity
+    from llama_index_embft.embeddings.identity import ModelIdentity
     from llama_index_embft.index.stores.opening import IndexLike, VectorTable
 
 
@@ -203,7 +204,7 @@ class MigratingRetriever(BaseRetriever):
         if not hits or len(found) < len(set(ids)):
             return self._counted(hits[: self._k], "old")
         query = np.asarray(self._new_model.get_query_embedding(text), dtype=np.float32)
-        scores = unit(matrix(found, ids)) @ unit(query[None, :])[0]
+        scores = unit_rows(matrix(found, ids)) @ unit_rows(query[None, :])[0]
         for hit, score in zip(hits, scores.tolist(), strict=True):
             hit.score = score
         hits.sort(key=lambda hit: -(hit.score or 0.0))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from llama_index_embft.embeddings.encoding.cache import EmbeddingCache
-    from llama_index_embft.embeddings.fingerprint import ModelIdentity
+    from llama_index_embft.embeddings.identity import ModelIdentity
     from llama_index_embft.index.journal import Row
     from llama_index_embft.index.stores.opening import IndexLike, VectorTable
 

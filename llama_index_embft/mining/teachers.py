@@ -278,10 +278,11 @@ def read_answer(content: Any) -> bool:
     return found.pop() in ("yes", "true", "是")
 
 
-def _fingerprint(model: Any) -> str:
+def _fingerprint(model: Any) -> str | None:
     # A CrossEncoder of sentence-transformers has the same parts as its embedding models: modules, settings, vocabulary.
     activation = getattr(model, "activation_fn", None)
-    return f"cross-encoder {activation!r} {fingerprint_sentence_transformer(model, normalize=False)}"
+    found = fingerprint_sentence_transformer(model, normalize=False)
+    return None if found is None else f"cross-encoder {activation!r} {found}"
 
 
 def _texts(material: Material, pair: Pair) -> tuple[str, str]:

@@ -23,7 +23,7 @@ from llama_index_embft.calls.limits import RateLimiter
 from llama_index_embft.calls.retrying import Patience, RetryPolicy
 from llama_index_embft.calls.running import background_loop
 from llama_index_embft.calls.tokens import count_tokens
-from llama_index_embft.embeddings.encoding.encoder import LlamaIndexBackend, TextKind
+from llama_index_embft.embeddings.encoding.backends import LlamaIndexBackend, TextKind
 from llama_index_embft.errors import ConfigError, EmbftError, MissingExtraError, ModelError
 
 if TYPE_CHECKING:

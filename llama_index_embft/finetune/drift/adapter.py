@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
 
+from llama_index_embft._core.vectors import unit_rows
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-from llama_index_embft.embeddings.drift import DriftMap, save_drift, unit
+from llama_index_embft.embeddings.drift import DriftMap, save_drift
 from llama_index_embft.embeddings.encoding.encoder import Encoder, as_encoder
-from llama_index_embft.embeddings.fingerprint import ModelIdentity, identify
+from llama_index_embft.embeddings.identity import ModelIdentity, identify
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.finetune.drift.fit import fit_low_rank, fit_mlp, fit_procrustes
 
@@ -342,7 +343,7 @@ def _checked(vectors: NDArray[np.float32], name: str) -> NDArray[np.float32]:
     bad = np.logical_not(np.isfinite(vectors).all(axis=1) & vectors.any(axis=1))
     if bad.any():
         raise ModelError(f"{int(bad.sum())} of {len(vectors)} vectors of the {name} model are NaN, infinite or zero.")
-    return unit(vectors)
+    return unit_rows(vectors.astype(np.float32, copy=False))
 
 
 def _who(source: Any, given: ModelIdentity | None, side: Literal["query", "document"]) -> ModelIdentity:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from llama_index_embft.embeddings.drift import DriftMap, unit
+from llama_index_embft._core.vectors import unit_rows
+from llama_index_embft.embeddings.drift import DriftMap
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,7 +75,7 @@ def fit_mlp(new: NDArray[np.float32], old: NDArray[np.float32], *, start: DriftM
     for tensor in parameters.values():
         tensor.requires_grad_(True)
     optimizer = torch.optim.Adam(parameters.values(), lr=_LEARNING_RATE)
-    x, y = torch.from_numpy(unit(new)), torch.from_numpy(unit(old))
+    x, y = torch.from_numpy(unit_rows(new)), torch.from_numpy(unit_rows(old))
 
     def loss(rows: torch.Tensor) -> torch.Tensor:
         inner = x[rows] @ parameters["hidden_weight"] + parameters["hidden_bias"]
