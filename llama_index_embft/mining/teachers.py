@@ -141,10 +141,11 @@ class CrossEncoder(Teacher):
         return found
 
 
-def _fingerprint(model: Any) -> str:
+def _fingerprint(model: Any) -> str | None:
     # A CrossEncoder of sentence-transformers has the same parts as its embedding models: modules, settings, vocabulary.
     activation = getattr(model, "activation_fn", None)
-    return f"cross-encoder {activation!r} {fingerprint_sentence_transformer(model, normalize=False)}"
+    found = fingerprint_sentence_transformer(model, normalize=False)
+    return None if found is None else f"cross-encoder {activation!r} {found}"
 
 
 def pair_texts(material: Material, pair: Pair) -> tuple[str, str]:

@@ -25,7 +25,7 @@ from llama_index_embft.calls.queue import work_off
 from llama_index_embft.calls.running import background_loop
 from llama_index_embft.calls.server import ApiServer, GivenUpError, RetryPolicy
 from llama_index_embft.calls.tokens import count_tokens
-from llama_index_embft.embeddings.encoding.encoder import LlamaIndexBackend, TextKind
+from llama_index_embft.embeddings.encoding.backends import LlamaIndexBackend, TextKind
 from llama_index_embft.errors import ConfigError, MissingExtraError, ModelError
 
 if TYPE_CHECKING:
