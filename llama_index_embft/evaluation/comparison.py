@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.files import atomic_write_text
 from llama_index_embft.errors import EvaluationError
 from llama_index_embft.evaluation.statistics.findings import (
+    ComparisonRecord,
     Decision,
     GuardResult,
     MetricComparison,
     QueryChange,
     SliceComparison,
     SystemComparison,
+    interval,
     json_number,
 )
 from llama_index_embft.evaluation.statistics.verdict import p_value
@@ -30,40 +31,13 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-    from llama_index_embft.evaluation.records import RetrievalReport
 
 _COUNTS: Final = 6  # column of wins, losses and ties
 FORMAT: Final = "llama-index-embft/comparison"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Comparison:
-    """One or more tuned systems against a base, over the same queries.
-
-    Attributes:
-        base: The base system's report.
-        systems: The tuned systems, in the order given.
-        primary: The metric that verdicts rest on.
-        cluster_by: What was resampled: ``"document"``, ``"chunk"``, ``"query"`` or ``"given"``.
-        n_resamples: Resamples of each test.
-        seed: Their seed.
-        alpha: Level of the tests.
-        notes: Things a reader should know.
-    """
-
-    base: RetrievalReport
-    systems: tuple[SystemComparison, ...]
-    primary: str
-    cluster_by: str
-    n_resamples: int
-    seed: int
-    alpha: float
-    notes: tuple[str, ...]
-
-    @property
-    def metrics(self) -> dict[str, MetricComparison]:
-        """The metrics of the first tuned system."""
-        return self.systems[0].metrics
+class Comparison(ComparisonRecord):
+    """A `ComparisonRecord` that can be shown: in terminals, pull requests, notebooks and browsers."""
 
     @property
     def decision(self) -> Decision:
@@ -222,16 +196,6 @@ class Comparison:
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
         return "".join(parts) + (f"<ul>{notes}</ul>" if notes else "")
 
-    def headline(self) -> tuple[str, ...]:
-        """The few metrics a short table shows: the primary one and the best-known others."""
-        known = tuple(self.metrics)
-        wanted = ("hit_rate@1", "hit_rate@5", "hit_rate@10", "mrr@10", "ndcg@10", "recall@10")
-        same_as_hit_rate = "recall@10" in known and "hit_rate@10" in known and _equal(self, "recall@10", "hit_rate@10")
-        shown = [name for name in wanted if name in known and not (name == "recall@10" and same_as_hit_rate)]
-        if self.primary not in shown:
-            shown.insert(0, self.primary)
-        return tuple(shown) if len(shown) > 1 else known
-
     def _rows(self, system: SystemComparison, metrics: tuple[str, ...] | None) -> list[list[str]]:
         names = metrics if metrics is not None else self.headline()
         unknown = [name for name in names if name not in system.metrics]
@@ -254,11 +218,6 @@ class Comparison:
                 ]
             )
         return rows
-
-
-def interval(ends: tuple[float, float]) -> str:
-    """An interval for tables; one that does not exist is a dash."""
-    return "–" if any(math.isnan(end) for end in ends) else f"{ends[0]:+.3f} to {ends[1]:+.3f}"
 
 
 def _system_to_dict(system: SystemComparison) -> dict[str, Any]:
@@ -294,8 +253,3 @@ def _flat(metric: MetricComparison) -> dict[str, Any]:
 def _cell(text: str) -> str:
     """Text that cannot break out of a Markdown table or become HTML in it."""
     return escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
-
-
-def _equal(comparison: Comparison, one: str, other: str) -> bool:
-    reports = [comparison.base, *(system.report for system in comparison.systems)]
-    return all((report.values[one] == report.values[other]).all() for report in reports)

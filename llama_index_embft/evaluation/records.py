@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -147,10 +148,22 @@ class RetrievalReport:
         atomic_write_text(path, lines.getvalue())
 
     def to_trec_run(self, path: str | os.PathLike[str], *, tag: str = "embft") -> None:
-        """Save the hits as a TREC run file; see `trec.write_run`."""
+        """Save the hits as a TREC run file, whole or not at all.
+
+        Hits without scores get falling ones, so that their order survives; so do those of a system whose order is not
+        that of its scores (a re-ranker that keeps them, say).
+
+        Raises:
+            EvaluationError: An id is empty or holds white space, which such a file cannot carry.
+            OutputError: The file cannot be written.
+        """
         from llama_index_embft.dataset.formats.trec_files import write_run
 
-        write_run(self, path, tag=tag)
+        run = {}
+        for query, ids, scores in zip(self.query_ids, self.hit_ids, self.hit_scores, strict=True):
+            falling = bool(scores) and all(a >= b for a, b in itertools.pairwise(scores))
+            run[query] = dict(zip(ids, scores if falling else range(len(ids), 0, -1), strict=True))
+        write_run(run, path, tag=tag)
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Save as JSON, whole or not at all; `from_json` reads it back.
@@ -283,17 +296,3 @@ class RetrievalReport:
 def _notes_html(notes: Iterable[str]) -> str:
     items = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return f"<ul>{items}</ul>" if items else ""
-
-
-def record_from_row(report: RetrievalReport, row: int) -> dict[str, Any]:
-    """One query of a report as plain data, for display."""
-    scores = report.hit_scores[row] or (None,) * len(report.hit_ids[row])
-    return {
-        "id": report.query_ids[row],
-        "text": report.queries[row],
-        "relevant": report.relevant[row],
-        "hits": [
-            {"id": doc, "score": score, "grade": report.relevant[row].get(doc, 0)}
-            for doc, score in zip(report.hit_ids[row], scores, strict=True)
-        ],
-    }

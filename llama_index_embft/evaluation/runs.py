@@ -26,10 +26,9 @@ from llama_index_embft.evaluation.records import RetrievalReport
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from llama_index_embft.dataset.formats.trec_files import Qrels, Run
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
-Qrels = Mapping[str, Mapping[str, int]]
-Run = Mapping[str, Mapping[str, float]]
 TextKind = Literal["embedded", "bare"]
 
 

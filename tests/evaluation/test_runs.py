@@ -72,7 +72,7 @@ def test_order_of_hits_without_scores_survives(tmp_path, tiny_dataset: Embedding
     from dataclasses import replace
 
     report = evaluate_run(tiny_dataset, {q: {"apple": 0.1, "lemon": 0.9} for q in tiny_dataset.queries})
-    write_run(replace(report, hit_scores=((), (), ())), tmp_path / "run")
+    replace(report, hit_scores=((), (), ())).to_trec_run(tmp_path / "run")
     assert evaluate_run(tiny_dataset, read_run(tmp_path / "run")).hit_ids == report.hit_ids
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 from collections.abc import Mapping
@@ -16,9 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-    from llama_index_embft.evaluation.records import RetrievalReport
-    from llama_index_embft.evaluation.runs import Qrels, Run
 
+Qrels = Mapping[str, Mapping[str, int]]
+"""Query id -> document id -> grade."""
+Run = Mapping[str, Mapping[str, float]]
+"""Query id -> document id -> score."""
 _PathLike = str | os.PathLike[str]
 
 
@@ -86,33 +87,22 @@ def write_qrels(judged: EmbeddingQAFinetuneDataset | Qrels, path: _PathLike) -> 
     atomic_write_text(path, "".join(lines))
 
 
-def write_run(run: RetrievalReport | Run, path: _PathLike, *, tag: str = "embft") -> None:
+def write_run(run: Run, path: _PathLike, *, tag: str = "embft") -> None:
     """Write results for trec_eval, whole or not at all.
 
-    Hits of a report without scores get falling ones, so that their order survives.
+    For a `RetrievalReport` use its `to_trec_run`.
 
     Raises:
         EvaluationError: An id is empty or holds white space, which these files cannot carry.
         OutputError: The file cannot be written.
     """
     lines = []
-    for query, hits in _results(run):
-        ordered = sorted(hits, key=lambda hit: (hit[1], hit[0]), reverse=True)
+    for query, hits in run.items():
+        ordered = sorted(hits.items(), key=lambda hit: (hit[1], hit[0]), reverse=True)
         lines += [
             f"{_id(query)} Q0 {_id(doc)} {rank} {score!r} {_id(tag)}\n" for rank, (doc, score) in enumerate(ordered, 1)
         ]
     atomic_write_text(path, "".join(lines))
-
-
-def _results(run: RetrievalReport | Run) -> Iterator[tuple[str, list[tuple[str, float]]]]:
-    if isinstance(run, Mapping):
-        for query, found in run.items():
-            yield query, list(found.items())
-        return
-    for query, ids, scores in zip(run.query_ids, run.hit_ids, run.hit_scores, strict=True):
-        # A system whose order is not that of its scores (a re-ranker that keeps them, say) is kept in its order.
-        falling = bool(scores) and all(a >= b for a, b in itertools.pairwise(scores))
-        yield query, list(zip(ids, scores if falling else range(len(ids), 0, -1), strict=True))
 
 
 def _lines(path: _PathLike) -> Iterator[tuple[int, list[str]]]:
