@@ -9,6 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.files import atomic_write_text
+from llama_index_embft._core.tables import TextTable
 from llama_index_embft.errors import EvaluationError
 from llama_index_embft.evaluation.statistics.findings import (
     ComparisonRecord,
@@ -123,42 +124,31 @@ class Comparison(ComparisonRecord):
         """A table for a pull request, with the verdict below it."""
         blocks = []
         for system in self.systems:
-            header, *rows = self._rows(system, metrics)
             lines = [f"**{_cell(system.label)}** against **{_cell(self.base.label)}**", ""]
-            lines += ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 2) + "|---|"]
-            lines += ["| " + " | ".join(row) + " |" for row in rows]
-            lines += ["", f"**{system.decision.capitalize()}.** {_cell(' '.join(system.reasons))}"]
+            lines += [self._table(system, metrics).to_markdown(), ""]
+            lines += [f"**{system.decision.capitalize()}.** {_cell(' '.join(system.reasons))}"]
             blocks.append("\n".join(lines))
         notes = "\n".join(f"- {_cell(note)}" for note in self.notes)
         return "\n\n".join([*blocks, notes] if notes else blocks)
 
     def to_rich(self, metrics: tuple[str, ...] | None = None) -> Group:
         """Tables for a terminal of 80 columns or more, one a system; the counts of wins and losses are left out."""
-        from rich.box import SIMPLE_HEAD
         from rich.console import Group
-        from rich.table import Table
         from rich.text import Text
 
-        shown = {
-            "gain": ("gain", "green"),
-            "loss": ("loss", "red"),
-            "same": ("same", ""),
-            "not significant": ("n. s.", ""),
-        }
-        caption = "n. s.: not significant; p (Holm): corrected for the number of tests"
         tables = []
         for system in self.systems:
-            table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
-            table.title = Text(system.label, style="bold") if len(self.systems) > 1 else None
-            header, *rows = self._rows(system, metrics)
-            for position, name in enumerate(header):
-                if position != _COUNTS:
-                    text = not position or position == len(header) - 1
-                    table.add_column(name, justify="left" if text else "right", no_wrap=True)
-            for row in rows:
-                *cells, outcome = row[:_COUNTS] + row[_COUNTS + 1 :]
-                table.add_row(*map(Text, cells), Text(shown[outcome][0], style=shown[outcome][1]))
-            tables.append(table)
+            header, *rows = (
+                [*row[:_COUNTS], *row[_COUNTS + 1 :]]
+                for table in [self._table(system, metrics)]
+                for row in [table.header, *table.rows]
+            )
+            rows = [[*row[:-1], "n. s." if row[-1] == "not significant" else row[-1]] for row in rows]
+            shown = TextTable(header, rows).to_rich(styles={"gain": "green", "loss": "red"})
+            shown.title = Text(system.label, style="bold") if len(self.systems) > 1 else None
+            shown.title_justify = "left"
+            tables.append(shown)
+        caption = "n. s.: not significant; p (Holm): corrected for the number of tests"
         tables[-1].caption, tables[-1].caption_justify = Text(caption, style="dim"), "left"
         return Group(*tables)
 
@@ -185,39 +175,27 @@ class Comparison(ComparisonRecord):
     def _repr_html_(self) -> str:
         parts = []
         for system in self.systems:
-            header, *rows = self._rows(system, None)
-            head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-            body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
             caption = f"<b>{escape(system.label)}</b> against <b>{escape(self.base.label)}</b>"
             parts.append(
-                f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-                f"<p><b>{escape(system.decision.capitalize())}.</b> {escape(' '.join(system.reasons))}</p>"
+                self._table(system, None).to_html(caption)
+                + f"<p><b>{escape(system.decision.capitalize())}.</b> {escape(' '.join(system.reasons))}</p>"
             )
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
         return "".join(parts) + (f"<ul>{notes}</ul>" if notes else "")
 
-    def _rows(self, system: SystemComparison, metrics: tuple[str, ...] | None) -> list[list[str]]:
+    def _table(self, system: SystemComparison, metrics: tuple[str, ...] | None) -> TextTable:
         names = metrics if metrics is not None else self.headline()
         unknown = [name for name in names if name not in system.metrics]
         if unknown:
             raise EvaluationError(f"No metric {unknown[0]!r} was compared; there are {', '.join(system.metrics)}.")
-        rows = [["metric", "base", "tuned", "difference", "95 % interval", "p (Holm)", "win/loss/tie", "outcome"]]
-        for name in names:
-            row = system.metrics[name]
+        rows = []
+        for row in (system.metrics[name] for name in names):
             test = row.test
-            rows.append(
-                [
-                    name,
-                    f"{row.base:.4f}",
-                    f"{row.tuned:.4f}",
-                    f"{test.difference:+.4f}",
-                    interval(test.ci95),
-                    p_value(row.p_holm),
-                    f"{test.wins}/{test.losses}/{test.ties}",
-                    row.outcome,
-                ]
-            )
-        return rows
+            figures = [f"{row.base:.4f}", f"{row.tuned:.4f}", f"{test.difference:+.4f}", interval(test.ci95)]
+            counts = f"{test.wins}/{test.losses}/{test.ties}"
+            rows.append([row.metric, *figures, p_value(row.p_holm), counts, row.outcome])
+        header = ["metric", "base", "tuned", "difference", "95 % interval", "p (Holm)", "win/loss/tie", "outcome"]
+        return TextTable(header, rows)
 
 
 def _system_to_dict(system: SystemComparison) -> dict[str, Any]:
