@@ -81,7 +81,7 @@ def test_answers_are_scored_after_the_request_and_stand_on_the_leaderboard(datab
             assert watched.get_prompts().keys()
             assert scorer.flush(LONG)
             stats = scorer.stats
-        evaluated = evaluate_app(engine, DATASET, "fruit", "tuned", llm=llm, database=database)
+        evaluated = evaluate_app(DATASET, engine, "fruit", "tuned", llm=llm, database=database)
     assert [one.response for one in answers] == list(evaluated.report.answers)
     assert type(answers[0]) is Response
     assert (stats.seen, stats.sampled, stats.scored) == (4, 4, 4)
