@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
-    from llama_index_embft.index.stores.address import OpenedIndex
+    from llama_index_embft.index.stores.opening import OpenedIndex
     from llama_index_embft.index.update import UpdateResult
 
 
@@ -61,7 +61,7 @@ def apply(
     """
     from llama_index_embft.errors import ConfigError
     from llama_index_embft.index.identity import check_index, stamp_index
-    from llama_index_embft.index.stores.address import open_index
+    from llama_index_embft.index.stores.opening import open_index
     from llama_index_embft.index.update import resume_update, rollback_index, update_index
 
     if sum((stamp, check, resume, rollback)) > 1:

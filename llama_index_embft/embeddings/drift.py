@@ -42,7 +42,7 @@ class DriftMap:
     """From a new model's space into an old one's: ``y = x W + b + gelu(x H + c) O``, scaled to length 1.
 
     Attributes:
-        kind: ``"procrustes"`` (``W`` orthogonal, nothing else), ``"low_rank"`` (orthogonal plus a matrix of low rank,
+        kind: ``"procrustes"`` (``W`` orthogonal, nothing else), ``"low-rank"`` (orthogonal plus a matrix of low rank,
             and ``b``), or ``"mlp"`` (all of it).
         tensors: ``weight`` ``(dim_new, dim_old)``; ``bias`` ``(dim_old,)``; ``hidden_weight`` ``(dim_new, hidden)``,
             ``hidden_bias`` ``(hidden,)``, ``out_weight`` ``(hidden, dim_old)``; all float32.

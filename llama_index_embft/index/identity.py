@@ -6,18 +6,21 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from llama_index_embft._core.checks import check_number
 from llama_index_embft.embeddings.drift import DriftEmbedding
 from llama_index_embft.embeddings.identity import identify
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.index.stamp import Stamp, StoreError
-from llama_index_embft.index.stores.opening import capital, open_table
+from llama_index_embft.index.stores.base import capital
+from llama_index_embft.index.stores.opening import open_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
-    from llama_index_embft.index.stores.opening import IndexLike, VectorTable
+    from llama_index_embft.index.stores.base import VectorTable
+    from llama_index_embft.index.stores.opening import IndexLike
 
 # Below this cosine a stored vector was not made by the model that is said to have made it. Rounding to 16 bits, other
 # batch sizes and devices leave a cosine above 0.999; a model tuned for one epoch on few data falls below it at once.
@@ -160,8 +163,7 @@ def _verify(table: VectorTable, embed_model: BaseEmbedding, n: int) -> None:
 
     from llama_index_embft.embeddings.encoding.encoder import as_encoder
 
-    if n < 0:
-        raise ConfigError(f"`verify` is a number of documents and must not be negative, got {n}.")
+    check_number("verify", n, at_least=0)
     if isinstance(embed_model, DriftEmbedding):
         raise ConfigError(
             f"{embed_model.model_name} did not embed the index and cannot be verified against it; pass verify=0, or "

@@ -170,7 +170,7 @@ def test_bad_input(base: HuggingFaceEmbedding, nodes: list[TextNode], tmp_path: 
         run(model, "--index", "http://localhost:1", "--check")
     build("simple", tmp_path / "simple", nodes, base)
     (tmp_path / "simple" / "default__vector_store.json").write_text("{")
-    with pytest.raises(ConfigError, match="cannot be loaded"):
+    with pytest.raises(StoreError, match="its files are damaged"):
         run(model, "--index", tmp_path / "simple", "--check")
 
 

@@ -18,6 +18,7 @@ from llama_index_embft.embeddings.drift import read_drift
 from llama_index_embft.embeddings.identity import ModelIdentity, identify
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.finetune import DriftAdapter
+from llama_index_embft.finetune.drift import DriftSettings
 from llama_index_embft.finetune.drift.fit import fit_low_rank, fit_mlp, fit_procrustes
 
 PLACES = ("Oslo", "Lima", "Cairo", "Osaka", "Quito", "Perth", "Turin", "Delhi", "Minsk", "Accra")
@@ -102,10 +103,10 @@ def test_the_mlp_learns_what_no_matrix_can_and_serves_as_it_was_trained() -> Non
     x = unit_rows(rng.normal(size=(600, 8)).astype(np.float32))
     y = unit_rows(np.abs(x) + 0.1 * x)
     affine = fit_low_rank(x, y, rank=8, seed=0)
-    bent = fit_mlp(x, y, start=affine, hidden=64, seed=0)
+    bent = fit_mlp(x, y, start=affine, hidden_dim=64, seed=0)
     error = [float(1 - (m(x) * y).sum(axis=1).mean()) for m in (affine, bent)]
     assert error[1] < 0.5 * error[0]
-    few = [fit_mlp(x[:80], y[:80], start=affine, hidden=4, seed=seed).fingerprint for seed in (0, 0, 1)]
+    few = [fit_mlp(x[:80], y[:80], start=affine, hidden_dim=4, seed=seed).fingerprint for seed in (0, 0, 1)]
     assert few[0] == few[1] != few[2]
 
 
@@ -115,7 +116,7 @@ def test_a_model_of_another_dimension_serves_on_the_old_index(
     new = TurnedEmbedding(minilm, 256)
     drift = DriftAdapter.fit(minilm, new, dataset, k=10)
     report = drift.report
-    assert [score.kind for score in report.scores] == ["procrustes", "low_rank", "mlp"]
+    assert [score.kind for score in report.scores] == ["procrustes", "low-rank", "mlp"]
     assert report.chosen.kept > 0.8
     assert report.chosen.ci95[0] <= report.chosen.kept <= report.chosen.ci95[1]
     assert report.recall_kept is not None
@@ -162,12 +163,12 @@ def test_bad_input(minilm: HuggingFaceEmbedding) -> None:
     texts = [str(i) for i in range(60)]
     with pytest.raises(ConfigError, match="at least 50 texts"):
         DriftAdapter.fit(minilm, minilm, texts[:20])
-    with pytest.raises(ConfigError, match="`kind` must be one of"):
+    with pytest.raises(ConfigError, match="`kind` is 'best'; it must be one of"):
         DriftAdapter.fit(vectors, vectors, texts, kind="best")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"`old` has shape \(60, 4\) for 59 texts"):
         DriftAdapter.fit(vectors, vectors, texts[:59])
     with pytest.raises(ConfigError, match="`rank`"):
-        DriftAdapter.fit(vectors, vectors, texts, rank=0)
+        DriftAdapter.fit(vectors, vectors, texts, settings=DriftSettings(rank=0))
     vectors[3] = np.nan
     with pytest.raises(ModelError, match="1 of 60 vectors of the old model are NaN"):
         DriftAdapter.fit(vectors, np.ones_like(vectors), texts)
