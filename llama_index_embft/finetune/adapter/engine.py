@@ -232,7 +232,10 @@ class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
 
     def _load(self) -> BaseEmbedding:
         return load_embed_model(
-            self.model_output_path, base_embed_model=self.embed_model, adapter_model=self._custom_module()
+            self.model_output_path,
+            base_embed_model=self.embed_model,
+            adapter_model=self._custom_module(),
+            force=self._encoder.fingerprint is None,  # the very model that it was trained on
         )
 
     def _device(self) -> str:
