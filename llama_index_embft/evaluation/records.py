@@ -157,12 +157,12 @@ class RetrievalReport:
             EvaluationError: An id is empty or holds white space, which such a file cannot carry.
             OutputError: The file cannot be written.
         """
-        from llama_index_embft.dataset.formats.trec_files import write_run
+        from llama_index_embft.dataset.formats.trec import write_run
 
         run = {}
         for query, ids, scores in zip(self.query_ids, self.hit_ids, self.hit_scores, strict=True):
             falling = bool(scores) and all(a >= b for a, b in itertools.pairwise(scores))
-            run[query] = dict(zip(ids, scores if falling else range(len(ids), 0, -1), strict=True))
+            run[query] = dict(zip(ids, scores if falling else map(float, range(len(ids), 0, -1)), strict=True))
         write_run(run, path, tag=tag)
 
     def to_json(self, path: str | os.PathLike[str]) -> None:

@@ -26,7 +26,7 @@ from llama_index_embft.evaluation.records import RetrievalReport
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from llama_index_embft.dataset.formats.trec_files import Qrels, Run
+    from llama_index_embft.dataset.formats.trec import Qrels, Run
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
 IndexedText = Literal["embed", "none"]

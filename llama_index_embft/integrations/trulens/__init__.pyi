@@ -8,3 +8,4 @@ from .evaluate import read_leaderboard as read_leaderboard
 from .feedback import JudgeSettings as JudgeSettings
 from .monitoring import LiveScorer as LiveScorer
 from .provider import LlamaIndexProvider as LlamaIndexProvider
+from .records import dataset_from_trulens as dataset_from_trulens
