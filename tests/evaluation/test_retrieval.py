@@ -159,8 +159,8 @@ def test_bad_arguments(tiny_dataset: EmbeddingQAFinetuneDataset) -> None:
         evaluate_embeddings(
             EmbeddingQAFinetuneDataset(queries={}, corpus={"a": "b"}, relevant_docs={}), QUERIES, CORPUS
         )
-    with pytest.raises(ConfigError, match="`text` must be"):
-        evaluate_embed_model(tiny_dataset, None, text="both")
+    with pytest.raises(ConfigError, match="`metadata_mode` is 'both'"):
+        evaluate_embed_model(tiny_dataset, None, metadata_mode="both")
 
 
 @pytest.mark.data

@@ -207,9 +207,7 @@ def test_a_query_that_fails_scores_zero_and_nobody_waits_for_its_verdicts(databa
     )
     with LoopbackLLM(script=app_and_judge()) as server:
         yardstick = FruitEmbedding()
-        found = evaluate_app(
-            DATASET, engine, "table", "v", llm=model(server), embed_model=yardstick, database=database, timeout=60
-        )
+        found = evaluate_app(DATASET, engine, "table", "v", llm=model(server), embed_model=yardstick, database=database)
     assert found.report.errors == {"q2": "RuntimeError: the store is down"}
     assert found.report.values["hit_rate@1"].tolist() == [1, 0, 0]
     assert found.leaderboard["hit_rate@10"].tolist() == pytest.approx([1 / 3])
