@@ -32,13 +32,14 @@ def demo(
     """
     from llama_index_embft._core.files import write_folder_atomically
     from llama_index_embft.dataset import build_stdlib_dataset
-    from llama_index_embft.embeddings.loading import DEMO_MODEL, load_embed_model
+    from llama_index_embft.embeddings.describe import DEMO_MODEL
+    from llama_index_embft.embeddings.loading import load_embed_model
     from llama_index_embft.pipeline import reload, split_for_tuning, tune_and_compare
 
     with console.status("Loading the libraries and the model"):
         quiet_libraries()
         base = load_embed_model(DEMO_MODEL)
-    with write_folder_atomically(out, replaceable=("report.json",)) as folder:
+    with write_folder_atomically(out) as folder:
         console.print("[bold]1. Data:[/bold] the documented functions of Python's standard library")
         dataset = build_stdlib_dataset()
         split = split_for_tuning(dataset, seed=seed)

@@ -54,14 +54,15 @@ def run(
     """
     from llama_index_embft._core.files import write_folder_atomically
     from llama_index_embft.dataset import documents_to_nodes, load_documents
-    from llama_index_embft.embeddings.loading import load_embed_model, resolve_model_name
+    from llama_index_embft.embeddings.describe import resolve_model_name
+    from llama_index_embft.embeddings.loading import load_embed_model
     from llama_index_embft.errors import ConfigError
     from llama_index_embft.pipeline import reload, split_for_tuning, tune_and_compare
 
     if (llm is None) != (llm_model is None):
         raise ConfigError("Give --llm and --llm-model together: the client and the model it asks for.")
     resolve_model_name(model)  # a wrong path should show before the work, not after it
-    with write_folder_atomically(out, replaceable=("report.json",)) as folder:
+    with write_folder_atomically(out) as folder:
         documents = load_documents(docs)
         nodes = documents_to_nodes(documents, chunk_size=chunk_size, chunk_overlap=chunk_overlap)
         console.print(f"[bold]1. Documents:[/bold] {len(documents)} pages or files, {len(nodes)} chunks")

@@ -45,6 +45,7 @@ from .formats import (
     write_run as write_run,
 )
 from .near_duplicates import near_duplicate_groups as near_duplicate_groups
+from .provenance import Provenance as Provenance
 from .schema import EmbeddingQAFinetuneDataset as EmbeddingQAFinetuneDataset
 from .split import Split as Split
 from .split import split_dataset as split_dataset
@@ -53,11 +54,11 @@ from .traffic import (
     RetrievalLog as RetrievalLog,
 )
 from .traffic import (
+    TrafficDataset as TrafficDataset,
+)
+from .traffic import (
     TrafficReport as TrafficReport,
 )
 from .traffic import (
     dataset_from_clicks as dataset_from_clicks,
-)
-from .traffic import (
-    dataset_from_trulens as dataset_from_trulens,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -147,10 +148,18 @@ class RetrievalReport:
         atomic_write_text(path, lines.getvalue())
 
     def to_trec_run(self, path: str | os.PathLike[str], *, tag: str = "embft") -> None:
-        """Save the hits as a TREC run file; see `trec.write_run`."""
-        from llama_index_embft.dataset.formats.trec_files import write_run
+        """Save the hits as a TREC run file.
 
-        write_run(self, path, tag=tag)
+        Hits without scores get falling ones, so that their order survives; so do those of a system whose order is not
+        that of its scores (a re-ranker that keeps them, say).
+        """
+        from llama_index_embft.dataset.formats.trec import write_run
+
+        run = {}
+        for query, ids, scores in zip(self.query_ids, self.hit_ids, self.hit_scores, strict=True):
+            falling = bool(scores) and all(a >= b for a, b in itertools.pairwise(scores))
+            run[query] = dict(zip(ids, scores if falling else map(float, range(len(ids), 0, -1)), strict=True))
+        write_run(run, path, tag=tag)
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Save as JSON, whole or not at all; `from_json` reads it back.

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
+from llama_index_embft._core.vectors import unit_rows
 from llama_index_embft.embeddings import DriftEmbedding, DriftMap, as_encoder, load_embed_model
-from llama_index_embft.embeddings.drift import read_drift, save_drift, unit
-from llama_index_embft.embeddings.fingerprint import ModelIdentity, identify
+from llama_index_embft.embeddings.drift import read_drift, save_drift
+from llama_index_embft.embeddings.identity import ModelIdentity, identify
 from llama_index_embft.errors import ModelError
 
 OLD = ModelIdentity("0" * 32, "the old one")
@@ -55,7 +56,7 @@ def test_the_map_serves_as_torch_trains_it(folder: Path) -> None:
     import torch
 
     _, drift_map = read_drift(folder)
-    x = unit(np.random.default_rng(1).normal(size=(4, 32)).astype(np.float32))
+    x = unit_rows(np.random.default_rng(1).normal(size=(4, 32)).astype(np.float32))
     t = {name: torch.from_numpy(tensor) for name, tensor in drift_map.tensors.items()}
     inner = torch.nn.functional.gelu(torch.from_numpy(x) @ t["hidden_weight"] + t["hidden_bias"], approximate="tanh")
     y = torch.from_numpy(x) @ t["weight"] + t["bias"] + inner @ t["out_weight"]

@@ -10,11 +10,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from llama_index_embft.dataset.formats import _loss, columns, flag_embedding, rag, retrieval, squad, trec
-from llama_index_embft.dataset.formats import rag_test_sets as test_sets
-from llama_index_embft.dataset.formats._build import Builder, OnError, Scores, content_id, counted
-from llama_index_embft.dataset.formats._rows import to_table
+from llama_index_embft.dataset.formats import (
+    columns,
+    flag_embedding,
+    losses,
+    rag,
+    rag_test_sets,
+    retrieval,
+    squad,
+    table,
+    trainer_rows,
+    trec,
+)
+from llama_index_embft.dataset.formats.build import Builder, OnError, counted
 from llama_index_embft.dataset.formats.guess import guess_format, name_of
+from llama_index_embft.dataset.formats.rows import to_table
 from llama_index_embft.errors import ConfigError, DatasetError, OutputError
 
 if TYPE_CHECKING:
@@ -62,9 +72,10 @@ class Format:
         )
 
 
-_ALL = _loss.EVERYTHING
+_ALL = losses.EVERYTHING
+_ROWS_AND_IDS = _ALL - {losses.MODE, losses.SCORES, losses.PROVENANCE}
 _TEXTS_ONLY = frozenset[str]()
-_IN_PARTS = frozenset({_loss.IDS, _loss.GRADES, _loss.NEGATIVES, _loss.UNLINKED})
+_IN_PARTS = frozenset({losses.IDS, losses.GRADES, losses.NEGATIVES, losses.UNLINKED})
 
 FORMATS: Final[dict[str, Format]] = {
     made.name: made
@@ -74,16 +85,16 @@ FORMATS: Final[dict[str, Format]] = {
             "llama-index",
             "llama-index-finetuning's EmbeddingQAFinetuneDataset",
             ".json",
-            frozenset({_loss.IDS, _loss.UNLINKED, _loss.MODE}),
+            frozenset({losses.IDS, losses.UNLINKED, losses.MODE}),
             rag.read,
             rag.write_basic,
         ),
-        Format("beir", "BEIR", "folder", _ALL - {_loss.MODE}, retrieval.read, retrieval.write_beir),
+        Format("beir", "BEIR", "folder", _ROWS_AND_IDS, retrieval.read, retrieval.write_beir),
         Format(
             "mteb",
             "MTEB retrieval",
             "folder",
-            _IN_PARTS | {_loss.BARE_TEXTS},  # those that are title and text; the rest is counted on writing
+            _IN_PARTS | {losses.BARE_TEXTS},  # those that are title and text; the rest is counted on writing
             retrieval.read,
             retrieval.write_mteb,
         ),
@@ -92,7 +103,7 @@ FORMATS: Final[dict[str, Format]] = {
             "datasets",
             "datasets.DatasetDict of corpus, queries and qrels",
             "folder",
-            _ALL - {_loss.MODE},
+            _ROWS_AND_IDS,
             retrieval.read,
             retrieval.write_datasets,
         ),
@@ -101,7 +112,7 @@ FORMATS: Final[dict[str, Format]] = {
             "squad",
             "SQuAD, CMRC 2018, DRCD",
             ".json",
-            frozenset({_loss.IDS, _loss.ANSWERS, _loss.SOURCES, _loss.UNLINKED}),
+            frozenset({losses.IDS, losses.ANSWERS, losses.SOURCES, losses.UNLINKED}),
             squad.read,
             squad.write,
         ),
@@ -109,66 +120,66 @@ FORMATS: Final[dict[str, Format]] = {
             "flag-embedding",
             "FlagEmbedding's query, pos, neg",
             _ROW_FILES,
-            frozenset({_loss.NEGATIVES}),
+            frozenset({losses.NEGATIVES, losses.SCORES}),
             flag_embedding.read,
             flag_embedding.write,
         ),
-        Format("pairs", "anchor, positive", _ROW_FILES, _TEXTS_ONLY, columns.read, columns.write_pairs),
+        Format("pairs", "anchor, positive", _ROW_FILES, _TEXTS_ONLY, columns.read, trainer_rows.write_pairs),
         Format(
             "triplets",
             "anchor, positive, negative",
             _ROW_FILES,
-            frozenset({_loss.NEGATIVES}),
+            frozenset({losses.NEGATIVES}),
             columns.read,
-            columns.write_triplets,
+            trainer_rows.write_triplets,
         ),
         Format(
             "ntuples",
             "anchor, positive, negative_1 … negative_n",
             _ROW_FILES,
-            frozenset({_loss.NEGATIVES}),
+            frozenset({losses.NEGATIVES}),
             columns.read,
-            columns.write_ntuples,
+            trainer_rows.write_ntuples,
         ),
         Format(
             "scored",
             "sentence1, sentence2, score",
             _ROW_FILES,
-            frozenset({_loss.NEGATIVES}),
+            frozenset({losses.NEGATIVES, losses.SCORES}),
             columns.read_scored,
-            columns.write_scored,
+            trainer_rows.write_scored,
         ),
         Format(
             "infgrad",
             "Query, Positive Document, Hard Negative Document",
             _ROW_FILES,
-            frozenset({_loss.NEGATIVES}),
+            frozenset({losses.NEGATIVES}),
             columns.read,
-            columns.write_infgrad,
+            trainer_rows.write_infgrad,
         ),
         Format(
             "table",
             "a row a judgement, with ids, grades and answers",
             _ROW_FILES,
-            _ALL - {_loss.MODE},
-            columns.read_table,
-            columns.write_table,
+            _ROWS_AND_IDS,
+            table.read,
+            table.write,
         ),
         Format(
             "labelled-rag",
             "LlamaIndex's LabelledRagDataset",
             ".json",
-            frozenset({_loss.ANSWERS}),
-            test_sets.read_labelled,
-            test_sets.write_labelled,
+            frozenset({losses.ANSWERS}),
+            rag_test_sets.read_labelled,
+            rag_test_sets.write_labelled,
         ),
         Format(
             "ragas",
             "ragas test sets",
             _ROW_FILES,
-            frozenset({_loss.ANSWERS}),
-            test_sets.read_ragas,
-            test_sets.write_ragas,
+            frozenset({losses.ANSWERS}),
+            rag_test_sets.read_ragas,
+            rag_test_sets.write_ragas,
         ),
     )
 }
@@ -208,7 +219,6 @@ def read_dataset(
     format: str | None = None,  # the word everybody uses
     *,
     on_error: OnError = "raise",
-    scores: Scores | None = None,
     **options: Any,
 ) -> EmbeddingQAFinetuneDataset:
     """Read a data set of any known format.
@@ -219,7 +229,6 @@ def read_dataset(
         format: A key of `FORMATS`; None: guessed, see `guess_format`.
         on_error: ``"raise"`` stops at the first thing that is wrong. ``"drop"`` leaves such rows out, logs a warning,
             and keeps the counts in ``dataset.dropped``.
-        scores: An empty dict to be filled with the scores that a file holds: query id -> document id -> score.
         **options: The format's own, such as ``split``; see `Format.options`.
 
     Raises:
@@ -229,7 +238,7 @@ def read_dataset(
     name = format if format is not None else guess_format(source)
     made = format_named(name)
     _check_options(made, "read", options)
-    build = Builder(name_of(source), on_error=on_error, scores=scores)
+    build = Builder(name_of(source), on_error=on_error)
     return made.read(source, build, **options)
 
 
@@ -239,7 +248,6 @@ def write_dataset(
     format: str,
     *,
     overwrite: bool = False,
-    scores: Scores | None = None,
     **options: Any,
 ) -> Written:
     """Write a data set, whole or not at all; what the format has no place for is counted and logged as a warning.
@@ -249,7 +257,6 @@ def write_dataset(
         path: A file, whose ending says how rows are kept, or a new folder.
         format: A key of `FORMATS`.
         overwrite: Replace a folder that holds such a data set already. Files are always replaced.
-        scores: A teacher's, for formats that have room for them.
         **options: The format's own; see `Format.options`.
 
     Raises:
@@ -258,15 +265,13 @@ def write_dataset(
         OutputError: The file or folder cannot be written.
     """
     made = format_named(format)
-    _check_options(made, "write", options | ({} if scores is None else {"scores": scores}))
+    _check_options(made, "write", options)
     _check_place(made, Path(path), overwrite=overwrite)
     _check_texts(dataset, may_be_blank=made.read is rag.read)
     lost = Counter[str]()
-    if _loss.IDS not in made.holds:
-        if scores is not None:
-            options["scores"] = _by_text(dataset, scores)
-        dataset, lost = _loss.by_text(dataset)
-    lost += _loss.count_losses(dataset, made.holds)
+    if losses.IDS not in made.holds:
+        dataset, lost = losses.by_text(dataset)
+    lost += losses.count_losses(dataset, made.holds)
     rows = made.write(dataset, path, lost, **options)
     lost = +lost
     if lost:
@@ -293,7 +298,7 @@ def to_datasets(dataset: EmbeddingQAFinetuneDataset, format: str = "datasets", *
         raise ConfigError(f"The format {format!r} has no rows; take 'datasets' or one of {', '.join(_row_formats())}.")
     import tempfile
 
-    from llama_index_embft.dataset.formats._rows import read_rows
+    from llama_index_embft.dataset.formats.rows import read_rows
 
     with tempfile.TemporaryDirectory(prefix="embft-") as folder:
         path = Path(folder, "rows.jsonl")
@@ -337,12 +342,3 @@ def _check_texts(dataset: EmbeddingQAFinetuneDataset, *, may_be_blank: bool) -> 
                     ) from err
             if not may_be_blank and not (text.strip() and id_.strip()):
                 raise DatasetError(f"`{name}`[{id_!r}] is empty, or its id is; only the format 'rag' can hold that.")
-
-
-def _by_text(dataset: EmbeddingQAFinetuneDataset, scores: Scores) -> Scores:
-    made: Scores = {}
-    for query, of_docs in scores.items():
-        if query in dataset.queries:
-            mine = made.setdefault(content_id(dataset.queries[query], "q-"), {})
-            mine.update({content_id(dataset.corpus[d], "d-"): s for d, s in of_docs.items() if d in dataset.corpus})
-    return made

@@ -12,3 +12,4 @@ from .evaluate import (
 )
 from .live import LiveScorer as LiveScorer
 from .provider import LlamaIndexProvider as LlamaIndexProvider
+from .records import dataset_from_trulens as dataset_from_trulens
