@@ -23,10 +23,9 @@ class MetricComparison:
         base: Mean of the base system.
         tuned: Mean of the tuned system.
         test: The paired statistics of the difference.
-        p_holm: The randomisation p, Holm-corrected: for the deciding metric over the systems, for the others over all
-            of them and the systems.
-        outcome: ``"gain"`` or ``"loss"`` only where both the corrected p and the interval say so; ``"same"`` where no
-            query changed.
+        p_holm: ``test.p``, Holm-corrected: for the deciding metric over the systems, for the others over all of them
+            and the systems.
+        outcome: ``"gain"`` or ``"loss"`` where the corrected p is under the level; ``"same"`` where no query changed.
     """
 
     metric: str
@@ -46,7 +45,6 @@ class MetricComparison:
             "ci95": [json_number(end) for end in test.ci95],
             "p": test.p,
             "p_holm": self.p_holm,
-            "p_t": test.p_t,
             "n": test.n,
             "clusters": test.n_clusters,
             "wins": test.wins,
@@ -95,7 +93,7 @@ class SliceComparison:
         base: Mean of the base system.
         tuned: Mean of the tuned system.
         test: The paired statistics.
-        p_holm: The randomisation p, corrected over the slices of this division.
+        p_holm: ``test.p``, corrected over the slices of this division.
     """
 
     by: str
@@ -117,9 +115,9 @@ class GuardResult:
         tuned: Mean of the tuned system.
         test: The paired statistics.
         margin: The loss that would matter.
-        p_non_inferior: One-sided p of a loss of `margin` or more.
-        kept: True: a loss of `margin` or more is ruled out. False: a loss is proven, and `margin` is not ruled out.
-            None: the set is too small to tell.
+        p_non_inferior: One-sided p of a loss of `margin` or more; 0 where no query changed.
+        kept: True: a loss of `margin` or more is ruled out, which is where the 95 % interval lies above it, or no query
+            changed. False: a loss is proven, and `margin` is not ruled out. None: the set is too small to tell.
     """
 
     name: str
@@ -144,6 +142,7 @@ class SystemComparison:
         guards: Results on the guard sets.
         outcome: What the primary metric says, corrected over the systems compared.
         p: The p that `outcome` rests on.
+        on_these: The primary metric tested by chunk, where documents are too few to speak of others; else None.
         decision: ``"adopt"``, ``"do not adopt"`` or ``"not proven"``.
         reasons: The sentences behind the decision.
     """
@@ -155,6 +154,7 @@ class SystemComparison:
     guards: tuple[GuardResult, ...]
     outcome: Outcome
     p: float
+    on_these: PairedResult | None
     decision: Decision
     reasons: tuple[str, ...]
 
