@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_index_embft._core.files import check_output_folder
-from llama_index_embft.embeddings.fingerprint import fingerprint_sentence_transformer
+from llama_index_embft.embeddings.fingerprint import fingerprint_module, fingerprint_sentence_transformer
 from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.embeddings.truncation import warn_if_cut
 from llama_index_embft.errors import ConfigError, DatasetError
@@ -342,15 +342,14 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
     def _signature(self, maker: LossMaker, rows: TrainingRows, number: int) -> dict[str, Any]:
         """What decides the course of the run; a checkpoint of another course is refused."""
         begins_with = self._base.fingerprint
-        if number > 1:  # with what the round before made of it
-            begins_with = fingerprint_sentence_transformer(self.model, normalize=self._base.normalize)
-        guide = None if maker.guide is None else fingerprint_sentence_transformer(maker.guide, normalize=True)
+        if number > 1 or begins_with is None:  # with what the round before made of it
+            begins_with = _identity(self.model)
         return {
             "training rows and their order": rows.digest(),
             "val_dataset": self.val_dataset.content_hash() if self.val_dataset is not None else None,
             "base model": begins_with,
             "loss": f"{maker.name} {maker.identity()}",
-            "guide_model": guide,
+            "guide_model": None if maker.guide is None else _identity(maker.guide),
             "prompts": dict(self.prompts),
             "processes": world_size(),
             **self.settings.course(),
@@ -369,6 +368,11 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
             metrics=recorded_metrics(result),
             settings={**self.settings.as_record(), **rounds_record(self.settings.mining), "loss": self._loss_name},
         )
+
+
+def _identity(model: SentenceTransformer) -> str:
+    """Hash of what decides its vectors; of the weights alone where the rest of the model is not known to us."""
+    return fingerprint_sentence_transformer(model, normalize=True) or fingerprint_module(model)
 
 
 def _check_compiler(device: str) -> None:

@@ -263,7 +263,7 @@ def _loaded_guide(guide: object, model: SentenceTransformer) -> SentenceTransfor
 
     if isinstance(guide, SentenceTransformer):
         return guide.eval()
-    from llama_index_embft.embeddings.loading import resolve_model_name
+    from llama_index_embft.embeddings.describe import resolve_model_name
 
     try:
         return SentenceTransformer(resolve_model_name(str(guide)), device=str(model.device)).eval()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from llama_index_embft.embeddings.sentence_transformer import has_router
 from llama_index_embft.errors import DatasetError, TrainingError
 from llama_index_embft.finetune.full.data.batches import BatchPlan
 from llama_index_embft.finetune.full.data.rows import LABEL
@@ -199,7 +200,7 @@ def _trainer(
             steps=steps,
             rows_per_process=per_process,
             prompts={"anchor": prompts["query"]} | dict.fromkeys(documents, prompts["document"]),
-            router_mapping={"anchor": "query"} | dict.fromkeys(documents, "document") if _has_routes(model) else None,
+            router_mapping={"anchor": "query"} | dict.fromkeys(documents, "document") if has_router(model) else None,
             save_checkpoints=environment.save_checkpoints,
             progress=environment.progress,
         ),
@@ -213,12 +214,6 @@ def _trainer(
     )
     trainer.remove_callback(PrinterCallback)  # it prints dicts to standard output; the result holds them
     return trainer
-
-
-def _has_routes(model: SentenceTransformer) -> bool:
-    from sentence_transformers.sentence_transformer.modules import Router
-
-    return any(isinstance(module, Router) for module in model.children())
 
 
 def _watcher(
