@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.environment import package_versions
-from llama_index_embft.dataset.near_duplicates import normalise
+from llama_index_embft.dataset.hashes import text_hashes
 from llama_index_embft.finetune.engine import SELECTION_METRIC
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -116,27 +114,3 @@ def frozen_base_record(
 def write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write ``embft.json`` into the folder of a result."""
     (folder / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def text_hashes(*datasets: EmbeddingQAFinetuneDataset | None) -> dict[str, list[str]]:
-    """Hashes of the questions of data sets, and of the documents that answer them.
-
-    They tell an evaluation that a model has seen its questions, without giving the texts away: the first 16 hex digits
-    of the SHA-256 of a text without differences of case, space and punctuation.
-
-    Args:
-        datasets: None is skipped.
-
-    Returns:
-        ``queries`` and ``documents``, sorted and without repeats.
-    """
-    given = [dataset for dataset in datasets if dataset is not None]
-    documents = {dataset.corpus[doc] for dataset in given for docs in dataset.relevant_docs.values() for doc in docs}
-    return {
-        "queries": _hashes(query for dataset in given for query in dataset.queries.values()),
-        "documents": _hashes(documents),
-    }
-
-
-def _hashes(texts: Iterable[str]) -> list[str]:
-    return sorted({hashlib.sha256((normalise(text) or text).encode()).hexdigest()[:16] for text in texts})

@@ -90,7 +90,6 @@ def load_base_model(
         )
     model = backend.model
     _check_tokenizer(model, name)
-    _check_finite(model, name)
     description = describe_base(embedding)
     fingerprint = fingerprint_sentence_transformer(model, normalize=backend.normalize)
     # A half-precision checkpoint comes as it is stored, and steps of training are smaller than what its numbers can
@@ -152,21 +151,6 @@ def _length_for(model: SentenceTransformer, passages: Sequence[str]) -> int | No
         most,
     )
     return most
-
-
-def _check_finite(model: SentenceTransformer, name: str) -> None:
-    """Refuse weights that are no numbers: whatever is trained from them is none either.
-
-    Raises:
-        ModelError: A weight is NaN or infinite.
-    """
-    import torch
-
-    for key, weight in model.state_dict().items():
-        if weight.is_floating_point() and not torch.isfinite(weight).all():
-            raise ModelError(
-                f"The model {name} is damaged: {key} holds numbers that are not finite; fetch or export it again."
-            )
 
 
 def _check_tokenizer(model: SentenceTransformer, name: str) -> None:
