@@ -13,7 +13,7 @@ from llama_index_embft.cli.evaluate import evaluate
 from llama_index_embft.cli.export import export
 from llama_index_embft.cli.generate import generate
 from llama_index_embft.cli.migrate import migrate
-from llama_index_embft.cli.mine import mine
+from llama_index_embft.cli.mine import MineCommand, mine
 from llama_index_embft.cli.run import run
 from llama_index_embft.cli.train.command import train
 
@@ -23,5 +23,6 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Give the app its sub-commands."""
+    with_settings = {mine: MineCommand}
     for command in (demo, run, generate, mine, train, evaluate, compare, apply, convert, export, migrate, dashboard):
-        app.command()(command)
+        app.command(cls=with_settings.get(command))(command)

@@ -1,13 +1,21 @@
-"""A data set as rows of the formats that trainers read: plain dicts of texts, made one by one."""
+"""A data set as rows of the formats that trainers read.
+
+Every function yields plain dicts of texts, made one by one; `write_jsonl` writes them to a file, and
+``datasets.Dataset.from_list(list(rows))`` makes a Hugging Face data set of them. `write_dataset` writes whole data sets
+in these and other formats.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llama_index_embft.dataset.formats._rows import json_line
+from llama_index_embft.dataset.formats._sink import write_pieces
 from llama_index_embft.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
@@ -58,8 +66,8 @@ def labelled_pairs(
 
     Args:
         dataset: A data set with negatives.
-        scores: Query id -> document id -> score, such as `MiningReport.teacher_scores`; pairs without one are left out.
-            None gives 1.0 to positives and 0.0 to negatives.
+        scores: Query id -> document id -> score, such as a data set's ``teacher_scores``; pairs without one are left
+            out. None gives 1.0 to positives and 0.0 to negatives.
     """
     for query_id, query in dataset.queries.items():
         labelled = [(doc, 1.0) for doc in dataset.relevant_docs[query_id]]
@@ -105,7 +113,7 @@ def teacher_rows(
 
     Args:
         dataset: A data set with negatives.
-        scores: Query id -> document id -> score, such as `MiningReport.teacher_scores`.
+        scores: Query id -> document id -> score, such as a data set's ``teacher_scores``.
         n: Negatives a row; queries with fewer that have a score are left out.
 
     Raises:
@@ -120,6 +128,19 @@ def teacher_rows(
             row: dict[str, Any] = {"query": query, "positive": dataset.corpus[positive]}
             row |= {f"negative_{place}": dataset.corpus[doc] for place, doc in enumerate(negatives, start=1)}
             yield {**row, "label": [known[doc] for doc in (positive, *negatives)]}
+
+
+def write_jsonl(rows: Iterable[dict[str, Any]], path: str | Path) -> int:
+    """Write rows as JSON lines, one by one, whole or not at all.
+
+    Returns:
+        How many rows there were.
+
+    Raises:
+        DatasetError: A text holds half of a character (a lone surrogate).
+        OutputError: The file cannot be written.
+    """
+    return write_pieces(path, map(json_line, rows))
 
 
 def _positives(dataset: EmbeddingQAFinetuneDataset) -> Iterator[tuple[str, str, str]]:

@@ -32,7 +32,7 @@ _IN_FLIGHT: Final = 16
 _COUNTS: Final = ("requests", "retries", "prompt_tokens", "completion_tokens")
 
 
-class Outcome(NamedTuple):
+class AskedOutcome(NamedTuple):
     """How a question ended: exceptions of LLM clients do not survive the way between processes."""
 
     reply: Reply | None
@@ -121,7 +121,7 @@ class AskingActor:
         self._llm, self._structured, self._policy = llm, structured, policy
         self._limiter = SharedLimiter(limiter, counts_tokens)
 
-    async def ask(self, question: Question, proven: bool) -> Outcome:
+    async def ask(self, question: Question, proven: bool) -> AskedOutcome:
         """Ask until there is an answer, or none can be had."""
         report = GenerationReport()
         asker = self._asker(report, proven)
@@ -134,7 +134,7 @@ class AskingActor:
             fatal = str(err)
         self._first.mode = asker.mode  # a server that takes no tools is not asked with them again
         counts = {name: getattr(report, name) for name in _COUNTS}
-        return Outcome(reply, failure, fatal, counts, report.estimated)
+        return AskedOutcome(reply, failure, fatal, counts, report.estimated)
 
     def _asker(self, report: GenerationReport, proven: bool) -> Asker:
         """An asker with a report of its own, so that the counts of calls in flight are not mixed up."""
@@ -161,7 +161,7 @@ class SpreadAsker(Asker):
         number = self._busy.index(min(self._busy))
         self._busy[number] += 1
         try:
-            outcome: Outcome = await self.actors[number].ask.remote(question, self.proven)
+            outcome: AskedOutcome = await self.actors[number].ask.remote(question, self.proven)
         finally:
             self._busy[number] -= 1
         for name, count in outcome.counts.items():

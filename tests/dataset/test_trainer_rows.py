@@ -7,8 +7,7 @@ import json
 import pytest
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
-from llama_index_embft.errors import ConfigError
-from llama_index_embft.mining import (
+from llama_index_embft.dataset.formats import (
     flag_embedding_rows,
     labelled_pairs,
     ntuples,
@@ -17,6 +16,7 @@ from llama_index_embft.mining import (
     triplets,
     write_jsonl,
 )
+from llama_index_embft.errors import ConfigError
 
 
 @pytest.fixture
