@@ -55,25 +55,21 @@ def convert(
         return
     if source is None or out is None:
         raise ConfigError("Name what to read and what to write: embft convert IN OUT --to FORMAT (--list shows them).")
-    target = format_named(to)
+    format_named(to)
     name = from_ if from_ is not None else guess_format(source)
     reading: dict[str, Any] = _pairs(read_option, "--read-option")
     if split is not None:
         reading["split"] = split
     if column:
         reading["columns"] = {part: str(value) for part, value in _pairs(column, "--column", plain=True).items()}
-    scores: dict[str, dict[str, float]] = {}
     with errors_only(_LOG):
-        dataset = read_dataset(source, name, on_error="drop" if drop else "raise", scores=scores, **reading)
+        dataset = read_dataset(source, name, on_error="drop" if drop else "raise", **reading)
     console.print(f"Read {source} as {name}: {_contents(dataset)}", markup=False)
-    carried = scores if scores and "scores" in target.options("write") else None
     writing = _pairs(write_option, "--write-option")
     with errors_only(_LOG):
-        written = write_dataset(dataset, out, to, overwrite=overwrite, scores=carried, **writing)
+        written = write_dataset(dataset, out, to, overwrite=overwrite, **writing)
     console.print(f"Written: {out} as {to}, {written.rows:,} rows", markup=False)
-    lost = dict(written.lost)
-    if scores and carried is None:
-        lost["scores"] = sum(map(len, scores.values()))
+    lost = written.lost
     if dataset.dropped:
         console.print(f"Left out on reading: {dataset.dropped}", markup=False)
     if lost:

@@ -38,7 +38,7 @@ def demo(
     with console.status("Loading the libraries and the model"):
         quiet_libraries()
         base = load_embed_model(DEMO_MODEL)
-    with write_folder_atomically(out, replaceable=("report.json",)) as folder:
+    with write_folder_atomically(out) as folder:
         console.print("[bold]1. Data:[/bold] the documented functions of Python's standard library")
         dataset = build_stdlib_dataset()
         split = split_for_tuning(dataset, seed=seed)

@@ -61,7 +61,7 @@ def run(
     if (llm is None) != (llm_model is None):
         raise ConfigError("Give --llm and --llm-model together: the client and the model it asks for.")
     resolve_model_name(model)  # a wrong path should show before the work, not after it
-    with write_folder_atomically(out, replaceable=("report.json",)) as folder:
+    with write_folder_atomically(out) as folder:
         documents = load_documents(docs)
         nodes = documents_to_nodes(documents, chunk_size=chunk_size, chunk_overlap=chunk_overlap)
         console.print(f"[bold]1. Documents:[/bold] {len(documents)} pages or files, {len(nodes)} chunks")

@@ -45,6 +45,7 @@ from .formats import (
     write_run as write_run,
 )
 from .near_duplicates import near_duplicate_groups as near_duplicate_groups
+from .provenance import Provenance as Provenance
 from .schema import EmbeddingQAFinetuneDataset as EmbeddingQAFinetuneDataset
 from .split import Split as Split
 from .split import split_dataset as split_dataset

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from copy import copy
 from dataclasses import dataclass, field
+from sys import float_info
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llama_index_embft.dataset._json import Repeated
@@ -26,11 +27,15 @@ SECTIONS: tuple[str, ...] = (
     "negative_docs",
     "reference_answers",
     "relevance_grades",
+    "teacher_scores",
     "bare_texts",
     "source_documents",
 )
-_OF_QUERIES = ("relevant_docs", "negative_docs", "reference_answers", "relevance_grades")
+_OF_QUERIES = ("relevant_docs", "negative_docs", "reference_answers", "relevance_grades", "teacher_scores")
+_BY_DOCUMENT = ("relevance_grades", "teacher_scores")  # query id -> document id -> number
 _OF_DOCS = ("bare_texts", "source_documents")
+
+_MOST = float_info.max  # a whole number of JSON may lie beyond what a float holds
 
 
 class Place(NamedTuple):
@@ -149,9 +154,10 @@ def _remove_docs(fields: Fields, docs: set[str]) -> None:
         for id_, entry in fields[section].items():
             if not docs.isdisjoint(entry):
                 fields[section][id_] = [doc for doc in entry if doc not in docs]
-    for id_, entry in fields["relevance_grades"].items():
-        if not docs.isdisjoint(entry):
-            fields["relevance_grades"][id_] = {doc: grade for doc, grade in entry.items() if doc not in docs}
+    for section in _BY_DOCUMENT:
+        for id_, entry in fields[section].items():
+            if not docs.isdisjoint(entry):
+                fields[section][id_] = {doc: number for doc, number in entry.items() if doc not in docs}
 
 
 # --- the rules, in the order in which they are checked ------------------------------------------------------------
@@ -167,9 +173,9 @@ def _repeats(*, conflicting_only: bool) -> Callable[[Fields], Iterator[Place]]:
         for section in SECTIONS:
             entries = fields.get(section, {})
             yield from (Place(section, id_) for id_ in keys(entries))
-            if section == "relevance_grades" and isinstance(entries, dict):
-                for id_, grades in entries.items():
-                    yield from (Place(section, id_, doc) for doc in keys(grades))
+            if section in _BY_DOCUMENT and isinstance(entries, dict):
+                for id_, numbers in entries.items():
+                    yield from (Place(section, id_, doc) for doc in keys(numbers))
 
     return find
 
@@ -191,13 +197,14 @@ def _wrong_types(fields: Fields) -> Iterator[Place]:
                 yield Place(section, id_)
             else:
                 yield from (Place(section, id_, n) for n, doc in enumerate(value) if not isinstance(doc, str))
-    for id_, value in fields["relevance_grades"].items():
-        if not isinstance(id_, str) or not isinstance(value, dict):
-            yield Place("relevance_grades", id_)
-        else:
-            for doc, grade in value.items():
-                if not isinstance(doc, str) or type(grade) is not int:
-                    yield Place("relevance_grades", id_, doc)
+    for section, types in (("relevance_grades", (int,)), ("teacher_scores", (int, float))):
+        for id_, value in fields[section].items():
+            if not isinstance(id_, str) or not isinstance(value, dict):
+                yield Place(section, id_)
+            else:
+                for doc, number in value.items():
+                    if not isinstance(doc, str) or type(number) not in types:
+                        yield Place(section, id_, doc)
 
 
 def _bad_texts(section: str) -> Callable[[Fields], Iterator[Place]]:
@@ -228,7 +235,7 @@ def _unknown_docs(section: str) -> Callable[[Fields], Iterator[Place]]:
         for id_, docs in fields[section].items():
             for n, doc in enumerate(docs):
                 if doc not in corpus:
-                    yield Place(section, id_, n)
+                    yield Place(section, id_, doc if isinstance(docs, dict) else n)
 
     return find
 
@@ -266,6 +273,11 @@ def _bad_grades(fields: Fields) -> Iterator[Place]:
                 yield Place("relevance_grades", id_, doc)
 
 
+def _bad_scores(fields: Fields) -> Iterator[Place]:
+    for id_, scores in fields["teacher_scores"].items():
+        yield from (Place("teacher_scores", id_, doc) for doc, score in scores.items() if not abs(score) <= _MOST)
+
+
 def _text_rule(section: str, what: str) -> Rule:
     def describe(fields: Fields, place: Place) -> str:
         fault = "is empty" if not fields[section][place.id].strip() else "holds half of a character (a lone surrogate)"
@@ -284,15 +296,12 @@ def _owner_rule(section: str, known: str, what: str) -> Rule:
 
 
 def _doc_rule(section: str) -> Rule:
-    return Rule(
-        f"unknown document in `{section}`",
-        "add it to `corpus`",
-        _unknown_docs(section),
-        lambda fields, place: (
-            f"`{section}` of the query {place.id!r} names the document {fields[section][place.id][place.item]!r}, "
-            "which is not in `corpus`"
-        ),
-    )
+    def describe(fields: Fields, place: Place) -> str:
+        docs = fields[section][place.id]
+        doc = place.item if isinstance(docs, dict) else docs[place.item]
+        return f"`{section}` of the query {place.id!r} names the document {doc!r}, which is not in `corpus`"
+
+    return Rule(f"unknown document in `{section}`", "add it to `corpus`", _unknown_docs(section), describe)
 
 
 def _repeat_rule(section: str) -> Rule:
@@ -335,6 +344,7 @@ RULES: tuple[Rule, ...] = (
     *(_owner_rule(section, "corpus", "document") for section in _OF_DOCS),
     _doc_rule("relevant_docs"),
     _doc_rule("negative_docs"),
+    _doc_rule("teacher_scores"),
     _repeat_rule("relevant_docs"),
     _repeat_rule("negative_docs"),
     Rule(
@@ -357,5 +367,14 @@ RULES: tuple[Rule, ...] = (
         "grade only documents of `relevant_docs`",
         _bad_grades,
         _describe_grade,
+    ),
+    Rule(
+        "teacher score that is no finite number",
+        "score it again or leave the score out",
+        _bad_scores,
+        lambda fields, place: (
+            f"`teacher_scores` of the query {place.id!r} gives the document {place.item!r} the score "
+            f"{fields['teacher_scores'][place.id][place.item]}"
+        ),
     ),
 )

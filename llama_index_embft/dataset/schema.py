@@ -10,12 +10,14 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictFloat, StrictInt, ValidationError, model_validator
 
 from llama_index_embft._core.files import atomic_write_text
 from llama_index_embft.dataset import checks
 from llama_index_embft.dataset._json import read_object
+from llama_index_embft.dataset.breaches import REQUIRED, BrokenDatasetError, as_dataset_error, require_sections
 from llama_index_embft.dataset.checks import DropReport
+from llama_index_embft.dataset.provenance import Provenance
 from llama_index_embft.dataset.stats import DatasetStats
 from llama_index_embft.errors import ConfigError, DatasetError
 
@@ -24,23 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_REQUIRED = ("queries", "corpus", "relevant_docs")
-_OPTIONAL = tuple(name for name in checks.SECTIONS if name not in _REQUIRED)
 OnError = Literal["raise", "drop"]
-
-
-class _BrokenDatasetError(DatasetError):
-    """A breach of a rule, kept in two parts so that `from_json` can add the file and its own way out."""
-
-    def __init__(self, statement: str, advice: str, *, source: str | None = None, droppable: bool = True) -> None:
-        self.statement, self.advice, self.droppable = checks.clipped(statement), advice, droppable
-        where = f"{source}: " if source else "Broken data set: "
-        call = f"from_json({source!r}" if source else "from_dict(fields"
-        way_out = f', or load it with `EmbeddingQAFinetuneDataset.{call}, on_error="drop")`' if droppable else ""
-        super().__init__(f"{where}{self.statement}; {advice}{way_out}.")
-
-    def __reduce__(self) -> tuple[Any, ...]:  # two required arguments: the default would not unpickle
-        return (DatasetError, (str(self),))
 
 
 class EmbeddingQAFinetuneDataset(BaseModel):
@@ -58,15 +44,19 @@ class EmbeddingQAFinetuneDataset(BaseModel):
         reference_answers: Query id -> the answer in words.
         relevance_grades: Query id -> document id -> grade, a whole number from 1; a relevant document without a grade
             has grade 1.
+        teacher_scores: Query id -> document id -> how well the document answers the query, says a teacher (a
+            cross-encoder, a judge) on its own scale; of relevant and other documents.
         bare_texts: Document id -> text without metadata, for prompts and display; absent means the corpus text.
         source_documents: Document id -> id of the file, module or page it was cut from; absent means the id itself.
             Splits keep all chunks of one source together.
         mode: ``"text"``, as in llama-index-finetuning.
+        provenance: Where the data set comes from; `==` and `content_hash` leave it out.
 
     Raises:
         DatasetError: A rule is broken: an unknown id, a query without a relevant document, a text that is empty, a
             document that is relevant and negative for one query, a document named twice, a grade for a document that is
-            not relevant, or a value of the wrong type. The message names the first case and counts the others.
+            not relevant, a score that is no finite number, or a value of the wrong type. The message names the first
+            case and counts the others.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -77,9 +67,11 @@ class EmbeddingQAFinetuneDataset(BaseModel):
     negative_docs: dict[str, list[str]] = Field(default_factory=dict)
     reference_answers: dict[str, str] = Field(default_factory=dict)
     relevance_grades: dict[str, dict[str, StrictInt]] = Field(default_factory=dict)
+    teacher_scores: dict[str, dict[str, StrictFloat]] = Field(default_factory=dict)
     bare_texts: dict[str, str] = Field(default_factory=dict)
     source_documents: dict[str, str] = Field(default_factory=dict)
     mode: str = "text"
+    provenance: Provenance = Field(default_factory=Provenance)
 
     _dropped: DropReport = PrivateAttr(default_factory=DropReport)
 
@@ -87,13 +79,13 @@ class EmbeddingQAFinetuneDataset(BaseModel):
         try:
             super().__init__(**data)
         except ValidationError as err:
-            raise _as_dataset_error(err) from None
+            raise as_dataset_error(err) from None
 
     @model_validator(mode="after")
     def _keep_rules(self) -> Self:
         breach = checks.first_breach(self._sections())
         if breach is not None:
-            raise _BrokenDatasetError(*breach)
+            raise BrokenDatasetError(*breach)
         return self
 
     @classmethod
@@ -102,10 +94,10 @@ class EmbeddingQAFinetuneDataset(BaseModel):
         try:
             return super().model_validate(obj, **kwargs)
         except ValidationError as err:
-            raise _as_dataset_error(err) from None
+            raise as_dataset_error(err) from None
 
     def __eq__(self, other: object) -> bool:
-        """Compare contents; what was dropped on the way here does not matter."""
+        """Compare contents; where they come from and what was dropped on the way here does not matter."""
         if not isinstance(other, EmbeddingQAFinetuneDataset):
             return NotImplemented
         return self.mode == other.mode and self._sections() == other._sections()
@@ -146,20 +138,27 @@ class EmbeddingQAFinetuneDataset(BaseModel):
             raise ConfigError(f"`on_error` must be 'raise' or 'drop', got {on_error!r}.")
         known = {name: value for name, value in fields.items() if name in cls.model_fields}
         ignored = [name for name in fields if name not in known]
+        origin = known.get("provenance")
+        if isinstance(origin, Mapping):
+            ignored += [f"provenance.{name}" for name in origin if name not in Provenance.model_fields]
+            usable = {name: value for name, value in origin.items() if on_error == "raise" or isinstance(value, str)}
+            known["provenance"] = {name: value for name, value in usable.items() if name in Provenance.model_fields}
+        elif on_error == "drop":
+            known.pop("provenance", None)
         if ignored and known:  # files of other tools carry more; without a known section it is another file altogether
             logger.warning("%s: ignored the unknown sections %s.", source or "data set", ", ".join(map(repr, ignored)))
         report = DropReport()
         try:
             if on_error == "drop":
-                _require_sections(known)
+                require_sections(known)
                 known, report = checks.drop_breaches(known)
             else:
                 breach = checks.first_breach(known, (checks.REPEATS,))
                 if breach is not None:
-                    raise _BrokenDatasetError(*breach)
+                    raise BrokenDatasetError(*breach)
             dataset = cls(**known)
-        except _BrokenDatasetError as err:
-            raise _BrokenDatasetError(err.statement, err.advice, source=source, droppable=err.droppable) from None
+        except BrokenDatasetError as err:
+            raise BrokenDatasetError(err.statement, err.advice, source=source, droppable=err.droppable) from None
         dataset._dropped = report
         if report:
             logger.warning("%s: dropped %s.", source or "data set", report)
@@ -183,12 +182,16 @@ class EmbeddingQAFinetuneDataset(BaseModel):
 
     def _compact(self) -> dict[str, Any]:
         """The fields in file order, without optional sections that are empty."""
-        kept = {name: value for name, value in self._sections().items() if value or name in _REQUIRED}
+        origin = {"provenance": self.provenance.known()} if self.provenance else {}
+        return {**self._content(), **origin}
+
+    def _content(self) -> dict[str, Any]:
+        kept = {name: value for name, value in self._sections().items() if value or name in REQUIRED}
         return {**kept, "mode": self.mode}
 
     def content_hash(self) -> str:
-        """SHA-256 (hex) of everything the data set holds; the order of ids in a section does not matter."""
-        canonical = json.dumps(self._compact(), sort_keys=True, separators=(",", ":"))
+        """SHA-256 (hex) of everything but the provenance; the order of ids in a section does not matter."""
+        canonical = json.dumps(self._content(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
     # --- reading ------------------------------------------------------------------------------------------------------
@@ -253,7 +256,20 @@ class EmbeddingQAFinetuneDataset(BaseModel):
             docs = {doc for name in ("relevant_docs", "negative_docs") for ids in fields[name].values() for doc in ids}
         for name in ("corpus", "bare_texts", "source_documents"):
             fields[name] = {id_: value for id_, value in getattr(self, name).items() if id_ in docs}
-        return type(self)(**fields, mode=self.mode)
+        fields["teacher_scores"] = {
+            query_id: known
+            for query_id, scores in fields["teacher_scores"].items()
+            if (known := {doc: score for doc, score in scores.items() if doc in docs})
+        }
+        return self.replace(**fields)
+
+    def replace(self, **fields: Any) -> Self:
+        """A data set with some fields replaced, checked anew, for example ``replace(negative_docs=mined)``.
+
+        Raises:
+            DatasetError: There is no such field, or a rule is broken.
+        """
+        return type(self)(**{**self._sections(), "mode": self.mode, "provenance": self.provenance, **fields})
 
     def merge(self, other: EmbeddingQAFinetuneDataset, *, prefix: str = "") -> Self:
         """Join two data sets over the union of their corpora.
@@ -272,7 +288,7 @@ class EmbeddingQAFinetuneDataset(BaseModel):
             raise DatasetError(f"Cannot merge data sets of the modes {self.mode!r} and {other.mode!r}.")
         theirs = _prefixed(other, prefix) if prefix else other._sections()
         joined = {name: _joined(name, getattr(self, name), theirs[name]) for name in checks.SECTIONS}
-        return type(self)(**joined, mode=self.mode)
+        return self.replace(**joined, provenance=self.provenance.shared_with(other.provenance))
 
     def _require_known(self, ids: Iterable[str], section: Literal["queries", "corpus"]) -> None:
         known: Collection[str] = getattr(self, section)
@@ -294,7 +310,7 @@ def _prefixed(dataset: EmbeddingQAFinetuneDataset, prefix: str) -> dict[str, Any
         return {prefix + id_: entry for id_, entry in value.items()}
 
     renamed = {name: ids(value) for name, value in dataset._sections().items()}
-    for name in ("relevant_docs", "negative_docs", "relevance_grades"):
+    for name in ("relevant_docs", "negative_docs", "relevance_grades", "teacher_scores"):
         renamed[name] = {id_: ids(entry) for id_, entry in renamed[name].items()}
     renamed["source_documents"] = {id_: prefix + source for id_, source in renamed["source_documents"].items()}
     return renamed
@@ -303,8 +319,8 @@ def _prefixed(dataset: EmbeddingQAFinetuneDataset, prefix: str) -> dict[str, Any
 def _joined(name: str, ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
     if name in ("relevant_docs", "negative_docs"):
         return {id_: list(dict.fromkeys([*ours.get(id_, ()), *theirs.get(id_, ())])) for id_ in {**ours, **theirs}}
-    if name == "relevance_grades":
-        return {id_: _joined("grades", ours.get(id_, {}), theirs.get(id_, {})) for id_ in {**ours, **theirs}}
+    if name in ("relevance_grades", "teacher_scores"):
+        return {id_: _joined(f"{name} of {id_}", ours.get(id_, {}), theirs.get(id_, {})) for id_ in {**ours, **theirs}}
     different = [id_ for id_, value in theirs.items() if ours.get(id_, value) != value]
     if different:
         more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
@@ -313,59 +329,3 @@ def _joined(name: str, ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str
             'give the ids of the second one a prefix: `merge(other, prefix="b/")`.'
         )
     return {**ours, **theirs}
-
-
-def _require_sections(fields: Mapping[str, Any]) -> None:
-    """Dropping takes entries out of sections; it cannot make up a section."""
-    for name in _REQUIRED:
-        if name not in fields:
-            raise _missing(name)
-    for name in checks.SECTIONS:
-        if not isinstance(fields.get(name, {}), Mapping):
-            raise _wrong_type(f"`{name}`", "an object with ids as keys", fields[name], more=0, droppable=False)
-
-
-def _missing(name: str) -> _BrokenDatasetError:
-    return _BrokenDatasetError(
-        f"the section `{name}` is missing",
-        "a data set has at least `queries`, `corpus` and `relevant_docs`",
-        droppable=False,
-    )
-
-
-def _wrong_type(place: str, expected: str, value: Any, *, more: int, droppable: bool) -> _BrokenDatasetError:
-    shown = repr(value)
-    shown = shown if len(shown) <= 40 else shown[:37] + "..."
-    others = f" (and {more} more values of a wrong type)" if more else ""
-    return _BrokenDatasetError(
-        f"{place} should be {expected}, got {shown} ({type(value).__name__}){others}",
-        "correct it",
-        droppable=droppable,
-    )
-
-
-_EXPECTED = {
-    "dict_type": "an object with ids as keys",
-    "list_type": "a list of document ids",
-    "string_type": "a string",
-}
-
-
-def _as_dataset_error(err: ValidationError) -> DatasetError:
-    """Turn pydantic's report into one sentence."""
-    first = err.errors(include_url=False)[0]
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, DatasetError):
-        return cause
-    section, *rest = first["loc"] if first["loc"] else ("data set",)
-    if first["type"] == "missing":
-        return _missing(str(section))
-    if first["type"] == "extra_forbidden":
-        return _BrokenDatasetError(
-            f"there is no field `{section}`", f"the fields are {', '.join(checks.SECTIONS)}, mode", droppable=False
-        )
-    place = f"`{section}`" + "".join(f"[{part!r}]" for part in rest if part != "[key]")
-    if "[key]" in rest:
-        place = f"the id {rest[0]!r} in `{section}`" if rest.index("[key]") == 1 else f"a key of {place}"
-    expected = _EXPECTED.get(first["type"], "a whole number" if first["type"].startswith("int") else "of another type")
-    return _wrong_type(place, expected, first["input"], more=err.error_count() - 1, droppable=bool(rest))

@@ -49,7 +49,8 @@ def split_dataset(
 
     Queries stay together when they ask about one source document, about near-duplicates of each other, or are
     themselves the same question. What counts as a document is ``dataset.document_of(chunk)``. The result depends on the
-    content and the seed alone, not on the order of the queries.
+    content and the seed alone, not on the order of the queries. Each side's provenance names its side and, as parent,
+    the data set that it was cut from.
 
     Args:
         dataset: At least one query for each side.
@@ -82,12 +83,15 @@ def split_dataset(
     _warn_if_uneven(members, wanted, sizes)
     # The caller's order, so that a split of a file reads like the file.
     group_of = dict(zip(query_ids, groups, strict=True))
+    parent = dataset.content_hash()
     parts = [
         dataset.subset(
-            [query_id for query_id in dataset.queries if side_of[group_of[query_id]] == side], keep_corpus=keep_corpus
+            [query_id for query_id in dataset.queries if side_of[group_of[query_id]] == number], keep_corpus=keep_corpus
         )
-        for side in range(len(SIDES))
+        for number in range(len(SIDES))
     ]
+    for part, side in zip(parts, SIDES, strict=True):
+        part.provenance = part.provenance.model_copy(update={"split": side, "parent": parent})
     return Split(*parts)
 
 

@@ -69,7 +69,7 @@ def test_scores_are_carried_over_where_there_is_room(tmp_path: Path) -> None:
     embft(path, tmp_path / "s.jsonl", "--to", "scored")
     lines = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
     assert [line["score"] for line in lines] == [0.9, 0.25]
-    assert "2 scores" in embft(path, tmp_path / "p.jsonl", "--to", "pairs")
+    assert "2 teacher scores" in embft(path, tmp_path / "p.jsonl", "--to", "pairs")
 
 
 def test_columns_and_dropped_rows(tmp_path: Path) -> None:

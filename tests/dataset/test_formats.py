@@ -17,6 +17,7 @@ import pytest
 
 from llama_index_embft.dataset import (
     EmbeddingQAFinetuneDataset,
+    Provenance,
     guess_format,
     read_dataset,
     to_datasets,
@@ -230,15 +231,15 @@ def test_flag_embedding_scores_come_and_go(tmp_path: Path, caplog: pytest.LogCap
     rows = [{"query": "q", "pos": ["yes"], "neg": ["no", "never"], "pos_scores": [0.9], "neg_scores": [0.5, 0.1],
              "prompt": "p", "type": "x"}]  # fmt: skip
     path = lay(tmp_path, {"f.jsonl": rows}) / "f.jsonl"
-    scores: dict[str, dict[str, float]] = {}
-    dataset = read_dataset(path, scores=scores)
-    assert sorted(scores[content_id("q", "q-")].values()) == [0.1, 0.5, 0.9]
-    write_dataset(dataset, tmp_path / "back.jsonl", "flag-embedding", scores=scores, prompt="p")
+    with caplog.at_level(logging.WARNING):
+        dataset = read_dataset(path)
+    assert "not kept: 1 field 'prompt', 1 field 'type'" in caplog.text
+    assert sorted(dataset.teacher_scores[content_id("q", "q-")].values()) == [0.1, 0.5, 0.9]
+    write_dataset(dataset, tmp_path / "back.jsonl", "flag-embedding", prompt="p")
     back = json.loads((tmp_path / "back.jsonl").read_text())
     assert back == {name: value for name, value in rows[0].items() if name != "type"}
-    with caplog.at_level(logging.WARNING):
-        read_dataset(path)
-    assert "not kept: 3 scores (give `scores={}` to get them), 1 field 'prompt', 1 field 'type'" in caplog.text
+    write_dataset(dataset, tmp_path / "plain.jsonl", "flag-embedding", teacher_scores=False)
+    assert "pos_scores" not in (tmp_path / "plain.jsonl").read_text()
 
 
 def test_scored_pairs_and_their_threshold() -> None:
@@ -255,9 +256,8 @@ def test_columns_of_any_name_and_rows_for_distillation() -> None:
     assert texts(read_dataset(rows, "pairs", columns={"anchor": "instruction", "positive": "response"})) == {"q": ["a"]}
     with pytest.raises(DatasetError, match="no column is known as the anchor among 'instruction', 'response'"):
         read_dataset(rows, "pairs")
-    scores: dict[str, dict[str, float]] = {}
     taught = [{"query": "q", "positive": "a", "negative_1": "b", "label": [3.0, 1.0]}]
-    read_dataset(taught, "ntuples", scores=scores)
+    scores = read_dataset(taught, "ntuples").teacher_scores
     assert list(scores[content_id("q", "q-")].values()) == [3.0, 1.0]
 
 
@@ -574,9 +574,19 @@ def test_wrong_arguments_are_refused(call: Any, message: str, tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-def test_scores_without_room_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="has no option 'scores'"):
-        write_dataset(DATASET, tmp_path / "p.jsonl", "pairs", scores={})
+def test_scores_and_provenance_without_room_are_counted(tmp_path: Path) -> None:
+    data = DATASET.replace(teacher_scores={"q1": {"a": 0.5, "c": 0.25}}, provenance=Provenance(split="val"))
+    lost = write_dataset(data, tmp_path / "p.jsonl", "pairs").lost
+    assert lost["teacher scores"] == 2
+    assert lost["provenance fields"] == 1
+    assert "teacher scores" not in write_dataset(data, tmp_path / "s.jsonl", "scored").lost
+
+
+def test_labels_of_scored_pairs_are_not_scores_of_a_teacher() -> None:
+    rows = [{"sentence1": "q", "sentence2": text, "score": score} for text, score in (("a", 1), ("b", 0))]
+    assert read_dataset(rows, "scored").teacher_scores == {}
+    rows[1]["score"] = 0.2
+    assert len(read_dataset(rows, "scored").teacher_scores) == 1
 
 
 def test_importing_the_formats_loads_no_heavy_package() -> None:

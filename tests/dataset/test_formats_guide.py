@@ -61,7 +61,7 @@ def test_the_guide_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "1 x line that is not JSON" in said
     assert "3 answers to 2 questions: 1 questions kept, with 1 positives and 1 negatives" in said
     assert set(names["parts"]) == {"corpus", "queries", "qrels"}
-    assert names["scores"]
+    assert names["scored"].teacher_scores
 
 
 @pytest.mark.usefixtures("files")

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset, Provenance, split_dataset
 from llama_index_embft.errors import ConfigError, DatasetError, OutputError
 
 
@@ -28,6 +28,7 @@ def fields(**changes: Any) -> dict[str, Any]:
         "negative_docs": {"q2": ["c"]},
         "reference_answers": {"q1": "Alice"},
         "relevance_grades": {"q1": {"a": 2}},
+        "teacher_scores": {"q1": {"a": 0.9, "c": -3.5}},
         "bare_texts": {"a": "Alice pays."},
         "source_documents": {"a": "x", "b": "x"},
     }
@@ -52,6 +53,12 @@ BROKEN: list[tuple[str, dict[str, Any], str]] = [
      "`negative_docs` of the query 'q2' names the document 'zz', which is not in `corpus`"),
     ("unknown-negative-query", {"negative_docs": {"q9": ["c"]}},
      "`negative_docs` names the query 'q9', which is not in `queries`"),
+    ("unknown-doc-scored", {"teacher_scores": {"q1": {"zz": 1.0}}},
+     "`teacher_scores` of the query 'q1' names the document 'zz', which is not in `corpus`"),
+    ("unknown-query-scored", {"teacher_scores": {"q9": {"a": 1.0}}},
+     "`teacher_scores` names the query 'q9', which is not in `queries`"),
+    ("score-nan", {"teacher_scores": {"q1": {"a": float("nan")}}},
+     "`teacher_scores` of the query 'q1' gives the document 'a' the score nan; score it again or leave the score out"),
     ("no-relevant", {"relevant_docs": {"q1": ["a"]}}, "the query 'q2' has no relevant document; name its document"),
     ("empty-list", {"relevant_docs": {"q1": ["a"], "q2": []}}, "the query 'q2' has no relevant document"),
     ("empty-query", {"queries": {"q1": " \n", "q2": "x"}}, "the query 'q1' in `queries` is empty; give it a text"),
@@ -142,6 +149,7 @@ def test_drop_cascades_to_what_hangs_on_the_broken_part() -> None:
         relevant_docs={"q1": ["a"]},
         reference_answers={"q1": "Alice"},
         relevance_grades={"q1": {"a": 2}},
+        teacher_scores={"q1": {"a": 0.9, "c": -3.5}},
         source_documents={"a": "x"},
     )
     assert mended.dropped.counts == {"document without usable text": 1, "query without a relevant document": 1}
@@ -430,3 +438,53 @@ def test_json_round_trip(tmp_path_factory, content: dict[str, Any]) -> None:
     assert again == dataset
     assert again.content_hash() == dataset.content_hash()
     assert again.stats() == dataset.stats()
+
+
+# --- provenance -----------------------------------------------------------------------------------------------------
+
+
+def test_provenance_travels_with_the_file_and_not_with_the_hash(tmp_path: Any) -> None:
+    origin = Provenance(split="train", made_by="gpt-x", parent="abc")
+    dataset = build(provenance=origin)
+    assert dataset == build()
+    assert dataset.content_hash() == build().content_hash()
+    assert build().content_hash() != build(teacher_scores={}).content_hash()
+    dataset.save_json(tmp_path / "d.json")
+    again = EmbeddingQAFinetuneDataset.from_json(tmp_path / "d.json")
+    assert again.provenance == origin
+    assert again.teacher_scores == dataset.teacher_scores
+    with pytest.raises(ValueError, match="frozen"):
+        origin.split = "test"  # type: ignore[misc]
+
+
+def test_provenance_of_another_version_is_read_without_what_is_unknown(
+    tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = json.dumps({**plain(), "provenance": {"split": "val", "colour": "red"}})
+    (tmp_path / "d.json").write_text(text)
+    assert EmbeddingQAFinetuneDataset.from_json(tmp_path / "d.json").provenance == Provenance(split="val")
+    assert "'provenance.colour'" in caplog.text
+    with pytest.raises(DatasetError, match=r"`provenance`\['split'\] should be a string, got 3"):
+        EmbeddingQAFinetuneDataset.from_dict({**plain(), "provenance": {"split": 3}})
+    broken = EmbeddingQAFinetuneDataset.from_dict({**plain(), "provenance": {"split": 3}}, on_error="drop")
+    assert broken.provenance == Provenance()
+
+
+def test_subsets_unions_and_splits_keep_scores_and_say_where_they_come_from() -> None:
+    dataset = build(provenance=Provenance(made_by="gpt-x", split="train"))
+    small = dataset.subset(["q1"], keep_corpus=False)
+    assert small.teacher_scores == {"q1": {"a": 0.9}}  # the corpus of the subset is without c
+    assert small.provenance == dataset.provenance
+    other = build(provenance=Provenance(made_by="gpt-x", split="val"))
+    assert dataset.merge(other, prefix="b/").teacher_scores["b/q1"] == {"b/a": 0.9, "b/c": -3.5}
+    assert dataset.merge(other).provenance == Provenance(made_by="gpt-x")
+    whole = EmbeddingQAFinetuneDataset(
+        queries={f"q{n}": f"question {n}" for n in range(9)},
+        corpus={f"d{n}": f"text number {n}" for n in range(9)},
+        relevant_docs={f"q{n}": [f"d{n}"] for n in range(9)},
+        teacher_scores={f"q{n}": {f"d{n}": float(n)} for n in range(9)},
+    )
+    for side, part in split_dataset(whole, fractions=(0.4, 0.3, 0.3))._asdict().items():
+        assert part.provenance == Provenance(split=side, parent=whole.content_hash())
+        assert part.teacher_scores == {query: whole.teacher_scores[query] for query in part.queries}
+    assert whole.provenance == Provenance()

@@ -217,7 +217,7 @@ class TestBadInput:
             export_model(tiny_model_path, tmp_path / "file", "fp16")
         (tmp_path / "folder").mkdir()
         (tmp_path / "folder" / "thesis.txt").write_text("mine")
-        with pytest.raises(OutputError, match="is no earlier result"):
+        with pytest.raises(OutputError, match="is not a result of llama-index-embft"):
             export_model(tiny_model_path, tmp_path / "folder", "fp16")
         assert (tmp_path / "file").read_text() == (tmp_path / "folder" / "thesis.txt").read_text() == "mine"
 

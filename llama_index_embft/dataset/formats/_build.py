@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Scores = dict[str, dict[str, float]]
-"""Query id -> document id -> a teacher's score."""
 OnError = Literal["raise", "drop"]
 
 _DIGITS: Final = 20  # 80 bits: two of a billion texts meet with a chance of one in a million
@@ -41,21 +39,21 @@ class Builder:
     Args:
         source: What is read, for messages.
         on_error: ``"raise"`` stops at the first fault. ``"drop"`` leaves the faulty row out and counts it.
-        scores: Filled with the scores that the file holds; None if nobody asked for them.
 
     Raises:
         ConfigError: `on_error` is neither.
     """
 
-    def __init__(self, source: str, *, on_error: OnError = "raise", scores: Scores | None = None) -> None:
+    def __init__(self, source: str, *, on_error: OnError = "raise") -> None:
         if on_error not in ("raise", "drop"):
             raise ConfigError(f"`on_error` must be 'raise' or 'drop', got {on_error!r}.")
-        self.source, self.on_error, self._scores = source, on_error, scores
+        self.source, self.on_error = source, on_error
         self.queries: dict[str, str] = {}
         self.corpus: dict[str, str] = {}
         self.grades: dict[str, dict[str, int]] = {}
         self.negatives: dict[str, dict[str, None]] = {}
         self.answers: dict[str, str] = {}
+        self.scores: dict[str, dict[str, float]] = {}
         self.bare_texts: dict[str, str] = {}
         self.sources: dict[str, str] = {}
         self.lost = Counter[str]()
@@ -131,11 +129,8 @@ class Builder:
             )
 
     def score(self, query: str, doc: str, value: float) -> None:
-        """Keep a teacher's score where scores are asked for, and count it where they are not."""
-        if self._scores is None:
-            self.lost["scores (give `scores={}` to get them)"] += 1
-        else:
-            self._scores.setdefault(query, {})[doc] = value
+        """Keep a teacher's score."""
+        self.scores.setdefault(query, {})[doc] = value
 
     def ignore(self, row: Mapping[str, Any], known: frozenset[str]) -> None:
         """Count the fields of a row that a data set has no place for, if they hold anything."""
@@ -184,6 +179,7 @@ class Builder:
                 negative_docs={query: list(self.negatives[query]) for query in kept if self.negatives.get(query)},
                 reference_answers={query: self.answers[query] for query in kept if query in self.answers},
                 relevance_grades=_graded({query: self.grades[query] for query in kept}),
+                teacher_scores={query: self.scores[query] for query in kept if query in self.scores},
                 bare_texts=self.bare_texts,
                 source_documents=self.sources,
             )

@@ -16,7 +16,11 @@ SOURCES: Final = "source documents"
 UNLINKED: Final = "documents that no query names"
 IDS: Final = "ids"
 MODE: Final = "mode"
-EVERYTHING: Final = frozenset([NEGATIVES, GRADES, ANSWERS, BARE_TEXTS, SOURCES, UNLINKED, IDS, MODE])
+SCORES: Final = "teacher scores"
+PROVENANCE: Final = "provenance"
+EVERYTHING: Final = frozenset(
+    [NEGATIVES, GRADES, ANSWERS, BARE_TEXTS, SOURCES, UNLINKED, IDS, MODE, SCORES, PROVENANCE]
+)
 
 
 def count_losses(dataset: EmbeddingQAFinetuneDataset, holds: frozenset[str]) -> Counter[str]:
@@ -38,6 +42,16 @@ def count_losses(dataset: EmbeddingQAFinetuneDataset, holds: frozenset[str]) -> 
         if NEGATIVES in holds:
             named.update(doc for docs in dataset.negative_docs.values() for doc in docs)
         lost["documents that no query names"] = len(dataset.corpus.keys() - named)
+    if SCORES not in holds:
+        lost["teacher scores"] = sum(map(len, dataset.teacher_scores.values()))
+    elif UNLINKED not in holds:
+        relevant, negative = dataset.relevant_docs, dataset.negative_docs
+        lost["teacher scores of documents that their query does not name"] = sum(
+            len(scores.keys() - {*relevant[query], *negative.get(query, ())})
+            for query, scores in dataset.teacher_scores.items()
+        )
+    if PROVENANCE not in holds:
+        lost["provenance fields"] = len(dataset.provenance.known())
     if MODE not in holds and dataset.mode != "text":
         lost["mode"] = 1
     return +lost
@@ -70,6 +84,11 @@ def by_text(dataset: EmbeddingQAFinetuneDataset) -> tuple[EmbeddingQAFinetuneDat
                 lost["negatives that are relevant under another id"] += 1
             else:
                 negatives.setdefault(queries[query], {})[docs[doc]] = None
+    scores: dict[str, dict[str, float]] = {}
+    for query, of_docs in dataset.teacher_scores.items():
+        mine = scores.setdefault(queries[query], {})
+        for doc, score in of_docs.items():
+            lost["second teacher scores of the same text"] += mine.setdefault(docs[doc], score) != score
     merged = EmbeddingQAFinetuneDataset(
         queries={queries[query]: text for query, text in dataset.queries.items()},
         corpus={docs[doc]: text for doc, text in dataset.corpus.items()},
@@ -77,9 +96,11 @@ def by_text(dataset: EmbeddingQAFinetuneDataset) -> tuple[EmbeddingQAFinetuneDat
         negative_docs={query: list(ids_of) for query, ids_of in negatives.items()},
         reference_answers=_first_of(dataset.reference_answers, queries, "second answers of the same question", lost),
         relevance_grades={query: {d: g for d, g in ids_of.items() if g > 1} for query, ids_of in relevant.items()},
+        teacher_scores=scores,
         bare_texts=_first_of(dataset.bare_texts, docs, "second bare texts of the same text", lost),
         source_documents=_first_of(dataset.source_documents, docs, "second sources of the same text", lost),
         mode=dataset.mode,
+        provenance=dataset.provenance,
     )
     return merged, +lost
 

@@ -384,7 +384,7 @@ def _text_where_null(schema: Any) -> Any:
 
 def _write_table(rows: Iterable[Row], path: str | os.PathLike[str], columns: Sequence[str] | None) -> int:
     table = to_table(rows, columns)
-    with write_folder_atomically(path, replaceable=FOLDER_MARKS) as folder:
+    with write_folder_atomically(path) as folder:
         table.save_to_disk(str(folder))
     return len(table)
 

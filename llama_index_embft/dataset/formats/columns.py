@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterator, Mapping
 
-    from llama_index_embft.dataset.formats._build import Builder, Scores
+    from llama_index_embft.dataset.formats._build import Builder
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
 _NAMES: Final = {
@@ -177,6 +177,8 @@ def read_scored(
             build.link(query_id, doc, int(value >= threshold), at)
             build.score(query_id, doc, value)
             build.ignore(row, names.known)
+    if all(value in (0.0, 1.0) for scores in build.scores.values() for value in scores.values()):
+        build.scores.clear()  # labels, not a teacher's scores
     return build.finish(leave_out_unjudged=f"query without a pair of a score from {threshold:g}")
 
 
@@ -223,7 +225,7 @@ def write_scored(
     path: str | os.PathLike[str],
     lost: Counter[str],
     *,
-    scores: Scores | None = None,
+    teacher_scores: bool = True,
 ) -> int:
     """``sentence1, sentence2, score``: a row for each query and document.
 
@@ -231,10 +233,12 @@ def write_scored(
         dataset: A data set.
         path: See `write_rows`.
         lost: Counts the pairs without a score.
-        scores: Query id -> document id -> score. None gives 1.0 to positives and 0.0 to negatives.
+        teacher_scores: Write the teacher's scores, if the data set has some, and leave out the pairs without one;
+            otherwise positives have 1.0 and negatives 0.0.
     """
+    scores = dataset.teacher_scores if teacher_scores else {}
     pairs = sum(map(len, dataset.relevant_docs.values())) + sum(map(len, dataset.negative_docs.values()))
-    rows = write_rows(trainer_rows.labelled_pairs(dataset, scores), path, ("sentence1", "sentence2", "score"))
+    rows = write_rows(trainer_rows.labelled_pairs(dataset, scores or None), path, ("sentence1", "sentence2", "score"))
     lost["pairs without a score"] += pairs - rows
     return rows
 

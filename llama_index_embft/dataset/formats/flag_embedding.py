@@ -20,7 +20,7 @@ from llama_index_embft.errors import ConfigError
 if TYPE_CHECKING:
     import os
 
-    from llama_index_embft.dataset.formats._build import Builder, Scores
+    from llama_index_embft.dataset.formats._build import Builder
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
 _KNOWN: Final = frozenset(["query", "pos", "neg", "pos_scores", "neg_scores"])
@@ -61,7 +61,7 @@ def write(
     path: str | os.PathLike[str],
     lost: Counter[str],
     *,
-    scores: Scores | None = None,
+    teacher_scores: bool = True,
     prompt: str | None = None,
 ) -> int:
     """Write a line a query.
@@ -70,12 +70,13 @@ def write(
         dataset: A data set.
         path: See `write_rows`.
         lost: Counts queries and negatives that are left out for want of a score.
-        scores: Query id -> document id -> a teacher's score; adds ``pos_scores`` and ``neg_scores``.
+        teacher_scores: Write the teacher's scores, if the data set has some, as ``pos_scores`` and ``neg_scores``.
         prompt: An instruction for queries, written into every line.
     """
     if container_of(path) in ("csv", "tsv"):
         raise ConfigError(f"Cannot write lists of texts as {path}; take .jsonl or .parquet, or the format 'triplets'.")
     kept = Counter[str]()
+    scores = dataset.teacher_scores if teacher_scores and dataset.teacher_scores else None
 
     def rows() -> Any:
         for row in trainer_rows.flag_embedding_rows(dataset, scores):

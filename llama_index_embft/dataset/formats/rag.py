@@ -1,7 +1,7 @@
 """llama-index-finetuning's JSON, and the RAG format that extends it: one JSON object with ids as keys.
 
-Reading: ``queries``, ``corpus`` and ``relevant_docs`` are needed; ``negative_docs``, ``reference_answers``,
-``relevance_grades``, ``bare_texts``, ``source_documents`` and ``mode`` may be there, others are named in a warning.
+Reading: ``queries``, ``corpus`` and ``relevant_docs`` are needed; the other fields of `EmbeddingQAFinetuneDataset` may
+be there, all else is named in a warning.
 JSON has to be read whole; memory is the file and the data set.
 
 Lost on writing: ``rag`` nothing; ``llama-index`` all but queries, corpus, relevant documents and mode.

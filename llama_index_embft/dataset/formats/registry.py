@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft.dataset.formats import _loss, columns, flag_embedding, rag, retrieval, squad, trec
 from llama_index_embft.dataset.formats import rag_test_sets as test_sets
-from llama_index_embft.dataset.formats._build import Builder, OnError, Scores, content_id, counted
+from llama_index_embft.dataset.formats._build import Builder, OnError, counted
 from llama_index_embft.dataset.formats._rows import to_table
 from llama_index_embft.dataset.formats.guess import guess_format, name_of
 from llama_index_embft.errors import ConfigError, DatasetError, OutputError
@@ -63,6 +63,7 @@ class Format:
 
 
 _ALL = _loss.EVERYTHING
+_ROWS_AND_IDS = _ALL - {_loss.MODE, _loss.SCORES, _loss.PROVENANCE}
 _TEXTS_ONLY = frozenset[str]()
 _IN_PARTS = frozenset({_loss.IDS, _loss.GRADES, _loss.NEGATIVES, _loss.UNLINKED})
 
@@ -78,7 +79,7 @@ FORMATS: Final[dict[str, Format]] = {
             rag.read,
             rag.write_basic,
         ),
-        Format("beir", "BEIR", "folder", _ALL - {_loss.MODE}, retrieval.read, retrieval.write_beir),
+        Format("beir", "BEIR", "folder", _ROWS_AND_IDS, retrieval.read, retrieval.write_beir),
         Format(
             "mteb",
             "MTEB retrieval",
@@ -92,7 +93,7 @@ FORMATS: Final[dict[str, Format]] = {
             "datasets",
             "datasets.DatasetDict of corpus, queries and qrels",
             "folder",
-            _ALL - {_loss.MODE},
+            _ROWS_AND_IDS,
             retrieval.read,
             retrieval.write_datasets,
         ),
@@ -109,7 +110,7 @@ FORMATS: Final[dict[str, Format]] = {
             "flag-embedding",
             "FlagEmbedding's query, pos, neg",
             _ROW_FILES,
-            frozenset({_loss.NEGATIVES}),
+            frozenset({_loss.NEGATIVES, _loss.SCORES}),
             flag_embedding.read,
             flag_embedding.write,
         ),
@@ -134,7 +135,7 @@ FORMATS: Final[dict[str, Format]] = {
             "scored",
             "sentence1, sentence2, score",
             _ROW_FILES,
-            frozenset({_loss.NEGATIVES}),
+            frozenset({_loss.NEGATIVES, _loss.SCORES}),
             columns.read_scored,
             columns.write_scored,
         ),
@@ -150,7 +151,7 @@ FORMATS: Final[dict[str, Format]] = {
             "table",
             "a row a judgement, with ids, grades and answers",
             _ROW_FILES,
-            _ALL - {_loss.MODE},
+            _ROWS_AND_IDS,
             columns.read_table,
             columns.write_table,
         ),
@@ -208,7 +209,6 @@ def read_dataset(
     format: str | None = None,  # the word everybody uses
     *,
     on_error: OnError = "raise",
-    scores: Scores | None = None,
     **options: Any,
 ) -> EmbeddingQAFinetuneDataset:
     """Read a data set of any known format.
@@ -219,7 +219,6 @@ def read_dataset(
         format: A key of `FORMATS`; None: guessed, see `guess_format`.
         on_error: ``"raise"`` stops at the first thing that is wrong. ``"drop"`` leaves such rows out, logs a warning,
             and keeps the counts in ``dataset.dropped``.
-        scores: An empty dict to be filled with the scores that a file holds: query id -> document id -> score.
         **options: The format's own, such as ``split``; see `Format.options`.
 
     Raises:
@@ -229,7 +228,7 @@ def read_dataset(
     name = format if format is not None else guess_format(source)
     made = format_named(name)
     _check_options(made, "read", options)
-    build = Builder(name_of(source), on_error=on_error, scores=scores)
+    build = Builder(name_of(source), on_error=on_error)
     return made.read(source, build, **options)
 
 
@@ -239,7 +238,6 @@ def write_dataset(
     format: str,
     *,
     overwrite: bool = False,
-    scores: Scores | None = None,
     **options: Any,
 ) -> Written:
     """Write a data set, whole or not at all; what the format has no place for is counted and logged as a warning.
@@ -249,7 +247,6 @@ def write_dataset(
         path: A file, whose ending says how rows are kept, or a new folder.
         format: A key of `FORMATS`.
         overwrite: Replace a folder that holds such a data set already. Files are always replaced.
-        scores: A teacher's, for formats that have room for them.
         **options: The format's own; see `Format.options`.
 
     Raises:
@@ -258,13 +255,11 @@ def write_dataset(
         OutputError: The file or folder cannot be written.
     """
     made = format_named(format)
-    _check_options(made, "write", options | ({} if scores is None else {"scores": scores}))
+    _check_options(made, "write", options)
     _check_place(made, Path(path), overwrite=overwrite)
     _check_texts(dataset, may_be_blank=made.read is rag.read)
     lost = Counter[str]()
     if _loss.IDS not in made.holds:
-        if scores is not None:
-            options["scores"] = _by_text(dataset, scores)
         dataset, lost = _loss.by_text(dataset)
     lost += _loss.count_losses(dataset, made.holds)
     rows = made.write(dataset, path, lost, **options)
@@ -337,12 +332,3 @@ def _check_texts(dataset: EmbeddingQAFinetuneDataset, *, may_be_blank: bool) -> 
                     ) from err
             if not may_be_blank and not (text.strip() and id_.strip()):
                 raise DatasetError(f"`{name}`[{id_!r}] is empty, or its id is; only the format 'rag' can hold that.")
-
-
-def _by_text(dataset: EmbeddingQAFinetuneDataset, scores: Scores) -> Scores:
-    made: Scores = {}
-    for query, of_docs in scores.items():
-        if query in dataset.queries:
-            mine = made.setdefault(content_id(dataset.queries[query], "q-"), {})
-            mine.update({content_id(dataset.corpus[d], "d-"): s for d, s in of_docs.items() if d in dataset.corpus})
-    return made

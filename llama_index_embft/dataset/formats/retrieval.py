@@ -280,7 +280,7 @@ def write_beir(
     """
     del lost
     _check_split(split)
-    with write_folder_atomically(path, replaceable=("corpus.jsonl",)) as folder:
+    with write_folder_atomically(path) as folder:
         write_rows(_corpus_rows(dataset), folder / "corpus.jsonl")
         write_rows(_query_rows(dataset), folder / "queries.jsonl")
         return write_rows(_judgements(dataset, _BEIR), folder / "qrels" / f"{split}.tsv", _BEIR)
@@ -299,7 +299,7 @@ def write_mteb(
     if container not in ("jsonl", "parquet"):
         raise ConfigError(f"`container` must be 'jsonl' or 'parquet', got {container!r}.")
     lost["bare texts"] += sum(row["bare_text"] is not None for row in _corpus_rows(dataset, columns=True))
-    with write_folder_atomically(path, replaceable=(f"corpus.{container}",)) as folder:
+    with write_folder_atomically(path) as folder:
         write_rows(
             ({name: row[name] for name in ("_id", "title", "text")} for row in _corpus_rows(dataset)),
             folder / f"corpus.{container}",
@@ -316,7 +316,7 @@ def write_air_bench(
     """Write ``corpus.jsonl`` and ``<split>_queries.jsonl`` (``id, text``) and ``qrels_<split>.jsonl``."""
     del lost
     _check_split(split)
-    with write_folder_atomically(path, replaceable=("corpus.jsonl",)) as folder:
+    with write_folder_atomically(path) as folder:
         for name, texts in (("corpus", dataset.corpus), (f"{split}_queries", dataset.queries)):
             write_rows(({"id": id_, "text": text} for id_, text in texts.items()), folder / f"{name}.jsonl")
         names = ("qid", "docid", "relevance")
@@ -345,6 +345,6 @@ def write_datasets(dataset: EmbeddingQAFinetuneDataset, path: str | os.PathLike[
     """Write `to_dataset_dict` as a folder of ``save_to_disk``."""
     del lost
     tables = to_dataset_dict(dataset)
-    with write_folder_atomically(path, replaceable=FOLDER_MARKS) as folder:
+    with write_folder_atomically(path) as folder:
         tables.save_to_disk(str(folder))
     return len(tables["qrels"])

@@ -209,7 +209,7 @@ def write(
         for query, docs in dataset.qrels().items()
         for doc, grade in (docs | dict.fromkeys(negatives.get(query, ()), 0)).items()
     )
-    with write_folder_atomically(path, replaceable=("qrels.txt",)) as folder:
+    with write_folder_atomically(path) as folder:
         for name, texts, key in (("topics", dataset.queries, "text"), ("docs", dataset.corpus, "contents")):
             if tables == "jsonl":
                 write_rows(({"id": id_, key: text} for id_, text in texts.items()), folder / f"{name}.jsonl")

@@ -86,7 +86,7 @@ class Checkpoints:
 
         target = self.folder / f"{PREFIX}{step}"
         try:
-            with write_folder_atomically(target, replaceable=(STATE_FILE, *_TRAINER_FILES)) as folder:
+            with write_folder_atomically(target) as folder:
                 fill(folder)
                 if best is not None:
                     tensors = {name: tensor.contiguous() for name, tensor in best.items()}

@@ -42,6 +42,6 @@ def test_a_folder_of_the_users_own_is_refused_before_the_work(engine, tiny_model
         made = EmbeddingAdapterFinetuneEngine(data, model, model_output_path=str(out), cache=None)
     else:
         made = NudgeFinetuneEngine(data, model, data, model_output_path=str(out), cache=None)
-    with pytest.raises(OutputError, match="is no earlier result"):
+    with pytest.raises(OutputError, match="is not a result of llama-index-embft"):
         made.finetune()
     assert [file.name for file in tmp_path.rglob("*")] == ["thesis", "chapter1.txt"]

@@ -1,0 +1,66 @@
+"""Temporary names beside a target that say whose they are, so that what the dead left behind can be cleared away."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import secrets
+import shutil
+from contextlib import suppress
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+import psutil
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_NAME: Final = re.compile(r"\.embft-([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{8}\.tmp")
+
+
+def temporary_beside(target: Path) -> Path:
+    """Make up a free name in the target's folder that holds this machine and process.
+
+    It holds nothing of the target's own name, which may already be as long as the file system allows.
+    """
+    process = os.getpid()
+    return target.parent / f".embft-{_machine()}-{process}-{_started(process)}-{secrets.token_hex(4)}.tmp"
+
+
+def aside_of(target: Path) -> Path:
+    """Where an older result waits between two renames; the same for every process, so that the next one finds it."""
+    return target.parent / f".embft-old-{hashlib.sha256(target.name.encode()).hexdigest()[:16]}"
+
+
+def is_dead(path: Path) -> bool:
+    """Whether a temporary name is one of ours, of this machine, and its process has ended."""
+    match = _NAME.fullmatch(path.name)
+    if match is None or match[1] != _machine():
+        return False
+    return _started(int(match[2])) != int(match[3])
+
+
+def remove_dead(folder: Path) -> None:
+    """Clear away temporary files and folders of processes that have ended; those of live ones stay."""
+    for path in folder.glob(".embft-*.tmp"):
+        if is_dead(path):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()
+
+
+def _started(process: int) -> int:
+    """When a process began, in whole seconds since 1970; 0 if there is none. A number alone may be given out again."""
+    try:
+        return int(psutil.Process(process).create_time())
+    except psutil.Error:
+        return 0
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
