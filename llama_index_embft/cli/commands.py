@@ -19,10 +19,11 @@ from llama_index_embft.cli.train.command import train
 
 if TYPE_CHECKING:
     import typer
+    from typer.core import TyperCommand
 
 
 def register(app: typer.Typer) -> None:
     """Give the app its sub-commands."""
-    with_settings = {mine: MineCommand}
+    with_settings: dict[object, type[TyperCommand]] = {mine: MineCommand}
     for command in (demo, run, generate, mine, train, evaluate, compare, apply, convert, export, migrate, dashboard):
         app.command(cls=with_settings.get(command))(command)

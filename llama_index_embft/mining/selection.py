@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.mining.context import Candidates, without_repeats
 from llama_index_embft.mining.mined import MinedDataset
@@ -211,10 +212,13 @@ class NegativeSelection:
         relevant = {query: list(docs) for query, docs in dataset.relevant_docs.items()}
         for pair in self.new_positives:
             relevant[self.context.query_ids[pair.query]].append(ids[pair.row])
-        fields = {name: getattr(dataset, name) for name in type(dataset).model_fields}
+        fields = {name: getattr(dataset, name) for name in EmbeddingQAFinetuneDataset.model_fields}
         fields |= {
             "relevant_docs": relevant,
             "negative_docs": {query: docs for query, docs in negatives.items() if docs},
+            # Another teacher's scores may have another scale, so they are replaced and not joined.
+            "teacher_scores": self._teacher_scores() or dataset.teacher_scores,
+            "provenance": dataset.provenance.model_copy(update={"parent": dataset.content_hash()}),
         }
         return MinedDataset.with_report(self._report(), **fields)
 

@@ -27,7 +27,7 @@ class MiningSettings:
     near_duplicates: float | None = option(
         0.8,
         "Overlap of words, above 0 and at most 1, from which a document counts as the same as a positive and is never "
-        "a negative; 1 asks for equal words. None (none) compares whole texts letter by letter and looks for no shared "
+        "a negative; 1 asks for equal words. none compares whole texts letter by letter and looks for no shared "
         "text: about 0.5 ms a document less, for corpora without duplicates and overlapping chunks.",
     )
     exclude_own_text: bool = option(

@@ -375,7 +375,7 @@ def test_without_the_rules_about_text_only_equal_texts_are_kept_out():
         ({"near_duplicates": 0}, "`near_duplicates` is 0; it must be above 0 and at most 1"),
         ({"search": "flat"}, "`search` is 'flat'; it must be one of 'exact', 'hnsw', 'ivf'"),
         ({"similarity": "l2"}, "`similarity` is 'l2'; it must be one of 'cosine', 'dot'"),
-        ({"memory": 4096}, "`memory` is 4096; it must be at least"),
+        ({"memory": 4096}, "`memory` is 4096; it must be at least 1048576"),
     ],
 )
 def test_settings_are_checked_when_they_are_made(settings, message):

@@ -149,7 +149,7 @@ def test_an_index_scores_chosen_pairs_as_it_searches(data, device):
 def test_an_index_refuses_options_that_do_not_exist(data):
     with pytest.raises(ConfigError, match="'float8'"):
         ExactIndex(data[1], precision="float8")
-    with pytest.raises(ConfigError, match="at least 1 MiB, got 512"):
+    with pytest.raises(ConfigError, match="`memory` is 512; it must be at least 1048576: it is in bytes"):
         ExactIndex(data[1], memory=512)
 
 

@@ -163,7 +163,9 @@ class StepSearch:
         if not len(self._moves.rows):
             return self._fixed
         moved = self._moves.at(step)
-        hits = top_k(self._queries, moved, min(self._depth, len(moved)), similarity=self._moves.metric, device=self._device)
+        hits = top_k(
+            self._queries, moved, min(self._depth, len(moved)), similarity=self._moves.metric, device=self._device
+        )
         rows = np.concatenate([np.where(hits.rows >= 0, self._moves.rows[hits.rows], -1), self._fixed.rows], axis=1)
         return _best_of(rows, np.concatenate([hits.scores, self._fixed.scores], axis=1), self._depth)
 
