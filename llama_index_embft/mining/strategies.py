@@ -129,9 +129,7 @@ class ScoreWindow(Source):
             if len(lines):
                 rng = np.random.default_rng((block.context.seed, block.start + group))
                 found[lines] = self._walk(block, lines, wanted, rng)
-        candidates = block.scored(block.allowed(found))
-        sure = (candidates.scores >= self.low) & (candidates.scores <= self.high)
-        return Candidates(np.where(sure, candidates.rows, -1), np.where(sure, candidates.scores, -np.inf))
+        return block.scored(block.allowed(found))
 
     def _walk(
         self, block: QueryBlock, lines: NDArray[np.int64], wanted: int, rng: np.random.Generator

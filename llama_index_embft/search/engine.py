@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from llama_index_embft.search.rows import EmbeddingRows
 
 _NOTHING = -(1 << 63)
+_REDUCTIONS = (
+    "allow_fp16_reduced_precision_reduction",
+    "allow_bf16_reduced_precision_reduction",
+    "allow_fp16_accumulation",
+)
 _SMALL = 1 << 22  # below this number of scores the first look is not worth its start
 
 
@@ -349,16 +354,35 @@ def low_precision(device: Any) -> Any:
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """The error bound assumes float32 sums; the caller's settings that allow less are put back afterwards."""
+    """The error bound assumes float32 sums: settings that allow less are put back afterwards, as they were.
+
+    From torch 2.9 on a setting of its own for matrix products hides the general one, and what has none says the general
+    one's value. So "none" is put back where both are the same: what the caller sets later then holds here too.
+    """
     import torch
 
-    matmul = torch.backends.cuda.matmul
-    before = torch.get_float32_matmul_precision()
-    reduced = matmul.allow_fp16_reduced_precision_reduction, matmul.allow_bf16_reduced_precision_reduction
-    torch.set_float32_matmul_precision("highest")
-    matmul.allow_fp16_reduced_precision_reduction = matmul.allow_bf16_reduced_precision_reduction = False
+    backends: Any = torch.backends
+    matmul = backends.cuda.matmul
+    plain = [name for name in _REDUCTIONS if getattr(matmul, name, None) is not None]  # the last is new in torch 2.7
+    before = {name: getattr(matmul, name) for name in plain}
+    restore = []
+    if hasattr(matmul, "fp32_precision"):
+        general = backends.fp32_precision
+        for products in (matmul, backends.mkldnn.matmul):
+            own = products.fp32_precision
+            restore.append((products, "none" if own == general else own))
+            products.fp32_precision = "ieee"
+    else:
+        legacy = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+    for name in plain:
+        setattr(matmul, name, False)
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
-        matmul.allow_fp16_reduced_precision_reduction, matmul.allow_bf16_reduced_precision_reduction = reduced
+        for name, value in before.items():
+            setattr(matmul, name, value)
+        for products, value in restore:
+            products.fp32_precision = value
+        if not restore:
+            torch.set_float32_matmul_precision(legacy)

@@ -143,7 +143,7 @@ class ExactIndex:
         return score_pairs(left, self.corpus, rows)
 
     def products(self, queries: Any, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Scores of all queries with some documents; float32 sums, so the last bits may differ from `scores`.
+        """Scores of all queries with some documents, the same bits as `search` gives.
 
         Args:
             queries: Shape ``(n, dim)``.
@@ -155,9 +155,9 @@ class ExactIndex:
         import torch
 
         left = self._queries(queries)
-        exact = left.take(slice(0, left.n))
-        documents = self.corpus.take(torch.from_numpy(rows).to(self.corpus.device))
-        product: NDArray[np.float32] = (exact @ documents.T).cpu().numpy()
+        exact = left.take(slice(0, left.n)).to(torch.float64)
+        documents = self.corpus.take(torch.from_numpy(rows).to(self.corpus.device)).to(torch.float64)
+        product: NDArray[np.float32] = (exact @ documents.T).to(torch.float32).cpu().numpy()
         return product
 
     def _queries(self, queries: Any) -> EmbeddingRows:
