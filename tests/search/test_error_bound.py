@@ -1,4 +1,4 @@
-"""The inequalities behind the exact search, on vectors that try to break them; docs/explanation/search.md proves them."""
+"""The inequalities behind the exact search (docs/explanation/search.md), on vectors that try to break them."""
 
 from __future__ import annotations
 
