@@ -31,7 +31,9 @@ class JudgeOptions:
     llm_model: str | None = option(None, "Name of the judge's model at its server.")
     api_base: str | None = option(None, "Address of the judge's server.")
     journal: str | None = option(None, "File in which the judge's answers are kept. Default: beside --out.")
-    requests_per_minute: int | None = option(None, "Most requests a minute to the judge; none for no limit.")
+    num_workers: int | None = option(None, "Requests to the judge in flight; none: 16, or 1 without async calls.")
+    requests_per_minute: int | None = option(None, "Most requests in any minute to the judge; none for no limit.")
+    tokens_per_minute: int | None = option(None, "Most tokens in any minute to the judge; none for no limit.")
 
     def judge(self, journal: Path) -> Any:
         """The judge.
@@ -42,14 +44,20 @@ class JudgeOptions:
         Raises:
             ConfigError: No model is named, or the client is not known.
         """
-        from llama_index_embft.calls.clients import make_llm
+        from llama_index_embft.calls import CallSettings, make_llm
         from llama_index_embft.errors import ConfigError
-        from llama_index_embft.mining import Judge
+        from llama_index_embft.mining import LLMJudge
 
         if self.llm_model is None:
             raise ConfigError("The strategy 'judge' needs an LLM: name it with --llm-model (and --llm, --api-base).")
         llm = make_llm(self.llm, self.llm_model, api_base=self.api_base)
-        return Judge(llm, journal_path=self.journal or journal, requests_per_minute=self.requests_per_minute)
+        calls = CallSettings(
+            journal_path=self.journal or journal,
+            num_workers=self.num_workers,
+            requests_per_minute=self.requests_per_minute,
+            tokens_per_minute=self.tokens_per_minute,
+        )
+        return LLMJudge(llm, calls)
 
 
 MineCommand: Final = with_settings(MiningSettings, JudgeOptions, MiningWorkers, leave_out={"batch_size"})
@@ -72,7 +80,10 @@ def mine(
     ] = None,
     export: Annotated[
         list[str] | None,
-        typer.Option(help="FORMAT=FILE.jsonl, FORMAT one of pairs, ntuples, triplets, labelled, flag-embedding."),
+        typer.Option(
+            help="FORMAT=FILE (.jsonl, .csv or .parquet), FORMAT one of pairs, ntuples, triplets, labelled, "
+            "flag-embedding."
+        ),
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as a page with a plot and examples.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
@@ -98,6 +109,7 @@ def mine(
 
     from llama_index_embft.cli._ray import check_ray, refuse_with_ray
     from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
+    from llama_index_embft.dataset.formats import write_rows
 
     check_ray(ray, ray_folder=ray_folder, **given_settings(context, MiningWorkers))
     settings, workers = (
@@ -134,7 +146,7 @@ def mine(
         console.print("\n" + mined.report.examples_text(), markup=False)
     mined.save_json(out)
     for write, path in exports:
-        _write(write(mined), path)
+        write_rows(write(mined), path)
     if html is not None:
         mined.report.to_html(html)
     if json is not None:
@@ -163,9 +175,3 @@ def _export(item: str) -> tuple[Callable[[MinedDataset], Iterable[dict[str, Any]
     if form not in writers or not sign or not path:
         raise ConfigError(f"--export {item!r} is not understood: write FORMAT=FILE with one of {', '.join(writers)}.")
     return writers[form], Path(path)
-
-
-def _write(rows: Iterable[dict[str, Any]], path: Path) -> None:
-    from llama_index_embft.dataset.formats import write_jsonl
-
-    write_jsonl(rows, path)

@@ -1,3 +1,4 @@
+from .judge import LLMJudge as LLMJudge
 from .mined import MinedDataset as MinedDataset
 from .miner import mine_hard_negatives as mine_hard_negatives
 from .parsing import DEFAULT_STRATEGIES as DEFAULT_STRATEGIES
@@ -29,4 +30,3 @@ from .strategies import (
     ScoreWindow as ScoreWindow,
 )
 from .teachers import CrossEncoder as CrossEncoder
-from .teachers import Judge as Judge

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import numpy as np
+from llama_index_embft._core.svg import Frame, fragment, histogram, stylesheet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from llama_index_embft._core.tables import TextTable
 
-_WIDTH: Final = 640
-_HEIGHT: Final = 220
 _BINS: Final = 60
-_COLOURS: Final = {"positives": "#2a7f62", "negatives": "#b3441e"}
 
 _PAGE: Final = """\
 <!doctype html>
@@ -27,20 +26,13 @@ td:first-child, th:first-child { text-align: left; } tr:nth-child(even) { backgr
 .query { font-weight: 600; margin: 1.2rem 0 .2rem; } .document { margin: .15rem 0 .15rem 1.2rem; }
 .score { font-variant-numeric: tabular-nums; } .positive { color: #2a7f62; } .negative { color: #b3441e; }
 .source { color: #777; } svg { width: 100%; height: auto; }
+{{ style | safe }}
 </style></head><body>
 <h1>Hard negatives</h1>
 <p>{{ headline }}.</p>
 {% for warning in warnings %}<p><strong>Note:</strong> {{ warning }}</p>{% endfor %}
 <h2>Similarity to the query</h2>
-<svg viewBox="0 0 {{ width }} {{ height + 24 }}" role="img" aria-label="Histogram of similarities">
-{% for curve in curves %}<path d="{{ curve.path }}" fill="{{ curve.colour }}" fill-opacity=".35"
- stroke="{{ curve.colour }}"><title>{{ curve.name }}</title></path>{% endfor %}
-<line x1="0" x2="{{ width }}" y1="{{ height }}" y2="{{ height }}" stroke="#222"/>
-{% for tick in ticks %}<text x="{{ tick.x }}" y="{{ height + 16 }}" font-size="11" text-anchor="{{ tick.anchor }}">\
-{{ tick.label }}</text>{% endfor %}
-{% for curve in curves %}<text x="{{ width - 4 }}" y="{{ 16 * loop.index }}" font-size="12" text-anchor="end"
- fill="{{ curve.colour }}">{{ curve.name }}</text>{% endfor %}
-</svg>
+{{ histogram | safe }}
 {% for title, table in tables %}{% if not loop.first %}<h2>{{ title }}</h2>
 {% endif %}<table><tr>{% for name in table.header %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for row in table.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</table>
@@ -74,47 +66,13 @@ def render(
     """
     from jinja2 import Environment, StrictUndefined
 
-    curves, ticks = _histogram({name: some for name, some in scores.items() if len(some)})
+    shown = {name: some for name, some in scores.items() if len(some)}
+    frame = Frame(width=640)
+    drawn = ""
+    if shown:
+        shapes = histogram(shown, frame, bins=_BINS, x_title="similarity: positives green, negatives red")
+        drawn = fragment(shapes, frame.width, frame.height, "Histogram of similarities")
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(_PAGE)
     return page.render(
-        headline=headline,
-        warnings=warnings,
-        tables=tables,
-        examples=examples,
-        curves=curves,
-        ticks=ticks,
-        width=_WIDTH,
-        height=_HEIGHT,
+        headline=headline, warnings=warnings, tables=tables, examples=examples, histogram=drawn, style=stylesheet()
     )
-
-
-def _histogram(kinds: dict[str, NDArray[np.float32]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Outlines of the shares of scores in each of 60 bins, drawn to one scale."""
-    if not kinds:
-        return [], []
-    low = min(float(scores.min()) for scores in kinds.values())
-    high = max(float(scores.max()) for scores in kinds.values())
-    if high - low < 1e-6:
-        low, high = low - 0.5, high + 0.5
-    shares = {}
-    for name, scores in kinds.items():
-        counts, _ = np.histogram(scores, bins=_BINS, range=(low, high))
-        shares[name] = counts / counts.sum()
-    top = max(share.max() for share in shares.values())
-    step = _WIDTH / _BINS
-    curves = []
-    for name, share in shares.items():
-        points = [f"M0,{_HEIGHT}"]
-        for place, value in enumerate(share):
-            y = round(_HEIGHT - value / top * (_HEIGHT - 10), 1)
-            points.append(f"L{round(place * step, 1)},{y} L{round((place + 1) * step, 1)},{y}")
-        curves.append({"name": name, "colour": _COLOURS[name], "path": " ".join([*points, f"L{_WIDTH},{_HEIGHT}Z"])})
-    ticks = [
-        {
-            "x": round(part / 4 * _WIDTH),
-            "label": f"{low + part / 4 * (high - low):.2f}",
-            "anchor": ("start", "middle", "middle", "middle", "end")[part],
-        }
-        for part in range(5)
-    ]
-    return curves, ticks

@@ -14,7 +14,7 @@ from llama_index_embft.dataset.formats import (
     pairs,
     teacher_rows,
     triplets,
-    write_jsonl,
+    write_rows,
 )
 from llama_index_embft.errors import ConfigError
 
@@ -85,6 +85,6 @@ def test_teacher_rows(dataset):
 
 
 def test_written_lines_read_back(dataset, tmp_path):
-    assert write_jsonl(triplets(dataset), tmp_path / "t.jsonl") == 8
+    assert write_rows(triplets(dataset), tmp_path / "t.jsonl") == 8
     lines = (tmp_path / "t.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line) for line in lines] == list(triplets(dataset))

@@ -14,6 +14,7 @@ from .registry import (
 from .registry import (
     write_dataset as write_dataset,
 )
+from .rows import write_rows as write_rows
 from .trainer_rows import (
     flag_embedding_rows as flag_embedding_rows,
 )
@@ -32,18 +33,15 @@ from .trainer_rows import (
 from .trainer_rows import (
     triplets as triplets,
 )
-from .trainer_rows import (
-    write_jsonl as write_jsonl,
-)
-from .trec_files import (
+from .trec import (
     read_qrels as read_qrels,
 )
-from .trec_files import (
+from .trec import (
     read_run as read_run,
 )
-from .trec_files import (
+from .trec import (
     write_qrels as write_qrels,
 )
-from .trec_files import (
+from .trec import (
     write_run as write_run,
 )
