@@ -91,7 +91,7 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
             most `max_guard_loss` on the guard. A number in [0, 1]: so far, or not at all if that breaks the limit.
         max_guard_loss: Largest loss of nDCG@10 on the guard that merging accepts; half a point.
         evaluators: Evaluators of sentence-transformers, run at each evaluation; their metrics go into the history.
-        teacher_scores: Query id -> document id -> score of a cross-encoder, as in `MiningReport.teacher_scores`: the
+        teacher_scores: Query id -> document id -> score of a cross-encoder, as in a mined set's ``teacher_scores``: the
             model learns to rank a query's positive and negatives as the teacher does, beside the default loss.
         distill: ``"kl"``: the teacher's distribution over a query's documents. ``"margin"``: its differences.
         distill_weight: Share of the teacher in the loss; the contrastive term has the rest.

@@ -7,13 +7,13 @@ Xiong et al., "Approximate Nearest Neighbor Negative Contrastive Learning for De
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.finetune.full.losses import COSENT
 from llama_index_embft.finetune.full.training import Trained, world_size
-from llama_index_embft.mining import DEFAULT_STRATEGIES, MiningReport, mine_hard_negatives
+from llama_index_embft.mining import DEFAULT_STRATEGIES, MiningReport, MiningSettings, mine_hard_negatives
 from llama_index_embft.mining.parsing import as_strategies
 
 if TYPE_CHECKING:
@@ -90,14 +90,16 @@ class MiningPlan:
             embedding: The model.
             number: Of the round, from 1 on. Vectors of the first are cached; those of later ones nobody needs again.
         """
-        report = MiningReport()
-        # Losses take as many negatives for each query, so gaps are filled unless the caller wants it otherwise.
-        options: dict[str, Any] = {"pad": True, **self.options}
+        options = dict(self.options)
         if number > 1:
             options["cache"] = None
-        return mine_hard_negatives(
-            dataset, embedding, self.strategies, self.num_negatives, report=report, **options
-        ), report
+        # Losses take as many negatives for each query, so gaps are filled unless the caller wants it otherwise.
+        given = {field.name: options.pop(field.name) for field in fields(MiningSettings) if field.name in options}
+        settings = MiningSettings(**{"pad": True, **given})
+        mined = mine_hard_negatives(
+            dataset, embedding, self.strategies, self.num_negatives, settings=settings, **options
+        )
+        return mined, mined.report
 
     def as_record(self) -> dict[str, Any]:
         """As JSON types, for ``embft.json``; empty without rounds."""
