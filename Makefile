@@ -11,7 +11,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 help:
 	@echo "make demo    fine-tune on Python's standard library and show what changed (runs/demo/report.html)"
 	@echo "make test    run all tests"
-	@echo "make lint    ruff and mypy"
+	@echo "make lint    ruff, the import contract and mypy"
 	@echo "make format  ruff format, with safe fixes"
 	@echo "make docs    build the documentation into site/"
 	@echo "make clean   remove .venv and what the tools left behind"
@@ -41,6 +41,7 @@ test: $(VENV)/dev.stamp
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 format: $(VENV)/dev.stamp
@@ -52,4 +53,4 @@ docs: $(VENV)/dev.stamp
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) site dist .mypy_cache .ruff_cache .pytest_cache .coverage .hypothesis
+	rm -rf $(VENV) site dist .mypy_cache .ruff_cache .pytest_cache .coverage .hypothesis .import_linter_cache

@@ -10,6 +10,7 @@ import platform
 import shlex
 import sys
 from contextlib import suppress
+from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,18 @@ PACKAGES = (
     "faiss-cpu",
     "ranx",
 )
+
+
+def adapter_arguments(**options: Any) -> dict[str, Any]:
+    """Arguments of the adapter engine: options that belong to a settings object are put into one."""
+    from llama_index_embft.finetune.adapter import AdapterLayerSettings, AdapterSearchSettings, AdapterSettings
+
+    objects = {"layer": AdapterLayerSettings, "training": AdapterSettings, "search": AdapterSearchSettings}
+    for name, settings in objects.items():
+        own = {field.name for field in fields(settings)} & set(options)
+        if own:
+            options[name] = settings(**{field: options.pop(field) for field in own})
+    return options
 
 
 def versions() -> dict[str, str]:

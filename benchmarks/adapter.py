@@ -35,7 +35,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np
-from _common import minilm, parser, print_table, write_results
+from _common import adapter_arguments, minilm, parser, print_table, write_results
 from adapter_scale import peak_gib
 
 EPOCHS = {"stdlib": 20, "lyft": 10}
@@ -152,6 +152,7 @@ def _ours(base, train, test, cache, **options):
 
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
+        options = adapter_arguments(**options)
         engine = EmbeddingAdapterFinetuneEngine(train, base, model_output_path=f"{folder}/a", cache=cache, **options)
         result = engine.finetune()
         seconds = time.perf_counter() - started
@@ -258,16 +259,16 @@ def _embedding_adapter(arrays, epochs):
 
 def _linear(arrays, epochs):
     from llama_index_embft.embeddings import apply_adapter, linear_adapter
-    from llama_index_embft.finetune.adapter import AdapterSettings, train_adapter, training_data
+    from llama_index_embft.finetune.adapter import AdapterOptions, AdapterSettings, train_adapter, training_data
 
     queries, documents, positives = arrays["train"]
-    settings = AdapterSettings(epochs, 64, 1e-4, 0.03, 0.0, 8, 1.0, 0)
+    options, settings = AdapterOptions(epochs=epochs), AdapterSettings()
     # torch loads its optimizers at the first step; the other package loads torch when it is imported.
-    train_adapter(linear_adapter(2), np.eye(2), np.eye(2), [[0], [1]], replace(settings, epochs=1))
+    train_adapter(linear_adapter(2), np.eye(2), np.eye(2), [[0], [1]], replace(options, epochs=1), settings)
     started = time.perf_counter()
     data = training_data(queries, documents, positives)
     adapter = linear_adapter(data.dim)
-    train_adapter(adapter, data.queries, data.documents, data.positives, settings, candidates=data.candidates)
+    train_adapter(adapter, data.queries, data.documents, data.positives, options, settings, candidates=data.candidates)
     seconds = time.perf_counter() - started
     tested, corpus, relevant = arrays["test"]
     return seconds, _ndcg(apply_adapter(adapter, tested), corpus, relevant)

@@ -28,6 +28,7 @@ def main() -> None:
     from llama_index_embft.embeddings import load_embed_model
     from llama_index_embft.evaluation import evaluate_embed_model
     from llama_index_embft.finetune import EmbeddingAdapterFinetuneEngine
+    from llama_index_embft.finetune.adapter import AdapterSettings
     from llama_index_embft.pipeline import split_for_tuning
 
     base = load_embed_model(minilm(), device=args.device)
@@ -44,7 +45,7 @@ def main() -> None:
                         split.train,
                         base,
                         val_dataset=split.val,
-                        negatives=negatives,
+                        training=AdapterSettings(negatives=negatives),
                         learning_rate=learning_rate,
                         model_output_path=f"{folder}/adapter",
                     )

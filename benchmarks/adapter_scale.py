@@ -133,7 +133,7 @@ def _adapter(args: argparse.Namespace) -> list[dict]:
     import torch
 
     from llama_index_embft.embeddings import apply_adapter, linear_adapter
-    from llama_index_embft.finetune.adapter import AdapterSettings, train_adapter
+    from llama_index_embft.finetune.adapter import AdapterOptions, AdapterSettings, train_adapter
     from llama_index_embft.search import top_k
 
     torch.set_num_threads(args.threads)
@@ -147,10 +147,12 @@ def _adapter(args: argparse.Namespace) -> list[dict]:
         searching += time.perf_counter() - started
         return {"ndcg@10": _ndcg(hits.rows, val_targets)}
 
-    settings = AdapterSettings(args.epochs, args.batch, 1e-3, 0.05, 0.0, 8, 1.0, 0, max_negatives=args.negatives)
+    options = AdapterOptions(epochs=args.epochs, batch_size=args.batch, learning_rate=1e-3)
+    settings = AdapterSettings(temperature=0.05, max_negatives=args.negatives)
     loaded, started = peak_gib(), time.perf_counter()
     positives = [[int(row)] for row in targets]
-    best, steps = train_adapter(linear_adapter(args.dim), queries, documents, positives, settings, validate=validate)
+    adapter = linear_adapter(args.dim)
+    best, steps = train_adapter(adapter, queries, documents, positives, options, settings, validate=validate)
     seconds = time.perf_counter() - started
     return [
         {

@@ -39,7 +39,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np
-from _common import RESULTS, command, minilm, parser, print_table, write_results
+from _common import RESULTS, adapter_arguments, command, minilm, parser, print_table, write_results
 
 METRICS = ("hit_rate@1", "hit_rate@5", "hit_rate@10", "ndcg@10", "mrr@10")
 
@@ -215,10 +215,11 @@ def _trained(method, train, seed, folder, device, chosen):
     if method == "nudge":
         from llama_index_embft.embeddings import load_embed_model
         from llama_index_embft.finetune import NudgeFinetuneEngine
+        from llama_index_embft.finetune.nudge import NudgeSettings
 
-        engine = NudgeFinetuneEngine(
-            train, load_embed_model(minilm(), device=device), model_output_path=out, device=device, **chosen
-        )
+        search = NudgeSettings(**{name: chosen.pop(name) for name in ("steps", "max_unasked_loss") if name in chosen})
+        base = load_embed_model(minilm(), device=device)
+        engine = NudgeFinetuneEngine(train, base, model_output_path=out, device=device, search=search, **chosen)
     elif method in ADAPTERS:
         from llama_index_embft.embeddings import load_embed_model
 
@@ -247,6 +248,7 @@ def _adapted(base, train, seed, folder, device, chosen):
     from llama_index_embft.finetune import EmbeddingAdapterFinetuneEngine
 
     part = split_dataset(train, by="chunk", fractions=(0.85, 0.15, 0.0), seed=seed)
+    chosen = adapter_arguments(**chosen)
     engine = EmbeddingAdapterFinetuneEngine(
         part.train, base, val_dataset=part.val, device=device, model_output_path=str(folder), seed=seed, **chosen
     )

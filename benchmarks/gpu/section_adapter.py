@@ -15,19 +15,17 @@ if TYPE_CHECKING:
 def run(kit: Kit) -> None:
     """Measure an epoch; then train small ones on both devices and compare the weights."""
     from llama_index_embft.embeddings import linear_adapter
-    from llama_index_embft.finetune.adapter import AdapterSettings, train_adapter
+    from llama_index_embft.finetune.adapter import AdapterOptions, AdapterSettings, train_adapter
 
-    def settings(**changes: int) -> AdapterSettings:
-        plain = {"epochs": 1, "batch_size": 64, "learning_rate": 1e-3, "temperature": 0.05, "pull_to_start": 0.0,
-                 "patience": 8, "max_grad_norm": 1.0, "seed": 0}  # fmt: skip
-        return AdapterSettings(**{**plain, **changes})
+    def how(**changes: int) -> tuple[AdapterOptions, AdapterSettings]:
+        return AdapterOptions(**{"epochs": 1, "learning_rate": 1e-3, **changes}), AdapterSettings(temperature=0.05)
 
     queries, corpus = unit_vectors(200, 32, seed=5), unit_vectors(300, 32, seed=6)
     positives = [[row] for row in range(200)]
     weights = []
     for device in (kit.device, kit.reference_device()):
         adapter = linear_adapter(32)
-        train_adapter(adapter, queries, corpus, positives, settings(epochs=3), device=device)
+        train_adapter(adapter, queries, corpus, positives, *how(epochs=3), device=device)
         weights.append(adapter.weight.detach().cpu().numpy())
     kit.check("adapter: largest difference of a weight to the CPU's", np.abs(weights[0] - weights[1]).max(), 1e-4)
     kit.check("adapter: has learned (largest change of a weight)", np.abs(weights[0] - np.eye(32)).max(), 1e-3,
@@ -44,7 +42,7 @@ def run(kit: Kit) -> None:
         start = time.perf_counter()
         adapter = linear_adapter(dim)
         train_adapter(
-            adapter, queries, corpus, positives, settings(batch_size=batch), device=kit.device,
+            adapter, queries, corpus, positives, *how(batch_size=batch), device=kit.device,
             on_step=lambda *_, steps=steps: steps.append(time.perf_counter()),
         )  # fmt: skip
         kit.sync()

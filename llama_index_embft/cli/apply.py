@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
-    from llama_index_embft.index.stores.address import OpenedIndex
+    from llama_index_embft.index.stores.opening import OpenedIndex
     from llama_index_embft.index.update import UpdateResult
 
 
@@ -61,7 +61,7 @@ def apply(
     """
     from llama_index_embft.errors import ConfigError
     from llama_index_embft.index.identity import check_index, stamp_index
-    from llama_index_embft.index.stores.address import open_index
+    from llama_index_embft.index.stores.opening import open_index
     from llama_index_embft.index.update import resume_update, rollback_index, update_index
 
     if sum((stamp, check, resume, rollback)) > 1:
@@ -97,7 +97,7 @@ def apply(
 
 
 def _load(model: str, base: str | None, device: str | None, server: dict[str, Any]) -> BaseEmbedding:
-    from llama_index_embft.embeddings.drift import WEIGHTS_FILE, DriftEmbedding
+    from llama_index_embft.embeddings.drift import DriftEmbedding, holds_drift
     from llama_index_embft.embeddings.loading import load_embed_model
     from llama_index_embft.embeddings.wrapped import WrappedEmbedding
     from llama_index_embft.errors import ConfigError
@@ -106,7 +106,7 @@ def _load(model: str, base: str | None, device: str | None, server: dict[str, An
     if given and not any(_is_hosted(name) for name in (model, base)):
         raise ConfigError(f"{given[0]} is for a hosted model; name one as openai:MODEL, or leave it out.")
     below = None if base is None else _open_model(base, device, server)
-    if (Path(model) / WEIGHTS_FILE).is_file():
+    if holds_drift(Path(model)):
         if below is None:
             raise ConfigError(f"{model} is a drift map; give the new model below it: --base.")
         return DriftEmbedding(below, model)

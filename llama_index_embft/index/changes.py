@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from llama_index_embft.embeddings.fingerprint import ModelIdentity, identify
+from llama_index_embft.embeddings.identity import ModelIdentity, identify
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.index.stamp import StoreError
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from llama_index_embft.embeddings.adapter.embedding import AdapterEmbedding
     from llama_index_embft.embeddings.encoding.cache import EmbeddingCache
     from llama_index_embft.index.stamp import Stamp
-    from llama_index_embft.index.stores.opening import VectorTable
+    from llama_index_embft.index.stores.base import VectorTable
 
 
-class Change(ABC):
+class VectorChange(ABC):
     """New document vectors for an index.
 
     Attributes:
@@ -45,7 +45,7 @@ class Change(ABC):
         """New vectors of some nodes; ``old`` and the result have shape ``(len(ids), dim)``."""
 
 
-class Listed(Change):
+class ListedVectors(VectorChange):
     """Vectors by node id, such as those that NUDGE moved."""
 
     words = "write the listed vectors"
@@ -57,7 +57,7 @@ class Listed(Change):
         self._vectors = vectors
 
     def vectors(self, table: VectorTable, ids: Sequence[str], old: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `Change.vectors`."""
+        """See `VectorChange.vectors`."""
         del old
         left_out = [i for i in ids if i not in self._vectors]
         if left_out:
@@ -68,7 +68,7 @@ class Listed(Change):
         return _matrix([self._vectors[i] for i in ids], "The listed vectors")
 
 
-class Adapted(Change):
+class AdaptedVectors(VectorChange):
     """A document-side adapter over the model that embedded the index: the stored vectors go through it."""
 
     words = "send the stored vectors through the adapter"
@@ -78,12 +78,12 @@ class Adapted(Change):
         self._model = model
 
     def vectors(self, table: VectorTable, ids: Sequence[str], old: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `Change.vectors`."""
+        """See `VectorChange.vectors`."""
         del table, ids
         return self._model.transform(old, "document")
 
 
-class Embedded(Change):
+class ReembeddedVectors(VectorChange):
     """Another model: every text is embedded again."""
 
     words = "embed every text again"
@@ -95,14 +95,14 @@ class Embedded(Change):
         self._encoder = as_encoder(model, cache=cache)
 
     def vectors(self, table: VectorTable, ids: Sequence[str], old: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `Change.vectors`."""
+        """See `VectorChange.vectors`."""
         del old
         return self._encoder.encode_documents(list(texts_of(table, ids).values()))
 
 
 def as_change(
     change: Any, stamp: Stamp, embed_model: BaseEmbedding | None, cache: EmbeddingCache | Literal["default"] | None
-) -> Change:
+) -> VectorChange:
     """What the first argument of `update_index` means for an index with this stamp.
 
     Raises:
@@ -119,9 +119,11 @@ def as_change(
             raise ConfigError("Vectors alone do not say who made them; pass the model too: embed_model=...")
         target = identify(embed_model)
         moved_from = identify(embed_model.base_embed_model) if isinstance(embed_model, NudgedEmbedding) else target
-        return Listed(change, target, whole=stamp.model not in (target, moved_from))
+        return ListedVectors(change, target, whole=stamp.model not in (target, moved_from))
     if not isinstance(change, BaseEmbedding):
-        raise ConfigError(f"Expected vectors by node id or an embedding model, got {type(change).__name__}.")
+        raise ConfigError(
+            f"`change` is a {type(change).__name__}; it must be vectors by node id or an embedding model."
+        )
     if embed_model is not None:
         raise ConfigError("`embed_model` belongs to vectors by node id; a model needs no other beside it.")
     if isinstance(change, NudgedEmbedding):
@@ -131,10 +133,10 @@ def as_change(
                 f"The moved vectors start from those of {base}, but {stamp.model} embedded the index; run NUDGE over "
                 "the model that embedded it."
             )
-        return Listed(change.moved, identify(change), whole=False)
+        return ListedVectors(change.moved, identify(change), whole=False)
     if isinstance(change, AdapterEmbedding) and identify(change.base_embed_model) == stamp.model:
-        return Adapted(change)
-    return Embedded(change, cache)
+        return AdaptedVectors(change)
+    return ReembeddedVectors(change, cache)
 
 
 def texts_of(table: VectorTable, ids: Sequence[str]) -> dict[str, str]:

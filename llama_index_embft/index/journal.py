@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import numpy as np
 
-from llama_index_embft.embeddings.fingerprint import ModelIdentity
+from llama_index_embft.embeddings.identity import ModelIdentity
 from llama_index_embft.errors import OutputError
 from llama_index_embft.index.stamp import StoreError
 
@@ -31,7 +31,7 @@ _IDS_A_SELECT: Final = 500  # SQLite's historic limit on parameters is 999
 _PLANNED, _WRITTEN, _SAME, _LOST = 0, 1, 2, 3
 
 
-class Row(NamedTuple):
+class ChangedVector(NamedTuple):
     """A vector that changes, shapes ``(dim,)``."""
 
     node_id: str
@@ -40,7 +40,7 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Header:
+class UpdateHeader:
     """What an update is about.
 
     Attributes:
@@ -69,7 +69,7 @@ class UpdateJournal:
         OutputError: It cannot be opened, is something else, is in use, or does not exist and no header is given.
     """
 
-    def __init__(self, path: str | Path, header: Header | None = None) -> None:
+    def __init__(self, path: str | Path, header: UpdateHeader | None = None) -> None:
         self.path = Path(path).absolute()
         if header is None and not self.path.is_file():
             raise OutputError(f"There is no journal {self.path}; give the path that the update was started with.")
@@ -85,7 +85,7 @@ class UpdateJournal:
             advice = "another process is using it" if "locked" in str(err) else "give another path"
             raise OutputError(f"Cannot open the journal {self.path} ({err}): {advice}.") from err
 
-    def _prepare(self, header: Header | None) -> None:
+    def _prepare(self, header: UpdateHeader | None) -> None:
         found = self._db.execute("PRAGMA application_id").fetchone()[0]
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -127,10 +127,10 @@ class UpdateJournal:
         self._db.close()
 
     @property
-    def header(self) -> Header:
+    def header(self) -> UpdateHeader:
         """What the update is about."""
         found = dict(self._db.execute("SELECT key, value FROM header"))
-        return Header(
+        return UpdateHeader(
             label=found["label"],
             source=ModelIdentity(found["source"], found["source_name"]),
             target=ModelIdentity(found["target"], found["target_name"]),
@@ -176,7 +176,7 @@ class UpdateJournal:
         with self._db:
             self._db.executemany("INSERT INTO vectors (id, old, new, state) VALUES (?, ?, ?, ?)", rows)
 
-    def batches(self, size: int, *, written: bool = False) -> Iterator[list[Row]]:
+    def batches(self, size: int, *, written: bool = False) -> Iterator[list[ChangedVector]]:
         """Rows that wait to be written, or those that were, in the order of the index; marking them is allowed."""
         state, last = _WRITTEN if written else _PLANNED, 0
         while True:
@@ -187,7 +187,7 @@ class UpdateJournal:
             if not found:
                 return
             last = found[-1][0]
-            yield [Row(node_id, _vector(old), _vector(new)) for _, node_id, old, new in found]
+            yield [ChangedVector(node_id, _vector(old), _vector(new)) for _, node_id, old, new in found]
 
     def mark(self, ids: Sequence[str], state: Literal["planned", "written", "lost"]) -> None:
         """Note what became of rows, in one transaction."""

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from llama_index.core.base.base_retriever import BaseRetriever
 
-from llama_index_embft.embeddings.drift import DriftEmbedding, unit
+from llama_index_embft._core.checks import check_number
+from llama_index_embft._core.vectors import unit_rows
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
-from llama_index_embft.embeddings.fingerprint import identify
+from llama_index_embft.embeddings.identity import identify
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.index.changes import check_values, embedded_text, nodes_of, texts_of
 from llama_index_embft.index.identity import check_stamp, required_stamp
 from llama_index_embft.index.retrievers import CheckedRetriever
 from llama_index_embft.index.stamp import Stamp, StoreError
-from llama_index_embft.index.stores.opening import capital, matrix, open_table
+from llama_index_embft.index.stores.base import capital, matrix
+from llama_index_embft.index.stores.opening import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,9 +35,11 @@ if TYPE_CHECKING:
     from llama_index.core.vector_stores.types import BasePydanticVectorStore
     from numpy.typing import NDArray
 
+    from llama_index_embft.embeddings.drift import DriftEmbedding
     from llama_index_embft.embeddings.encoding.cache import EmbeddingCache
-    from llama_index_embft.embeddings.fingerprint import ModelIdentity
-    from llama_index_embft.index.stores.opening import IndexLike, VectorTable
+    from llama_index_embft.embeddings.identity import ModelIdentity
+    from llama_index_embft.index.stores.base import VectorTable
+    from llama_index_embft.index.stores.opening import IndexLike
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,9 @@ def reembed_index(
         ModelError: The model returns NaN or zero vectors.
         ConfigError: A value is out of range, a store is not known, or ``persist_dir`` is not for it.
     """
-    if batch_size < 1 or (max_nodes is not None and max_nodes < 1):
-        raise ConfigError(f"`batch_size` and `max_nodes` must be at least 1, got {batch_size} and {max_nodes}.")
+    check_number("batch_size", batch_size, at_least=1)
+    if max_nodes is not None:
+        check_number("max_nodes", max_nodes, at_least=1)
     source = open_table(old)
     index = _as_index(new, new_embed_model)
     target = _open_target(index, persist_dir)
@@ -177,10 +182,8 @@ class MigratingRetriever(BaseRetriever):
         counts: Counter[str] | None = None,
     ) -> None:
         wanted = 4 * similarity_top_k if candidates is None else candidates
-        if similarity_top_k < 1 or wanted < similarity_top_k:
-            raise ConfigError(
-                f"`similarity_top_k` must be at least 1 and `candidates` no less, got {similarity_top_k} and {wanted}."
-            )
+        check_number("similarity_top_k", similarity_top_k, at_least=1)
+        check_number("candidates", wanted, at_least=similarity_top_k, hint="they are ranked again for similarity_top_k")
         self._new_index, self._drift, self._k = new, drift, similarity_top_k
         self._old = CheckedRetriever(old, drift, similarity_top_k=wanted)
         self._target = open_table(new)
@@ -203,7 +206,7 @@ class MigratingRetriever(BaseRetriever):
         if not hits or len(found) < len(set(ids)):
             return self._counted(hits[: self._k], "old")
         query = np.asarray(self._new_model.get_query_embedding(text), dtype=np.float32)
-        scores = unit(matrix(found, ids)) @ unit(query[None, :])[0]
+        scores = unit_rows(matrix(found, ids)) @ unit_rows(query[None, :])[0]
         for hit, score in zip(hits, scores.tolist(), strict=True):
             hit.score = score
         hits.sort(key=lambda hit: -(hit.score or 0.0))
@@ -259,7 +262,7 @@ def sample_index(index: IndexLike, n: int = 4000, *, seed: int = 0) -> IndexSamp
 
 
 def _open_target(index: VectorStoreIndex, persist_dir: str | Path | None) -> VectorTable:
-    from llama_index_embft.index.stores.memory import FaissTable
+    from llama_index_embft.index.stores.faiss import FaissTable
 
     table = open_table(index, persist_dir=persist_dir)
     if persist_dir is not None and isinstance(table, FaissTable):

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
-import numpy as np
-
-from llama_index_embft.errors import ConfigError
-from llama_index_embft.index.changes import Change, as_change, check_new
+from llama_index_embft._core.checks import check_choice, check_number
+from llama_index_embft.index.changes import ReembeddedVectors, as_change, check_new
 from llama_index_embft.index.identity import required_stamp
-from llama_index_embft.index.journal import Header, UpdateJournal, require_journal
+from llama_index_embft.index.journal import UpdateHeader, UpdateJournal, require_journal
 from llama_index_embft.index.stamp import Stamp, StoreError
-from llama_index_embft.index.stores.opening import capital, check_unique, matrix, open_table
+from llama_index_embft.index.stores.base import capital, matrix
+from llama_index_embft.index.stores.opening import open_table
+from llama_index_embft.index.transaction import (
+    Missing,
+    carry_out,
+    change_batches,
+    check_journal,
+    differ,
+    plan_vectors,
+    refuse_added,
+    write_planned,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from llama_index.core.base.embeddings.base import BaseEmbedding
-    from numpy.typing import NDArray
 
     from llama_index_embft.embeddings.encoding.cache import EmbeddingCache
-    from llama_index_embft.embeddings.fingerprint import ModelIdentity
-    from llama_index_embft.index.journal import Row
-    from llama_index_embft.index.stores.opening import IndexLike, VectorTable
-
-Missing = Literal["error", "skip"]
-# Two vectors nearer than this are one: float32 keeps seven digits of numbers below 1.
-_SAME: Final = 1e-6
+    from llama_index_embft.embeddings.identity import ModelIdentity
+    from llama_index_embft.index.stores.opening import IndexLike
 
 
 @dataclass(frozen=True)
@@ -120,14 +123,15 @@ def update_index(
     if same and not Path(journal).exists():
         return UpdateResult(stamp.model, stamp.model, 0, 0, 0, None)
     table.check_writable()
-    header = Header(table.label, stamp.model, wanted.target, wanted.whole, table.dim())
+    header = UpdateHeader(table.label, stamp.model, wanted.target, wanted.whole, table.dim())
     with UpdateJournal(journal, header) as book:
-        _check_journal(book, header, stamp)
+        check_journal(book, header, stamp)
         if book.phase == "done" and stamp.model == wanted.target:
             return _result(book)
         if book.phase in ("planning", "done"):
-            _plan(table, wanted, book, batch_size, missing)
-        return _carry_out(table, book, wanted, batch_size, missing)
+            plan_vectors(table, wanted, book, batch_size, missing)
+        carry_out(table, book, wanted, batch_size, missing)
+        return _result(book)
 
 
 def plan_update(
@@ -148,26 +152,25 @@ def plan_update(
     Raises:
         EmbftError: As `update_index` would before it writes.
     """
+    check_number("batch_size", batch_size, at_least=1)
     table = open_table(index)
     stamp = required_stamp(table)
     wanted = as_change(change, stamp, embed_model, None)
     if stamp.state == "ready" and wanted.target == stamp.model and not wanted.ids:
         return UpdatePlan(stamp.model, stamp.model, 0, 0, "nothing: the index holds this model's document vectors")
     table.check_writable()
-    from llama_index_embft.index.changes import Embedded
-
     seen: set[str] = set()
     changed = 0
-    for ids in _id_batches(table, wanted, batch_size):
+    for ids in change_batches(table, wanted, batch_size):
         found = table.fetch(ids)
         here = [i for i in ids if i in found and i not in seen]
         seen.update(here)
-        if here and not isinstance(wanted, Embedded):
+        if here and not isinstance(wanted, ReembeddedVectors):
             old = matrix(found, here)
             changed += int(
-                _differ(old, check_new(table, wanted.vectors(table, here, old), stamp.dim, wanted.target)).sum()
+                differ(old, check_new(table, wanted.vectors(table, here, old), stamp.dim, wanted.target)).sum()
             )
-    embedded = isinstance(wanted, Embedded)
+    embedded = isinstance(wanted, ReembeddedVectors)
     return UpdatePlan(stamp.model, wanted.target, len(seen), None if embedded else changed, wanted.words)
 
 
@@ -207,7 +210,8 @@ def resume_update(
             )
         if book.phase == "done" and required_stamp(table).model == book.header.target:
             return _result(book)
-        return _carry_out(table, book, None, batch_size, missing)
+        carry_out(table, book, None, batch_size, missing)
+        return _result(book)
 
 
 def rollback_index(
@@ -246,157 +250,19 @@ def rollback_index(
                 f"an update to {header.target}; roll back the later update first."
             )
         table.check_writable()
-        _refuse_added(table, book)
+        refuse_added(table, book)
         book.enter("rolling back")
         table.write_stamp(Stamp(header.target, header.dim, "updating", header.source, str(book.path)))
         book.mark_all("written")  # a killed run may have written more than it has marked
-        _write(table, book, batch_size, missing, back=True)
+        write_planned(table, book, batch_size, missing, back=True)
         table.write_stamp(Stamp(header.source, header.dim))
         book.enter("rolled back")
         return _result(book, back=True)
 
 
 def _check(batch_size: int, missing: str) -> None:
-    if batch_size < 1:
-        raise ConfigError(f"`batch_size` must be at least 1, got {batch_size}.")
-    if missing not in ("error", "skip"):
-        raise ConfigError(f"`missing` must be 'error' or 'skip', got {missing!r}.")
-
-
-def _check_journal(book: UpdateJournal, header: Header, stamp: Stamp) -> None:
-    """Make sure that an existing journal is of this very update, and that no other one is under way."""
-    known = book.header
-    if (known.label, known.target, known.whole) != (header.label, header.target, header.whole):
-        raise StoreError(
-            f"The journal {book.path} is of another update ({known.label}, from {known.source} to {known.target}); "
-            "keep it for a rollback and give another path."
-        )
-    if book.phase in ("rolling back", "rolled back"):
-        raise StoreError(f"The update of the journal {book.path} was taken back; give another path for a new one.")
-    if stamp.state == "ready" and stamp.model not in (known.source, known.target):
-        raise StoreError(
-            f"The journal {book.path} starts from {known.source}, but {stamp.model} has embedded the index since; give "
-            "another path."
-        )
-    if stamp.state != "ready" and (stamp.state != "updating" or stamp.journal != str(book.path)):
-        raise StoreError(
-            f"{capital(known.label)} is under another update, to {stamp.target or stamp.model}; finish it, or take it "
-            f"back, with its journal {stamp.journal}."
-        )
-
-
-def _id_batches(table: VectorTable, change: Change, size: int) -> Iterator[list[str]]:
-    for start in range(0, len(change.ids), size):
-        yield list(change.ids[start : start + size])
-    if change.whole:
-        yield from table.id_batches(size)
-
-
-def _plan(table: VectorTable, change: Change, book: UpdateJournal, size: int, missing: Missing) -> int:
-    """Put the new vectors of all nodes that are not in the journal into it; returns how many those were."""
-    dim, planned = book.header.dim, 0
-    for batch in _id_batches(table, change, size):
-        check_unique(batch, table.label)
-        ids = book.unknown(batch)
-        found = table.fetch(ids) if ids else {}
-        lost = [i for i in ids if i not in found]
-        if lost and missing == "error":
-            raise StoreError(_lost(table, lost, "The index is as it was."))
-        here = [i for i in ids if i in found]
-        if not here:
-            continue
-        old = matrix(found, here)
-        if old.shape[1] != dim:
-            raise StoreError(
-                f"{capital(table.label)} holds vectors of {old.shape[1]} and of {dim} dimensions; build it again."
-            )
-        new = check_new(table, change.vectors(table, here, old), dim, change.target)
-        book.plan(here, old, new, _differ(old, new))
-        planned += len(here)
-    return planned
-
-
-def _carry_out(
-    table: VectorTable, book: UpdateJournal, change: Change | None, size: int, missing: Missing
-) -> UpdateResult:
-    header = book.header
-    if table.volatile or required_stamp(table).state == "ready":
-        book.mark_all(
-            "planned"
-        )  # what was written into a killed process's memory, or before a backup came back, is gone
-    book.enter("writing")
-    table.write_stamp(Stamp(header.source, header.dim, "updating", header.target, str(book.path)))
-    while True:
-        _write(table, book, size, missing, back=False)
-        added = header.whole and any(book.unknown(batch) for batch in table.id_batches(size))
-        if not added:
-            break
-        if change is None:
-            raise StoreError(
-                f"Nodes were added to {table.label} since the update began; call update_index again, with the model."
-            )
-        _plan(table, change, book, size, missing)
-    table.write_stamp(Stamp(header.target, header.dim))
-    book.enter("done")
-    return _result(book)
-
-
-def _write(table: VectorTable, book: UpdateJournal, size: int, missing: Missing, *, back: bool) -> None:
-    for rows in book.batches(size, written=back):
-        rows_here = _present(table, book, rows, missing)
-        if rows_here:
-            table.write(
-                [row.node_id for row in rows_here], np.stack([row.old if back else row.new for row in rows_here])
-            )
-            if not table.volatile:
-                book.mark([row.node_id for row in rows_here], "planned" if back else "written")
-    if table.volatile:
-        table.flush()
-        book.mark_all("planned" if back else "written")
-
-
-def _present(table: VectorTable, book: UpdateJournal, rows: list[Row], missing: Missing) -> list[Row]:
-    """Those rows that the index still holds, with their old vector or their new one."""
-    found = table.fetch([row.node_id for row in rows])
-    lost = [row.node_id for row in rows if row.node_id not in found]
-    if lost:
-        if missing == "error":
-            raise StoreError(_lost(table, lost, "The update is not finished."))
-        book.mark(lost, "lost")
-    here = [row for row in rows if row.node_id in found]
-    for row in here:
-        now = found[row.node_id][None, :]
-        if _differ(now, row.old[None, :])[0] and _differ(now, row.new[None, :])[0]:
-            raise StoreError(
-                f"The vector of the node {row.node_id} of {table.label} is neither the old one nor the new one of the "
-                f"update: somebody has written it since {book.path} was made; delete the node or put its vector back."
-            )
-    return here
-
-
-def _refuse_added(table: VectorTable, book: UpdateJournal) -> None:
-    if not book.header.whole:
-        return
-    added = [i for batch in table.id_batches(512) for i in book.unknown(batch)]
-    if added:
-        raise StoreError(
-            f"{len(added)} nodes were added to {table.label} since the update (first: {added[0]}) and have vectors of "
-            f"{book.header.target}; delete them before the rollback and add them again after it."
-        )
-
-
-def _lost(table: VectorTable, lost: list[str], outcome: str) -> str:
-    return (
-        f"{len(lost)} nodes are not in {table.label} any more (first: {lost[0]}). {outcome} Call again with "
-        "missing='skip' to go on without them."
-    )
-
-
-def _differ(old: NDArray[np.float32], new: NDArray[np.float32]) -> NDArray[np.bool_]:
-    if old.shape != new.shape:
-        return np.ones(len(new), dtype=np.bool_)
-    differ: NDArray[np.bool_] = np.abs(old - new).max(axis=1) > _SAME
-    return differ
+    check_number("batch_size", batch_size, at_least=1)
+    check_choice("missing", missing, get_args(Missing))
 
 
 def _result(book: UpdateJournal, *, back: bool = False) -> UpdateResult:

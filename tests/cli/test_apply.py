@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from llama_index_embft.cli.apply import apply
 from llama_index_embft.embeddings import linear_adapter, save_adapter
-from llama_index_embft.embeddings.fingerprint import identify
-from llama_index_embft.embeddings.loading import describe_base
+from llama_index_embft.embeddings.describe import describe_base
+from llama_index_embft.embeddings.identity import identify
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.index import StoreError
 from llama_index_embft.index.stores import open_index
@@ -170,7 +170,7 @@ def test_bad_input(base: HuggingFaceEmbedding, nodes: list[TextNode], tmp_path: 
         run(model, "--index", "http://localhost:1", "--check")
     build("simple", tmp_path / "simple", nodes, base)
     (tmp_path / "simple" / "default__vector_store.json").write_text("{")
-    with pytest.raises(ConfigError, match="cannot be loaded"):
+    with pytest.raises(StoreError, match="its files are damaged"):
         run(model, "--index", tmp_path / "simple", "--check")
 
 

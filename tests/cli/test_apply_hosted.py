@@ -23,6 +23,7 @@ from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.embeddings import load_embed_model
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.finetune import EmbeddingAdapterFinetuneEngine, NudgeFinetuneEngine
+from llama_index_embft.finetune.nudge import NudgeSettings
 from llama_index_embft.index import check_index, checked_retriever, rollback_index, stamp_index, update_index
 from llama_index_embft.index.stores import open_index, open_table
 
@@ -74,7 +75,9 @@ def train(method: str, base: OpenAIEmbedding, out: str) -> None:
         options = {"epochs": 60, "learning_rate": 1e-2, "sides": "both", "device": "cpu", "model_output_path": out}
         engine = EmbeddingAdapterFinetuneEngine(data, base, val_dataset=val, **options)
     else:
-        engine = NudgeFinetuneEngine(data, base, val, steps=8, device="cpu", model_output_path=out)
+        engine = NudgeFinetuneEngine(
+            data, base, val, search=NudgeSettings(steps=8), device="cpu", model_output_path=out
+        )
     assert engine.finetune().improved
 
 

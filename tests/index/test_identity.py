@@ -15,7 +15,7 @@ from llama_index.core.llms import MockLLM
 from llama_index.core.vector_stores import SimpleVectorStore
 
 from llama_index_embft.embeddings import AdapterEmbedding, linear_adapter, save_adapter
-from llama_index_embft.embeddings.fingerprint import ModelIdentity, identify
+from llama_index_embft.embeddings.identity import ModelIdentity, identify
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.index import StoreError, check_index, checked_retriever, stamp_index
 from llama_index_embft.index.stamp import Stamp
@@ -134,7 +134,7 @@ def test_bad_stamps_and_stores(place_of: Callable[..., Place], old_model, tmp_pa
         Stamp.from_json(json.dumps({**json.loads(stamp.to_json()), "format": 9}), "the index")
     with pytest.raises(ConfigError, match="pass the VectorStoreIndex"):
         open_table(SimpleVectorStore())
-    with pytest.raises(ConfigError, match="got str"):
+    with pytest.raises(ConfigError, match="`index` is a str; it must be a VectorStoreIndex"):
         open_table("folder")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"persist the index there first"):
         open_table(VectorStoreIndex([], embed_model=old_model), persist_dir=tmp_path)

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from llama_index_embft.errors import ConfigError
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -98,14 +96,9 @@ def principal_directions(documents: NDArray[np.float32], output_dim: int) -> NDA
 
     Args:
         documents: Shape ``(n_docs, dim)``; read in blocks, may be memory-mapped.
-        output_dim: How many.
-
-    Raises:
-        ConfigError: There are not that many.
+        output_dim: How many; at most ``dim``.
     """
     dim = documents.shape[1]
-    if output_dim > dim:
-        raise ConfigError(f"output_dim is {output_dim}, but the embeddings have {dim} dimensions; choose fewer.")
     total = np.zeros((dim, dim))
     for start in range(0, len(documents), _ROWS_AT_ONCE):
         some = _unit(documents[start : start + _ROWS_AT_ONCE])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -81,6 +81,58 @@ def training_data(
         [[place[row] for row in rows] for rows in negatives],
         len(asked),
     )
+
+
+class EmbeddedTrainingSet(NamedTuple):
+    """A training set as vectors.
+
+    Attributes:
+        data: What is trained on.
+        vectors: Of the documents that were embedded, shape ``(n_docs, dim)``.
+        ids: Their ids.
+    """
+
+    data: AdapterData
+    vectors: NDArray[np.float32]
+    ids: list[str]
+
+
+def embed_training_set(
+    encoder: Encoder,
+    dataset: EmbeddingQAFinetuneDataset,
+    *,
+    everything: bool,
+    hard_negatives: bool,
+    whole_corpus: bool,
+) -> EmbeddedTrainingSet:
+    """Embed the queries and the documents that training looks at.
+
+    Args:
+        encoder: Of the base model.
+        dataset: The training set.
+        everything: Compare queries with the whole corpus.
+        hard_negatives: Compare each query with its own negatives too.
+        whole_corpus: Embed all documents though training does not look at them: a cross-validation searches them.
+
+    Raises:
+        ModelError: A vector holds NaN or only zeros, or queries and documents have different dimensions.
+    """
+    negatives = dataset.negative_docs if hard_negatives else {}
+    ids = list(dataset.corpus)
+    if not (everything or whole_corpus):
+        needed = {doc_id for found in (dataset.relevant_docs, negatives) for docs in found.values() for doc_id in docs}
+        ids = [doc_id for doc_id in ids if doc_id in needed]
+    vectors = embed_documents(encoder, dataset, ids)
+    queries = embed_queries(encoder, dataset, vectors)
+    row = {doc_id: number for number, doc_id in enumerate(ids)}
+    data = training_data(
+        queries,
+        vectors,
+        [[row[doc_id] for doc_id in dataset.relevant_docs[query]] for query in dataset.queries],
+        [[row[doc_id] for doc_id in negatives.get(query, [])] for query in dataset.queries],
+        everything=everything,
+    )
+    return EmbeddedTrainingSet(data, vectors, ids)
 
 
 class VectorValidation:

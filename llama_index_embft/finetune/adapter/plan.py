@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from llama_index_embft.embeddings.adapter.modules import linear_adapter, low_rank_adapter, mlp_adapter
 from llama_index_embft.errors import ConfigError
@@ -16,10 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from llama_index_embft.finetune.adapter.data import AdapterData
-
-Kind: TypeAlias = Literal["linear", "low-rank", "mlp", "auto"]
-Start: TypeAlias = Literal["identity", "ridge", "procrustes", "pca"]
-Sides: TypeAlias = Literal["query", "both"]
+    from llama_index_embft.finetune.adapter.settings import AdapterLayerSettings, AdapterOptions, AdapterStart
 
 # Strengths of the pull to the identity that a closed form tries on validation; without validation it takes the middle.
 RIDGES: Final = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
@@ -43,7 +40,7 @@ class AdapterPlan:
     """
 
     kind: Literal["linear", "low-rank", "mlp"] = "linear"
-    start: Start = "identity"
+    start: AdapterStart = "identity"
     learning_rate: float = 1e-4
     epochs: int = 40
     bias: bool = False
@@ -64,37 +61,45 @@ class AdapterPlan:
         return row
 
 
-def check_plan(kind: str, start: str | None, sides: str, output_dim: int | None, *, own_module: bool) -> None:
-    """Refuse combinations that mean nothing.
+def plan_of(options: AdapterOptions, layer: AdapterLayerSettings, *, own_module: bool) -> AdapterPlan:
+    """The adapter that an engine is told to make; for ``kind="auto"`` what its tries start from.
+
+    Args:
+        options: See `AdapterOptions`.
+        layer: See `AdapterLayerSettings`.
+        own_module: Whether the user's own module is trained.
 
     Raises:
-        ConfigError: With what to change.
+        ConfigError: The options mean nothing together; the message says what to change.
     """
-    for name, value, allowed in (("kind", kind, Kind), ("sides", sides, Sides)):
-        if value not in get_args(allowed):
-            raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(map(repr, get_args(allowed)))}.")
-    if start is not None and start not in get_args(Start):
-        raise ConfigError(f"start is {start!r}; choose one of {', '.join(map(repr, get_args(Start)))}.")
-    if own_module and (kind != "linear" or start is not None or output_dim is not None):
-        raise ConfigError("adapter_model is a module of your own: leave kind, start and output_dim out with it.")
-    if output_dim is not None and sides != "both":
+    kind, start = options.kind, layer.start
+    if own_module and (kind != "linear" or start is not None or layer.output_dim is not None):
         raise ConfigError(
-            f"output_dim is {output_dim}, but only queries are changed, and they must stay comparable with the "
-            "documents; give sides='both' as well, or leave output_dim out."
+            "`adapter_model` is a module of your own, which has its kind, start and dimension; leave kind, start and "
+            "output_dim out with it."
         )
-    if output_dim is not None and kind not in ("linear", "auto"):
-        raise ConfigError(f"output_dim needs a linear adapter, not {kind!r}; choose kind='linear' or 'auto'.")
-    if start in ("ridge", "procrustes") and sides == "both":
-        raise ConfigError(
-            f"start={start!r} maps queries onto documents, which has no meaning where both sides go through one map; "
-            "choose sides='query', or start='identity'."
-        )
-    if start == "pca" and output_dim is None:
-        raise ConfigError("start='pca' chooses the directions to keep; give output_dim as well.")
+    if layer.output_dim is not None and kind not in ("linear", "auto"):
+        raise ConfigError(f"`kind` is {kind!r}, and output_dim needs a linear adapter; use kind='linear' or 'auto'.")
     if start not in (None, "identity") and kind == "mlp":
-        raise ConfigError(f"start={start!r} is a linear map, which an MLP cannot start from; choose another kind.")
+        raise ConfigError(f"`start` is {start!r}, a linear map, which an MLP cannot start from; use another kind.")
     if start is not None and kind == "auto":
-        raise ConfigError("kind='auto' tries several starts; leave start out.")
+        raise ConfigError(f"`start` is {start!r} with kind='auto', which tries several starts; leave start out.")
+    start = start or ("pca" if layer.output_dim is not None else "identity")
+    if options.epochs == 0 and start == "identity":
+        raise ConfigError(
+            "`epochs` is 0; it must be at least 1: only a closed-form start is worth something untrained."
+        )
+    return AdapterPlan(
+        kind="linear" if kind == "auto" else kind,
+        start=start,
+        learning_rate=options.learning_rate,
+        epochs=options.epochs,
+        bias=options.bias and kind != "mlp",
+        rank=layer.rank,
+        hidden_dim=layer.hidden_dim,
+        output_dim=layer.output_dim,
+        ridge=layer.ridge,
+    )
 
 
 def make_adapter(
@@ -135,7 +140,9 @@ def _shortened(plan: AdapterPlan, data: AdapterData) -> nn.Module:
 
     assert plan.output_dim is not None
     if plan.output_dim > data.dim:
-        raise ConfigError(f"output_dim is {plan.output_dim}, but the embeddings have {data.dim} dimensions.")
+        raise ConfigError(
+            f"`output_dim` is {plan.output_dim}; it must be at most {data.dim}, the dimension of the embeddings."
+        )
     layer = linear_adapter(data.dim, plan.output_dim, bias=plan.bias)
     if plan.start == "pca":
         _set(layer, "weight", principal_directions(data.documents[: data.candidates], plan.output_dim))

@@ -9,6 +9,7 @@ from llama_index_embft.embeddings.adapter.modules import linear_adapter
 from llama_index_embft.errors import ModelError
 from llama_index_embft.finetune.adapter.data import (
     AdapterData,
+    EmbeddedTrainingSet,
     VectorValidation,
     embed_documents,
     embed_queries,
@@ -16,8 +17,8 @@ from llama_index_embft.finetune.adapter.data import (
     training_data,
 )
 from llama_index_embft.finetune.adapter.search import (
-    Trainer,
-    Trial,
+    AdapterTrainer,
+    AdapterTrial,
     by_document,
     choose_by_folds,
     choose_on_validation,
@@ -27,22 +28,18 @@ from llama_index_embft.finetune.engine import SELECTION_METRIC
 from llama_index_embft.finetune.validation import BestState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import nn
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.embeddings.encoding.encoder import Encoder
     from llama_index_embft.finetune.adapter.plan import AdapterPlan
 
-# What a cross-validation needs: the training set, the vectors of its whole corpus, their ids, and the number of parts.
-Parts: TypeAlias = "tuple[EmbeddingQAFinetuneDataset, NDArray[np.float32], Sequence[str], int]"
+# What a cross-validation needs: the training set, its whole corpus as vectors, and the number of parts.
+Parts: TypeAlias = "tuple[EmbeddingQAFinetuneDataset, EmbeddedTrainingSet, int]"
 
 
 @dataclass
-class Outcome:
+class TrainedAdapter:
     """An adapter, and how it came to be.
 
     Attributes:
@@ -88,11 +85,11 @@ def validation_of(
 
 def train_one(
     plan: AdapterPlan,
-    trainer: Trainer,
+    trainer: AdapterTrainer,
     data: AdapterData,
     validation: VectorValidation | None,
     module: nn.Module | None = None,
-) -> Outcome:
+) -> TrainedAdapter:
     """Train one adapter.
 
     Args:
@@ -104,19 +101,19 @@ def train_one(
     """
     trial = trainer.train(plan, data, validation, module=module)
     if validation is None:
-        return Outcome(trial.module, plan, None, None, trial.steps, trial.steps, trial.best.history)
+        return TrainedAdapter(trial.module, plan, None, None, trial.steps, trial.steps, trial.best.history)
     base = trial.best.base_score if module is not None else validation.base()[SELECTION_METRIC]
     return _not_worse(trial, base or 0.0, data.dim, own_module=module is not None)
 
 
 def search(
     plan: AdapterPlan,
-    trainer: Trainer,
+    trainer: AdapterTrainer,
     data: AdapterData,
     validation: VectorValidation | None,
     parts: Parts | None,
     deadline: float,
-) -> Outcome:
+) -> TrainedAdapter:
     """Try several adapters and keep the best.
 
     Args:
@@ -127,14 +124,13 @@ def search(
         parts: Choose by cross-validation on these; None: on the validation set.
         deadline: By `time.perf_counter`.
     """
-    plans = plans_to_try(plan, "both" if trainer.settings.both_sides else "query")
+    plans = plans_to_try(plan, "both" if trainer.both_sides else "query")
     if parts is None:
         assert validation is not None
         base = validation.base()[SELECTION_METRIC]
         trial, tries = choose_on_validation(plans, trainer, data, validation, base, deadline)
         return replace(_not_worse(trial, base, data.dim), tries=tries, selection="validation")
-    dataset, vectors, ids, number = parts
-    folds = _folds(dataset, vectors, ids, number, data, trainer)
+    folds = _folds(*parts, trainer)
     chosen, epoch, curve, tries = choose_by_folds(plans, trainer, folds, deadline)
     trial = trainer.train(chosen, data, None, last_epoch=epoch)
     words = f"{len(folds)} folds'"
@@ -144,20 +140,20 @@ def search(
     per_epoch = trial.steps // max(1, epoch)
     history = [{**entry, "step": number * per_epoch, "epoch": number} for number, entry in enumerate(curve)]
     base, score = tries[0][SELECTION_METRIC], curve[-1][SELECTION_METRIC]
-    return Outcome(trial.module, chosen, base, score, trial.steps, trial.steps, history, tries, words)
+    return TrainedAdapter(trial.module, chosen, base, score, trial.steps, trial.steps, history, tries, words)
 
 
-def _not_worse(trial: Trial, base_score: float, dim: int, *, own_module: bool = False) -> Outcome:
+def _not_worse(trial: AdapterTrial, base_score: float, dim: int, *, own_module: bool = False) -> TrainedAdapter:
     """The trial's adapter, or one that changes nothing where it is no better than the base model."""
     best, plan = trial.best, trial.plan
-    outcome = Outcome(trial.module, plan, base_score, best.score, best.step, trial.steps, best.history)
+    outcome = TrainedAdapter(trial.module, plan, base_score, best.score, best.step, trial.steps, best.history)
     if own_module or plan.output_dim is not None or (best.score or 0.0) > base_score:
         return outcome
     identity = replace(plan, kind="linear", start="identity", epochs=0, bias=False)
     return replace(outcome, module=linear_adapter(dim), plan=identity, score=base_score, best_step=0)
 
 
-def _checked(trial: Trial, validation: VectorValidation, dim: int) -> Outcome:
+def _checked(trial: AdapterTrial, validation: VectorValidation, dim: int) -> TrainedAdapter:
     """What folds chose, against the base model on the validation set."""
     base = validation.base()
     best = BestState(trial.module)
@@ -167,20 +163,16 @@ def _checked(trial: Trial, validation: VectorValidation, dim: int) -> Outcome:
 
 
 def _folds(
-    dataset: EmbeddingQAFinetuneDataset,
-    vectors: NDArray[np.float32],
-    ids: Sequence[str],
-    number: int,
-    data: AdapterData,
-    trainer: Trainer,
+    dataset: EmbeddingQAFinetuneDataset, embedded: EmbeddedTrainingSet, number: int, trainer: AdapterTrainer
 ) -> list[tuple[AdapterData, VectorValidation]]:
     """Each part's training data and validation; they share the vectors of the corpus."""
+    data, vectors, ids = embedded
     row_of = {doc_id: row for row, doc_id in enumerate(ids)}
     place = {query: number for number, query in enumerate(dataset.queries)}
     ordered = vectors[[row_of[doc_id] for doc_id in in_search_order(dataset)]]
     everything = data.candidates == len(ids)
     found = []
-    for held in by_document(dataset, number, trainer.settings.seed):
+    for held in by_document(dataset, number, trainer.options.seed):
         out = set(held)
         kept = [query for query in dataset.queries if query not in out]
         part = training_data(
@@ -194,6 +186,6 @@ def _folds(
         )
         rows = [place[query] for query in dataset.queries if query in out]
         subset = dataset.subset([query for query in dataset.queries if query in out])
-        validation = VectorValidation(subset, data.queries[rows], ordered, both_sides=trainer.settings.both_sides)
+        validation = VectorValidation(subset, data.queries[rows], ordered, both_sides=trainer.both_sides)
         found.append((part, validation))
     return found

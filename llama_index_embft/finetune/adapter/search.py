@@ -14,7 +14,7 @@ import numpy as np
 
 from llama_index_embft.errors import DatasetError
 from llama_index_embft.finetune.adapter.plan import make_adapter
-from llama_index_embft.finetune.adapter.training import AdapterSettings, train_adapter
+from llama_index_embft.finetune.adapter.training import train_adapter
 from llama_index_embft.finetune.engine import SELECTION_METRIC
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.finetune.adapter.data import AdapterData, VectorValidation
     from llama_index_embft.finetune.adapter.plan import AdapterPlan
+    from llama_index_embft.finetune.adapter.settings import AdapterOptions, AdapterSettings, Sides
     from llama_index_embft.finetune.validation import BestState
 
 # Training queries below which a validation set of its own size is noise: folds then choose instead.
@@ -33,17 +34,21 @@ FEW_QUERIES: Final = 200
 
 
 @dataclass
-class Trainer:
+class AdapterTrainer:
     """Trains plans on one device with one set of settings.
 
     Attributes:
-        settings: All but learning rate and epochs, which a plan has.
+        options: Batch size and seed; learning rate and epochs are a plan's.
+        settings: See `AdapterSettings`.
+        both_sides: Whether documents go through the adapter too.
         device: Torch device.
         make_optimizer: As in `train_adapter`, from the plan's learning rate.
         on_step: As in `train_adapter`, with the module before it.
     """
 
+    options: AdapterOptions
     settings: AdapterSettings
+    both_sides: bool
     device: str
     make_optimizer: Callable[[float], Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer] | None] | None = None
     on_step: Callable[[nn.Module, int, float], None] | None = None
@@ -57,19 +62,21 @@ class Trainer:
         module: nn.Module | None = None,
         last_epoch: int | None = None,
         deadline: float | None = None,
-    ) -> Trial:
+    ) -> AdapterTrial:
         """Make a plan's module, if it is not given, and train it."""
         started = time.perf_counter()
         ridge = None
         if module is None:
-            module, ridge = make_adapter(plan, data, validate, SELECTION_METRIC, self.settings.seed)
+            module, ridge = make_adapter(plan, data, validate, SELECTION_METRIC, self.options.seed)
         made, on_step = module, self.on_step
         best, steps = train_adapter(
             module,
             data.queries,
             data.documents,
             data.positives,
-            replace(self.settings, epochs=plan.epochs, learning_rate=plan.learning_rate),
+            replace(self.options, epochs=plan.epochs, learning_rate=plan.learning_rate),
+            self.settings,
+            both_sides=self.both_sides,
             hard_negatives=data.hard_negatives,
             candidates=data.candidates,
             validate=validate,
@@ -79,11 +86,11 @@ class Trainer:
             last_epoch=last_epoch,
             deadline=deadline,
         )
-        return Trial(plan, module.cpu(), best, steps, time.perf_counter() - started, ridge)
+        return AdapterTrial(plan, module.cpu(), best, steps, time.perf_counter() - started, ridge)
 
 
 @dataclass
-class Trial:
+class AdapterTrial:
     """A plan, trained.
 
     Attributes:
@@ -103,7 +110,7 @@ class Trial:
     ridge: float | None
 
 
-def plans_to_try(plan: AdapterPlan, sides: str) -> list[AdapterPlan]:
+def plans_to_try(plan: AdapterPlan, sides: Sides) -> list[AdapterPlan]:
     """What ``"auto"`` tries, the most promising first.
 
     Args:
@@ -127,12 +134,12 @@ def plans_to_try(plan: AdapterPlan, sides: str) -> list[AdapterPlan]:
 
 def choose_on_validation(
     plans: Sequence[AdapterPlan],
-    trainer: Trainer,
+    trainer: AdapterTrainer,
     data: AdapterData,
     validation: VectorValidation,
     base_score: float,
     deadline: float,
-) -> tuple[Trial, list[dict[str, Any]]]:
+) -> tuple[AdapterTrial, list[dict[str, Any]]]:
     """Train each plan and keep the one with the best score on the validation set.
 
     Returns:
@@ -154,7 +161,7 @@ def choose_on_validation(
 
 def choose_by_folds(
     plans: Sequence[AdapterPlan],
-    trainer: Trainer,
+    trainer: AdapterTrainer,
     folds: Sequence[tuple[AdapterData, VectorValidation]],
     deadline: float,
 ) -> tuple[AdapterPlan, int, list[dict[str, float]], list[dict[str, Any]]]:
@@ -182,7 +189,7 @@ def choose_by_folds(
     )
     for number, plan in enumerate(plans):
         started = time.perf_counter()
-        trials: list[Trial] = []
+        trials: list[AdapterTrial] = []
         for data, validation in folds:
             if (number or trials) and time.perf_counter() > deadline:
                 break
@@ -260,7 +267,7 @@ def _base_row(score: float) -> dict[str, Any]:
     return {"kind": "base model", SELECTION_METRIC: score}
 
 
-def _row(trial: Trial, score: float | None, step: int) -> dict[str, Any]:
+def _row(trial: AdapterTrial, score: float | None, step: int) -> dict[str, Any]:
     row = {**trial.plan.shown(), SELECTION_METRIC: score, "step": step, "seconds": trial.seconds}
     return row if trial.ridge is None else {**row, "ridge": trial.ridge}
 

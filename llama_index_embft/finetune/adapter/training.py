@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from llama_index_embft.errors import TrainingError
 from llama_index_embft.finetune.adapter.candidates import CandidatePool, HardNegatives, with_duplicates
 from llama_index_embft.finetune.adapter.data import AdapterData
+from llama_index_embft.finetune.adapter.settings import MAX_NEGATIVES, MAX_NEGATIVES_BOTH_SIDES
 from llama_index_embft.finetune.validation import BestState
 
 if TYPE_CHECKING:
@@ -25,29 +25,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-# Documents a query is compared with at once. Above it a sample is drawn: a batch of 64 queries then holds 64 x 65,536
-# scores, 16 MiB. With both sides every one of them goes through the adapter in every step.
-MAX_NEGATIVES: Final = 65_536
-MAX_NEGATIVES_BOTH_SIDES: Final = 4_096
+    from llama_index_embft.finetune.adapter.settings import AdapterOptions, AdapterSettings
+
 # Bounds of a learned temperature: below, the loss only sees the hardest negative; above, none.
 _TEMPERATURES: Final = (0.005, 1.0)
-
-
-@dataclass(frozen=True)
-class AdapterSettings:
-    """How an adapter is trained; the defaults are those of `EmbeddingAdapterFinetuneEngine`."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    temperature: float
-    pull_to_start: float
-    patience: int
-    max_grad_norm: float
-    seed: int
-    max_negatives: int = MAX_NEGATIVES
-    learn_temperature: bool = False
-    both_sides: bool = False
 
 
 def train_adapter(
@@ -55,8 +36,10 @@ def train_adapter(
     queries: NDArray[np.float32],
     corpus: NDArray[np.float32],
     positives: Sequence[Sequence[int]],
+    options: AdapterOptions,
     settings: AdapterSettings,
     *,
+    both_sides: bool = False,
     hard_negatives: Sequence[Sequence[int]] | None = None,
     candidates: int | None = None,
     validate: Callable[[nn.Module], dict[str, float]] | None = None,
@@ -75,7 +58,9 @@ def train_adapter(
             memory-mapped array stays on the disk if there are more candidates than `max_negatives`.
         positives: For each query the corpus rows that are relevant. They are never its negatives; nor is a document
             whose vector equals that of a positive.
+        options: Batch size, epochs, learning rate and seed are read.
         settings: See `AdapterSettings`.
+        both_sides: Send the documents through the adapter too.
         hard_negatives: For each query further corpus rows to compare it, and no other query, with.
         candidates: How many rows of the corpus, from the first, are compared with every query; None: all.
         validate: Called before training and after each epoch; the best state is put back at the end. Without it the
@@ -103,31 +88,36 @@ def train_adapter(
         [list(rows) for rows in hard_negatives] if hard_negatives is not None else [[] for _ in positives],
         len(corpus) if candidates is None else candidates,
     )
-    generator = torch.Generator().manual_seed(settings.seed)
+    generator = torch.Generator().manual_seed(options.seed)
     adapter.to(device)
     start = [parameter.detach().clone() for parameter in adapter.parameters()]
     parameters = list(adapter.parameters())
     log_temperature = torch.tensor(math.log(settings.temperature), device=device)
     learned = [torch.nn.Parameter(log_temperature)] if settings.learn_temperature else []
-    optimizer = make_optimizer([*parameters, *learned]) if make_optimizer else _adamw(parameters, learned, settings)
-    loss_of = _Loss(adapter, data, settings, device, generator)
+    optimizer = (
+        make_optimizer([*parameters, *learned])
+        if make_optimizer
+        else _adamw(parameters, learned, options.learning_rate)
+    )
+    limit = settings.max_negatives or (MAX_NEGATIVES_BOTH_SIDES if both_sides else MAX_NEGATIVES)
+    loss_of = _Loss(adapter, data, limit, device, generator, both_sides=both_sides)
     pairs = torch.tensor([(q, p) for q, rows in enumerate(data.positives) for p in rows], dtype=torch.long)
-    steps_per_epoch = -(-len(pairs) // settings.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _linear_decay(max(1, steps_per_epoch * settings.epochs)))
+    steps_per_epoch = -(-len(pairs) // options.batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _linear_decay(max(1, steps_per_epoch * options.epochs)))
     best = BestState(adapter)
     if validate is not None:
         best.offer(0, 0, validate(adapter))
     step, since_best = 0, 0
-    for epoch in range(1, min(settings.epochs, last_epoch if last_epoch is not None else settings.epochs) + 1):
+    for epoch in range(1, min(options.epochs, last_epoch if last_epoch is not None else options.epochs) + 1):
         adapter.train()
         losses = []
         order = torch.randperm(len(pairs), generator=generator)
-        for batch in torch.split(order, settings.batch_size):
+        for batch in torch.split(order, options.batch_size):
             logits, labels = loss_of.logits(pairs[batch, 0], pairs[batch, 1])
             loss = functional.cross_entropy(logits / (learned[0] if learned else log_temperature).exp(), labels)
             if not torch.isfinite(loss):
                 raise TrainingError(
-                    f"The loss is {loss.item()} at step {step + 1}; lower learning_rate ({settings.learning_rate}) "
+                    f"The loss is {loss.item()} at step {step + 1}; lower learning_rate ({options.learning_rate}) "
                     "and check the embeddings for NaN."
                 )
             optimizer.zero_grad(set_to_none=True)
@@ -166,21 +156,22 @@ class _Loss:
     Args:
         adapter: The module in training.
         data: Vectors and who belongs to whom.
-        settings: See `AdapterSettings`.
+        limit: Documents that are compared at once.
         device: Torch device.
         generator: Draws the sampled negatives.
+        both_sides: Send the documents through the adapter too.
     """
 
     def __init__(
-        self, adapter: nn.Module, data: AdapterData, settings: AdapterSettings, device: str, generator: Any
+        self, adapter: nn.Module, data: AdapterData, limit: int, device: str, generator: Any, *, both_sides: bool
     ) -> None:
         import torch
 
-        self._adapter, self._both_sides, self._device = adapter, settings.both_sides, device
+        self._adapter, self._both_sides, self._device = adapter, both_sides, device
         self._queries = torch.as_tensor(data.queries, dtype=torch.float32, device=device)
         self._masked = with_duplicates(data.documents, data.positives)
-        scale = not settings.both_sides  # what goes through the adapter goes as the base model gave it
-        self._pool = CandidatePool(data, settings.max_negatives, device, generator, scale=scale)
+        scale = not both_sides  # what goes through the adapter goes as the base model gave it
+        self._pool = CandidatePool(data, limit, device, generator, scale=scale)
         self._hard = HardNegatives(data, self._masked, skip_candidates=self._pool.whole, device=device, scale=scale)
 
     def logits(self, rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -216,16 +207,16 @@ class _Loss:
 
 
 def _adamw(
-    parameters: list[torch.nn.Parameter], learned: list[torch.nn.Parameter], settings: AdapterSettings
+    parameters: list[torch.nn.Parameter], learned: list[torch.nn.Parameter], learning_rate: float
 ) -> torch.optim.Optimizer:
     import torch
 
     groups: list[dict[str, Any]] = [{"params": parameters}]
     if learned:
         # One number that starts near where it ends: at the matrix's small steps it would never arrive.
-        groups.append({"params": learned, "lr": 10 * settings.learning_rate})
+        groups.append({"params": learned, "lr": 10 * learning_rate})
     # Fused: one kernel a step in place of a dozen small ones, which cost more than the matrix products do.
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=0.0, fused=True)
+    return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=0.0, fused=True)
 
 
 def _linear_decay(steps: int) -> Callable[[int], float]:

@@ -1,2 +1,4 @@
 from .adapter import DriftAdapter as DriftAdapter
-from .adapter import DriftReport as DriftReport
+from .report import DriftReport as DriftReport
+from .report import DriftScore as DriftScore
+from .settings import DriftSettings as DriftSettings

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from llama_index_embft.embeddings.drift import DriftMap, unit
+from llama_index_embft._core.vectors import unit_rows
+from llama_index_embft.embeddings.drift import DriftMap
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,14 +49,16 @@ def fit_low_rank(new: NDArray[np.float32], old: NDArray[np.float32], *, rank: in
     return _affine(new, old, rank, _RIDGES[int(np.argmax(scores))])
 
 
-def fit_mlp(new: NDArray[np.float32], old: NDArray[np.float32], *, start: DriftMap, hidden: int, seed: int) -> DriftMap:
+def fit_mlp(
+    new: NDArray[np.float32], old: NDArray[np.float32], *, start: DriftMap, hidden_dim: int, seed: int
+) -> DriftMap:
     """``start`` plus a layer of GELUs that begins with no effect and is trained on the cosine (Adam, early stop).
 
     Args:
         new: As in `fit_procrustes`.
         old: As in `fit_procrustes`.
         start: An affine map; it is trained on too.
-        hidden: Width of the layer.
+        hidden_dim: Width of the layer.
         seed: Of the layer, the batches, and the tenth of the pairs that stops the training.
     """
     import torch
@@ -67,14 +70,14 @@ def fit_mlp(new: NDArray[np.float32], old: NDArray[np.float32], *, start: DriftM
     parameters = {
         "weight": torch.tensor(start.tensors["weight"]),
         "bias": torch.tensor(bias),
-        "hidden_weight": torch.randn(dim_new, hidden, generator=generator) * (2.0 / dim_new) ** 0.5,
-        "hidden_bias": torch.zeros(hidden),
-        "out_weight": torch.zeros(hidden, dim_old),
+        "hidden_weight": torch.randn(dim_new, hidden_dim, generator=generator) * (2.0 / dim_new) ** 0.5,
+        "hidden_bias": torch.zeros(hidden_dim),
+        "out_weight": torch.zeros(hidden_dim, dim_old),
     }
     for tensor in parameters.values():
         tensor.requires_grad_(True)
     optimizer = torch.optim.Adam(parameters.values(), lr=_LEARNING_RATE)
-    x, y = torch.from_numpy(unit(new)), torch.from_numpy(unit(old))
+    x, y = torch.from_numpy(unit_rows(new)), torch.from_numpy(unit_rows(old))
 
     def loss(rows: torch.Tensor) -> torch.Tensor:
         inner = x[rows] @ parameters["hidden_weight"] + parameters["hidden_bias"]
@@ -113,7 +116,7 @@ def _affine(new: NDArray[np.float32], old: NDArray[np.float32], rank: int, ridge
     kept = directions[:, -min(rank, directions.shape[1]) :]
     slope = slope @ kept @ kept.T
     bias = mean_rest - mean_x @ slope
-    return DriftMap("low_rank", {"weight": (rotation + slope).astype(np.float32), "bias": bias.astype(np.float32)})
+    return DriftMap("low-rank", {"weight": (rotation + slope).astype(np.float32), "bias": bias.astype(np.float32)})
 
 
 def _hold_out(n: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
@@ -20,14 +19,15 @@ from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.finetune.engine import (
     SELECTION_METRIC,
     BaseFinetuneEngine,
-    FinetuneResult,
     frozen_base_record,
 )
+from llama_index_embft.finetune.nudge.data import hold_out, positives_of, rows_by_text
 from llama_index_embft.finetune.nudge.exact_step import closed_form_step
+from llama_index_embft.finetune.nudge.result import UNASKED, NudgeResult
+from llama_index_embft.finetune.nudge.settings import NudgeOptions, NudgeSettings, Variant
 from llama_index_embft.finetune.nudge.steps import (
     Movement,
     StepSearch,
-    Variant,
     movement,
     ndcg_if_not_moved,
     own_scores,
@@ -43,80 +43,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Where there is no validation set, every fifth query chooses how far to move.
-_HELD_OUT: Final = 5
-_TRIED: Final = 32
-# The record's name of what is expected for documents without a training query, see `ndcg_if_not_moved`.
-UNASKED: Final = "unasked_ndcg@10"
 _NOTICEABLE: Final = 0.01
 _MAX_UNASKED_LOSS: Final = 0.005
 _DEPTH: Final = 10
 # Training queries that help to foretell what other documents lose: enough for a hundredth, and soon searched.
 _FORETELLING: Final = 1000
-# Below this the score that chooses the step is mostly chance.
-_FEW: Final = 30
-
-
-@dataclass(frozen=True)
-class NudgeResult(FinetuneResult):
-    """What `NudgeFinetuneEngine.finetune` did.
-
-    Attributes:
-        step: How far documents moved: N: an angle in radians; M: a length. 0: nothing moved.
-        moved_documents: Documents whose vector changed: all that must be written to a vector store.
-        val_queries: Validation queries that chose the step.
-        val_queries_reached: Those of them whose relevant document has a training query, and so can move at all.
-        unasked_share: Of the documents, those without a training query, between 0 and 1: they stay where they are.
-        unasked_base: nDCG@10 of the validation queries and up to 1,000 training queries before the movement, with one
-            relevant document each.
-        unasked_score: The same if their own documents had stayed and all others had moved: what to expect of a query
-            about a document without a training query.
-        limited: Whether a step that is better on validation was left out for `max_unasked_loss`.
-    """
-
-    step: float = 0.0
-    moved_documents: int = 0
-    val_queries: int = 0
-    val_queries_reached: int = 0
-    unasked_share: float = 0.0
-    unasked_base: float = 0.0
-    unasked_score: float = 0.0
-    limited: bool = False
-    ids: tuple[str, ...] = field(default=(), repr=False)
-
-    @property
-    def explanation(self) -> str:
-        """Why nothing moved, or how far the result reaches, in one or two sentences."""
-        share = f"{self.val_queries_reached} of {self.val_queries} validation queries are about a document that has a"
-        if self.step > 0:
-            few = "So few say little about it: give a val_dataset. " if self.val_queries < _FEW else ""
-            return (
-                f"{self.moved_documents} documents moved. {share} training query. {few}{self.unasked_share:.0%} of the "
-                f"documents have none and stayed: for queries about them expect nDCG@10 {self.unasked_score:.3f}, "
-                f"where it was {self.unasked_base:.3f}." + (f" For their sake {self._left_out}" if self.limited else "")
-            )
-        if self.val_queries_reached == 0:
-            return (
-                f"Nothing moved: {share} training query, and NUDGE moves only documents that have one. It helps with "
-                "new questions about the same documents, so split by query, not by document; for unseen documents "
-                "train an adapter or the model."
-            )
-        if self.limited:
-            return f"Nothing moved: {share} training query, and {self._left_out}"
-        return f"Nothing moved: {share} training query, and no step improved {self.metric} on them all."
-
-    @property
-    def _left_out(self) -> str:
-        best = max(self.history, key=lambda entry: entry[self.metric])
-        return (
-            f"the step that is best on them ({self.metric} {best[self.metric]:.3f}) was not taken: queries about the "
-            f"{self.unasked_share:.0%} of the documents without a training query would fall to {best[UNASKED]:.3f} "
-            "(max_unasked_loss)."
-        )
-
-    def __str__(self) -> str:
-        """Two lines for people."""
-        return f"{super().__str__()}\n{self.explanation}"
 
 
 class NudgeFinetuneEngine(BaseFinetuneEngine):
@@ -139,11 +70,7 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
         variant: ``"N"`` (default) moves documents on the unit sphere, for cosine, which LlamaIndex's stores use;
             ``"M"`` moves them freely, for stores that rank by the inner product.
         model_output_path: Folder to save to.
-        steps: How many steps to try, beside the closed form's: the one that puts a relevant document first for the most
-            validation queries.
-        max_unasked_loss: How much nDCG@10 a step may cost queries about documents without a training query, times the
-            share of these documents: they stay where they are, while others come nearer to all queries. None: 0.005
-            where training queries were held out, which are never about such documents; no limit with a `val_dataset`.
+        search: How the step is chosen: how many are tried, and what others may lose.
         device: Torch device of the search; None takes a GPU if there is one.
         cache: Where embeddings are kept, see `as_encoder`.
         show_progress: Show progress bars of the embedding.
@@ -161,25 +88,22 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
         *,
         variant: Variant = "N",
         model_output_path: str = "nudge_output",
-        steps: int = _TRIED,
-        max_unasked_loss: float | None = None,
+        search: NudgeSettings | None = None,
         device: str | None = None,
         cache: EmbeddingCache | Literal["default"] | None = "default",
         show_progress: bool = False,
     ) -> None:
-        if variant not in get_args(Variant):
-            raise ConfigError(f"variant is {variant!r}; choose 'N' (cosine) or 'M' (inner product).")
-        if steps < 1:
-            raise ConfigError(f"steps is {steps}; it must be at least 1.")
+        options, search = NudgeOptions(variant=variant, device=device), search or NudgeSettings()
         if not dataset.queries:
             raise DatasetError("The training set has no query; generate or load one that has.")
-        if max_unasked_loss is not None and not max_unasked_loss >= 0:
-            raise ConfigError(f"max_unasked_loss is {max_unasked_loss}; it must be 0 or more.")
-        if max_unasked_loss is None:
-            max_unasked_loss = _MAX_UNASKED_LOSS if val_dataset is None else math.inf
-        self.max_unasked_loss = max_unasked_loss
+        self.steps = search.steps
+        self.max_unasked_loss: float
+        if search.max_unasked_loss is not None:
+            self.max_unasked_loss = search.max_unasked_loss
+        else:
+            self.max_unasked_loss = _MAX_UNASKED_LOSS if val_dataset is None else math.inf
         if val_dataset is None:
-            dataset, val_dataset = _hold_out(dataset)
+            dataset, val_dataset = hold_out(dataset)
         elif not val_dataset.queries:
             raise DatasetError("The validation set has no query; give one with queries, or none at all.")
         outside = [doc for ids in val_dataset.relevant_docs.values() for doc in ids if doc not in dataset.corpus]
@@ -190,10 +114,9 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
             )
         self.dataset, self.val_dataset = dataset, val_dataset
         self.embed_model = embed_model
-        self.variant: Variant = variant
+        self.variant: Variant = options.variant
+        self.device = options.device
         self.model_output_path = str(model_output_path)
-        self.steps = steps
-        self.device = device
         self._encoder = as_encoder(embed_model, cache=cache, show_progress=show_progress)
 
     def finetune(self) -> NudgeResult:
@@ -208,10 +131,10 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
         # Descending ids: the lower row wins a tie, and that must be trec_eval's greater id.
         ids = sorted(self.dataset.corpus, reverse=True)
         row_of = {doc_id: row for row, doc_id in enumerate(ids)}
-        same = _rows_by_text([self.dataset.corpus[doc_id] for doc_id in ids])
+        same = rows_by_text([self.dataset.corpus[doc_id] for doc_id in ids])
         corpus = self._encoder.encode_documents([self.dataset.corpus[doc_id] for doc_id in ids])
         queries = self._encoder.encode_queries(list(self.dataset.queries.values()))
-        positives = _positives(self.dataset, row_of, same)
+        positives = positives_of(self.dataset, row_of, same)
         moves = movement(corpus, queries, positives, self.variant)
         prepared = time.perf_counter()
         history = self._validate(corpus, queries, positives, moves, row_of, same)
@@ -254,7 +177,9 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
         return result
 
     def _load(self) -> BaseEmbedding:
-        return load_embed_model(self.model_output_path, base_embed_model=self.embed_model)
+        # By force where nothing tells the model from others: it is the very one whose vectors were moved.
+        unknown = self._encoder.fingerprint is None
+        return load_embed_model(self.model_output_path, base_embed_model=self.embed_model, force=unknown)
 
     def _validate(
         self,
@@ -272,7 +197,7 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
         chosen_by = len(queries)
         judgements = Judgements.from_qrels(self.val_dataset.qrels(), tuple(self.val_dataset.queries), row_of)
         names = metric_names()
-        wanted = _positives(self.val_dataset, row_of, same)
+        wanted = positives_of(self.val_dataset, row_of, same)
         tried = [0.0]
         if len(moves.rows):
             tried += steps_to_try(moves, self.steps).tolist()
@@ -332,47 +257,3 @@ def _chosen(history: list[dict[str, float]], unasked_share: float, limit: float)
     """
     allowed = [entry for entry in history if unasked_share * (history[0][UNASKED] - entry[UNASKED]) <= limit]
     return max(allowed, key=lambda entry: (entry[SELECTION_METRIC], -entry["gamma"]))
-
-
-def _rows_by_text(texts: list[str]) -> list[list[int]]:
-    """For each row the rows with the same text, itself included: an embedding cannot tell them apart."""
-    rows_of: dict[str, list[int]] = {}
-    for row, text in enumerate(texts):
-        rows_of.setdefault(text, []).append(row)
-    return [rows_of[text] for text in texts]
-
-
-def _positives(dataset: EmbeddingQAFinetuneDataset, row_of: dict[str, int], same: list[list[int]]) -> list[list[int]]:
-    """Corpus rows relevant to each query, copies of a relevant document included."""
-    return [
-        sorted({twin for doc in dataset.relevant_docs[query] for twin in same[row_of[doc]]})
-        for query in dataset.queries
-    ]
-
-
-def _hold_out(dataset: EmbeddingQAFinetuneDataset) -> tuple[EmbeddingQAFinetuneDataset, EmbeddingQAFinetuneDataset]:
-    """Take every fifth query of those whose documents have another one, so that what is held out can be reached."""
-    texts_of = {
-        query: {dataset.corpus[doc] for doc in docs} for query, docs in dataset.relevant_docs.items()
-    }  # documents of one text move together, so they count as one
-    asked: dict[str, int] = {}
-    for texts in texts_of.values():
-        for text in texts:
-            asked[text] = asked.get(text, 0) + 1
-    held: list[str] = []
-    shared = 0
-    for query_id in dataset.queries:
-        texts = texts_of[query_id]
-        if any(asked[text] > 1 for text in texts):
-            shared += 1
-            if shared % _HELD_OUT == 0:
-                held.append(query_id)
-                for text in texts:
-                    asked[text] -= 1
-    if not held:
-        raise DatasetError(
-            "There are no queries to choose the step with: hardly any document has two of them; give a val_dataset "
-            "with other queries about the same documents."
-        )
-    kept = set(held)
-    return dataset.subset([query for query in dataset.queries if query not in kept]), dataset.subset(held)

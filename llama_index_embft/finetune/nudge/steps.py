@@ -6,7 +6,7 @@ Zeighami et al., "NUDGE: Lightweight Non-Parametric Fine-Tuning of Embeddings fo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-Variant: TypeAlias = Literal["N", "M"]
+    from llama_index_embft.finetune.nudge.settings import Variant
+
 _ROWS_PER_BLOCK: Final = 131_072
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from llama_index_embft.index.stamp import Stamp, StoreError
-from llama_index_embft.index.stores.opening import VectorTable, capital, check_unique
+from llama_index_embft.index.stores.base import VectorTable, capital, check_unique, integration, only_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from llama_index.core import VectorStoreIndex
+    from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.schema import BaseNode
     from numpy.typing import NDArray
 
@@ -33,6 +35,21 @@ class LanceTable(VectorTable):
         self.store = store
         self.name = store._table_name
         self.label = f"the LanceDB table {self.name}"
+
+    @classmethod
+    def is_at(cls, where: str) -> bool:
+        """See `VectorTable.is_at`."""
+        return Path(where).is_dir() and any(Path(where).glob("*.lance"))
+
+    @classmethod
+    def open_at(cls, where: str, table: str | None, embed_model: BaseEmbedding) -> VectorStoreIndex:
+        """See `VectorTable.open_at`."""
+        from llama_index.core import VectorStoreIndex
+
+        module = integration("lancedb", "A LanceDB index")
+        names = sorted(path.stem for path in Path(where).glob("*.lance") if path.stem != _STAMPS)
+        store = module.LanceDBVectorStore(uri=where, table_name=only_name(names, table, f"LanceDB in {where}", "table"))
+        return VectorStoreIndex.from_vector_store(store, embed_model=embed_model)
 
     def id_batches(self, size: int) -> Iterator[list[str]]:
         """See `VectorTable.id_batches`."""

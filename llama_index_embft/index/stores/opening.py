@@ -1,111 +1,33 @@
-"""One interface over LlamaIndex's vector stores: ids, vectors, texts and the stamp of an index."""
+"""Which table goes over an index or vector store, or is found at an address, and the list of those that are known."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
-
-import numpy as np
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from llama_index_embft.errors import ConfigError
-from llama_index_embft.index.stamp import StoreError
+from llama_index_embft.index.stores.base import VectorTable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable
 
     from llama_index.core import VectorStoreIndex
-    from llama_index.core.schema import BaseNode
+    from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.vector_stores.types import BasePydanticVectorStore
-    from numpy.typing import NDArray
-
-    from llama_index_embft.index.stamp import Stamp
-
-
-class VectorTable(ABC):
-    """The vectors of one index by node id, whatever store holds them.
-
-    Subclass it for a store that is not known here; every function of this package that takes an index takes one.
-
-    Attributes:
-        label: The index in words, for messages, and to know a journal's index again.
-        volatile: Whether writes reach the disk only in `flush`: true for the stores that live in memory.
-    """
-
-    volatile: ClassVar[bool] = False
-    label: str
-
-    @abstractmethod
-    def id_batches(self, size: int) -> Iterator[list[str]]:
-        """All node ids, ``size`` at a time."""
-
-    @abstractmethod
-    def fetch(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-        """Node id to vector of shape ``(dim,)``, for those ids that the store holds."""
-
-    @abstractmethod
-    def nodes(self, ids: Sequence[str]) -> dict[str, BaseNode]:
-        """Node id to node, for those ids whose text is kept."""
-
-    @abstractmethod
-    def write(self, ids: Sequence[str], vectors: NDArray[np.float32]) -> None:
-        """Replace vectors, shape ``(len(ids), dim)``; text and metadata stay as they are."""
-
-    @abstractmethod
-    def read_stamp(self) -> Stamp | None:
-        """The stamp; None where there is none."""
-
-    @abstractmethod
-    def write_stamp(self, stamp: Stamp) -> None:
-        """Put the stamp where it survives a restart."""
-
-    def flush(self) -> None:  # noqa: B027  # most stores have nothing to do
-        """Bring what was written to the disk; nothing to do for a database."""
-
-    def create(self, dim: int) -> None:  # noqa: B027  # most have a place for the stamp at any time
-        """Make a place for the stamp before the first vector, where there is none; ``dim`` is that of the vectors."""
-
-    def save_nodes(self) -> None:  # noqa: B027  # a database keeps them beside the vectors
-        """Bring the texts of added and deleted nodes to the disk; `write_stamp` and `flush` bring the rest there."""
-
-    def delete(self, index: VectorStoreIndex, ids: Sequence[str]) -> None:
-        """Take nodes out of the store, by its index.
-
-        Raises:
-            StoreError: It cannot give nodes up.
-        """
-        try:
-            index.delete_nodes(list(ids))
-        except NotImplementedError as err:
-            raise StoreError(
-                f"{capital(self.label)} cannot give up the {len(ids)} nodes that have left the old index (first: "
-                f"{ids[0]}), and a search would still find them; fill an empty index of another kind."
-            ) from err
-
-    def check_writable(self) -> None:  # noqa: B027  # most stores can
-        """Make sure that vectors can be replaced.
-
-        Raises:
-            StoreError: They cannot; the message says what to do.
-        """
-
-    def as_stored(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Vectors of shape ``(n, dim)`` as the store will give them back: scaled or rounded, where it does so."""
-        return vectors
-
-    def dim(self) -> int:
-        """Dimension of the stored vectors.
-
-        Raises:
-            StoreError: The store is empty.
-        """
-        for batch in self.id_batches(1):
-            found = self.fetch(batch)
-            return len(found[batch[0]])
-        raise StoreError(f"{capital(self.label)} is empty; add nodes to it first.")
-
 
 IndexLike: TypeAlias = "VectorStoreIndex | BasePydanticVectorStore | VectorTable"
+
+# LlamaIndex's class (subclasses count) -> our table, as ``module:class``. A store is a file and a line here.
+_PACKAGE: Final = "llama_index_embft.index.stores"
+TABLES: Final = {
+    "SimpleVectorStore": f"{_PACKAGE}.memory:SimpleTable",
+    "FaissVectorStore": f"{_PACKAGE}.faiss:FaissTable",
+    "QdrantVectorStore": f"{_PACKAGE}.qdrant:QdrantTable",
+    "LanceDBVectorStore": f"{_PACKAGE}.lancedb:LanceTable",
+    "PGVectorStore": f"{_PACKAGE}.postgres:PostgresTable",
+}
 
 
 def open_table(index: IndexLike, *, persist_dir: str | Path | None = None) -> VectorTable:
@@ -134,66 +56,64 @@ def open_table(index: IndexLike, *, persist_dir: str | Path | None = None) -> Ve
     elif isinstance(index, BasePydanticVectorStore):
         store = index
     else:
-        raise ConfigError(f"Expected a VectorStoreIndex or a vector store, got {type(index).__name__}.")
-    names = {cls.__name__ for cls in type(store).__mro__}
-    if names & {"SimpleVectorStore", "FaissVectorStore"}:
-        return _memory_table(index, names, persist_dir)
+        raise ConfigError(f"`index` is a {type(index).__name__}; it must be a VectorStoreIndex or a vector store.")
+    place = next((TABLES[cls.__name__] for cls in type(store).__mro__ if cls.__name__ in TABLES), None)
+    if place is None:
+        raise ConfigError(
+            f"{type(store).__name__} is not known here (known: {', '.join(TABLES)}); pass a VectorTable of your own "
+            "for it."
+        )
+    table: Callable[..., VectorTable] = _load(place)
+    if _load(place).volatile:
+        if not isinstance(index, VectorStoreIndex):
+            raise ConfigError(
+                f"A {type(index).__name__} keeps neither texts nor a place for the stamp; pass the VectorStoreIndex "
+                "over it."
+            )
+        return table(index, persist_dir)
     if persist_dir is not None:
         raise ConfigError(
             f"`persist_dir` is for indexes in memory; {type(store).__name__} keeps its vectors itself: leave it out."
         )
-    return _database_table(store, names)
+    return table(store)
 
 
-def _memory_table(index: Any, names: set[str], persist_dir: str | Path | None) -> VectorTable:
-    from llama_index.core import VectorStoreIndex
+@dataclass(frozen=True)
+class OpenedIndex:
+    """An index, and the folder that its files are in where it lives in memory."""
 
-    from llama_index_embft.index.stores.memory import FaissTable, SimpleTable
-
-    if not isinstance(index, VectorStoreIndex):
-        raise ConfigError(
-            f"A {type(index).__name__} keeps neither texts nor a place for the stamp; pass the VectorStoreIndex over "
-            "it."
-        )
-    table = SimpleTable if "SimpleVectorStore" in names else FaissTable
-    return table(index, persist_dir)
+    index: VectorStoreIndex
+    persist_dir: Path | None
 
 
-def _database_table(store: Any, names: set[str]) -> VectorTable:
-    if "QdrantVectorStore" in names:
-        from llama_index_embft.index.stores.qdrant import QdrantTable
+def open_index(where: str, *, table: str | None = None, embed_model: BaseEmbedding) -> OpenedIndex:
+    """Open an index that exists.
 
-        return QdrantTable(store)
-    if "LanceDBVectorStore" in names:
-        from llama_index_embft.index.stores.lancedb import LanceTable
+    Args:
+        where: A folder that ``index.storage_context.persist`` wrote (SimpleVectorStore or FAISS), a folder of embedded
+            Qdrant or LanceDB, ``http://host:6333`` (Qdrant), or ``postgresql://user@host/database``.
+        table: Qdrant's collection, LanceDB's table, or `PGVectorStore`'s ``table_name``; may be left out if there is
+            only one.
+        embed_model: For the index's own retrievers.
 
-        return LanceTable(store)
-    if "PGVectorStore" in names:
-        from llama_index_embft.index.stores.postgres import PostgresTable
-
-        return PostgresTable(store)
+    Raises:
+        ConfigError: There is no index, or several and ``table`` does not choose.
+        StoreError: A server does not answer, or files are damaged.
+        MissingExtraError: LlamaIndex's integration for the store is not installed.
+    """
+    for place in TABLES.values():
+        store = _load(place)
+        if store.is_at(where):
+            return OpenedIndex(store.open_at(where, table, embed_model), Path(where) if store.volatile else None)
+    if not Path(where).is_dir():
+        raise ConfigError(f"There is no index at {where}; give a folder, or an address (http://, postgresql://).")
     raise ConfigError(
-        f"{type(store).__name__} is not known here (known: SimpleVectorStore, FaissVectorStore, FaissMapVectorStore, "
-        "QdrantVectorStore, LanceDBVectorStore, PGVectorStore); pass a VectorTable of your own for it."
+        f"{where} holds no index: neither index_store.json (persisted LlamaIndex), nor meta.json and collection/ "
+        "(Qdrant), nor *.lance (LanceDB)."
     )
 
 
-def check_unique(ids: Sequence[str], label: str) -> None:
-    """Make sure that an id stands for one row.
-
-    Raises:
-        StoreError: It stands for several.
-    """
-    if len(set(ids)) != len(ids):
-        twice = next(i for i in ids if list(ids).count(i) > 1)
-        raise StoreError(f"{capital(label)} holds several rows with the id {twice!r}; delete the spare ones.")
-
-
-def matrix(found: dict[str, NDArray[np.float32]], ids: Sequence[str]) -> NDArray[np.float32]:
-    """Vectors in the order of ``ids``; shape ``(len(ids), dim)``."""
-    return np.stack([found[i] for i in ids]).astype(np.float32, copy=False)
-
-
-def capital(text: str) -> str:
-    """A label at the start of a sentence."""
-    return text[:1].upper() + text[1:]
+def _load(place: str) -> type[VectorTable]:
+    module, _, name = place.partition(":")
+    found: type[VectorTable] = getattr(import_module(module), name)
+    return found

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from llama_index_embft._core.checks import first_line
 from llama_index_embft.index.stamp import Stamp, StoreError
-from llama_index_embft.index.stores.opening import VectorTable, capital, check_unique
+from llama_index_embft.index.stores.base import VectorTable, capital, check_unique, integration, only_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from llama_index.core import VectorStoreIndex
+    from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.schema import BaseNode
     from numpy.typing import NDArray
 
@@ -39,11 +42,23 @@ class PostgresTable(VectorTable):
             with store.client.connect():
                 pass
         except SQLAlchemyError as err:
-            reason = str(getattr(err, "orig", err)).strip().splitlines()[0]
+            reason = first_line(getattr(err, "orig", None) or err)
             raise StoreError(
                 f"{capital(self.label)} cannot be reached ({reason}); check the address and the server."
             ) from err
         self.engine: Any = store.client
+
+    @classmethod
+    def is_at(cls, where: str) -> bool:
+        """See `VectorTable.is_at`."""
+        return where.startswith(("postgresql://", "postgres://", "postgresql+"))
+
+    @classmethod
+    def open_at(cls, where: str, table: str | None, embed_model: BaseEmbedding) -> VectorStoreIndex:
+        """See `VectorTable.open_at`."""
+        from llama_index.core import VectorStoreIndex
+
+        return VectorStoreIndex.from_vector_store(_open_store(where, table), embed_model=embed_model)
 
     def id_batches(self, size: int) -> Iterator[list[str]]:
         """See `VectorTable.id_batches`."""
@@ -136,3 +151,35 @@ def _array(vector: Any) -> NDArray[np.float32]:
     # pgvector gives numpy arrays for vector columns, and its own class for halfvec ones.
     values = vector.to_numpy() if hasattr(vector, "to_numpy") else vector
     return np.asarray(values, dtype=np.float32)
+
+
+def _open_store(where: str, table: str | None) -> Any:
+    module = integration("postgres", "A PostgreSQL index")
+    from sqlalchemy import create_engine, make_url, text
+    from sqlalchemy.exc import SQLAlchemyError
+
+    url = make_url(where)
+    shown = url.render_as_string(hide_password=True)
+    # The tables that PGVectorStore made, with the type of their vectors: vector(384) or halfvec(384).
+    query = text(
+        "SELECT c.relname, format_type(a.atttypid, a.atttypmod) FROM pg_attribute a "
+        "JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE a.attname = 'embedding' AND n.nspname = 'public' AND c.relkind = 'r' AND c.relname LIKE 'data\\_%'"
+    )
+    try:
+        engine = create_engine(url.set(drivername="postgresql+psycopg2"))
+        with engine.connect() as connection:
+            types = {name.removeprefix("data_"): kind for name, kind in connection.execute(query).all()}
+        engine.dispose()
+    except SQLAlchemyError as err:
+        reason = first_line(getattr(err, "orig", None) or err)
+        raise StoreError(f"PostgreSQL at {shown} cannot be reached ({reason}); check the address.") from err
+    name = only_name(sorted(types), table, f"PostgreSQL at {shown}", "table")
+    kind, _, size = types[name].partition("(")
+    return module.PGVectorStore.from_params(
+        connection_string=url.set(drivername="postgresql+psycopg2").render_as_string(hide_password=False),
+        async_connection_string=url.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False),
+        table_name=name,
+        embed_dim=int(size.rstrip(")")),
+        use_halfvec=kind == "halfvec",
+    )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from llama_index_embft._core.checks import first_line
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.index.stamp import Stamp, StoreError
-from llama_index_embft.index.stores.opening import VectorTable, capital
+from llama_index_embft.index.stores.base import VectorTable, capital, integration, only_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from llama_index.core import VectorStoreIndex
+    from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.schema import BaseNode
     from numpy.typing import NDArray
 
@@ -38,6 +42,30 @@ class QdrantTable(VectorTable):
         self.client: Any = client
         self.collection = store.collection_name
         self.label = f"the Qdrant collection {self.collection}"
+
+    @classmethod
+    def is_at(cls, where: str) -> bool:
+        """See `VectorTable.is_at`: an address of a server, or a folder of an embedded one."""
+        folder = Path(where)
+        return is_address(where) or ((folder / "meta.json").is_file() and (folder / "collection").is_dir())
+
+    @classmethod
+    def open_at(cls, where: str, table: str | None, embed_model: BaseEmbedding) -> VectorStoreIndex:
+        """See `VectorTable.open_at`."""
+        from llama_index.core import VectorStoreIndex
+
+        module = integration("qdrant", "A Qdrant index")
+        from qdrant_client import QdrantClient
+        from qdrant_client.http.exceptions import ApiException
+
+        try:
+            client = QdrantClient(url=where) if is_address(where) else QdrantClient(path=where)
+            names = [collection.name for collection in client.get_collections().collections]
+        except (ApiException, OSError, RuntimeError) as err:  # RuntimeError: another process has the folder open
+            raise StoreError(f"Qdrant at {where} cannot be opened ({first_line(err)}); check the address.") from err
+        name = only_name(names, table, f"Qdrant at {where}", "collection")
+        store = module.QdrantVectorStore(client=client, collection_name=name)
+        return VectorStoreIndex.from_vector_store(store, embed_model=embed_model)
 
     def id_batches(self, size: int) -> Iterator[list[str]]:
         """See `VectorTable.id_batches`."""
@@ -118,3 +146,8 @@ class QdrantTable(VectorTable):
             raise StoreError(f"{capital(self.label)} does not exist; check the name, or add nodes to it first.")
         vectors = self.client.get_collection(self.collection).config.params.vectors
         return vectors[self.store.dense_vector_name] if isinstance(vectors, dict) else vectors
+
+
+def is_address(where: str) -> bool:
+    """Whether an index is on a server."""
+    return where.startswith(("http://", "https://"))

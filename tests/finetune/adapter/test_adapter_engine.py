@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from adapter_helpers import as_arguments
 from llama_index.core import VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import PrivateAttr
@@ -16,7 +17,7 @@ from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.embeddings import AdapterEmbedding, apply_adapter, linear_adapter, load_embed_model
 from llama_index_embft.errors import ConfigError, DatasetError, ModelError, TrainingError
 from llama_index_embft.finetune import EmbeddingAdapterFinetuneEngine
-from llama_index_embft.finetune.adapter import AdapterSettings, train_adapter
+from llama_index_embft.finetune.adapter import AdapterOptions, AdapterSettings, train_adapter
 
 DIM, CLASSES = 16, 40
 
@@ -58,7 +59,7 @@ def base():
 
 def engine(base, out, **options):
     options = {"epochs": 40, "batch_size": 8, "learning_rate": 2e-2, "cache": None, "device": "cpu"} | options
-    return EmbeddingAdapterFinetuneEngine(dataset("train"), base, model_output_path=str(out), **options)
+    return EmbeddingAdapterFinetuneEngine(dataset("train"), base, model_output_path=str(out), **as_arguments(**options))
 
 
 def test_learns_what_a_linear_map_can_and_plugs_into_an_existing_index(base, tmp_path):
@@ -162,11 +163,16 @@ def test_only_documents_with_a_query_are_negatives_unless_asked_otherwise(base, 
     for negatives in ("asked", "corpus"):
         fresh = RotatedEmbedding(model_name="rotated")
         EmbeddingAdapterFinetuneEngine(
-            wide, fresh, model_output_path=str(tmp_path / negatives), negatives=negatives, cache=None, epochs=1
+            wide,
+            fresh,
+            model_output_path=str(tmp_path / negatives),
+            training=AdapterSettings(negatives=negatives),
+            cache=None,
+            epochs=1,
         ).finetune()
         embedded[negatives] = fresh._calls
     assert embedded == {"asked": 2 * CLASSES, "corpus": 2 * CLASSES + 10}
-    with pytest.raises(ConfigError, match="negatives is 'all'; choose 'asked' or 'corpus'"):
+    with pytest.raises(ConfigError, match="`negatives` is 'all'; it must be one of 'asked', 'corpus'"):
         engine(base, tmp_path / "a", negatives="all")
 
 
@@ -203,9 +209,10 @@ def test_checkpoints_are_loadable_adapters(base, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "epochs is 0"),
-        ({"temperature": -1.0}, "temperature is -1.0"),
-        ({"optimizer_params": {"lr": 0.0}}, "learning_rate is 0.0"),
+        ({"epochs": 0}, "`epochs` is 0"),
+        ({"temperature": -1.0}, "`temperature` is -1.0"),
+        ({"optimizer_params": {"lr": 0.0}}, r"`optimizer_params\['lr'\]` is 0.0; it must be above 0"),
+        ({"learning_rate": float("nan")}, "`learning_rate` is nan; it must be above 0"),
     ],
 )
 def test_bad_arguments(base, tmp_path, options, message):
@@ -214,7 +221,7 @@ def test_bad_arguments(base, tmp_path, options, message):
 
 
 def test_bad_dimension_and_empty_sets(base, tmp_path):
-    with pytest.raises(ConfigError, match="dim is 3, but"):
+    with pytest.raises(ConfigError, match="`dim` is 3; it must be 16"):
         engine(base, tmp_path / "a", dim=3).finetune()
     empty = EmbeddingQAFinetuneDataset(queries={}, corpus={"a": "x 1"}, relevant_docs={})
     with pytest.raises(DatasetError, match="validation set has no query"):
@@ -224,18 +231,9 @@ def test_bad_dimension_and_empty_sets(base, tmp_path):
     assert not (tmp_path / "a").exists()
 
 
-def settings(**changes):
-    defaults = {
-        "epochs": 3,
-        "batch_size": 4,
-        "learning_rate": 1e-2,
-        "temperature": 0.05,
-        "pull_to_start": 0.0,
-        "patience": 9,
-        "max_grad_norm": 1.0,
-        "seed": 0,
-    }
-    return AdapterSettings(**(defaults | changes))
+def how(*, epochs=3, batch_size=4, seed=0, **settings):
+    options = AdapterOptions(epochs=epochs, batch_size=batch_size, learning_rate=1e-2, seed=seed)
+    return options, AdapterSettings(**({"temperature": 0.05} | settings))
 
 
 def test_other_positives_and_their_duplicates_are_not_negatives():
@@ -243,7 +241,7 @@ def test_other_positives_and_their_duplicates_are_not_negatives():
     corpus = np.eye(4, dtype=np.float32)[[0, 1, 1]]
     queries = np.ones((1, 4), dtype=np.float32)
     adapter = linear_adapter(4)
-    best, steps = train_adapter(adapter, queries, corpus, [[0, 1]], settings())
+    best, steps = train_adapter(adapter, queries, corpus, [[0, 1]], *how())
     assert steps == 3
     assert all(entry["loss"] == 0.0 for entry in best.history)
     assert torch.equal(adapter.weight, torch.eye(4))
@@ -255,7 +253,7 @@ def test_sampled_negatives_learn_too():
     turn = np.linalg.qr(rng.standard_normal((8, 8)))[0].astype(np.float32)
     adapter = linear_adapter(8)
     train_adapter(
-        adapter, corpus @ turn, corpus, [[i] for i in range(300)], settings(epochs=30, max_negatives=50, batch_size=32)
+        adapter, corpus @ turn, corpus, [[i] for i in range(300)], *how(epochs=30, max_negatives=50, batch_size=32)
     )
     scores = apply_adapter(adapter, corpus @ turn) @ (corpus / np.linalg.norm(corpus, axis=1, keepdims=True)).T
     assert (scores.argmax(axis=1) == np.arange(300)).mean() > 0.8
@@ -266,8 +264,8 @@ def test_pull_to_start_keeps_the_weights_close():
     corpus = rng.standard_normal((50, 8)).astype(np.float32)
     queries = rng.standard_normal((50, 8)).astype(np.float32)
     far, near = linear_adapter(8), linear_adapter(8)
-    train_adapter(far, queries, corpus, [[i] for i in range(50)], settings(epochs=20))
-    train_adapter(near, queries, corpus, [[i] for i in range(50)], settings(epochs=20, pull_to_start=10.0))
+    train_adapter(far, queries, corpus, [[i] for i in range(50)], *how(epochs=20))
+    train_adapter(near, queries, corpus, [[i] for i in range(50)], *how(epochs=20, pull_to_start=10.0))
     assert torch.dist(near.weight, torch.eye(8)) < 0.7 * torch.dist(far.weight, torch.eye(8))
 
 
@@ -277,4 +275,4 @@ def test_nan_loss_names_the_step():
     with torch.no_grad():
         broken.weight.fill_(float("nan"))
     with pytest.raises(TrainingError, match="The loss is nan at step 1"):
-        train_adapter(broken, corpus, corpus, [[0], [1], [2], [3]], settings())
+        train_adapter(broken, corpus, corpus, [[0], [1], [2], [3]], *how())

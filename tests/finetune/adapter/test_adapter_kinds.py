@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from adapter_helpers import as_arguments
 from llama_index.core import VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import TextNode
@@ -18,7 +19,7 @@ from llama_index_embft.embeddings.adapter import LowRankAdapter, TwoLayerAdapter
 from llama_index_embft.errors import ConfigError, DatasetError, ModelError
 from llama_index_embft.evaluation import evaluate_embed_model
 from llama_index_embft.finetune import EmbeddingAdapterFinetuneEngine
-from llama_index_embft.finetune.adapter import AdapterSettings, train_adapter
+from llama_index_embft.finetune.adapter import AdapterOptions, AdapterSettings, train_adapter
 from llama_index_embft.finetune.adapter.candidates import with_duplicates
 from llama_index_embft.finetune.adapter.closed_form import (
     low_rank_part,
@@ -87,7 +88,9 @@ def turned():
 
 def engine(base, out, train=None, **options):
     options = {"epochs": 30, "batch_size": 16, "learning_rate": 1e-2, "cache": None, "device": "cpu"} | options
-    return EmbeddingAdapterFinetuneEngine(train or data("train"), base, model_output_path=str(out), **options)
+    return EmbeddingAdapterFinetuneEngine(
+        train or data("train"), base, model_output_path=str(out), **as_arguments(**options)
+    )
 
 
 def record_of(folder) -> dict:
@@ -290,11 +293,12 @@ def test_hard_negatives_are_those_of_their_own_query_only():
     """Query 0 is pushed away from its own negative, and no other query from it."""
     corpus = np.eye(4, dtype=np.float32)
     queries = (corpus[:2] + corpus[2]) / np.sqrt(2, dtype=np.float32)
-    settings = AdapterSettings(20, 2, 1e-2, 0.1, 0.0, 99, 1.0, 0)
+    options = AdapterOptions(batch_size=2, epochs=20, learning_rate=1e-2)
+    settings = AdapterSettings(temperature=0.1, patience=99)
 
     def similarity_to_the_negative(**more):
         adapter = linear_adapter(4)
-        train_adapter(adapter, queries, corpus, [[0], [1]], settings, candidates=2, **more)
+        train_adapter(adapter, queries, corpus, [[0], [1]], options, settings, candidates=2, **more)
         turned = apply_adapter(adapter, queries, normalize=True)
         return turned[:, 2]
 
@@ -308,9 +312,11 @@ def test_hard_negatives_are_those_of_their_own_query_only():
 @pytest.mark.parametrize("limit", [65_536, 3])
 def test_hard_negatives_count_once_whether_candidates_are_sampled_or_not(limit):
     corpus = np.random.default_rng(0).standard_normal((12, 6)).astype(np.float32)
-    settings = AdapterSettings(2, 4, 1e-3, 0.1, 0.0, 99, 1.0, 0, max_negatives=limit)
-    options = {"hard_negatives": [[i + 1, i + 6] for i in range(5)], "candidates": 6}
-    best, steps = train_adapter(linear_adapter(6), corpus[:5], corpus, [[i] for i in range(5)], settings, **options)
+    options = AdapterOptions(batch_size=4, epochs=2, learning_rate=1e-3)
+    settings = AdapterSettings(temperature=0.1, patience=99, max_negatives=limit)
+    more = {"hard_negatives": [[i + 1, i + 6] for i in range(5)], "candidates": 6}
+    positives = [[i] for i in range(5)]
+    best, steps = train_adapter(linear_adapter(6), corpus[:5], corpus, positives, options, settings, **more)
     assert steps == 4
     assert all(np.isfinite(entry["loss"]) for entry in best.history)
 
@@ -461,23 +467,23 @@ def test_folds_keep_what_hangs_together_in_one_part():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "quadratic"}, r"kind is 'quadratic'; choose one of 'linear', 'low-rank', 'mlp', 'auto'"),
-        ({"sides": "document"}, "sides is 'document'; choose one of 'query', 'both'"),
-        ({"start": "zero"}, "start is 'zero'; choose one of"),
-        ({"output_dim": 4}, "give sides='both' as well"),
+        ({"kind": "quadratic"}, r"`kind` is 'quadratic'; it must be one of 'linear', 'low-rank', 'mlp', 'auto'"),
+        ({"sides": "document"}, "`sides` is 'document'; it must be one of 'query', 'both'"),
+        ({"start": "zero"}, "`start` is 'zero'; it must be one of"),
+        ({"output_dim": 4}, "pass sides='both'"),
         ({"output_dim": 4, "sides": "both", "kind": "mlp"}, "output_dim needs a linear adapter"),
-        ({"start": "ridge", "sides": "both"}, "choose sides='query', or start='identity'"),
+        ({"start": "ridge", "sides": "both"}, "with sides='both' use 'identity'"),
         ({"start": "pca"}, "give output_dim as well"),
         ({"start": "ridge", "kind": "mlp"}, "which an MLP cannot start from"),
         ({"start": "ridge", "kind": "auto"}, "leave start out"),
         ({"kind": "auto", "model_checkpoint_path": "x"}, "checkpoints are of one"),
         ({"kind": "mlp", "adapter_model": torch.nn.Linear(DIM, DIM)}, "leave kind, start and output_dim out"),
-        ({"rank": 0}, "rank is 0; it must be above 0"),
-        ({"max_negatives": 0}, "max_negatives is 0"),
-        ({"time_budget": 0}, "time_budget is 0"),
-        ({"folds": 1}, "folds is 1; it must be at least 2"),
-        ({"ridge": -1.0}, r"ridge is -1.0; it must be at least 0"),
-        ({"epochs": -1, "start": "ridge"}, "epochs is -1; it must be above 0"),
+        ({"rank": 0}, "`rank` is 0; it must be at least 1"),
+        ({"max_negatives": 0}, "`max_negatives` is 0"),
+        ({"time_budget": 0}, "`time_budget` is 0"),
+        ({"folds": 1}, "`folds` is 1; it must be at least 2"),
+        ({"ridge": -1.0}, r"`ridge` is -1.0; it must be at least 0"),
+        ({"epochs": -1, "start": "ridge"}, "`epochs` is -1; it must be at least 0"),
     ],
 )
 def test_bad_arguments(turned, tmp_path, options, message):
@@ -486,7 +492,7 @@ def test_bad_arguments(turned, tmp_path, options, message):
 
 
 def test_more_dimensions_than_there_are(turned, tmp_path):
-    with pytest.raises(ConfigError, match="output_dim is 99, but the embeddings have 16 dimensions"):
+    with pytest.raises(ConfigError, match="`output_dim` is 99; it must be at most 16"):
         engine(turned, tmp_path / "a", sides="both", output_dim=99).finetune()
 
 

@@ -16,7 +16,7 @@ from llama_index_embft.embeddings import NudgedEmbedding, load_embed_model
 from llama_index_embft.errors import ConfigError, DatasetError, ModelError
 from llama_index_embft.evaluation import evaluate_embed_model
 from llama_index_embft.finetune import NudgeFinetuneEngine
-from llama_index_embft.finetune.nudge import StepSearch, closed_form_step, movement
+from llama_index_embft.finetune.nudge import NudgeSettings, StepSearch, closed_form_step, movement
 from llama_index_embft.finetune.nudge.steps import ndcg_if_not_moved, own_scores
 
 DIM, DOCS = 24, 60
@@ -320,10 +320,10 @@ def test_questions_of_a_text_with_two_ids_can_be_held_out() -> None:
 def test_bad_input(tmp_path) -> None:
     model = TopicEmbedding(model_name="topics")
     data = questions(range(2))
-    with pytest.raises(ConfigError, match="'N' \\(cosine\\)"):
+    with pytest.raises(ConfigError, match="`variant` is 'X'; it must be one of 'N', 'M'"):
         NudgeFinetuneEngine(data, model, data, variant="X")
-    with pytest.raises(ConfigError, match="steps is 0"):
-        NudgeFinetuneEngine(data, model, data, steps=0)
+    with pytest.raises(ConfigError, match="`steps` is 0"):
+        NudgeFinetuneEngine(data, model, data, search=NudgeSettings(steps=0))
     with pytest.raises(DatasetError, match="training set has no query"):
         NudgeFinetuneEngine(data.subset([]), model)
     with pytest.raises(DatasetError, match="validation set has no query"):
@@ -409,7 +409,9 @@ def test_where_few_queries_can_be_held_out_the_others_foretell_too(tmp_path) -> 
         update={"queries": once.queries | twice.queries, "relevant_docs": once.relevant_docs | twice.relevant_docs}
     )
     base = StyledEmbedding()
-    engine = NudgeFinetuneEngine(data, base, model_output_path=str(tmp_path / "moved"), max_unasked_loss=1.0)
+    engine = NudgeFinetuneEngine(
+        data, base, model_output_path=str(tmp_path / "moved"), search=NudgeSettings(max_unasked_loss=1.0)
+    )
     result = engine.finetune()
     assert result.val_queries <= 2
     others = questions(range(5, 7), range(DOCS // 2, DOCS))
@@ -435,14 +437,19 @@ def test_the_limit_can_be_set(tmp_path) -> None:
     for limit in (0.0, 0.05, 1.0, None):
         folder = str(tmp_path / str(limit))
         engine = NudgeFinetuneEngine(
-            train, StyledEmbedding(), val, model_output_path=folder, max_unasked_loss=limit, device="cpu"
+            train,
+            StyledEmbedding(),
+            val,
+            model_output_path=folder,
+            search=NudgeSettings(max_unasked_loss=limit),
+            device="cpu",
         )
         result = engine.finetune()
         assert limit is None or 0.5 * (result.unasked_base - result.unasked_score) <= limit
         steps[limit] = result.step
     assert steps[0.0] <= steps[0.05] < steps[1.0] == steps[None]
-    with pytest.raises(ConfigError, match="max_unasked_loss is -1; it must be 0 or more"):
-        NudgeFinetuneEngine(train, StyledEmbedding(), max_unasked_loss=-1)
+    with pytest.raises(ConfigError, match="`max_unasked_loss` is -1; it must be at least 0"):
+        NudgeSettings(max_unasked_loss=-1)
 
 
 @pytest.mark.parametrize("variant", ["N", "M"])

@@ -1,0 +1,183 @@
+"""What every store has to offer: ids, vectors, texts and the stamp of one index."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from llama_index_embft.errors import ConfigError, MissingExtraError
+from llama_index_embft.index.stamp import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from llama_index.core import VectorStoreIndex
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.schema import BaseNode
+    from numpy.typing import NDArray
+
+    from llama_index_embft.index.stamp import Stamp
+
+
+class VectorTable(ABC):
+    """The vectors of one index by node id, whatever store holds them.
+
+    Subclass it for a store that is not known here; every function of this package that takes an index takes one.
+
+    Attributes:
+        label: The index in words, for messages, and to know a journal's index again.
+        volatile: Whether writes reach the disk only in `flush`: true for the stores that live in memory.
+    """
+
+    volatile: ClassVar[bool] = False
+    label: str
+
+    @classmethod
+    def is_at(cls, where: str) -> bool:  # noqa: ARG003
+        """Whether an address or a folder looks like one of this store; False where it has none."""
+        return False
+
+    @classmethod
+    def open_at(cls, where: str, table: str | None, embed_model: BaseEmbedding) -> VectorStoreIndex:
+        """Open the index at an address or in a folder for which `is_at` holds.
+
+        Args:
+            where: The address or folder.
+            table: Which of several tables or collections; None where there is one.
+            embed_model: For the index's own retrievers.
+
+        Raises:
+            ConfigError: There is no index, or several and ``table`` does not choose.
+            StoreError: The store cannot be opened or does not answer.
+            MissingExtraError: LlamaIndex's integration for the store is not installed.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def id_batches(self, size: int) -> Iterator[list[str]]:
+        """All node ids, ``size`` at a time."""
+
+    @abstractmethod
+    def fetch(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Node id to vector of shape ``(dim,)``, for those ids that the store holds."""
+
+    @abstractmethod
+    def nodes(self, ids: Sequence[str]) -> dict[str, BaseNode]:
+        """Node id to node, for those ids whose text is kept."""
+
+    @abstractmethod
+    def write(self, ids: Sequence[str], vectors: NDArray[np.float32]) -> None:
+        """Replace vectors, shape ``(len(ids), dim)``; text and metadata stay as they are."""
+
+    @abstractmethod
+    def read_stamp(self) -> Stamp | None:
+        """The stamp; None where there is none."""
+
+    @abstractmethod
+    def write_stamp(self, stamp: Stamp) -> None:
+        """Put the stamp where it survives a restart."""
+
+    def flush(self) -> None:  # noqa: B027  # most stores have nothing to do
+        """Bring what was written to the disk; nothing to do for a database."""
+
+    def create(self, dim: int) -> None:  # noqa: B027  # most have a place for the stamp at any time
+        """Make a place for the stamp before the first vector, where there is none; ``dim`` is that of the vectors."""
+
+    def save_nodes(self) -> None:  # noqa: B027  # a database keeps them beside the vectors
+        """Bring the texts of added and deleted nodes to the disk; `write_stamp` and `flush` bring the rest there."""
+
+    def delete(self, index: VectorStoreIndex, ids: Sequence[str]) -> None:
+        """Take nodes out of the store, by its index.
+
+        Raises:
+            StoreError: It cannot give nodes up.
+        """
+        try:
+            index.delete_nodes(list(ids))
+        except NotImplementedError as err:
+            raise StoreError(
+                f"{capital(self.label)} cannot give up the {len(ids)} nodes that have left the old index (first: "
+                f"{ids[0]}), and a search would still find them; fill an empty index of another kind."
+            ) from err
+
+    def check_writable(self) -> None:  # noqa: B027  # most stores can
+        """Make sure that vectors can be replaced.
+
+        Raises:
+            StoreError: They cannot; the message says what to do.
+        """
+
+    def as_stored(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Vectors of shape ``(n, dim)`` as the store will give them back: scaled or rounded, where it does so."""
+        return vectors
+
+    def dim(self) -> int:
+        """Dimension of the stored vectors.
+
+        Raises:
+            StoreError: The store is empty.
+        """
+        for batch in self.id_batches(1):
+            found = self.fetch(batch)
+            return len(found[batch[0]])
+        raise StoreError(f"{capital(self.label)} is empty; add nodes to it first.")
+
+
+def check_unique(ids: Sequence[str], label: str) -> None:
+    """Make sure that an id stands for one row.
+
+    Raises:
+        StoreError: It stands for several.
+    """
+    if len(set(ids)) != len(ids):
+        twice = next(i for i in ids if list(ids).count(i) > 1)
+        raise StoreError(f"{capital(label)} holds several rows with the id {twice!r}; delete the spare ones.")
+
+
+def matrix(found: dict[str, NDArray[np.float32]], ids: Sequence[str]) -> NDArray[np.float32]:
+    """Vectors in the order of ``ids``; shape ``(len(ids), dim)``."""
+    return np.stack([found[i] for i in ids]).astype(np.float32, copy=False)
+
+
+def capital(text: str) -> str:
+    """A label at the start of a sentence."""
+    return text[:1].upper() + text[1:]
+
+
+def only_name(names: list[str], table: str | None, place: str, what: str) -> str:
+    """The table that is meant: the one that is named, or the only one.
+
+    Args:
+        names: Those that exist.
+        table: The name that was given.
+        place: The store in words, for messages.
+        what: ``"table"`` or ``"collection"``.
+
+    Raises:
+        ConfigError: There is no such table, or several and none is named.
+    """
+    if table is not None:
+        if table not in names:
+            raise ConfigError(f"{place} has no {what} {table!r}; it has: {', '.join(names) or 'none'}.")
+        return table
+    if len(names) != 1:
+        raise ConfigError(f"{place} has {len(names)} {what}s ({', '.join(names) or 'none'}); say which one: table=...")
+    return names[0]
+
+
+def integration(name: str, feature: str) -> Any:
+    """LlamaIndex's package for a store.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        return import_module(f"llama_index.vector_stores.{name}")
+    except ModuleNotFoundError as err:
+        package = f"llama-index-vector-stores-{name}"
+        raise MissingExtraError(
+            f"{feature} needs the package `{package}`; install it with: pip install {package}"
+        ) from err
