@@ -33,7 +33,8 @@ from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata
 from llama_index.core.schema import TextNode
 from pydantic import Field
 
-from llama_index_embft.generation import GenerationReport, agenerate_qa_embedding_pairs, generate_qa_embedding_pairs
+from llama_index_embft.calls import CallSettings
+from llama_index_embft.generation import agenerate_qa_embedding_pairs, generate_qa_embedding_pairs
 
 TOOLS = Path(__file__).resolve().parents[1] / "tests" / "llm_server"
 CHUNKS, LATENCY = 344, 0.2
@@ -91,9 +92,8 @@ def stock(nodes: list[TextNode], llm: Any, folder: Path) -> float:
 def ours(nodes: list[TextNode], llm: Any, folder: Path, workers: int, **options: Any) -> tuple[float, float]:
     """Wall-clock and CPU seconds of the whole call: journal, filters and file included."""
     started, cpu = time.perf_counter(), time.process_time()
-    generate_qa_embedding_pairs(
-        nodes, llm, output_path=folder / f"ours-{workers}.json", num_workers=workers, verbose=False, **options
-    )
+    calls = CallSettings(num_workers=workers, **options)
+    generate_qa_embedding_pairs(nodes, llm, output_path=folder / f"ours-{workers}.json", verbose=False, calls=calls)
     return time.perf_counter() - started, time.process_time() - cpu
 
 
@@ -244,20 +244,18 @@ def measure_memory(quick: bool) -> list[dict[str, Any]]:
     count = 10_000 if quick else 100_000
     nodes = [TextNode(id_=f"n{n}", text=f"Chunk {n} about harbours, valves and orchards. " * 20) for n in range(count)]
     llm = InProcess(every=count // 10)
-    report = GenerationReport()
     with tempfile.TemporaryDirectory() as folder:
         before = resident_mb()
         started = time.perf_counter()
-        asyncio.run(
+        dataset = asyncio.run(
             agenerate_qa_embedding_pairs(
                 nodes,
                 llm,
                 output_path=f"{folder}/d.json",
-                num_workers=32,
                 verbose=False,
                 filters=[],
                 save_every=0,
-                report=report,
+                calls=CallSettings(num_workers=32),
             )
         )
         seconds = time.perf_counter() - started
@@ -275,7 +273,7 @@ def measure_memory(quick: bool) -> list[dict[str, Any]]:
             "growth_mb_while_asking": asking[last] - asking[first],
             "resident_mb_after": resident_mb(),
             "journal_mb": journal,
-            "queries": report.kept,
+            "queries": dataset.report.kept,
         }
     ]
 

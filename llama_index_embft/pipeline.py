@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from llama_index_embft.dataset.split import Split, split_dataset
-from llama_index_embft.embeddings.adapter.embedding import linear_adapter, save_adapter
+from llama_index_embft.embeddings.adapter.files import save_adapter
+from llama_index_embft.embeddings.adapter.modules import linear_adapter
+from llama_index_embft.embeddings.describe import describe_base
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
-from llama_index_embft.embeddings.loading import describe_base, load_embed_model
+from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.evaluation import compare, evaluate_embed_model
 from llama_index_embft.finetune.engine import result_record

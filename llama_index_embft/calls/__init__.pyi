@@ -1,3 +1,5 @@
 from .clients import make_llm as make_llm
+from .counts import CallCounts as CallCounts
 from .limits import RateLimiter as RateLimiter
-from .retrying import RetryPolicy as RetryPolicy
+from .server import RetryPolicy as RetryPolicy
+from .settings import CallSettings as CallSettings

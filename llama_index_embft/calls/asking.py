@@ -1,4 +1,4 @@
-"""One question to the LLM: structured where it can, within the limits, tried again where that helps."""
+"""One request to an LLM: structured where it can, read, counted, and tried again where that helps."""
 
 from __future__ import annotations
 
@@ -7,28 +7,26 @@ import hashlib
 import inspect
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from llama_index_embft.calls.connections import close_own_connections, without_retries
-from llama_index_embft.calls.failures import Failure, Redactor, classify
-from llama_index_embft.calls.retrying import Patience
-from llama_index_embft.calls.retrying import RetryPolicy as RetryPolicy  # others find it here
+from llama_index_embft.calls.failures import Redactor
+from llama_index_embft.calls.limits import RateLimiter
+from llama_index_embft.calls.server import ApiServer, GivenUpError, RetryPolicy
 from llama_index_embft.calls.tokens import certainly_fits, count_tokens, cut_to_tokens
 from llama_index_embft.errors import ConfigError, GenerationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from llama_index.core.llms import LLM
+    from llama_index.core.llms import LLM, ChatMessage
     from pydantic import BaseModel
 
-    from llama_index_embft.calls.limits import RateLimiter
-    from llama_index_embft.generation.report import GenerationReport
+    from llama_index_embft.calls.counts import CallCounts
+    from llama_index_embft.calls.failures import Failure
+    from llama_index_embft.calls.settings import CallSettings, Structured
 
 logger = logging.getLogger(__name__)
-
-Structured: TypeAlias = Literal["auto", "tools", "llm", "text"]
-"""How answers come: through a tool call, through `as_structured_llm`, as text, or the best that the LLM has."""
 
 # Fields of LlamaIndex LLMs that change what they answer. The address of the server is not among them: a run may be
 # continued on another replica, and the key must never get near a hash.
@@ -41,19 +39,19 @@ _SETTINGS: Final = (
     "reasoning_effort",
     "additional_kwargs",
 )
+_WORKERS: Final = 16
 
 
-class Reply(NamedTuple):
-    """An answer that could be used, and what it took."""
+class LLMResponse(NamedTuple):
+    """A response that could be used, and what it took."""
 
     payload: Any
     prompt_tokens: int
     completion_tokens: int
-    estimated: bool
 
 
 @dataclass(frozen=True)
-class Question:
+class LLMRequest:
     """What to ask.
 
     Attributes:
@@ -62,48 +60,34 @@ class Question:
         schema: Pydantic model of a structured answer.
         read: Turns a text or a dict into what is kept; raises `UnusableAnswerError`.
         expected_tokens: Length of the answer, for the tokens-per-minute limit.
+        messages: A chat to send as it is, instead of ``body`` and ``format_line``; the answer is its text.
     """
 
     body: str
     format_line: str
-    schema: type[BaseModel]
+    schema: type[BaseModel] | None
     read: Callable[[Any], Any]
     expected_tokens: int
-
-
-class GivenUpError(Exception):
-    """A question without a usable answer after all attempts; carries the last `Failure`."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.reason)
-        self.failure = failure
+    messages: Sequence[ChatMessage] = ()
 
 
 @dataclass
-class Asker:
-    """Asks one LLM; shared by everything in a run that asks it.
+class LLMCaller:
+    """Calls one LLM; shared by everything in a run that asks it.
 
     Attributes:
         llm: The LLM, with its own retries switched off; see `without_retries`.
         mode: How answers come.
         may_fall_back: Go on with plain text if the server refuses structured output.
-        limiter: Requests and tokens a minute.
-        policy: How long to try.
-        report: Where calls and tokens are counted.
-        redact: Hides keys.
+        server: The retry loop, the limits and the counts.
         callers_llm: The LLM as the caller gave it; its connections are the caller's.
-        proven: A call has succeeded, so the server is there and accepts us.
     """
 
     llm: LLM
     mode: Literal["tools", "llm", "text"]
     may_fall_back: bool
-    limiter: RateLimiter
-    policy: RetryPolicy
-    report: GenerationReport
-    redact: Redactor
+    server: ApiServer
     callers_llm: LLM
-    proven: bool = False
     _in_threads: bool = field(init=False)
     _window: int = field(init=False)
     _output: int = field(init=False)
@@ -114,23 +98,37 @@ class Asker:
         self._window, self._output = metadata.context_window, max(metadata.num_output, 0)
 
     @classmethod
-    def for_llm(
-        cls, llm: LLM, structured: Structured, limiter: RateLimiter, policy: RetryPolicy, report: GenerationReport
-    ) -> Asker:
+    def for_llm(cls, llm: LLM, settings: CallSettings, counts: CallCounts, retry_limit: int = 3) -> LLMCaller:
+        """Prepare an LLM with limits of its own.
+
+        Raises:
+            ConfigError: ``retry_limit`` is below 1; else see `with_server`.
+            GenerationError: See `with_server`.
+        """
+        limiter = RateLimiter(settings.requests_per_minute, settings.tokens_per_minute)
+        server = ApiServer(RetryPolicy(limit=retry_limit), limiter, Redactor(llm), counts)
+        return cls.with_server(llm, settings.structured, server)
+
+    @classmethod
+    def with_server(cls, llm: LLM, structured: Structured, server: ApiServer) -> LLMCaller:
         """Prepare an LLM: find out what it can do, and switch its own retries off.
 
         Raises:
             ConfigError: It cannot do what ``structured`` asks for.
             GenerationError: The client does not know the model.
         """
-        redact = Redactor(llm)
         try:
             mode = structured_mode(llm, structured)
-            return cls(without_retries(llm), mode, structured == "auto", limiter, policy, report, redact, llm)
+            return cls(without_retries(llm), mode, structured == "auto", server, llm)
         except ConfigError:
             raise
         except (ValueError, ImportError) as err:  # clients look the context window up by the model's name
-            raise GenerationError(f"The LLM {model_name(llm)!r} cannot be used: {redact(str(err))}") from err
+            raise GenerationError(f"The LLM {model_name(llm)!r} cannot be used: {server.redact(str(err))}") from err
+
+    def sibling(self, llm: LLM) -> LLMCaller:
+        """Prepare another LLM under the same limits and counts."""
+        server = ApiServer(self.server.policy, self.server.limiter, Redactor(llm), self.server.counts)
+        return self.with_server(llm, "auto", server)
 
     async def hang_up(self) -> None:
         """Close the connections that were opened for us; the next question opens new ones."""
@@ -144,88 +142,75 @@ class Asker:
             return passage
         return cut_to_tokens(passage, max(64, room - count_tokens(rest)))
 
-    async def ask(self, question: Question) -> Reply:
+    async def ask(self, request: LLMRequest) -> LLMResponse:
         """Ask until there is a usable answer.
 
         Raises:
             GivenUpError: No attempt gave one.
             GenerationError: No further call can succeed (wrong key, unknown model, nobody listens).
         """
-        from tenacity import AsyncRetrying, retry_if_exception
-
-        patience = Patience(self)
-        attempts = 0
         try:
-            async for attempt in AsyncRetrying(
-                retry=retry_if_exception(patience.should_retry),
-                wait=patience.wait,
-                stop=patience.stop,
-                sleep=asyncio.sleep,
-                reraise=True,
-            ):
-                with attempt:
-                    attempts += 1
-                    self.report.retries += attempts > 1
-                    return await self._attempt(question)
-        except GenerationError:
+            return await self.server.try_often(lambda: self._attempt(request))
+        except GivenUpError as err:
+            if self.server.refuses_all(err.failure):
+                raise GenerationError(self._fatal_message(err.failure)) from None
             raise
-        except Exception as err:  # noqa: BLE001 - every LLM client has its own exceptions; classify() sorts them
-            failure = classify(err, self.redact)
-            if failure.kind == "fatal" or (failure.kind == "unreachable" and not self.proven):
-                # Not `from err`: a traceback that somebody logs would show the server's words, with the key in them.
-                raise GenerationError(self._fatal_message(failure)) from None
-            raise GivenUpError(failure) from None
-        raise AssertionError("tenacity returns or raises")  # pragma: no cover
 
-    async def _attempt(self, question: Question) -> Reply:
+    async def _attempt(self, request: LLMRequest) -> LLMResponse:
+        server = self.server
         tokens = 0
-        if self.limiter.counts_tokens:
-            tokens = count_tokens(question.body) + question.expected_tokens
-        entry = await self.limiter.acquire(tokens)
-        self.report.requests += 1
+        if server.limiter.counts_tokens:
+            tokens = count_tokens(request.body) + request.expected_tokens
+        ticket = await server.admit(tokens)
         try:
-            content, usage = await self._call(question)
+            content, usage = await self._call(request)
         except Exception as err:
-            failure = classify(err, self.redact)
+            failure = server.classify(err)
             if failure.refuses_tools and self.may_fall_back and self.mode != "text":
                 logger.info(
                     "The LLM server takes no structured output (%s); answers are read from text.", failure.reason
                 )
                 self.mode = "text"
-                return await self._attempt(question)
+                return await self._attempt(request)
             raise
-        estimated = usage is None
-        sent, received = usage or (count_tokens(question.body), count_tokens(str(content)))
-        self.limiter.settle(entry, sent + received)
-        self.report.prompt_tokens += sent
-        self.report.completion_tokens += received
-        self.report.estimated |= estimated
-        self.proven = True
-        return Reply(question.read(content), sent, received, estimated)
+        sent, received = usage or (count_tokens(request.body), count_tokens(str(content)))
+        server.limiter.settle(ticket, sent + received)
+        server.counts.prompt_tokens += sent
+        server.counts.completion_tokens += received
+        server.counts.estimated |= usage is None
+        server.proven = True  # even if the answer is of no use
+        return LLMResponse(request.read(content), sent, received)
 
-    async def _call(self, question: Question) -> tuple[Any, tuple[int, int] | None]:
-        """One request; returns the answer (text or dict) and (prompt, completion) tokens if the server counts them."""
+    async def _call(self, request: LLMRequest) -> tuple[Any, tuple[int, int] | None]:
+        """One call; returns the answer (text or dict) and (prompt, completion) tokens if the server counts them."""
+        if request.messages:
+            messages = list(request.messages)
+            chat = self.llm.achat(messages) if not self._in_threads else asyncio.to_thread(self.llm.chat, messages)
+            response = await chat
+            return response.message.content or "", _usage(response)
         if self.mode == "tools":
-            return await self._call_tool(question)
+            return await self._call_tool(request)
         if self.mode == "llm":
             from llama_index.core.llms import ChatMessage
 
-            structured = self.llm.as_structured_llm(question.schema)
-            answer = await structured.achat([ChatMessage(role="user", content=question.body)])
+            assert request.schema is not None
+            structured = self.llm.as_structured_llm(request.schema)
+            answer = await structured.achat([ChatMessage(role="user", content=request.body)])
             return answer.raw.model_dump() if hasattr(answer.raw, "model_dump") else answer.message.content, None
-        prompt = f"{question.body}\n{question.format_line}".rstrip()
+        prompt = f"{request.body}\n{request.format_line}".rstrip()
         if self._in_threads:
             completion = await asyncio.to_thread(self.llm.complete, prompt)
         else:
             completion = await self.llm.acomplete(prompt)
         return completion.text, _usage(completion)
 
-    async def _call_tool(self, question: Question) -> tuple[Any, tuple[int, int] | None]:
+    async def _call_tool(self, request: LLMRequest) -> tuple[Any, tuple[int, int] | None]:
         from llama_index.core.program.function_program import get_function_tool
 
         llm: Any = self.llm
-        tool = get_function_tool(question.schema)
-        response = await llm.achat_with_tools([tool], user_msg=question.body, tool_required=True)
+        assert request.schema is not None
+        tool = get_function_tool(request.schema)
+        response = await llm.achat_with_tools([tool], user_msg=request.body, tool_required=True)
         calls = llm.get_tool_calls_from_response(response, error_on_no_tool_call=False)
         if calls:
             return calls[0].tool_kwargs, _usage(response)
@@ -233,7 +218,7 @@ class Asker:
 
     def _fatal_message(self, failure: Failure) -> str:
         where = getattr(self.llm, "api_base", None) or getattr(self.llm, "base_url", None)
-        at = f" at {self.redact(str(where))}" if where else ""
+        at = f" at {self.server.redact(str(where))}" if where else ""
         if failure.kind == "unreachable":
             return f"No connection to the LLM server{at}: {failure.reason} Check the network and the address."
         return f"{failure.reason.rstrip('.')} (model {model_name(self.llm)!r}{at})."
@@ -256,10 +241,8 @@ def structured_mode(llm: LLM, wanted: Structured) -> Literal["tools", "llm", "te
     """Choose how answers come.
 
     Raises:
-        ConfigError: The LLM has no tool calls and ``"tools"`` is asked for, or the mode is unknown.
+        ConfigError: The LLM has no tool calls and ``"tools"`` is asked for.
     """
-    if wanted not in get_args(Structured):
-        raise ConfigError(f"`structured` must be one of {', '.join(get_args(Structured))}, got {wanted!r}.")
     has_tools = bool(getattr(llm.metadata, "is_function_calling_model", False)) and hasattr(llm, "achat_with_tools")
     if wanted == "tools" and not has_tools:
         raise ConfigError(f"`structured='tools'`: {model_name(llm)!r} has no tool calls; use 'auto', 'llm' or 'text'.")
@@ -276,6 +259,11 @@ def is_synchronous(llm: LLM) -> bool:
 
     # LlamaIndex wraps the methods of every subclass for its instrumentation.
     return inspect.unwrap(type(llm).acomplete) is inspect.unwrap(CustomLLM.acomplete)
+
+
+def workers_for(llm: LLM, settings: CallSettings) -> int:
+    """Requests in flight for an LLM."""
+    return settings.num_workers or (1 if is_synchronous(llm) else _WORKERS)
 
 
 def model_name(llm: LLM) -> str:

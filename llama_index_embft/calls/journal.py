@@ -8,6 +8,7 @@ No text of a passage and no key of a server is in it; passages are known by thei
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import queue
 import sqlite3
@@ -50,7 +51,7 @@ _BUSY_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True)
-class Identity:
+class RequestIdentity:
     """What an answer depends on.
 
     Attributes:
@@ -67,13 +68,34 @@ class Identity:
     prompt_hash: str
     model: str
 
+    @classmethod
+    def of(cls, task: str, *texts: str, prompt: str, model: str) -> RequestIdentity:
+        """Form the identity of a request.
 
-class Answer(NamedTuple):
+        Args:
+            task: What is asked for.
+            *texts: What it is asked about, such as a passage, or a query and a passage.
+            prompt: The prompt without these texts, and how the answer is to be given.
+            model: See `asking.model_identity`.
+        """
+        # The lengths keep ("ab", "c") and ("a", "bc") apart.
+        text_hash = sha256("".join(f"{len(text)}:{text}" for text in texts[:-1]) + texts[-1])
+        prompt_hash = sha256(prompt)
+        key = sha256("\n".join((task, text_hash, prompt_hash, model)))
+        return cls(task, key, text_hash, prompt_hash, model)
+
+
+class StoredAnswer(NamedTuple):
     """One stored answer: parsed content, and the tokens that it took."""
 
     payload: Any
     prompt_tokens: int
     completion_tokens: int
+
+
+def sha256(text: str) -> str:
+    """SHA-256 (hex) of a text, of broken Unicode too."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Journal:
@@ -128,17 +150,17 @@ class Journal:
             raise
         return connection
 
-    def get(self, key: str) -> Answer | None:
+    def get(self, key: str) -> StoredAnswer | None:
         """Look an answer up; None if it is missing."""
         row = self._query(
             "SELECT payload, prompt_tokens, completion_tokens FROM answers WHERE key = ?", (key,)
         ).fetchone()
-        return None if row is None else Answer(json.loads(row[0]), row[1], row[2])
+        return None if row is None else StoredAnswer(json.loads(row[0]), row[1], row[2])
 
     def __contains__(self, key: str) -> bool:
         return self._query("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone() is not None
 
-    def answered_otherwise(self, identity: Identity) -> str | None:
+    def answered_otherwise(self, identity: RequestIdentity) -> str | None:
         """Say why a passage that was answered before has to be asked again: ``"prompt"``, ``"model"`` or None."""
         rows = self._query(
             "SELECT DISTINCT prompt_hash, model FROM answers WHERE task = ? AND text_hash = ?",
@@ -152,7 +174,7 @@ class Journal:
         """Key and reason of every question that is still without an answer."""
         yield from self._query("SELECT key, reason FROM failures ORDER BY key", ()).fetchall()
 
-    async def put(self, identity: Identity, answer: Answer) -> None:
+    async def put(self, identity: RequestIdentity, answer: StoredAnswer) -> None:
         """Store an answer, unless another process was faster; returns when it is on disk.
 
         Raises:
@@ -162,7 +184,7 @@ class Journal:
         values = (identity.key, identity.task, identity.text_hash, identity.prompt_hash, identity.model, payload)
         await self._write("answers", (*values, *answer[1:], time.time()))
 
-    async def put_failure(self, identity: Identity, reason: str) -> None:
+    async def put_failure(self, identity: RequestIdentity, reason: str) -> None:
         """Record that a question got no answer, and why; the next run asks it again."""
         values = (identity.key, identity.task, reason, time.time())
         await self._write("failures", values)

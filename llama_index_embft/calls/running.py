@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from typing_extensions import ParamSpec
+
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from concurrent.futures import Future
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 # Seconds that Ctrl-C waits for cancelled work to close its files; a second Ctrl-C does not wait.
@@ -46,6 +50,17 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
         outcome.cancel()
         ended.wait(_PATIENCE)
         raise
+
+
+def synchronous(work: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """The function of an async one for code that is not async: same arguments, its name without the leading "a"."""
+
+    @functools.wraps(work)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return run_sync(work(*args, **kwargs))
+
+    call.__name__ = call.__qualname__ = work.__name__.removeprefix("a")
+    return call
 
 
 def background_loop(name: str = "embft-calls") -> asyncio.AbstractEventLoop:

@@ -97,7 +97,7 @@ def apply(
 
 
 def _load(model: str, base: str | None, device: str | None, server: dict[str, Any]) -> BaseEmbedding:
-    from llama_index_embft.embeddings.drift import WEIGHTS_FILE, DriftEmbedding
+    from llama_index_embft.embeddings.drift import DriftEmbedding, holds_drift
     from llama_index_embft.embeddings.loading import load_embed_model
     from llama_index_embft.embeddings.wrapped import WrappedEmbedding
     from llama_index_embft.errors import ConfigError
@@ -106,7 +106,7 @@ def _load(model: str, base: str | None, device: str | None, server: dict[str, An
     if given and not any(_is_hosted(name) for name in (model, base)):
         raise ConfigError(f"{given[0]} is for a hosted model; name one as openai:MODEL, or leave it out.")
     below = None if base is None else _open_model(base, device, server)
-    if (Path(model) / WEIGHTS_FILE).is_file():
+    if holds_drift(Path(model)):
         if below is None:
             raise ConfigError(f"{model} is a drift map; give the new model below it: --base.")
         return DriftEmbedding(below, model)

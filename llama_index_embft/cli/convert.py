@@ -44,7 +44,7 @@ def convert(
     """Convert a data set from one format into another, and say what the other has no place for."""
     from rich.console import Console
 
-    from llama_index_embft.dataset.formats._build import counted
+    from llama_index_embft.dataset.formats.build import counted
     from llama_index_embft.dataset.formats.guess import guess_format
     from llama_index_embft.dataset.formats.registry import format_named, read_dataset, write_dataset
     from llama_index_embft.errors import ConfigError

@@ -32,7 +32,8 @@ def demo(
     """
     from llama_index_embft._core.files import write_folder_atomically
     from llama_index_embft.dataset import build_stdlib_dataset
-    from llama_index_embft.embeddings.loading import DEMO_MODEL, load_embed_model
+    from llama_index_embft.embeddings.describe import DEMO_MODEL
+    from llama_index_embft.embeddings.loading import load_embed_model
     from llama_index_embft.pipeline import reload, split_for_tuning, tune_and_compare
 
     with console.status("Loading the libraries and the model"):

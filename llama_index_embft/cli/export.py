@@ -20,6 +20,9 @@ def export(
     ] = None,
     query_prompt: Annotated[str | None, typer.Option(help="Put before each query; default: the model's own.")] = None,
     document_prompt: Annotated[str | None, typer.Option(help="Put before each document; likewise.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model; read it first.")
+    ] = False,
     json: Annotated[Path | None, typer.Option(help="Write the table as JSON.")] = None,
     push_to_hub: Annotated[
         str | None, typer.Option(help="OWNER/NAME: upload it, one format only; the repository is made private.")
@@ -50,6 +53,7 @@ def export(
         val_dataset=dataset,
         query_prompt=query_prompt,
         document_prompt=document_prompt,
+        trust_remote_code=trust_remote_code,
     )
     console = Console(highlight=False)
     console.print(report.to_rich())

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llama_index_embft.calls import CallSettings
+from llama_index_embft.cli._fields import option_of
 from llama_index_embft.cli._ray import RayOption  # noqa: TC001  # typer reads the annotations
+from llama_index_embft.generation import QuestionSettings
 
 if TYPE_CHECKING:
-    from llama_index_embft.generation.prompts import QueryKind
+    from llama_index_embft.generation.settings import QueryKind
 
 
 def generate(
     docs: Annotated[list[Path], typer.Argument(help="Files and folders of documents.")],
-    model: Annotated[str, typer.Option(help="Name of the model at the server.")],
+    llm_model: Annotated[str, typer.Option(help="Name of the LLM at its server.")],
     out: Annotated[Path, typer.Option(help="The data set (JSON); its journal stands beside it.")],
     llm: Annotated[
         str, typer.Option(help="Client: openai-like (any compatible server), openai, ollama, anthropic, …")
@@ -26,15 +29,13 @@ def generate(
     context_window: Annotated[int, typer.Option(help="Tokens that an openai-like model can read.")] = 8192,
     temperature: Annotated[float | None, typer.Option(help="Leave out for the client's default.")] = None,
     tools: Annotated[bool, typer.Option("--tools", help="The openai-like model has function calling.")] = False,
-    chunk_size: Annotated[int, typer.Option(help="Tokens of a chunk.")] = 512,
-    chunk_overlap: Annotated[int, typer.Option(help="Tokens that neighbouring chunks share.")] = 64,
-    questions: Annotated[int, typer.Option(help="Queries a chunk.")] = 2,
-    kind: Annotated[
-        list[str] | None, typer.Option(help="KIND=SHARE: question, keyword, title, paraphrase, similar_question.")
-    ] = None,
-    persona: Annotated[list[str] | None, typer.Option(help="Who asks; give it several times.")] = None,
-    examples: Annotated[Path | None, typer.Option(help="Real queries of your users, one a line.")] = None,
-    answers: Annotated[bool, typer.Option("--answers", help="Ask for answers too.")] = False,
+    chunk_size: Annotated[int, typer.Option(help="Tokens of a chunk, metadata included.")] = 256,
+    chunk_overlap: Annotated[int, typer.Option(help="Tokens that neighbouring chunks share.")] = 32,
+    questions_per_chunk: Annotated[int, typer.Option(help="Queries a chunk.")] = 2,
+    kind: Annotated[list[str] | None, option_of(QuestionSettings, "kinds")] = None,
+    persona: Annotated[list[str] | None, option_of(QuestionSettings, "personas")] = None,
+    examples: Annotated[Path | None, option_of(QuestionSettings, "example_queries")] = None,
+    answers: Annotated[bool, option_of(QuestionSettings, "with_answers", "--answers")] = False,
     negatives: Annotated[int, typer.Option(help="Negatives a query written by the LLM; mining is usually better.")] = 0,
     judge: Annotated[
         int, typer.Option(help="Keep queries that the LLM grades at least so (1 to 5); 0 for no judge.")
@@ -43,20 +44,18 @@ def generate(
         str | None, typer.Option(help="Embedding model (name or folder) that must find a query's chunk again.")
     ] = None,
     top_k: Annotated[int, typer.Option(help="Rank that --round-trip allows.")] = 10,
-    no_filters: Annotated[bool, typer.Option("--no-filters", help="Keep every query.")] = False,
-    workers: Annotated[int | None, typer.Option(help="Requests in flight.")] = None,
-    rpm: Annotated[int | None, typer.Option(help="Most requests a minute.")] = None,
-    tpm: Annotated[int | None, typer.Option(help="Most tokens a minute.")] = None,
-    retries: Annotated[int, typer.Option(help="Attempts a chunk.")] = 3,
-    price: Annotated[
-        tuple[float, float] | None, typer.Option(help="US dollars for a million tokens sent and received.")
-    ] = None,
+    filters: Annotated[bool, typer.Option("--filters/--no-filters", help="Drop bad queries.")] = True,
+    num_workers: Annotated[int | None, option_of(CallSettings, "num_workers")] = None,
+    requests_per_minute: Annotated[int | None, option_of(CallSettings, "requests_per_minute")] = None,
+    tokens_per_minute: Annotated[int | None, option_of(CallSettings, "tokens_per_minute")] = None,
+    retry_limit: Annotated[int, typer.Option(help="Attempts a chunk.")] = 3,
+    prices: Annotated[tuple[float, float] | None, option_of(CallSettings, "prices")] = None,
     ray: RayOption = None,
     ray_workers: Annotated[
         int | None, typer.Option(help="With --ray: processes that ask. Default: one for each CPU of the cluster.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would take.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show progress bars.")] = True,
 ) -> None:
     """Let an LLM write queries for your documents.
 
@@ -64,18 +63,18 @@ def generate(
     """
     from rich.console import Console
 
-    from llama_index_embft.calls.clients import make_llm
+    from llama_index_embft.calls import make_llm
     from llama_index_embft.cli._ray import check_ray
-    from llama_index_embft.dataset.documents.loading import documents_to_nodes, load_documents
+    from llama_index_embft.dataset import documents_to_nodes, load_documents
     from llama_index_embft.errors import ConfigError
     from llama_index_embft.generation import (
-        GenerationReport,
         Judge,
         RoundTrip,
+        default_filters,
+        estimate_qa_embedding_pairs,
         generate_negatives,
         generate_qa_embedding_pairs,
     )
-    from llama_index_embft.generation.filters.base import default_filters
 
     check_ray(ray, ray_workers=ray_workers)
     if ray is not None and negatives:
@@ -83,50 +82,55 @@ def generate(
             "--negatives is not worked on by a cluster; leave it out, then run the same command with it and without "
             "--ray: the journal keeps the queries."
         )
+    questions = QuestionSettings(
+        kinds=_kinds(kind), personas=persona or (), example_queries=_lines(examples), with_answers=answers
+    )
+    calls = CallSettings(
+        num_workers=num_workers,
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        prices=prices,
+        journal_path=out.with_suffix(".journal.sqlite"),
+    )
     client = make_llm(
-        llm, model, api_base=api_base, temperature=temperature, context_window=context_window, tools=tools
+        llm, llm_model, api_base=api_base, temperature=temperature, context_window=context_window, tools=tools
     )
-    filters = [] if no_filters else default_filters()
+    wanted = default_filters() if filters else []
     if round_trip is not None:
-        filters.append(RoundTrip(_embed_model(round_trip), top_k=top_k))
+        wanted.append(RoundTrip(_embed_model(round_trip), top_k=top_k))
     if judge:
-        filters.append(Judge(judge))
-    nodes = documents_to_nodes(
-        load_documents(docs, show_progress=not quiet),
-        chunk_size=chunk_size,
-        chunk_overlap=chunk_overlap,
-        show_progress=not quiet,
-    )
-    limits: dict[str, Any] = {"num_workers": workers, "requests_per_minute": rpm, "tokens_per_minute": tpm}
-    limits |= {"retry_limit": retries, "verbose": not quiet, "prices": price}
-    report = GenerationReport()
-    options: dict[str, Any] = {
-        "num_questions_per_chunk": questions,
-        "output_path": out,
-        "kinds": _kinds(kind),
-        "personas": persona or (),
-        "example_queries": _lines(examples),
-        "with_answers": answers,
-        "filters": filters,
-        "report": report,
-        **limits,
-    }
+        wanted.append(Judge(judge))
+    documents = load_documents(docs, show_progress=progress)
+    nodes = documents_to_nodes(documents, chunk_size=chunk_size, chunk_overlap=chunk_overlap, show_progress=progress)
     console = Console(highlight=False, soft_wrap=True)
     if dry_run:  # what it would take is the same on a cluster, whose workers share the limits, so none is asked
-        console.print(str(generate_qa_embedding_pairs(nodes, client, dry_run=True, **options)), markup=False)
+        estimate = estimate_qa_embedding_pairs(
+            nodes, client, num_questions_per_chunk=questions_per_chunk, questions=questions, calls=calls
+        )
+        console.print(str(estimate), markup=False)
         return
+    options: dict[str, Any] = {
+        "num_questions_per_chunk": questions_per_chunk,
+        "retry_limit": retry_limit,
+        "output_path": out,
+        "verbose": progress,
+        "questions": questions,
+        "calls": calls,
+        "filters": wanted,
+    }
     if ray is None:
         dataset = generate_qa_embedding_pairs(nodes, client, **options)
     else:
         from llama_index_embft.scale.ray import generate_qa_embedding_pairs as generate_on_cluster
 
         dataset = generate_on_cluster(nodes, client, workers=ray_workers, address=ray, **options)
+    if not progress:  # else the summary stands below the progress bar
+        console.print(str(dataset.report), markup=False)
     if negatives:
-        journal = out.with_suffix(".journal.sqlite")
-        dataset = generate_negatives(dataset, client, per_query=negatives, journal_path=journal, **limits)
+        dataset = generate_negatives(
+            dataset, client, per_query=negatives, retry_limit=retry_limit, verbose=progress, calls=calls
+        )
         dataset.save_json(out)
-    if quiet:  # else the summary stands below the progress bar
-        console.print(str(report), markup=False)
     console.print(f"Written to {out}", markup=False)
 
 

@@ -152,10 +152,11 @@ def _write(form: str, path: Path, mined: EmbeddingQAFinetuneDataset, report: Min
 
 
 def _judge(llm: str, model: str | None, api_base: str | None, journal: Path, rpm: int | None) -> Any:
-    from llama_index_embft.calls.clients import make_llm
+    from llama_index_embft.calls import CallSettings, make_llm
     from llama_index_embft.errors import ConfigError
-    from llama_index_embft.mining import Judge
+    from llama_index_embft.mining import LLMJudge
 
     if model is None:
         raise ConfigError("The strategy 'judge' needs an LLM: name it with --llm-model (and --llm, --api-base).")
-    return Judge(make_llm(llm, model, api_base=api_base), journal_path=journal, requests_per_minute=rpm)
+    calls = CallSettings(journal_path=journal, requests_per_minute=rpm)
+    return LLMJudge(make_llm(llm, model, api_base=api_base), calls)

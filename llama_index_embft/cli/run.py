@@ -54,7 +54,8 @@ def run(
     """
     from llama_index_embft._core.files import write_folder_atomically
     from llama_index_embft.dataset import documents_to_nodes, load_documents
-    from llama_index_embft.embeddings.loading import load_embed_model, resolve_model_name
+    from llama_index_embft.embeddings.describe import resolve_model_name
+    from llama_index_embft.embeddings.loading import load_embed_model
     from llama_index_embft.errors import ConfigError
     from llama_index_embft.pipeline import reload, split_for_tuning, tune_and_compare
 

@@ -54,11 +54,11 @@ from .traffic import (
     RetrievalLog as RetrievalLog,
 )
 from .traffic import (
+    TrafficDataset as TrafficDataset,
+)
+from .traffic import (
     TrafficReport as TrafficReport,
 )
 from .traffic import (
     dataset_from_clicks as dataset_from_clicks,
-)
-from .traffic import (
-    dataset_from_trulens as dataset_from_trulens,
 )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft.dataset import checks
+from llama_index_embft.dataset.sources import clipped
 from llama_index_embft.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ class BrokenDatasetError(DatasetError):
     """A breach of a rule, kept in two parts so that `from_json` can add the file and its own way out."""
 
     def __init__(self, statement: str, advice: str, *, source: str | None = None, droppable: bool = True) -> None:
-        self.statement, self.advice, self.droppable = checks.clipped(statement), advice, droppable
+        self.statement, self.advice, self.droppable = clipped(statement), advice, droppable
         where = f"{source}: " if source else "Broken data set: "
         call = f"from_json({source!r}" if source else "from_dict(fields"
         way_out = f', or load it with `EmbeddingQAFinetuneDataset.{call}, on_error="drop")`' if droppable else ""

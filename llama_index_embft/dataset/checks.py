@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from sys import float_info
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llama_index_embft.dataset._json import Repeated
+from llama_index_embft.dataset.sources import Repeated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -84,11 +84,6 @@ class Breach(NamedTuple):
 
     statement: str
     advice: str
-
-
-def clipped(statement: str) -> str:
-    """A statement without the middle of what is far too long for one, such as an id of a million characters."""
-    return statement if len(statement) <= 600 else f"{statement[:400]} […] {statement[-150:]}"
 
 
 def first_breach(fields: Fields, rules: tuple[Rule, ...] | None = None) -> Breach | None:

@@ -8,16 +8,17 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictFloat, StrictInt, ValidationError, model_validator
 
 from llama_index_embft._core.files import atomic_write_text
 from llama_index_embft.dataset import checks
-from llama_index_embft.dataset._json import read_object
 from llama_index_embft.dataset.breaches import REQUIRED, BrokenDatasetError, as_dataset_error, require_sections
 from llama_index_embft.dataset.checks import DropReport
 from llama_index_embft.dataset.provenance import Provenance
+from llama_index_embft.dataset.sources import read_json_object
 from llama_index_embft.dataset.stats import DatasetStats
 from llama_index_embft.errors import ConfigError, DatasetError
 
@@ -117,7 +118,8 @@ class EmbeddingQAFinetuneDataset(BaseModel):
         """Load a data set from a JSON file, of this package or of llama-index-finetuning.
 
         Args:
-            path: A JSON object with ``queries``, ``corpus`` and ``relevant_docs``; UTF-8, or UTF-16/32 with a mark.
+            path: A JSON object with ``queries``, ``corpus`` and ``relevant_docs``; UTF-8, or UTF-16/32 with a mark;
+                packed by gzip or not.
             on_error: ``"raise"`` stops at the first broken rule. ``"drop"`` leaves the broken parts out, and what hangs
                 on them, logs a warning, and keeps the counts in `dropped`.
 
@@ -125,7 +127,7 @@ class EmbeddingQAFinetuneDataset(BaseModel):
             DatasetError: The file is missing, no JSON or no data set; or, with ``"raise"``, a rule is broken or an id
                 stands twice in the file.
         """
-        return cls._load(read_object(path), on_error, source=os.fspath(path))
+        return cls._load(read_json_object(Path(path)), on_error, source=os.fspath(path))
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], on_error: OnError = "raise") -> Self:
@@ -159,10 +161,15 @@ class EmbeddingQAFinetuneDataset(BaseModel):
             dataset = cls(**known)
         except BrokenDatasetError as err:
             raise BrokenDatasetError(err.statement, err.advice, source=source, droppable=err.droppable) from None
-        dataset._dropped = report
+        dataset.with_dropped(report)
         if report:
             logger.warning("%s: dropped %s.", source or "data set", report)
         return dataset
+
+    def with_dropped(self, report: DropReport) -> Self:
+        """This data set, as one of which something was left out when it was read; for readers of other formats."""
+        self._dropped = report
+        return self
 
     @property
     def dropped(self) -> DropReport:
@@ -175,13 +182,13 @@ class EmbeddingQAFinetuneDataset(BaseModel):
         Raises:
             OutputError: The file cannot be written; an older file of that name is untouched.
         """
-        atomic_write_text(path, json.dumps(self._compact(), indent=4))
+        atomic_write_text(path, json.dumps(self.to_dict(), indent=4))
 
     def _sections(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in checks.SECTIONS}
 
-    def _compact(self) -> dict[str, Any]:
-        """The fields in file order, without optional sections that are empty."""
+    def to_dict(self) -> dict[str, Any]:
+        """The fields in file order, without optional sections that are empty; `from_dict` takes them."""
         origin = {"provenance": self.provenance.known()} if self.provenance else {}
         return {**self._content(), **origin}
 
@@ -229,7 +236,7 @@ class EmbeddingQAFinetuneDataset(BaseModel):
 
     def stats(self) -> DatasetStats:
         """Count and measure the data set."""
-        return DatasetStats.of(self)
+        return DatasetStats.of(self._sections())
 
     # --- parts and unions ---------------------------------------------------------------------------------------------
 

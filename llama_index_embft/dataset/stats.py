@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import mean, median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from collections.abc import Iterable, Mapping
 
 
 @dataclass(frozen=True)
@@ -62,23 +60,23 @@ class DatasetStats:
     corpus_chars: Lengths
 
     @classmethod
-    def of(cls, dataset: EmbeddingQAFinetuneDataset) -> DatasetStats:
-        """Count and measure a data set."""
-        source = dataset.source_documents
-        asked = [{source.get(doc, doc) for doc in docs} for docs in dataset.relevant_docs.values()]
+    def of(cls, sections: Mapping[str, dict[str, Any]]) -> DatasetStats:
+        """Count and measure the sections of a data set."""
+        source, corpus, queries = sections["source_documents"], sections["corpus"], sections["queries"]
+        asked = [{source.get(doc, doc) for doc in docs} for docs in sections["relevant_docs"].values()]
         questioned: set[str] = set().union(*asked)
         return cls(
-            queries=len(dataset.queries),
-            corpus=len(dataset.corpus),
-            pairs=sum(map(len, dataset.relevant_docs.values())),
-            documents=len({source.get(doc, doc) for doc in dataset.corpus}),
+            queries=len(queries),
+            corpus=len(corpus),
+            pairs=sum(map(len, sections["relevant_docs"].values())),
+            documents=len({source.get(doc, doc) for doc in corpus}),
             questioned_documents=len(questioned),
             queries_per_document=sum(map(len, asked)) / len(questioned) if questioned else 0.0,
-            negatives=sum(map(len, dataset.negative_docs.values())),
-            reference_answers=len(dataset.reference_answers),
-            graded=any(grade > 1 for grades in dataset.relevance_grades.values() for grade in grades.values()),
-            query_chars=Lengths.of(dataset.queries.values()),
-            corpus_chars=Lengths.of(dataset.corpus.values()),
+            negatives=sum(map(len, sections["negative_docs"].values())),
+            reference_answers=len(sections["reference_answers"]),
+            graded=any(grade > 1 for grades in sections["relevance_grades"].values() for grade in grades.values()),
+            query_chars=Lengths.of(queries.values()),
+            corpus_chars=Lengths.of(corpus.values()),
         )
 
     def __str__(self) -> str:

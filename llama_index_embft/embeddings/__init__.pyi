@@ -16,6 +16,7 @@ from .adapter import (
 from .adapter import (
     save_adapter as save_adapter,
 )
+from .describe import resolve_model_name as resolve_model_name
 from .drift import DriftEmbedding as DriftEmbedding
 from .drift import DriftMap as DriftMap
 from .encoding import (
@@ -48,6 +49,11 @@ from .graph import (
 from .graph import (
     load_exported as load_exported,
 )
+from .identity import (
+    ModelIdentity as ModelIdentity,
+)
+from .identity import (
+    identify as identify,
+)
 from .loading import load_embed_model as load_embed_model
-from .loading import resolve_model_name as resolve_model_name
 from .nudge import NudgedEmbedding as NudgedEmbedding

@@ -6,16 +6,24 @@ The map is learned by `finetune.drift.DriftAdapter` (Drift-Adapter, arXiv 2509.2
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 
-from llama_index_embft._core.files import write_folder_atomically
-from llama_index_embft.embeddings.fingerprint import ModelIdentity, identify
+from llama_index_embft._core.checks import first_line
+from llama_index_embft._core.vectors import unit_rows
+from llama_index_embft.embeddings.identity import ModelIdentity, identify, is_earlier
+from llama_index_embft.embeddings.vector_map import (
+    DRIFT,
+    map_kind,
+    read_config,
+    read_tensors,
+    weights_file,
+    write_map,
+)
 from llama_index_embft.embeddings.wrapped import WrappedEmbedding
 from llama_index_embft.errors import ModelError
 
@@ -23,8 +31,8 @@ if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from numpy.typing import NDArray
 
-WEIGHTS_FILE: Final = "drift.safetensors"
-CONFIG_FILE: Final = "config.json"
+    from llama_index_embft.embeddings.sentence_transformer import TextKind
+
 _TENSORS: Final = ("weight", "bias", "hidden_weight", "hidden_bias", "out_weight")
 _ROWS_PER_BLOCK: Final = 16_384
 
@@ -73,7 +81,9 @@ class DriftMap:
                 f"The drift map takes vectors of {self.dim_new} dimensions and got an array of shape {vectors.shape}; "
                 "the new model is not the one it was fitted on, or has changed since."
             )
-        blocks = [self._map(unit(vectors[i : i + _ROWS_PER_BLOCK])) for i in range(0, len(vectors), _ROWS_PER_BLOCK)]
+        blocks = [
+            self._map(unit_rows(vectors[i : i + _ROWS_PER_BLOCK])) for i in range(0, len(vectors), _ROWS_PER_BLOCK)
+        ]
         return np.concatenate(blocks) if blocks else np.empty((0, self.dim_old), dtype=np.float32)
 
     def _map(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -85,14 +95,7 @@ class DriftMap:
             h = x @ t["hidden_weight"] + t["hidden_bias"]
             # GELU by tanh, as torch's approximate="tanh", in which it is trained.
             y += (0.5 * h * (1.0 + np.tanh(0.7978845608 * (h + 0.044715 * h**3)))) @ t["out_weight"]
-        return unit(y)
-
-
-def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale rows of shape ``(n, dim)`` to length 1; rows of zeros stay."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled: NDArray[np.float32] = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
-    return scaled
+        return unit_rows(y)
 
 
 class DriftEmbedding(WrappedEmbedding):
@@ -122,13 +125,8 @@ class DriftEmbedding(WrappedEmbedding):
         folder = Path(drift_path)
         config, drift_map = read_drift(folder)
         expected = config["new"]["fingerprint"]
-        if expected and not force:
-            actual = identify(new_embed_model, "query")
-            if actual.fingerprint != expected:
-                raise ModelError(
-                    f"The drift map in {folder} was fitted on {config['new']['name']} (fingerprint {expected[:12]}), "
-                    f"not on {actual}; load the model it was fitted on, or pass force=True."
-                )
+        if not force:
+            _check_new(new_embed_model, expected, config["new"]["name"], folder)
         super().__init__(
             new_embed_model,
             model_name=f"{new_embed_model.model_name}→{config['old']['name']}",
@@ -156,19 +154,19 @@ class DriftEmbedding(WrappedEmbedding):
         found: DriftMap = self._map
         return found
 
-    def identity(self, side: Literal["query", "document"]) -> ModelIdentity:
+    def identity(self, side: TextKind, given: str | None = None) -> ModelIdentity | None:
         """Whose index this searches: the old model's; and, for queries, the new model with the map."""
-        if side == "document":
-            return self._old
-        new = identify(self._base, "query")
-        return ModelIdentity(f"{new.fingerprint}-{self.map_fingerprint}", self.model_name)
+        return self._old if side == "document" else super().identity(side, given=given)
 
-    def _change_query(self, vector: list[float]) -> list[float]:
-        return self._change_documents([], [vector])[0]
+    def change_batch(self, texts: list[str], vectors: NDArray[np.float32], kind: TextKind) -> NDArray[np.float32]:
+        """See `Wrapped.change_batch`; queries and documents go through the same map."""
+        del texts, kind  # the vectors are enough
+        drift_map: DriftMap = self._map
+        return drift_map(vectors)
 
-    def _change_documents(self, texts: list[str], vectors: list[list[float]]) -> list[list[float]]:  # noqa: ARG002
-        result: list[list[float]] = self._map(np.asarray(vectors, dtype=np.float32)).tolist() if vectors else []
-        return result
+    def _change_identity(self, side: TextKind) -> str | None:
+        del side
+        return self.map_fingerprint
 
     def _saved_arguments(self) -> dict[str, Any]:
         return {"force": self._force}
@@ -196,16 +194,18 @@ def save_drift(
     from safetensors.numpy import save_file
 
     config = {
-        "format": "llama-index-embft drift",
-        "kind": drift_map.kind,
+        "kind": DRIFT,
+        "map": drift_map.kind,
         "old": {"fingerprint": old.fingerprint, "name": old.name},
         "new": {"fingerprint": new.fingerprint, "name": new.name},
     }
     tensors = {name: np.ascontiguousarray(tensor, dtype=np.float32) for name, tensor in drift_map.tensors.items()}
-    with write_folder_atomically(folder) as temporary:
-        save_file(tensors, str(Path(temporary) / WEIGHTS_FILE))
-        (Path(temporary) / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        (Path(temporary) / "embft.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_map(folder, tensors, config, record, save_file=save_file)
+
+
+def holds_drift(folder: Path) -> bool:
+    """Whether a folder holds a drift map."""
+    return map_kind(folder) == DRIFT
 
 
 def read_drift(folder: str | Path) -> tuple[dict[str, Any], DriftMap]:
@@ -214,28 +214,44 @@ def read_drift(folder: str | Path) -> tuple[dict[str, Any], DriftMap]:
     Raises:
         ModelError: There is no map in the folder, or a file is damaged.
     """
-    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     folder = Path(folder)
-    if not (folder / WEIGHTS_FILE).is_file() or not (folder / CONFIG_FILE).is_file():
-        raise ModelError(f"{folder} holds no drift map ({WEIGHTS_FILE} and {CONFIG_FILE}); check the path.")
+    config = read_config(folder, "drift map")
+    if not holds_drift(folder):
+        raise ModelError(f"{folder} holds no drift map, but a map of the kind {config['kind']!r}; check the path.")
+    file = weights_file(folder)
+    assert file is not None
+    tensors = read_tensors(file, load_file, "drift map")
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         complete = all({"fingerprint", "name"} == set(config[side]) for side in ("old", "new"))
-        tensors = load_file(str(folder / WEIGHTS_FILE))
-        fits = complete and _fit_together(tensors)
-        drift_map = DriftMap(kind=config["kind"], tensors=tensors)
-    except (SafetensorError, ValueError, KeyError, TypeError, OSError) as err:
-        reason = str(err).splitlines()[0] if str(err) else type(err).__name__
-        raise ModelError(f"The drift map in {folder} is damaged ({reason}); copy or fit it again.") from err
+        named = complete and all(isinstance(text, str) for side in ("old", "new") for text in config[side].values())
+        fits = named and _fit_together(tensors)
+        drift_map = DriftMap(kind=str(config.get("map", config["kind"])), tensors=tensors)
+    except (ValueError, KeyError, TypeError, IndexError) as err:
+        raise ModelError(f"The drift map in {folder} is damaged ({first_line(err)}); copy or fit it again.") from err
     if not fits:
-        raise ModelError(f"The files in {folder} do not belong together or hold NaN; copy or fit the map again.")
+        raise ModelError(f"The files in {folder} do not belong together; copy or fit the map again.")
     return config, drift_map
 
 
+def _check_new(model: BaseEmbedding, expected: str, name: str, folder: Path) -> None:
+    """Make sure that a map sits on the new model that it was fitted on; one without an identity is its user's word."""
+    if is_earlier(expected):
+        raise ModelError(
+            f"The drift map in {folder} was saved by an earlier version, which identified models by other things; if "
+            f"{model.model_name} is {name} pass force=True, else fit it again."
+        )
+    actual = identify(model, "query") if expected else None
+    if actual is not None and actual.fingerprint != expected:
+        raise ModelError(
+            f"The drift map in {folder} was fitted on {name} (fingerprint {expected[:12]}), "
+            f"not on {actual}; load the model it was fitted on, or pass force=True."
+        )
+
+
 def _fit_together(tensors: dict[str, NDArray[np.float32]]) -> bool:
-    if not set(tensors) <= set(_TENSORS) or any(not np.isfinite(t).all() for t in tensors.values()):
+    if not set(tensors) <= set(_TENSORS) or any(tensor.dtype.kind != "f" for tensor in tensors.values()):
         return False
     dim_new, dim_old = tensors["weight"].shape
     hidden = tensors["hidden_weight"].shape[1] if "hidden_weight" in tensors else 0

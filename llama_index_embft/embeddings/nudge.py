@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 
+from llama_index_embft._core.checks import first_line
 from llama_index_embft._core.files import write_folder_atomically
-from llama_index_embft.embeddings.adapter.embedding import check_base_fingerprint
-from llama_index_embft.embeddings.encoding.encoder import Backend, Encoder, TextKind
+from llama_index_embft.embeddings.fingerprint import hash_parts
+from llama_index_embft.embeddings.identity import check_base
+from llama_index_embft.embeddings.vector_map import write_json
 from llama_index_embft.embeddings.wrapped import WrappedEmbedding
 from llama_index_embft.errors import ModelError
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from numpy.typing import NDArray
+
+    from llama_index_embft.embeddings.sentence_transformer import TextKind
 
 VECTORS_FILE: Final = "nudge.safetensors"
 CONFIG_FILE: Final = "config.json"
@@ -46,15 +50,14 @@ class NudgedEmbedding(WrappedEmbedding):
     _vectors: Any = PrivateAttr()
     _ids: list[str] = PrivateAttr()
     _force: bool = PrivateAttr()
+    _moved_hash: str = PrivateAttr()
 
     def __init__(
         self, base_embed_model: BaseEmbedding, nudge_path: str | Path, *, force: bool = False, **kwargs: Any
     ) -> None:
         folder = Path(nudge_path)
         config, vectors = read_nudge(folder)
-        expected = config.get("base_fingerprint")
-        if expected and not force:
-            check_base_fingerprint(base_embed_model, expected, folder)
+        check_base(base_embed_model, config.get("base_fingerprint"), f"The result in {folder}", force=force)
         super().__init__(
             base_embed_model, model_name=f"{base_embed_model.model_name}+nudge", nudge_path=str(folder), **kwargs
         )
@@ -62,6 +65,10 @@ class NudgedEmbedding(WrappedEmbedding):
         self._row_of = {text_hash: row for row, text_hash in enumerate(config["text_hashes"])}
         self._ids = list(config["ids"])
         self._vectors = vectors
+        shown = json.dumps([config["ids"], config["text_hashes"]])
+        self._moved_hash = hash_parts(
+            "moved", shown, hashlib.sha256(np.ascontiguousarray(vectors).tobytes()).hexdigest()
+        )
 
     @classmethod
     def class_name(cls) -> str:
@@ -96,36 +103,26 @@ class NudgedEmbedding(WrappedEmbedding):
         result[moved] = self._vectors[rows[moved]]
         return result
 
-    def _change_documents(self, texts: list[str], vectors: list[list[float]]) -> list[list[float]]:
-        result: list[list[float]] = self.replace(texts, np.asarray(vectors, dtype=np.float32)).tolist()
-        return result
+    def change_batch(self, texts: list[str], vectors: NDArray[np.float32], kind: TextKind) -> NDArray[np.float32]:
+        """See `Wrapped.change_batch`; queries leave as they came."""
+        return vectors if kind == "query" else self.replace(texts, vectors)
+
+    def _change_query(self, query: str, vector: list[float]) -> list[float]:
+        del query
+        return vector
+
+    def _change_identity(self, side: TextKind) -> str | None:
+        if side == "query" or not self._row_of:
+            return None
+        return self._moved_hash
 
     def _saved_arguments(self) -> dict[str, Any]:
         return {"force": self._force}
 
 
-class NudgedBackend(Backend):
-    """A `NudgedEmbedding` in batches: cached vectors of the base model, then the moved ones in their places."""
-
-    def __init__(self, model: NudgedEmbedding, base: Encoder) -> None:
-        self.name = model.model_name
-        self.model = model
-        self.base = base
-
-    @property
-    def fingerprint(self) -> str | None:
-        """None: the base's vectors are cached already."""
-        return None
-
-    def prompt(self, kind: TextKind) -> str:
-        """See `Backend.prompt`."""
-        return self.base.backend.prompt(kind)
-
-    def embed(self, texts: list[str], kind: TextKind) -> NDArray[np.float32]:
-        """See `Backend.embed`."""
-        if kind == "query":
-            return self.base.encode_queries(texts)
-        return self.model.replace(texts, self.base.encode_documents(texts))
+def holds_nudge(folder: Path) -> bool:
+    """Whether a folder holds moved vectors."""
+    return (folder / VECTORS_FILE).is_file()
 
 
 def save_nudge(
@@ -149,7 +146,7 @@ def save_nudge(
         vectors: Shape ``(n_moved, dim)``.
         variant: ``"N"`` or ``"M"``.
         step: How far they moved, see `Movement.at`.
-        base: What `embeddings.loading` needs to load the base model again.
+        base: What `embeddings.describe` needs to load the base model again.
         base_fingerprint: Of the base model, checked at loading.
         record: What goes into ``embft.json``.
 
@@ -170,8 +167,8 @@ def save_nudge(
     }
     with write_folder_atomically(folder) as temporary:
         save_file({"vectors": np.ascontiguousarray(vectors, dtype=np.float32)}, str(Path(temporary) / VECTORS_FILE))
-        (Path(temporary) / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        (Path(temporary) / "embft.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_json(Path(temporary) / CONFIG_FILE, config)
+        write_json(Path(temporary) / "embft.json", record)
 
 
 def read_nudge(folder: Path) -> tuple[dict[str, Any], NDArray[np.float32]]:
@@ -189,9 +186,12 @@ def read_nudge(folder: Path) -> tuple[dict[str, Any], NDArray[np.float32]]:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         vectors: NDArray[np.float32] = load_file(str(folder / VECTORS_FILE))["vectors"]
         fits = len(config["ids"]) == len(config["text_hashes"]) == len(vectors) and vectors.ndim == 2
-    except (SafetensorError, ValueError, KeyError, TypeError, OSError) as err:
-        reason = str(err).splitlines()[0] if str(err) else type(err).__name__
-        raise ModelError(f"The moved vectors in {folder} are damaged ({reason}); copy or make them again.") from err
+        fits = fits and vectors.dtype.kind == "f" and isinstance(config.get("base_fingerprint"), str | None)
+        fits = fits and all(isinstance(one, str) for one in (*config["ids"], *config["text_hashes"]))
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as err:
+        raise ModelError(
+            f"The moved vectors in {folder} are damaged ({first_line(err)}); copy or make them again."
+        ) from err
     if not fits or not np.isfinite(vectors).all():
         raise ModelError(f"The files in {folder} do not belong together or hold NaN; copy or make them again.")
     return config, vectors

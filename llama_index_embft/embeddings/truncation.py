@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from llama_index_embft.embeddings.sentence_transformer import position_limit
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -19,8 +21,6 @@ WORTH_SAYING: Final = 0.1
 # one string only the beginning has to be tokenized.
 _CHARACTERS_A_TOKEN: Final = 20
 _SAMPLE: Final = 1000
-# Their embedding table begins after the index of the padding token.
-_SHIFTED_POSITIONS: Final = frozenset({"camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta"})
 
 
 class Truncation(NamedTuple):
@@ -72,7 +72,8 @@ def truncation(model: SentenceTransformer, texts: Sequence[str]) -> Truncation |
 
 def truncation_of(embed_model: BaseEmbedding, texts: Sequence[str]) -> Truncation | None:
     """The same for a LlamaIndex embedding, or for the model below an adapter; None where no model runs here."""
-    from llama_index_embft.embeddings.encoding.encoder import SentenceTransformerBackend, as_encoder
+    from llama_index_embft.embeddings.encoding.backends import SentenceTransformerBackend
+    from llama_index_embft.embeddings.encoding.encoder import as_encoder
 
     backend = as_encoder(embed_model, cache=None).backend
     while hasattr(backend, "base"):
@@ -85,14 +86,3 @@ def warn_if_cut(model: SentenceTransformer, texts: Sequence[str]) -> None:
     found = truncation(model, texts)
     if found is not None and found.share > WORTH_SAYING:
         logger.warning("%s", found.sentence())
-
-
-def position_limit(model: SentenceTransformer) -> int | None:
-    """Tokens for which the model has position embeddings; None where its configuration names none."""
-    config = getattr(getattr(model[0], "auto_model", None), "config", None)
-    most = getattr(config, "max_position_embeddings", None)
-    if not isinstance(most, int) or most < 1:
-        return None
-    if getattr(config, "model_type", None) in _SHIFTED_POSITIONS:
-        most -= (getattr(config, "pad_token_id", None) or 0) + 1
-    return most

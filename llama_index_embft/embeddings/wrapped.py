@@ -1,10 +1,11 @@
-"""What every embedding over another embedding shares: the calls, and LlamaIndex's serialization."""
+"""What every embedding over another embedding shares: its map on vectors, the calls, identity and serialization."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, get_args, runtime_checkable
 
+import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import (
     PrivateAttr,
@@ -13,11 +14,16 @@ from llama_index.core.bridge.pydantic import (
     model_serializer,
 )
 
+from llama_index_embft._core.checks import first_line
+from llama_index_embft.embeddings.describe import describe_base, load_described_base
+from llama_index_embft.embeddings.identity import ModelIdentity, fingerprints, known_identity
+from llama_index_embft.embeddings.sentence_transformer import TextKind, inner_model
 from llama_index_embft.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
     from typing_extensions import Self
 
 # Texts from which on a document call leaves the event loop alone. One vector takes less time than the way to a thread.
@@ -27,14 +33,30 @@ _SECRET_ENDS: Final = ("_key", "_token", "password", "_secret", "_headers")
 _SECRETS: Final = frozenset({"token", "headers"})
 
 
+@runtime_checkable
+class Wrapped(Protocol):
+    """An embedding that changes the vectors of another one: all that encoding needs to know of it."""
+
+    @property
+    def base_embed_model(self) -> BaseEmbedding:
+        """The model below."""
+
+    def change_batch(self, texts: list[str], vectors: NDArray[np.float32], kind: TextKind) -> NDArray[np.float32]:
+        """The base model's vectors as they leave; shapes ``(n, dim)`` and ``(n, dim_out)``."""
+
+    def identity(self, side: TextKind, given: str | None = None) -> ModelIdentity | None:
+        """Who makes the vectors of this side; None where nothing tells."""
+
+
 class WrappedEmbedding(BaseEmbedding):
     """An embedding model whose vectors are changed on their way out.
 
-    Subclasses say how: `_change_query` for one query, `_change_documents` for documents. All of LlamaIndex's calls,
-    sync and async, one text and many, go through these two.
+    Subclasses say how by `change_batch`, and who they are by `identity`. All of LlamaIndex's calls, sync and async, one
+    text and many, go through the first. The base model is called below its own instrumentation, so that an embedding is
+    reported once; its rate limiter holds.
 
-    `to_dict` holds the base model's `to_dict` too, without credentials; `from_dict` builds it again, or takes the
-    ``base_embed_model`` it is given.
+    `to_dict` holds the base model's `to_dict` too, without credentials, and the identity; `from_dict` builds it again,
+    or takes the ``base_embed_model`` it is given.
 
     Args:
         base_embed_model: The model below.
@@ -42,9 +64,11 @@ class WrappedEmbedding(BaseEmbedding):
     """
 
     _base: BaseEmbedding = PrivateAttr()
+    _known: Any = PrivateAttr(default=None)
 
     def __init__(self, base_embed_model: BaseEmbedding, **fields: Any) -> None:
-        fields.setdefault("embed_batch_size", base_embed_model.embed_batch_size)
+        for name in ("embed_batch_size", "num_workers", "rate_limiter"):
+            fields.setdefault(name, getattr(base_embed_model, name))
         super().__init__(**fields)
         self._base = base_embed_model
 
@@ -53,47 +77,78 @@ class WrappedEmbedding(BaseEmbedding):
         """The model below."""
         return self._base
 
-    def _change_query(self, vector: list[float]) -> list[float]:
-        """The vector of a query as it leaves; as the base model gave it, if a subclass does not say otherwise."""
-        return vector
+    def change_batch(self, texts: list[str], vectors: NDArray[np.float32], kind: TextKind) -> NDArray[np.float32]:
+        """See `Wrapped.change_batch`."""
+        raise NotImplementedError
 
-    def _change_documents(self, texts: list[str], vectors: list[list[float]]) -> list[list[float]]:  # noqa: ARG002
-        """The vectors of documents as they leave, in the same order; likewise."""
-        return vectors
+    def identity(self, side: TextKind, given: str | None = None) -> ModelIdentity | None:
+        """See `Wrapped.identity`; ``given`` stands for a base model of a class that is not known."""
+        base = known_identity(self._base, side, given=given)
+        changed = self._change_identity(side)
+        return base if changed is None or base is None else ModelIdentity.of(self.model_name, base.fingerprint, changed)
+
+    def _change_identity(self, side: TextKind) -> str | None:
+        """Hash of what is done to the vectors of this side; None where they leave as they came."""
+        raise NotImplementedError
 
     def _saved_arguments(self) -> dict[str, Any]:
         """Arguments of ``__init__`` that are no fields, for `from_dict`."""
         return {}
 
+    def _change(self, texts: list[str], vectors: list[list[float]], kind: TextKind) -> list[list[float]]:
+        if not vectors:
+            return vectors
+        result: list[list[float]] = self.change_batch(texts, np.asarray(vectors, dtype=np.float32), kind).tolist()
+        return result
+
+    def _change_query(self, query: str, vector: list[float]) -> list[float]:
+        return self._change([query], [vector], "query")[0]
+
     def _get_query_embedding(self, query: str) -> list[float]:
-        return self._change_query(self._base.get_query_embedding(query))
+        base = self._base
+        cached = base.embeddings_cache is not None  # which only its public calls look into
+        return self._change_query(query, (base.get_query_embedding if cached else base._get_query_embedding)(query))
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        return self._change_query(await self._base.aget_query_embedding(query))
+        base = self._base
+        cached = base.embeddings_cache is not None
+        call = base.aget_query_embedding if cached else base._aget_query_embedding
+        return self._change_query(query, await call(query))
 
     def _get_text_embedding(self, text: str) -> list[float]:
-        return self._change_documents([text], [self._base.get_text_embedding(text)])[0]
+        return self._get_text_embeddings([text])[0]
 
     async def _aget_text_embedding(self, text: str) -> list[float]:
-        return self._change_documents([text], [await self._base.aget_text_embedding(text)])[0]
+        return (await self._aget_text_embeddings([text]))[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return self._change_documents(texts, self._base.get_text_embedding_batch(texts))
+        base = self._base
+        call = base._get_text_embeddings if base.embeddings_cache is None else base.get_text_embedding_batch
+        vectors = [vector for part in self._cut(texts) for vector in call(part)]
+        return self._change(texts, vectors, "document")
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        vectors = await self._base.aget_text_embedding_batch(texts)
+        base = self._base
+        call = base._aget_text_embeddings if base.embeddings_cache is None else base.aget_text_embedding_batch
+        vectors = [vector for part in self._cut(texts) for vector in await call(part)]
         if len(texts) < _THREAD_FROM:
-            return self._change_documents(texts, vectors)
-        return await asyncio.to_thread(self._change_documents, texts, vectors)
+            return self._change(texts, vectors, "document")
+        return await asyncio.to_thread(self._change, texts, vectors, "document")
+
+    def _cut(self, texts: list[str]) -> Iterator[list[str]]:
+        """As many texts a call as the base model takes."""
+        size = self._base.embed_batch_size
+        return (texts[start : start + size] for start in range(0, len(texts), size))
 
     # The name of LlamaIndex's own, which it replaces.
     @model_serializer(mode="wrap")
     def custom_model_dump(self, handler: SerializerFunctionWrapHandler, _info: SerializationInfo) -> dict[str, Any]:
-        """Fields, class name, and the base model."""
+        """Fields, class name, the base model, and the identity: an ingestion cache sees another map in the folder."""
         data: dict[str, Any] = handler(self)
         data |= {"class_name": self.class_name(), **self._saved_arguments()}
         data["base_embed_model"] = embedding_to_dict(self._base)
-        return data
+        # The part above the base model, whose own dict says as much as is known of it.
+        return data | {"identity": {side: self._change_identity(side) for side in get_args(TextKind)}}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
@@ -107,12 +162,12 @@ class WrappedEmbedding(BaseEmbedding):
             ModelError: The base model cannot be built from the dict, or the saved result it names is gone.
         """
         merged = {**data, **kwargs}
-        merged.pop("class_name", None)
-        merged.pop("model_name", None)  # made from the base model's
         base = merged.pop("base_embed_model", None)
         if not isinstance(base, BaseEmbedding):
             base = embedding_from_dict(base)
-        return cls(base, **{name: value for name, value in merged.items() if name not in cls._derived_fields()})
+        # The name is made from the base model's, and the identity is that of what the folder holds now.
+        made = cls._derived_fields() | {"class_name", "model_name", "identity"}
+        return cls(base, **{name: value for name, value in merged.items() if name not in made})
 
     @classmethod
     def _derived_fields(cls) -> frozenset[str]:
@@ -122,11 +177,10 @@ class WrappedEmbedding(BaseEmbedding):
 
 def embedding_to_dict(model: BaseEmbedding) -> dict[str, Any]:
     """An embedding model as a dict that `embedding_from_dict` reads; without credentials."""
-    if model.class_name() == "HuggingFaceEmbedding":
-        from llama_index_embft.embeddings.loading import describe_base
-
+    if inner_model(model) is not None:
         # LlamaIndex's own dict of this class cannot be read back, and has no prompts that came with the model.
-        return {**describe_base(model), "embed_batch_size": model.embed_batch_size}
+        described = {**describe_base(model), "embed_batch_size": model.embed_batch_size}
+        return described | {"identity": model.to_dict().get("identity") or fingerprints(model)}
     # A class that gives itself no name for LlamaIndex is known by that of its Python class.
     data = {**model.to_dict(), "python_class": _python_name(type(model))}
     return {name: value for name, value in data.items() if name not in _SECRETS and not name.endswith(_SECRET_ENDS)}
@@ -144,8 +198,6 @@ def embedding_from_dict(data: Any) -> BaseEmbedding:
     if name is None:
         raise ModelError("The dict names no base model; pass it: from_dict(data, base_embed_model=...).")
     if name == "HuggingFaceEmbedding":
-        from llama_index_embft.embeddings.loading import load_described_base
-
         return load_described_base(data, "the dict", None)
     from llama_index.core.embeddings.loading import RECOGNIZED_EMBEDDINGS
 
@@ -161,9 +213,8 @@ def embedding_from_dict(data: Any) -> BaseEmbedding:
     try:
         return cls.from_dict({key: value for key, value in data.items() if key != "python_class"})
     except Exception as err:  # each integration raises its own kinds: a missing key, a missing folder, no network
-        reason = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
         raise ModelError(
-            f"The base model {name} cannot be built from the dict ({reason}); "
+            f"The base model {name} cannot be built from the dict ({first_line(err)}); "
             "pass it: from_dict(data, base_embed_model=...)."
         ) from err
 

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 ClusterBy = Literal["document", "query"] | Mapping[str, Any] | None
 GuardReports = Mapping[str, Sequence["RetrievalReport | str | os.PathLike[str]"]]
 
-_FEW_CLUSTERS = 10
+# Below this a loss on these very documents is looked for too: the test by document would see only a collapse.
+_FEW_DOCUMENTS = 10
 
 
 def compare(
@@ -59,13 +60,13 @@ def compare(
         metrics: Metrics to compare; None: all that every report has.
         primary: The metric that decides; where the reports lack it, the last nDCG they have, else their last metric.
         cluster_by: What counts as one independent observation. ``"document"``: all queries about one source document
-            (or one chunk, where sources are not known or there is only one). ``"query"`` or None: each query. A
-            mapping gives a label for each query id.
+            (or one chunk, where sources are not known); of a single document nothing about others can be shown.
+            ``"query"`` or None: each query. A mapping gives a label for each query id.
         slices: Parts of the queries to look at: ``"document"``, ``"length"``, ``"language"``, ``"kind"``, or a mapping
             of query ids to labels; a mapping of names to these names the divisions.
         guard: Name of a guard set -> reports on it, base first and then each tuned system in the same order.
         max_loss: The loss on a guard set that would matter: 0.01 is one point.
-        n_resamples: Bootstrap resamples and random swaps.
+        n_resamples: Draws of the distribution that chance is read from.
         seed: Same seed, same result.
         alpha: Level of the tests.
 
@@ -96,6 +97,7 @@ def compare(
     corrected = [decisive[column // width] for column in range(len(tests))]
     for column, p in zip(others, _holm_distinct(columns[:, others], [tests[c].p for c in others]), strict=True):
         corrected[column] = p
+    chunks = _chunks_of_few(base_report, labels, clustered)
     divisions = slice_labels(base_report, slices)
     guards = _guards(guard or {}, len(reports), deciding, max_loss, alpha, n_resamples, seed)
 
@@ -114,7 +116,13 @@ def compare(
             for name, test, p in zip(names, tests[part], corrected[part], strict=True)
         }
         outcome = outcome_of(compared[deciding].test, decisive[i], alpha)
-        decision, reasons = decide(compared[deciding], outcome, decisive[i], guards[i], clustered)
+        on_these = None
+        if chunks is not None:
+            moved = columns[:, [i * width + at]]
+            (on_these,) = paired_tests(moved, chunks, n_resamples=n_resamples, seed=seed)
+        decision, reasons = decide(
+            compared[deciding], outcome, decisive[i], guards[i], clustered, on_these=on_these, alpha=alpha
+        )
         systems.append(
             SystemComparison(
                 report=report,
@@ -124,6 +132,7 @@ def compare(
                 guards=guards[i],
                 outcome=outcome,
                 p=decisive[i],
+                on_these=on_these,
                 decision=decision,
                 reasons=reasons,
             )
@@ -235,16 +244,20 @@ def _clusters(report: RetrievalReport, by: ClusterBy) -> tuple[list[Any] | None,
     n_documents = len(set(documents))
     if documents == chunks:
         return chunks, "chunk", []
-    if n_documents < 2:
+    if n_documents == 1:
         note = (
-            "All queries are about one source document, so they were grouped by chunk; that the result holds for "
-            "other documents is not shown."
+            "All queries are about one source document, so nothing can be shown about others; add documents, or group "
+            "by query to judge for this one alone."
         )
-        return chunks, "chunk", [note]
-    if n_documents < _FEW_CLUSTERS:
-        note = f"The queries come from only {n_documents} source documents, so intervals and p values are rough."
         return documents, "document", [note]
     return documents, "document", []
+
+
+def _chunks_of_few(report: RetrievalReport, labels: list[Any] | None, clustered: str) -> list[str] | None:
+    """The chunk of each query where its source documents are few, else None."""
+    if clustered != "document" or labels is None or len(set(labels)) >= _FEW_DOCUMENTS:
+        return None
+    return [max(relevant, key=relevant.__getitem__) for relevant in report.relevant]
 
 
 def _differences_in_setting(reports: list[RetrievalReport]) -> list[str]:
@@ -332,11 +345,14 @@ def _guards(
         for i, report in enumerate(reports):
             difference = (report.values[judged_by] - base.values[judged_by])[:, None]
             (test,) = paired_tests(difference, labels, n_resamples=n_resamples, seed=seed)
-            p = non_inferiority_p(test.difference, test.standard_error, test.n_clusters, margin=margin)
+            p = non_inferiority_p(difference[:, 0], labels, margin=margin, n_resamples=n_resamples, seed=seed)
+            outcome = outcome_of(test, test.p, alpha)
+            if outcome == "same":  # as everywhere: what changed no query lost nothing on this set
+                p = 0.0
             kept: bool | None = None
-            if p < alpha:
+            if p < alpha / 2:
                 kept = True
-            elif outcome_of(test, test.p, alpha) == "loss":
+            elif outcome == "loss":
                 kept = False
             results[i].append(
                 GuardResult(name, judged_by, base.mean(judged_by), report.mean(judged_by), test, margin, p, kept)

@@ -38,7 +38,7 @@ def export_card(record: Mapping[str, Any], report: ExportReport) -> str:
         matter["base_model_relation"] = "quantized"
     shown = base.replace("`", "'").replace("\n", " ")
     load = "load_exported" if graph else "load_embed_model"
-    home = "llama_index_embft.export" if graph else "llama_index_embft"
+    home = "llama_index_embft.embeddings" if graph else "llama_index_embft"
     parts = [
         f"---\n{yaml.safe_dump(matter, sort_keys=False, allow_unicode=True, width=1000)}---",
         f"# {shown}, {kind}",

@@ -11,6 +11,7 @@ import io
 import warnings
 from typing import TYPE_CHECKING, Final
 
+from llama_index_embft._core.checks import first_line
 from llama_index_embft._core.logs import errors_only
 from llama_index_embft._core.optional import require
 from llama_index_embft.errors import ModelError
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
     from sentence_transformers import SentenceTransformer
 
-ONNX_FILE: Final = "model.onnx"
-OPENVINO_FILE: Final = "model.xml"
 OUTPUT: Final = "sentence_embedding"
 _NOISY: Final = ("torch.onnx", "onnxscript", "onnx_ir", "root")
 # One protobuf message holds at most 2 GiB; larger weights go into a file of their own beside the graph.
@@ -75,9 +74,9 @@ def write_onnx(model: SentenceTransformer, inputs: tuple[str, ...], file: Path) 
     except OSError:
         raise  # of the disk: the caller knows the folder
     except Exception as err:  # the exporter wraps whatever the model's code raised
-        reason = next((line.strip() for line in str(err).splitlines() if line.strip()), type(err).__name__)
         raise ModelError(
-            f"PyTorch could not export this architecture to ONNX: {reason[:300]}; export it as fp16 or bf16 instead."
+            f"PyTorch could not export this architecture to ONNX: {first_line(err)[:300]}; export it as fp16 or bf16 "
+            "instead."
         ) from err
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llama_index_embft._core.checks import first_line
 from llama_index_embft.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
@@ -144,5 +145,5 @@ def _refused(repo_id: str, err: Exception, call: str) -> str:
     status = getattr(response, "status_code", None)
     if status in (401, 403):
         return f"The hub refused to write {repo_id} ({status}); give HF_TOKEN a token that may write there."
-    said = getattr(err, "server_message", None) or str(err).strip().splitlines()[0]
+    said = getattr(err, "server_message", None) or first_line(err)
     return f"The hub refused the upload to {repo_id} ({status}): {said}; try again with {call}."

@@ -13,19 +13,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
 
+from llama_index_embft._core.checks import check_choice
+from llama_index_embft._core.environment import package_versions
 from llama_index_embft._core.files import check_output_folder, write_folder_atomically
-from llama_index_embft.embeddings.graph.embedding import RECORD_FILE, load_exported
+from llama_index_embft._core.optional import require
+from llama_index_embft._core.vectors import unit_rows
+from llama_index_embft.embeddings.graph.embedding import ONNX_FILE, OPENVINO_FILE, RECORD_FILE
 from llama_index_embft.embeddings.graph.tokenizing import TOKENIZER_FILE, save_tokenizer
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.export.card import export_card
-from llama_index_embft.export.graph import (
-    ONNX_FILE,
-    OPENVINO_FILE,
-    quantize_onnx,
-    size_in_bytes,
-    write_onnx,
-    write_openvino,
-)
+from llama_index_embft.export.graph import quantize_onnx, size_in_bytes, write_onnx, write_openvino
 from llama_index_embft.export.report import ExportReport, ExportRow
 
 if TYPE_CHECKING:
@@ -37,7 +34,8 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-    from llama_index_embft.embeddings.encoding.encoder import Encoder, SentenceTransformerBackend
+    from llama_index_embft.embeddings.encoding.backends import SentenceTransformerBackend
+    from llama_index_embft.embeddings.encoding.encoder import Encoder
     from llama_index_embft.embeddings.graph.tokenizing import Tokenization
     from llama_index_embft.evaluation.comparison import Comparison
     from llama_index_embft.evaluation.records import RetrievalReport
@@ -69,6 +67,7 @@ def export_model(
     val_dataset: EmbeddingQAFinetuneDataset | None = None,
     query_prompt: str | None = None,
     document_prompt: str | None = None,
+    trust_remote_code: bool = False,
     seed: int = 0,
 ) -> ExportReport:
     """Write a model in another format, hold it against the original, and measure both.
@@ -91,6 +90,7 @@ def export_model(
         val_dataset: Quality is measured on it: nDCG@10 before and after, with a paired test by document.
         query_prompt: Put before each query; None: the model's own.
         document_prompt: Put before each document; None: the model's own.
+        trust_remote_code: Run code that comes with a model given by name. Only for repositories you have read.
         seed: Of the test's resamples.
 
     Returns:
@@ -107,8 +107,9 @@ def export_model(
     for folder in folders:
         check_output_folder(folder)
     from llama_index_embft.embeddings.encoding.encoder import as_encoder
+    from llama_index_embft.embeddings.loading import load_embed_model
 
-    source, backend = _source(model, query_prompt, document_prompt)
+    source, backend = _source(model, query_prompt, document_prompt, trust_remote_code=trust_remote_code)
     # Without a cache: a vector that was stored long ago says nothing about the speed of today.
     encoder = as_encoder(source, cache=None)
     expected, speed, base = _measured(encoder, val_dataset, "torch")
@@ -120,7 +121,7 @@ def export_model(
         for name, folder in zip(formats, folders, strict=True):
             inside = kept.enter_context(write_folder_atomically(folder))
             record = _write(name, backend, graph, inside)
-            exported = as_encoder(load_exported(inside), cache=None)
+            exported = as_encoder(load_embed_model(inside), cache=None)
             vectors, speed, report = _measured(exported, val_dataset, name)
             cosines = (vectors * expected).sum(axis=1)
             if name in ("onnx", "openvino") and not cosines.min() > _SAME_COSINE:
@@ -149,13 +150,9 @@ def export_model(
 
 
 def _checked_formats(format: ExportFormat | Sequence[ExportFormat]) -> list[str]:
-    from llama_index_embft._core.optional import require
-
     formats: list[str] = [format] if isinstance(format, str) else list(format)
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown or not formats:
-        got = repr(unknown[0]) if unknown else "none"
-        raise ConfigError(f"`format` must be one of {', '.join(FORMATS)}, or several of them; got {got}.")
+    for name in formats or [""]:
+        check_choice("format", name, FORMATS, hint="name one, or several in a list")
     if len(set(formats)) < len(formats):
         raise ConfigError(f"`format` names one twice ({', '.join(formats)}); name each once.")
     for name in formats:
@@ -171,21 +168,29 @@ def _folders(out: Path, formats: list[str], *, nested: bool) -> list[Path]:
 
 
 def _source(
-    model: str | Path | BaseEmbedding | SentenceTransformer, query_prompt: str | None, document_prompt: str | None
+    model: str | Path | BaseEmbedding | SentenceTransformer,
+    query_prompt: str | None,
+    document_prompt: str | None,
+    *,
+    trust_remote_code: bool,
 ) -> tuple[BaseEmbedding | SentenceTransformer, SentenceTransformerBackend]:
     """Load the model, and find the SentenceTransformer in it."""
-    from llama_index_embft.embeddings.encoding.encoder import SentenceTransformerBackend, as_encoder
+    from llama_index_embft.embeddings.adapter.files import holds_adapter
+    from llama_index_embft.embeddings.encoding.backends import SentenceTransformerBackend
+    from llama_index_embft.embeddings.encoding.encoder import as_encoder
     from llama_index_embft.embeddings.loading import load_embed_model
 
     loaded: BaseEmbedding | SentenceTransformer
     if isinstance(model, str | Path):
         name = str(model)
-        if (Path(name) / "adapter.safetensors").is_file():
+        if holds_adapter(Path(name)):
             raise ConfigError(
                 f"{name} holds an adapter, which works on finished vectors and has no graph of its own; export the "
                 "model below it, and load the adapter on top: AdapterEmbedding(load_exported(folder), ...)."
             )
-        loaded = load_embed_model(name, query_prompt=query_prompt, document_prompt=document_prompt)
+        loaded = load_embed_model(
+            name, query_prompt=query_prompt, document_prompt=document_prompt, trust_remote_code=trust_remote_code
+        )
     else:
         loaded = model
     backend = as_encoder(loaded, cache=None).backend
@@ -237,8 +242,6 @@ class _SharedGraph:
 def _write(name: str, backend: SentenceTransformerBackend, graph: _SharedGraph, folder: Path) -> dict[str, Any]:
     """Fill a folder; returns its ``embft.json``."""
     import torch
-
-    from llama_index_embft._core.environment import package_versions
 
     export: dict[str, Any] = {"format": name, "normalize": backend.normalize}
     if name in ("fp16", "bf16"):
@@ -292,25 +295,20 @@ def _measured(
     probes = [encoder.encode_queries(_PROBES[:3]), encoder.encode_documents(_PROBES)]  # this warms the model up too
     if val_dataset is None:
         seconds = min(_seconds(encoder, _PROBES)[0] for _ in range(3))
-        return _unit(np.concatenate(probes)), len(_PROBES) / seconds, None
+        return unit_rows(np.concatenate(probes)), len(_PROBES) / seconds, None
     from llama_index_embft.evaluation.systems.embed_model import evaluate_embeddings
 
     texts = list(val_dataset.corpus.values())
     seconds, documents = _seconds(encoder, texts)
     queries = encoder.encode_queries(list(val_dataset.queries.values()))
     report = evaluate_embeddings(val_dataset, queries, documents, label=label)
-    return _unit(np.concatenate([*probes, queries, documents])), len(set(texts)) / seconds, report
+    return unit_rows(np.concatenate([*probes, queries, documents])), len(set(texts)) / seconds, report
 
 
 def _seconds(encoder: Encoder, texts: Sequence[str]) -> tuple[float, NDArray[np.float32]]:
     start = time.perf_counter()
     vectors = encoder.encode_documents(texts)
     return time.perf_counter() - start, vectors
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    unit: NDArray[np.float32] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return unit
 
 
 def _report(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llama_index_embft._core.files import atomic_write_text
+from llama_index_embft._core.tables import TextTable
 
 if TYPE_CHECKING:
     import os
@@ -84,30 +85,23 @@ class ExportReport:
         """The table and what it rests on."""
         return self.to_markdown()
 
-    def grid(self) -> list[list[str]]:
-        """Cells: a header, then a row a format."""
+    def table(self) -> TextTable:
+        """A row a format."""
         header = ["format", "MB", "texts/s", "cosine, least", "cosine, mean"]
         if self.metric is not None:
             header += [self.metric, "difference", "95 % interval", "p", "outcome"]
-        body = []
-        for row in self.rows:
-            cells = [row.format, f"{row.megabytes:.1f}", f"{row.texts_per_second:.1f}"]
-            cells += [f"{row.cosine_min:.5f}", f"{row.cosine_mean:.5f}"]
-            if self.metric is not None:
-                cells.append("" if row.quality is None else f"{row.quality:.4f}")
-                known = row.difference is not None and row.ci95 is not None and row.p is not None
-                cells += (
-                    [
-                        f"{row.difference:+.4f}",
-                        f"{row.ci95[0]:+.4f} to {row.ci95[1]:+.4f}",  # type: ignore[index]
-                        f"{row.p:.3f}",
-                        row.outcome or "",
-                    ]
-                    if known
-                    else ["", "", "", ""]
-                )
-            body.append(cells)
-        return [header, *body]
+        return TextTable(header, [self._cells(row) for row in self.rows])
+
+    def _cells(self, row: ExportRow) -> list[str]:
+        cells = [row.format, f"{row.megabytes:.1f}", f"{row.texts_per_second:.1f}"]
+        cells += [f"{row.cosine_min:.5f}", f"{row.cosine_mean:.5f}"]
+        if self.metric is None:
+            return cells
+        cells.append("" if row.quality is None else f"{row.quality:.4f}")
+        if row.difference is None or row.ci95 is None or row.p is None:
+            return [*cells, "", "", "", ""]
+        low, high = row.ci95
+        return [*cells, f"{row.difference:+.4f}", f"{low:+.4f} to {high:+.4f}", f"{row.p:.3f}", row.outcome or ""]
 
     def basis(self) -> str:
         """One sentence: what the figures rest on."""
@@ -116,9 +110,7 @@ class ExportReport:
 
     def to_markdown(self) -> str:
         """A Markdown table and what it rests on."""
-        header, *body = self.grid()
-        lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
-        return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in body), "", self.basis().capitalize()])
+        return f"{self.table().to_markdown()}\n\n{self.basis().capitalize()}"
 
     def to_pandas(self) -> pd.DataFrame:
         """A row a format."""
@@ -127,17 +119,8 @@ class ExportReport:
         return pd.DataFrame([row.to_dict() for row in self.rows]).set_index("format")
 
     def to_rich(self) -> Table:
-        """A table for a terminal; the two columns of cosines are one there."""
-        from rich.box import SIMPLE_HEAD
-        from rich.table import Table
-
-        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        header, *body = self.grid()
-        for position, name in enumerate(header):
-            table.add_column(name, justify="right" if position else "left", no_wrap=position == 0)
-        for row in body:
-            table.add_row(*row)
-        return table
+        """A table for a terminal."""
+        return self.table().to_rich()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""

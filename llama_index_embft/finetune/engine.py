@@ -166,7 +166,7 @@ def frozen_base_record(
         settings: Arguments of the engine.
         **more: Further entries.
     """
-    from llama_index_embft.embeddings.loading import describe_base
+    from llama_index_embft.embeddings.describe import describe_base
 
     base = describe_base(embed_model)
     record = result_record(

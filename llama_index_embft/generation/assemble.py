@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import PrivateAttr
+
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import OutputError
 from llama_index_embft.generation.parse import normalized
+from llama_index_embft.generation.report import GenerationReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,8 +24,26 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+class GeneratedDataset(EmbeddingQAFinetuneDataset):
+    """A data set that an LLM wrote, with the report of the run; its JSON is that of any data set."""
+
+    _report: GenerationReport = PrivateAttr(default_factory=GenerationReport)
+
+    @classmethod
+    def with_report(cls, dataset: EmbeddingQAFinetuneDataset, report: GenerationReport) -> GeneratedDataset:
+        """The same data set with a report."""
+        made = cls(**{name: getattr(dataset, name) for name in type(dataset).model_fields})
+        made._report = report
+        return made
+
+    @property
+    def report(self) -> GenerationReport:
+        """What the run did; empty for a part or a union of data sets, which no run made."""
+        return self._report
+
+
 @dataclass
-class Candidate:
+class CandidateQuery:
     """A query on its way into the data set.
 
     Attributes:
@@ -41,10 +62,10 @@ class Candidate:
 def query_id(passage_id: str, query: str) -> str:
     """Deterministic id of a query: 128 bits of a hash over the chunk's id and the query."""
     # The length of the id keeps ("ab", "c") and ("a", "bc") apart.
-    return hashlib.sha256(f"{len(passage_id)}:{passage_id}{query}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"{len(passage_id)}:{passage_id}{query}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def gather_candidates(answers: Iterable[tuple[Passage, list[list[str]]]]) -> list[Candidate]:
+def gather_candidates(answers: Iterable[tuple[Passage, list[list[str]]]]) -> list[CandidateQuery]:
     """Make candidates of stored answers; a query that several chunks share becomes one with all of them.
 
     Kept apart, the two would be each other's false negatives in training.
@@ -52,18 +73,20 @@ def gather_candidates(answers: Iterable[tuple[Passage, list[list[str]]]]) -> lis
     Args:
         answers: A passage with its ``[query, answer]`` pairs, in the order of the nodes.
     """
-    found: dict[str, Candidate] = {}
+    found: dict[str, CandidateQuery] = {}
     for passage, pairs in answers:
         for query, answer in pairs:
-            candidate = found.setdefault(normalized(query), Candidate(query_id(passage.id, query), query, answer))
+            candidate = found.setdefault(normalized(query), CandidateQuery(query_id(passage.id, query), query, answer))
             if all(known.id != passage.id for known in candidate.passages):
                 candidate.passages.append(passage)
     return list(found.values())
 
 
-def build_dataset(passages: Sequence[Passage], candidates: Sequence[Candidate]) -> EmbeddingQAFinetuneDataset:
+def build_dataset(
+    passages: Sequence[Passage], candidates: Sequence[CandidateQuery], report: GenerationReport
+) -> GeneratedDataset:
     """Build the data set: all passages are the corpus, with or without queries."""
-    return EmbeddingQAFinetuneDataset(
+    dataset = EmbeddingQAFinetuneDataset(
         queries={candidate.id: candidate.query for candidate in candidates},
         corpus={passage.id: passage.embedded for passage in passages},
         relevant_docs={candidate.id: [passage.id for passage in candidate.passages] for candidate in candidates},
@@ -71,6 +94,7 @@ def build_dataset(passages: Sequence[Passage], candidates: Sequence[Candidate]) 
         bare_texts={passage.id: passage.bare for passage in passages if passage.bare != passage.embedded},
         source_documents={passage.id: passage.source for passage in passages if passage.source != passage.id},
     )
+    return GeneratedDataset.with_report(dataset, report)
 
 
 class OutputFile:

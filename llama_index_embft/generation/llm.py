@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING
 
-from llama_index_embft.calls.running import run_sync
+from llama_index_embft.calls.running import run_sync, synchronous
+from llama_index_embft.calls.settings import CallSettings, OnFailure
+from llama_index_embft.generation.settings import QuestionSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from llama_index.core.llms import LLM
-    from llama_index.core.schema import BaseNode, MetadataMode
+    from llama_index.core.schema import BaseNode
 
-    from llama_index_embft.calls.asking import Structured
-    from llama_index_embft.calls.pool import OnFailure
-    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.generation.assemble import GeneratedDataset
     from llama_index_embft.generation.filters.base import QuestionFilter
-    from llama_index_embft.generation.prompts import PromptLanguage, QueryKind
-    from llama_index_embft.generation.report import GenerationEstimate, GenerationReport
+    from llama_index_embft.generation.report import GenerationEstimate
 
 
-@overload
-async def agenerate_qa_embedding_pairs(
-    nodes: Sequence[BaseNode], llm: LLM, *args: Any, dry_run: Literal[True], **options: Any
-) -> GenerationEstimate: ...
-@overload
 async def agenerate_qa_embedding_pairs(
     nodes: Sequence[BaseNode],
     llm: LLM,
@@ -37,49 +31,10 @@ async def agenerate_qa_embedding_pairs(
     output_path: str | Path | None = "qa_finetune_dataset.json",
     verbose: bool = True,
     *,
-    num_workers: int | None = None,
-    requests_per_minute: int | None = None,
-    tokens_per_minute: int | None = None,
-    journal_path: str | Path | None = None,
-    kinds: Mapping[QueryKind, float] | None = None,
-    personas: Sequence[str] = (),
-    example_queries: Sequence[str] = (),
-    with_answers: bool = False,
-    language: PromptLanguage = "auto",
-    structured: Structured = "auto",
+    questions: QuestionSettings = QuestionSettings(),  # noqa: B008 - frozen
+    calls: CallSettings = CallSettings(),  # noqa: B008 - frozen
     filters: Sequence[QuestionFilter] | None = None,
-    metadata_mode: MetadataMode | str = "embed",
-    prices: tuple[float, float] | None = None,
-    report: GenerationReport | None = None,
-    dry_run: Literal[False] = False,
-) -> EmbeddingQAFinetuneDataset: ...
-async def agenerate_qa_embedding_pairs(  # type: ignore[misc]  # overload 1 does not spell the options out again
-    nodes: Sequence[BaseNode],
-    llm: LLM,
-    qa_generate_prompt_tmpl: str | None = None,
-    num_questions_per_chunk: int = 2,
-    retry_limit: int = 3,
-    on_failure: OnFailure = "continue",
-    save_every: int = 500,
-    output_path: str | Path | None = "qa_finetune_dataset.json",
-    verbose: bool = True,
-    *,
-    num_workers: int | None = None,
-    requests_per_minute: int | None = None,
-    tokens_per_minute: int | None = None,
-    journal_path: str | Path | None = None,
-    kinds: Mapping[QueryKind, float] | None = None,
-    personas: Sequence[str] = (),
-    example_queries: Sequence[str] = (),
-    with_answers: bool = False,
-    language: PromptLanguage = "auto",
-    structured: Structured = "auto",
-    filters: Sequence[QuestionFilter] | None = None,
-    metadata_mode: MetadataMode | str = "embed",
-    prices: tuple[float, float] | None = None,
-    report: GenerationReport | None = None,
-    dry_run: bool = False,
-) -> EmbeddingQAFinetuneDataset | GenerationEstimate:
+) -> GeneratedDataset:
     """Let an LLM write questions for nodes, many at a time, and keep the good ones.
 
     The first nine arguments are those of llama-index-finetuning, with their meaning; what differs is said there.
@@ -107,31 +62,13 @@ async def agenerate_qa_embedding_pairs(  # type: ignore[misc]  # overload 1 does
             made from other nodes, such as the training set when this call makes the validation set, is renamed and
             a warning says so: nothing is mixed and nothing lost.
         verbose: Show a progress bar with requests a second, tokens and cost, and a summary, on standard error.
-        num_workers: Requests in flight. None takes 16, or 1 for an LLM without real async calls (`CustomLLM`: llama.cpp
-            and many local models must not be called by two threads).
-        requests_per_minute: Limit in any sliding minute, retries included. None for no limit.
-        tokens_per_minute: Limit of prompt and answer tokens in any sliding minute. None for no limit.
-        journal_path: File of the journal. None puts it beside ``output_path`` (``….journal.sqlite``); without either
-            there is a temporary one. Several processes may share one.
-        kinds: Kind of query -> share, such as ``{"question": 0.6, "keyword": 0.3, "title": 0.1}``; None for questions
-            only. For symmetric tasks: ``"paraphrase"`` and ``"similar_question"``.
-        personas: Who asks, such as ``["a first-year analyst", "a driver"]``; one is drawn for each chunk.
-        example_queries: Real queries of your users, whose style and length the LLM should match; 6 are drawn for each
-            chunk.
-        with_answers: Ask for answers too; they become ``reference_answers``.
-        language: Language of the prompt: ``"auto"`` (by chunk), ``"en"`` or ``"zh"``.
-        structured: How answers come: ``"tools"`` (function calling), ``"llm"`` (`as_structured_llm`), ``"text"``, or
-            ``"auto"`` for the best that the LLM has, with text if the server refuses.
+        questions: Kinds of queries, personas, examples, answers, language, and how the index embeds a chunk.
+        calls: Requests in flight, limits, prices, the journal.
         filters: Applied in order to all queries at the end; none of them calls the LLM but `Judge`. None takes
             `RefersToText`, `WrongLanguage` and `NearDuplicates`; an empty list keeps everything.
-        metadata_mode: Text of the corpus; the default is ``MetadataMode.EMBED``, which is what an index embeds. The LLM
-            reads the text without metadata.
-        prices: US dollars for a million tokens sent and received, to show the cost.
-        dry_run: Call nothing, write nothing, and return what it would take.
-        report: An empty `GenerationReport` to be filled in with counts, failures and what the filters dropped.
 
     Returns:
-        The data set; for ``dry_run=True`` a `GenerationEstimate`.
+        The data set; its ``report`` has counts, failures and what the filters dropped.
 
     Raises:
         ConfigError: An argument is not allowed, or there are no nodes with text.
@@ -140,76 +77,53 @@ async def agenerate_qa_embedding_pairs(  # type: ignore[misc]  # overload 1 does
             ``on_failure="fail"``.
         OutputError: The journal or the data set cannot be written.
     """
-    arguments = dict(locals())
-    from llama_index_embft.generation.run import GenerationRun, RunSettings
+    from llama_index_embft.generation.run import GenerationRun, RunOptions
 
-    run = GenerationRun(arguments.pop("nodes"), arguments.pop("llm"), RunSettings(**arguments))
-    return await (run.estimate() if dry_run else run.generate())
+    options = RunOptions(
+        qa_generate_prompt_tmpl=qa_generate_prompt_tmpl,
+        num_questions_per_chunk=num_questions_per_chunk,
+        retry_limit=retry_limit,
+        on_failure=on_failure,
+        save_every=save_every,
+        output_path=output_path,
+        verbose=verbose,
+        questions=questions,
+        calls=calls,
+        filters=filters,
+    )
+    return await GenerationRun(nodes, llm, options).generate()
 
 
-@overload
-def generate_qa_embedding_pairs(
-    nodes: Sequence[BaseNode], llm: LLM, *args: Any, dry_run: Literal[True], **options: Any
-) -> GenerationEstimate: ...
-@overload
-def generate_qa_embedding_pairs(
+generate_qa_embedding_pairs = synchronous(agenerate_qa_embedding_pairs)
+"""Let an LLM write questions for nodes: `agenerate_qa_embedding_pairs` for code that is not async.
+
+Works in scripts and in notebooks with a running event loop alike. Ctrl-C stops it; the same call goes on later.
+"""
+
+
+def estimate_qa_embedding_pairs(
     nodes: Sequence[BaseNode],
     llm: LLM,
     qa_generate_prompt_tmpl: str | None = None,
     num_questions_per_chunk: int = 2,
-    retry_limit: int = 3,
-    on_failure: OnFailure = "continue",
-    save_every: int = 500,
-    output_path: str | Path | None = "qa_finetune_dataset.json",
-    verbose: bool = True,
     *,
-    num_workers: int | None = None,
-    requests_per_minute: int | None = None,
-    tokens_per_minute: int | None = None,
-    journal_path: str | Path | None = None,
-    kinds: Mapping[QueryKind, float] | None = None,
-    personas: Sequence[str] = (),
-    example_queries: Sequence[str] = (),
-    with_answers: bool = False,
-    language: PromptLanguage = "auto",
-    structured: Structured = "auto",
-    filters: Sequence[QuestionFilter] | None = None,
-    metadata_mode: MetadataMode | str = "embed",
-    prices: tuple[float, float] | None = None,
-    report: GenerationReport | None = None,
-    dry_run: Literal[False] = False,
-) -> EmbeddingQAFinetuneDataset: ...
-def generate_qa_embedding_pairs(  # type: ignore[misc]  # overload 1 does not spell the options out again
-    nodes: Sequence[BaseNode],
-    llm: LLM,
-    qa_generate_prompt_tmpl: str | None = None,
-    num_questions_per_chunk: int = 2,
-    retry_limit: int = 3,
-    on_failure: OnFailure = "continue",
-    save_every: int = 500,
     output_path: str | Path | None = "qa_finetune_dataset.json",
-    verbose: bool = True,
-    *,
-    num_workers: int | None = None,
-    requests_per_minute: int | None = None,
-    tokens_per_minute: int | None = None,
-    journal_path: str | Path | None = None,
-    kinds: Mapping[QueryKind, float] | None = None,
-    personas: Sequence[str] = (),
-    example_queries: Sequence[str] = (),
-    with_answers: bool = False,
-    language: PromptLanguage = "auto",
-    structured: Structured = "auto",
-    filters: Sequence[QuestionFilter] | None = None,
-    metadata_mode: MetadataMode | str = "embed",
-    prices: tuple[float, float] | None = None,
-    report: GenerationReport | None = None,
-    dry_run: bool = False,
-) -> EmbeddingQAFinetuneDataset | GenerationEstimate:
-    """Let an LLM write questions for nodes: `agenerate_qa_embedding_pairs` for code that is not async.
+    questions: QuestionSettings = QuestionSettings(),  # noqa: B008 - frozen
+    calls: CallSettings = CallSettings(),  # noqa: B008 - frozen
+) -> GenerationEstimate:
+    """Count what `generate_qa_embedding_pairs` would ask with these arguments; nothing is called and nothing written.
 
-    Works in scripts and in notebooks with a running event loop alike. Ctrl-C stops it; the same call goes on later.
+    Raises:
+        ConfigError: An argument is not allowed, or there are no nodes with text.
+        DatasetError: Two nodes share an id.
     """
-    arguments = dict(locals())
-    result: EmbeddingQAFinetuneDataset | GenerationEstimate = run_sync(agenerate_qa_embedding_pairs(**arguments))
-    return result
+    from llama_index_embft.generation.run import GenerationRun, RunOptions
+
+    options = RunOptions(
+        qa_generate_prompt_tmpl=qa_generate_prompt_tmpl,
+        num_questions_per_chunk=num_questions_per_chunk,
+        output_path=output_path,
+        questions=questions,
+        calls=calls,
+    )
+    return run_sync(GenerationRun(nodes, llm, options).estimate())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import time
@@ -11,29 +10,29 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic import BaseModel, Field
 
+from llama_index_embft._core.checks import check_number
 from llama_index_embft._core.language import is_chinese
-from llama_index_embft.calls.asking import Asker, Question, is_synchronous, model_identity
+from llama_index_embft.calls.asking import LLMCaller, LLMRequest, model_identity, workers_for
+from llama_index_embft.calls.counts import as_prices
 from llama_index_embft.calls.failures import UnusableAnswerError
-from llama_index_embft.calls.journal import Identity, Journal
-from llama_index_embft.calls.limits import RateLimiter
-from llama_index_embft.calls.pool import Pool, Task
-from llama_index_embft.calls.retrying import RetryPolicy
-from llama_index_embft.calls.running import run_sync
+from llama_index_embft.calls.journal import Journal, RequestIdentity, sha256
+from llama_index_embft.calls.progress import CallProgress
+from llama_index_embft.calls.queue import QueuedRequest, RequestQueue
+from llama_index_embft.calls.running import synchronous
+from llama_index_embft.calls.settings import CallSettings, OnFailure
 from llama_index_embft.calls.tokens import count_tokens
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, GenerationError
+from llama_index_embft.generation.assemble import GeneratedDataset
 from llama_index_embft.generation.filters.base import grams
 from llama_index_embft.generation.parse import is_heading, is_refusal
 from llama_index_embft.generation.parse_patterns import FENCE, THINKING
-from llama_index_embft.generation.report import GenerationReport, Progress, as_prices
+from llama_index_embft.generation.report import GenerationReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from llama_index.core.llms import LLM
-
-    from llama_index_embft.calls.pool import OnFailure
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +80,6 @@ _FORMATS: Final = {"en": "Reply with the passage alone.", "zh": "只输出这段
 # Shared 3-grams from which the LLM has copied rather than written; a changed year keeps about 0.95.
 _COPIED: Final = 0.9
 _SHORTEST: Final = 20
-_WORKERS: Final = 16
 
 
 class NegativePassage(BaseModel):
@@ -90,18 +88,13 @@ class NegativePassage(BaseModel):
     passage: str = Field(description="The text of the passage alone")
 
 
-class _Job(NamedTuple):
+class _NegativeJob(NamedTuple):
     """One negative to be written."""
 
     query_id: str
     query: str
     passage: str
     number: int
-
-
-def generate_negatives(dataset: EmbeddingQAFinetuneDataset, llm: LLM, **options: Any) -> EmbeddingQAFinetuneDataset:
-    """Let an LLM write negatives: `agenerate_negatives` for code that is not async."""
-    return run_sync(agenerate_negatives(dataset, llm, **options))
 
 
 async def agenerate_negatives(
@@ -111,14 +104,9 @@ async def agenerate_negatives(
     per_query: int = 1,
     retry_limit: int = 3,
     on_failure: OnFailure = "continue",
-    num_workers: int | None = None,
-    requests_per_minute: int | None = None,
-    tokens_per_minute: int | None = None,
-    journal_path: str | Path | None = None,
-    prices: tuple[float, float] | None = None,
     verbose: bool = True,
-    report: GenerationReport | None = None,
-) -> EmbeddingQAFinetuneDataset:
+    calls: CallSettings = CallSettings(),  # noqa: B008 - frozen
+) -> GeneratedDataset:
     """Let an LLM write, for each query, passages that look relevant and do not answer it.
 
     Where there is a corpus to mine, mine first: in published comparisons negatives that an LLM invented were
@@ -134,46 +122,33 @@ async def agenerate_negatives(
         per_query: Negatives a query, one call each; default 1.
         retry_limit: Attempts a negative.
         on_failure: ``"continue"`` leaves out a negative that cannot be had; ``"fail"`` stops at the first.
-        num_workers: Requests in flight. None takes 16, or 1 for an LLM without real async calls.
-        requests_per_minute: Limit in any sliding minute. None for no limit.
-        tokens_per_minute: Limit of prompt and answer tokens in any sliding minute. None for no limit.
-        journal_path: File of the journal, which may be that of the questions; None for a temporary one.
-        prices: US dollars for a million tokens sent and received, to show the cost.
         verbose: Show a progress bar on standard error.
-        report: An empty `GenerationReport` to be filled in; ``chunks`` counts negatives, ``failed`` is by query id.
+        calls: Requests in flight, limits, prices, and the journal, which may be that of the questions.
 
     Returns:
-        A copy with the new documents in ``corpus`` and behind the negatives that were there in ``negative_docs``.
+        A copy with the new documents in ``corpus`` and behind the negatives that were there in ``negative_docs``;
+        ``chunks`` of its ``report`` counts negatives, ``failed`` is by query id.
 
     Raises:
         ConfigError: An argument is not allowed, or the data set has no queries.
         GenerationError: Nothing usable came back for any query, or no further call can succeed.
     """
-    if per_query < 1:
-        raise ConfigError(f"`per_query` must be at least 1, got {per_query}.")
+    check_number("per_query", per_query, at_least=1)
     if not dataset.queries:
-        raise ConfigError("The data set has no queries to write negatives for.")
+        raise ConfigError("The data set has no queries to write negatives for; generate or load some first.")
     started = time.monotonic()
-    report = report if report is not None else GenerationReport()
-    report.chunks = per_query * len(dataset.queries)
-    asker = Asker.for_llm(
-        llm, "auto", RateLimiter(requests_per_minute, tokens_per_minute), RetryPolicy(limit=retry_limit), report
-    )
-    checked = as_prices(prices)
-    with Journal(journal_path) as journal:
-        pool = Pool(asker, journal, num_workers or (1 if is_synchronous(llm) else _WORKERS), on_failure)
-        progress = Progress(report.chunks, report, checked, show=verbose, label="Writing negatives")
-
-        async def on_done() -> None:
-            progress.advance()
-
+    report = GenerationReport(chunks=per_query * len(dataset.queries))
+    caller = LLMCaller.for_llm(llm, calls, report, retry_limit)
+    with Journal(calls.journal_path) as journal:
+        queue = RequestQueue(caller, journal, workers_for(llm, calls), on_failure)
+        progress = CallProgress(report.chunks, report, as_prices(calls.prices), show=verbose, label="Writing negatives")
         try:
-            tasks = (_task(job, asker) for job in _jobs(dataset, per_query))
-            await pool.ask_all(tasks, on_done=on_done, on_failed=report.failed.__setitem__)
+            requests = (_request(job, caller) for job in _jobs(dataset, per_query))
+            await queue.get_all(requests, on_done=progress.advance, on_failed=report.failed.__setitem__)
         finally:
-            report.answered, report.from_journal = pool.answered, pool.from_journal
+            report.answered, report.from_journal = queue.answered, queue.from_journal
             progress.close()
-        result = _with_negatives(dataset, per_query, asker, journal)
+        result = _with_negatives(dataset, per_query, caller, journal)
     added = len(result.corpus) - len(dataset.corpus)
     report.generated = report.kept = added
     report.seconds = time.monotonic() - started
@@ -181,26 +156,30 @@ async def agenerate_negatives(
         reason = next(iter(report.failed.values()), "no reason was given")
         raise GenerationError(f"The LLM wrote no usable negative for any query; the first one failed with: {reason}")
     logger.info("%d negatives for %d queries, %s", added, len(dataset.queries), report.tokens)
-    return result
+    return GeneratedDataset.with_report(result, report)
 
 
-def _jobs(dataset: EmbeddingQAFinetuneDataset, per_query: int) -> Iterator[_Job]:
+generate_negatives = synchronous(agenerate_negatives)
+"""Let an LLM write negatives: `agenerate_negatives` for code that is not async."""
+
+
+def _jobs(dataset: EmbeddingQAFinetuneDataset, per_query: int) -> Iterator[_NegativeJob]:
     for query_id, query in dataset.queries.items():
         passage = dataset.bare_text(dataset.relevant_docs[query_id][0])
         for number in range(per_query):
-            yield _Job(query_id, query, passage, number)
+            yield _NegativeJob(query_id, query, passage, number)
 
 
 def _with_negatives(
-    dataset: EmbeddingQAFinetuneDataset, per_query: int, asker: Asker, journal: Journal
+    dataset: EmbeddingQAFinetuneDataset, per_query: int, caller: LLMCaller, journal: Journal
 ) -> EmbeddingQAFinetuneDataset:
     corpus, sources = dict(dataset.corpus), dict(dataset.source_documents)
     negatives = {query_id: list(docs) for query_id, docs in dataset.negative_docs.items()}
     for job in _jobs(dataset, per_query):
-        answer = journal.get(_identity(job, asker).key)
+        answer = journal.get(_identity(job, caller).key)
         if answer is None:
             continue
-        digest = hashlib.sha256(f"{len(job.query_id)}:{job.query_id}{answer.payload}".encode()).hexdigest()[:32]
+        digest = sha256(f"{len(job.query_id)}:{job.query_id}{answer.payload}")[:32]
         doc_id = f"negative-{digest}"
         corpus[doc_id] = answer.payload
         sources[doc_id] = dataset.document_of(dataset.relevant_docs[job.query_id][0])
@@ -212,7 +191,7 @@ def _with_negatives(
     )
 
 
-def _prompt(job: _Job) -> tuple[str, str, str]:
+def _prompt(job: _NegativeJob) -> tuple[str, str, str]:
     """Template, twist and format line for a job."""
     language = "zh" if is_chinese(job.passage) else "en"
     twists = _TWISTS[language]
@@ -220,23 +199,20 @@ def _prompt(job: _Job) -> tuple[str, str, str]:
     return _TEMPLATES[language], twists[job.number % len(twists)] + round_, _FORMATS[language]
 
 
-def _identity(job: _Job, asker: Asker) -> Identity:
-    text_hash = hashlib.sha256(f"{len(job.query)}:{job.query}{job.passage}".encode()).hexdigest()
-    prompt_hash = hashlib.sha256("\n".join(_prompt(job)).encode()).hexdigest()
-    model = model_identity(asker.llm)
-    key = hashlib.sha256("\n".join(("negative", text_hash, prompt_hash, model)).encode()).hexdigest()
-    return Identity("negative", key, text_hash, prompt_hash, model)
+def _identity(job: _NegativeJob, caller: LLMCaller) -> RequestIdentity:
+    prompt = "\n".join(_prompt(job))
+    return RequestIdentity.of("negative", job.query, job.passage, prompt=prompt, model=model_identity(caller.llm))
 
 
-def _task(job: _Job, asker: Asker) -> Task:
-    def question() -> Question:
+def _request(job: _NegativeJob, caller: LLMCaller) -> QueuedRequest:
+    def request() -> LLMRequest:
         template, twist, format_line = _prompt(job)
         expected = min(count_tokens(job.passage), 1000)
-        shown = asker.fit(job.passage, template + job.query + twist + format_line, expected)
+        shown = caller.fit(job.passage, template + job.query + twist + format_line, expected)
         body = template.format(query=job.query, context=shown, twist=twist)
-        return Question(body, format_line, NegativePassage, partial(read_passage, positive=job.passage), expected)
+        return LLMRequest(body, format_line, NegativePassage, partial(read_passage, positive=job.passage), expected)
 
-    return Task(job.query_id, _identity(job, asker), question)
+    return QueuedRequest(job.query_id, _identity(job, caller), request)
 
 
 def read_passage(content: Any, *, positive: str) -> str:

@@ -47,7 +47,7 @@ class Item(NamedTuple):
     answer: str = ""
 
 
-class _Line(NamedTuple):
+class _AnswerLine(NamedTuple):
     text: str
     role: str  # "query", "answer", "skip", "loose" (no mark says what it is)
 
@@ -174,7 +174,7 @@ def _from_json(data: Any) -> list[Item]:
     ]
 
 
-def _classify(raw: str) -> _Line:
+def _classify(raw: str) -> _AnswerLine:
     line = raw.strip()
     marked = False
     while True:  # marks nest: "- **Question 1:** What ...?"
@@ -183,14 +183,14 @@ def _classify(raw: str) -> _Line:
             break
         marked, line = marked or mark, shorter
     if not line or HEADING_LINE.match(_plain(line)) or JSON_LINE.match(line):
-        return _Line(line, "skip")
+        return _AnswerLine(line, "skip")
     if ANSWER_LABEL.match(line):
-        return _Line(ANSWER_LABEL.sub("", line), "answer")
+        return _AnswerLine(ANSWER_LABEL.sub("", line), "answer")
     if OPTION.match(line) and not marked:
-        return _Line(line, "skip")
+        return _AnswerLine(line, "skip")
     if is_refusal(line) or (is_heading(line) and (not marked or line.endswith((":", "：")))):
-        return _Line(line, "skip")
-    return _Line(line, "query" if marked else "loose")
+        return _AnswerLine(line, "skip")
+    return _AnswerLine(line, "query" if marked else "loose")
 
 
 def _strip_mark(line: str) -> tuple[str, bool]:
@@ -207,7 +207,7 @@ def _strip_mark(line: str) -> tuple[str, bool]:
     return line, False
 
 
-def _assemble(lines: Sequence[_Line], questions_only: bool) -> list[Item]:
+def _assemble(lines: Sequence[_AnswerLine], questions_only: bool) -> list[Item]:
     has_marks = any(line.role == "query" for line in lines)
     loose = [line.text for line in lines if line.role == "loose"]
     if questions_only and sum(map(_asks, loose)) >= 1:
@@ -232,7 +232,7 @@ def _assemble(lines: Sequence[_Line], questions_only: bool) -> list[Item]:
     return items
 
 
-def _answers(items: Sequence[Item], lines: Sequence[_Line]) -> bool:
+def _answers(items: Sequence[Item], lines: Sequence[_AnswerLine]) -> bool:
     """A marked statement right after a marked question is its answer if questions and statements take turns."""
     marked = [line for line in lines if line.role == "query"]
     asking = [_asks(line.text) for line in marked]

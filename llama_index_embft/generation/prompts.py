@@ -10,21 +10,16 @@ import hashlib
 import random
 import string
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from llama_index_embft._core.checks import check_number
 from llama_index_embft._core.language import is_chinese
 from llama_index_embft.errors import ConfigError
+from llama_index_embft.generation.settings import QUESTIONS_ONLY, QueryKind, QuestionSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-QueryKind: TypeAlias = Literal["question", "keyword", "title", "paraphrase", "similar_question"]
-"""``question``, ``keyword`` and ``title`` search for the passage (asymmetric); ``paraphrase`` and ``similar_question``
-say the same as the passage in other words (symmetric, for short passages such as FAQ entries)."""
-
-PromptLanguage: TypeAlias = Literal["auto", "en", "zh"]
-
-KINDS: Final[tuple[QueryKind, ...]] = get_args(QueryKind)
 # More would make the prompt longer than many passages, and the style is plain from fewer.
 _EXAMPLES_PER_PROMPT: Final = 6
 
@@ -103,7 +98,7 @@ class Prompt(NamedTuple):
         body: The request without a word about the form of the answer; part of the journal's key.
         format_line: How to answer, for LLMs without structured output; empty where the body says it.
         kinds: Kind of each query asked for, in order.
-        hash: SHA-256 (hex) of the prompt without its passage.
+        without_passage: The prompt without its passage, which stands for the prompt in the identity of the request.
         questions_only: Every query should be a question, so statements between questions are answers or comments. True
             for a prompt of the user's own too; where no line asks anything, all lines are kept.
     """
@@ -111,7 +106,7 @@ class Prompt(NamedTuple):
     body: str
     format_line: str
     kinds: tuple[QueryKind, ...]
-    hash: str
+    without_passage: str
     questions_only: bool
 
 
@@ -123,12 +118,7 @@ class PromptStyle:
         template: A prompt of the user's own with ``{context_str}`` and ``{num_questions_per_chunk}``, as in
             llama-index-finetuning; then kinds, personas and examples are not used. None for the built-in prompts.
         n: Queries a passage.
-        kinds: Kind -> share. Over many passages the kinds come out in these proportions.
-        personas: Who asks, such as ``"a nurse on night duty"``; one is drawn for each passage. Empty for nobody.
-        examples: Real queries of the user's own users; up to 6 are drawn for each passage.
-        with_answers: Ask for an answer to each query too.
-        language: Language of the prompt; ``"auto"`` takes the Chinese one for Chinese passages, else the English one,
-            which asks for queries in the passage's language.
+        settings: What kind of queries.
 
     Raises:
         ConfigError: A value is not allowed, or contradicts another.
@@ -136,26 +126,14 @@ class PromptStyle:
 
     template: str | None = None
     n: int = 2
-    kinds: Mapping[QueryKind, float] = field(default_factory=lambda: {"question": 1.0})
-    personas: Sequence[str] = ()
-    examples: Sequence[str] = ()
-    with_answers: bool = False
-    language: PromptLanguage = "auto"
+    settings: QuestionSettings = field(default_factory=QuestionSettings)
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ConfigError(f"`num_questions_per_chunk` must be at least 1, got {self.n}.")
-        if self.language not in get_args(PromptLanguage):
-            raise ConfigError(
-                f"`language` must be one of {', '.join(get_args(PromptLanguage))}, got {self.language!r}."
-            )
-        for name, texts in (("personas", self.personas), ("example_queries", self.examples)):
-            if isinstance(texts, str) or any(not isinstance(text, str) or not text.strip() for text in texts):
-                raise ConfigError(f"`{name}` must be a list of texts that are not empty.")
-        _check_kinds(self.kinds)
+        check_number("num_questions_per_chunk", self.n, at_least=1)
         if self.template is not None:
             _check_template(self.template)
-            if self.personas or self.examples or dict(self.kinds) != {"question": 1.0}:
+            asked = self.settings
+            if asked.personas or asked.example_queries or dict(asked.shares) != QUESTIONS_ONLY:
                 raise ConfigError(
                     "A `qa_generate_prompt_tmpl` of your own decides what is asked; leave out `kinds`, `personas` and "
                     "`example_queries`, or leave out the template."
@@ -165,23 +143,27 @@ class PromptStyle:
         """Build the prompt for a passage. Pure: the same passage and style give the same prompt.
 
         Args:
-            text: The whole passage; decides what is drawn, and the hash.
+            text: The whole passage; decides what is drawn.
             shown: What the LLM gets to read of it; None for all of it.
         """
-        language = self.language
+        language = self.settings.language
         if language == "auto":
             language = "zh" if is_chinese(text) else "en"
         if self.template is not None:
             bare, kinds = self._own_template(), self._draw_kinds(text)
-            format_line = _FORMATS[language, True] if self.with_answers else ""
+            format_line = _FORMATS[language, True] if self.settings.with_answers else ""
         else:
             kinds = self._draw_kinds(text)
             bare = self._built_in(language, kinds, text)
-            format_line = _FORMATS[language, self.with_answers]
-        hashed = hashlib.sha256(f"{bare}\n{format_line}".encode()).hexdigest()
+            format_line = _FORMATS[language, self.settings.with_answers]
+        without_passage = f"{bare}\n{format_line}"
         questions_only = self.template is not None or not set(kinds) - {"question", "similar_question"}
         return Prompt(
-            bare.replace(_PLACEHOLDER, text if shown is None else shown), format_line, kinds, hashed, questions_only
+            bare.replace(_PLACEHOLDER, text if shown is None else shown),
+            format_line,
+            kinds,
+            without_passage,
+            questions_only,
         )
 
     def _own_template(self) -> str:
@@ -190,10 +172,14 @@ class PromptStyle:
 
     def _built_in(self, language: str, kinds: Sequence[QueryKind], text: str) -> str:
         persona = examples = ""
-        if self.personas:
-            persona = _PERSONA_LINES[language].format(persona=_dice(text, "persona").choice(list(self.personas)))
-        if self.examples:
-            drawn = _dice(text, "examples").sample(list(self.examples), min(_EXAMPLES_PER_PROMPT, len(self.examples)))
+        if self.settings.personas:
+            persona = _PERSONA_LINES[language].format(
+                persona=_dice(text, "persona").choice(list(self.settings.personas))
+            )
+        if self.settings.example_queries:
+            drawn = _dice(text, "examples").sample(
+                list(self.settings.example_queries), min(_EXAMPLES_PER_PROMPT, len(self.settings.example_queries))
+            )
             lines = "\n".join(f"  - {' '.join(example.split())}" for example in drawn)
             examples = _EXAMPLE_LINES[language].format(list=lines)
         wanted = "\n".join(f"{n}. {_KIND_TEXTS[language][kind]}" for n, kind in enumerate(kinds, 1))
@@ -203,13 +189,13 @@ class PromptStyle:
 
     def _draw_kinds(self, text: str) -> tuple[QueryKind, ...]:
         """Systematic sampling: evenly spaced points on the shares, so that two queries tend to be of two kinds."""
-        total = sum(self.kinds.values())
+        total = sum(self.settings.shares.values())
         offset = _dice(text, "kinds").random()
         drawn: list[QueryKind] = []
         for n in range(self.n):
             point = (n + offset) / self.n * total
-            for kind, share in self.kinds.items():
-                if point < share or kind == list(self.kinds)[-1]:
+            for kind, share in self.settings.shares.items():
+                if point < share or kind == list(self.settings.shares)[-1]:
                     drawn.append(kind)
                     break
                 point -= share
@@ -218,15 +204,7 @@ class PromptStyle:
 
 def _dice(text: str, purpose: str) -> random.Random:
     # Seeding with the text: one draw must not move another, and no draw may depend on the order of passages.
-    return random.Random(hashlib.sha256(f"{purpose}\n{text}".encode()).digest())
-
-
-def _check_kinds(kinds: Mapping[QueryKind, float]) -> None:
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown:
-        raise ConfigError(f"There is no kind of query {unknown[0]!r}; the kinds are {', '.join(KINDS)}.")
-    if not kinds or any(not share > 0 or share == float("inf") for share in kinds.values()):
-        raise ConfigError(f"`kinds` must give each kind a share above 0, got {dict(kinds)!r}.")
+    return random.Random(hashlib.sha256(f"{purpose}\n{text}".encode("utf-8", "surrogatepass")).digest())
 
 
 def _check_template(template: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from dataclasses import dataclass, field
@@ -13,32 +12,32 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 from pydantic import BaseModel, Field
 
-from llama_index_embft.calls.asking import Asker, Question, Structured, is_synchronous, model_identity
+from llama_index_embft._core.checks import check_choice, check_number
+from llama_index_embft.calls.asking import LLMCaller, LLMRequest, model_identity, workers_for
+from llama_index_embft.calls.counts import as_prices
 from llama_index_embft.calls.failures import UnusableAnswerError
-from llama_index_embft.calls.journal import Identity, Journal
-from llama_index_embft.calls.limits import RateLimiter
-from llama_index_embft.calls.pool import OnFailure, Pool, Task
-from llama_index_embft.calls.retrying import RetryPolicy
+from llama_index_embft.calls.journal import Journal, RequestIdentity
+from llama_index_embft.calls.progress import CallProgress
+from llama_index_embft.calls.queue import QueuedRequest, RequestQueue
+from llama_index_embft.calls.settings import CallSettings, OnFailure
 from llama_index_embft.calls.tokens import count_tokens
 from llama_index_embft.errors import ConfigError, GenerationError
-from llama_index_embft.generation.assemble import OutputFile, build_dataset, gather_candidates
+from llama_index_embft.generation.assemble import GeneratedDataset, OutputFile, build_dataset, gather_candidates
 from llama_index_embft.generation.filters.base import FilterContext, QuestionFilter, apply_filters, default_filters
 from llama_index_embft.generation.parse import is_refusal, parse_items
 from llama_index_embft.generation.passages import Passage, read_passages
-from llama_index_embft.generation.prompts import Prompt, PromptLanguage, PromptStyle
-from llama_index_embft.generation.report import GenerationEstimate, GenerationReport, Prices, Progress, as_prices
+from llama_index_embft.generation.prompts import Prompt, PromptStyle
+from llama_index_embft.generation.report import GenerationEstimate, GenerationReport
+from llama_index_embft.generation.settings import QuestionSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from llama_index.core.llms import LLM
-    from llama_index.core.schema import BaseNode, MetadataMode
-
-    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index.core.schema import BaseNode
 
 logger = logging.getLogger(__name__)
 
-_WORKERS: Final = 16
 # Lines of an answer that are looked at; LLMs that write more than asked do not write this many more.
 _READ_AT_MOST: Final = 100
 _TOKENS_A_QUERY: Final = 30
@@ -64,62 +63,33 @@ class QueriesWithAnswers(BaseModel):
     queries: list[QueryWithAnswer] = Field(description="The queries, in the order asked for")
 
 
-@dataclass(kw_only=True)
-class RunSettings:
-    """The arguments of `agenerate_qa_embedding_pairs`, checked; see there."""
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """The arguments of `agenerate_qa_embedding_pairs` besides nodes and LLM, checked; see there."""
 
     qa_generate_prompt_tmpl: str | None = None
     num_questions_per_chunk: int = 2
     retry_limit: int = 3
     on_failure: OnFailure = "continue"
     save_every: int = 500
-    output_path: str | Path | None = None
-    verbose: bool = False
-    num_workers: int | None = None
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    journal_path: str | Path | None = None
-    kinds: Mapping[Any, float] | None = None
-    personas: Sequence[str] = ()
-    example_queries: Sequence[str] = ()
-    with_answers: bool = False
-    language: PromptLanguage = "auto"
-    structured: Structured = "auto"
+    output_path: str | Path | None = "qa_finetune_dataset.json"
+    verbose: bool = True
+    questions: QuestionSettings = field(default_factory=QuestionSettings)
+    calls: CallSettings = field(default_factory=CallSettings)
     filters: Sequence[QuestionFilter] | None = None
-    metadata_mode: MetadataMode | str = "embed"
-    prices: tuple[float, float] | None = None
-    report: GenerationReport | None = None
-    dry_run: bool = False
-    style: PromptStyle = field(init=False)
-    policy: RetryPolicy = field(init=False)
-    checked_prices: Prices | None = field(init=False)
 
     def __post_init__(self) -> None:
-        if self.on_failure not in get_args(OnFailure):
-            raise ConfigError(f"`on_failure` must be 'continue' or 'fail', got {self.on_failure!r}.")
-        if self.save_every < 0:
-            raise ConfigError(f"`save_every` must be at least 0, got {self.save_every}; 0 writes at the end only.")
-        if self.num_workers is not None and self.num_workers < 1:
-            raise ConfigError(f"`num_workers` must be at least 1, got {self.num_workers}.")
+        check_choice("on_failure", self.on_failure, get_args(OnFailure))
+        check_number("save_every", self.save_every, at_least=0, hint="0 writes at the end only")
+        check_number("retry_limit", self.retry_limit, at_least=1)
         wrong = [filter_ for filter_ in self.filters or () if not isinstance(filter_, QuestionFilter)]
         if wrong:
             raise ConfigError(f"`filters` holds {wrong[0]!r}, which is no QuestionFilter; did you forget the brackets?")
-        self.style = PromptStyle(
-            template=self.qa_generate_prompt_tmpl,
-            n=self.num_questions_per_chunk,
-            kinds=dict(self.kinds or {"question": 1.0}),
-            personas=self.personas,
-            examples=self.example_queries,
-            with_answers=self.with_answers,
-            language=self.language,
-        )
-        self.policy = RetryPolicy(limit=self.retry_limit)
-        self.checked_prices = as_prices(self.prices)
 
     def journal_file(self) -> Path | None:
         """Where the journal is; None for a temporary one."""
-        if self.journal_path is not None:
-            return Path(str(self.journal_path))
+        if self.calls.journal_path is not None:
+            return Path(str(self.calls.journal_path))
         return None if self.output_path is None else Path(str(self.output_path)).with_suffix(".journal.sqlite")
 
 
@@ -129,7 +99,7 @@ class GenerationRun:
     Args:
         nodes: The nodes of the index.
         llm: Any LlamaIndex LLM.
-        settings: The other arguments.
+        options: The other arguments.
 
     Raises:
         ConfigError: There are no nodes, or none has text.
@@ -137,46 +107,45 @@ class GenerationRun:
         GenerationError: The LLM client does not know its model.
     """
 
-    def __init__(self, nodes: Sequence[BaseNode], llm: LLM, settings: RunSettings) -> None:
-        self.settings = settings
-        self.report = settings.report if settings.report is not None else GenerationReport()
-        self.report.chunks = len(nodes)
-        self.passages = read_passages(nodes, settings.metadata_mode)
+    def __init__(self, nodes: Sequence[BaseNode], llm: LLM, options: RunOptions) -> None:
+        self.options = options
+        self.report = GenerationReport(chunks=len(nodes))
+        self.prices = as_prices(options.calls.prices)
+        self.style = PromptStyle(options.qa_generate_prompt_tmpl, options.num_questions_per_chunk, options.questions)
+        self.passages = read_passages(nodes, options.questions.metadata_mode)
         self.report.empty = len(nodes) - len(self.passages)
-        limiter = RateLimiter(settings.requests_per_minute, settings.tokens_per_minute)
-        self.asker = Asker.for_llm(llm, settings.structured, limiter, settings.policy, self.report)
-        self.num_workers = settings.num_workers or (1 if is_synchronous(llm) else _WORKERS)
-        self._model = model_identity(self.asker.llm)
-        self._answer_tokens = settings.num_questions_per_chunk * (
-            _TOKENS_A_QUERY + _TOKENS_AN_ANSWER * settings.with_answers
-        )
-        self._schema: type[BaseModel] = QueriesWithAnswers if settings.with_answers else Queries
+        self.caller = LLMCaller.for_llm(llm, options.calls, self.report, options.retry_limit)
+        self.num_workers = workers_for(llm, options.calls)
+        self._model = model_identity(self.caller.llm)
+        with_answers = options.questions.with_answers
+        self._answer_tokens = self.style.n * (_TOKENS_A_QUERY + _TOKENS_AN_ANSWER * with_answers)
+        self._schema: type[BaseModel] = QueriesWithAnswers if with_answers else Queries
 
-    async def generate(self) -> EmbeddingQAFinetuneDataset:
+    async def generate(self) -> GeneratedDataset:
         """Ask for what the journal lacks, filter, and write the data set."""
         started = time.monotonic()
-        settings, report = self.settings, self.report
-        output = OutputFile(settings.output_path, self.passages)
-        with Journal(settings.journal_file()) as journal:
-            pool = Pool(self.asker, journal, self.num_workers, settings.on_failure)
-            progress = Progress(
-                len(self.passages), report, settings.checked_prices, show=settings.verbose, label="Writing questions"
+        options, report = self.options, self.report
+        output = OutputFile(options.output_path, self.passages)
+        with Journal(options.journal_file()) as journal:
+            queue = RequestQueue(self.caller, journal, self.num_workers, options.on_failure)
+            progress = CallProgress(
+                len(self.passages), report, self.prices, show=options.verbose, label="Writing questions"
             )
-            snapshots = _Snapshots(self, journal, output, settings.save_every)
+            snapshots = _Snapshots(self, journal, output, options.save_every)
 
             async def on_done() -> None:
-                progress.advance()
+                await progress.advance()
                 await snapshots.count()
 
             try:
-                await pool.ask_all(self._tasks(journal), on_done=on_done, on_failed=report.failed.__setitem__)
+                await queue.get_all(self._requests(journal), on_done=on_done, on_failed=report.failed.__setitem__)
             finally:
-                report.answered, report.from_journal = pool.answered, pool.from_journal
+                report.answered, report.from_journal = queue.answered, queue.from_journal
                 progress.close()
-            dataset = await self._assemble(journal, pool)
+            dataset = await self._assemble(journal, queue)
         report.seconds = time.monotonic() - started
-        if settings.checked_prices is not None:
-            report.cost = settings.checked_prices.cost(report.prompt_tokens, report.completion_tokens)
+        if self.prices is not None:
+            report.cost = self.prices.cost(report.prompt_tokens, report.completion_tokens)
         await asyncio.to_thread(output.save, dataset)
         logger.info("%s", report)
         progress.say(str(report))
@@ -184,54 +153,50 @@ class GenerationRun:
 
     async def estimate(self) -> GenerationEstimate:
         """Count what `generate` would ask."""
-        settings = self.settings
-        file = settings.journal_file()
+        limits = self.options.calls
+        file = self.options.journal_file()
         calls = known = prompt_tokens = 0
         with Journal(file if file is not None and file.exists() else None) as journal:
             for n, passage in enumerate(self.passages):
-                prompt = settings.style.prompt_for(passage.bare)
+                prompt = self.style.prompt_for(passage.bare)
                 if self._identity(passage, prompt).key in journal:
                     known += 1
                     continue
                 calls += 1
-                prompt_tokens += count_tokens(self._question(passage, prompt).body)
+                prompt_tokens += count_tokens(self._request(passage, prompt).body)
                 if n % 50 == 0:
                     await asyncio.sleep(0)
         completion_tokens = calls * self._answer_tokens
-        by_requests = calls / settings.requests_per_minute if settings.requests_per_minute else 0.0
+        by_requests = calls / limits.requests_per_minute if limits.requests_per_minute else 0.0
         tokens = prompt_tokens + completion_tokens
-        by_tokens = tokens / settings.tokens_per_minute if settings.tokens_per_minute else 0.0
+        by_tokens = tokens / limits.tokens_per_minute if limits.tokens_per_minute else 0.0
         # The first minute's quota goes at once.
         seconds = max(0.0, max(by_requests, by_tokens) - 1) * 60
-        prices = settings.checked_prices
-        cost = None if prices is None else prices.cost(prompt_tokens, completion_tokens)
+        cost = None if self.prices is None else self.prices.cost(prompt_tokens, completion_tokens)
         return GenerationEstimate(len(self.passages), calls, known, prompt_tokens, completion_tokens, cost, seconds)
 
-    def _tasks(self, journal: Journal) -> Iterator[Task]:
+    def _requests(self, journal: Journal) -> Iterator[QueuedRequest]:
         for passage in self.passages:
-            prompt = self.settings.style.prompt_for(passage.bare)
+            prompt = self.style.prompt_for(passage.bare)
             identity = self._identity(passage, prompt)
             if identity.key not in journal and (changed := journal.answered_otherwise(identity)) is not None:
                 self._note_change(changed, journal)
-            yield Task(passage.id, identity, partial(self._question, passage, prompt))
+            yield QueuedRequest(passage.id, identity, partial(self._request, passage, prompt))
 
-    def _identity(self, passage: Passage, prompt: Prompt) -> Identity:
-        text_hash = hashlib.sha256(passage.bare.encode()).hexdigest()
-        key = hashlib.sha256("\n".join(("questions", text_hash, prompt.hash, self._model)).encode()).hexdigest()
-        return Identity("questions", key, text_hash, prompt.hash, self._model)
+    def _identity(self, passage: Passage, prompt: Prompt) -> RequestIdentity:
+        return RequestIdentity.of("questions", passage.bare, prompt=prompt.without_passage, model=self._model)
 
-    def _question(self, passage: Passage, prompt: Prompt) -> Question:
-        style = self.settings.style
+    def _request(self, passage: Passage, prompt: Prompt) -> LLMRequest:
         around = prompt.body.replace(passage.bare, "", 1) + prompt.format_line
-        shown = self.asker.fit(passage.bare, around, self._answer_tokens)
+        shown = self.caller.fit(passage.bare, around, self._answer_tokens)
         if len(shown) < len(passage.bare):
             self._note_cut(passage, shown)
-            prompt = style.prompt_for(passage.bare, shown=shown)
+            prompt = self.style.prompt_for(passage.bare, shown=shown)
 
         def read(content: Any) -> list[list[str]]:
-            return read_queries(content, prompt, style, asked_with=around)
+            return read_queries(content, prompt, self.style, asked_with=around)
 
-        return Question(prompt.body, prompt.format_line, self._schema, read, self._answer_tokens)
+        return LLMRequest(prompt.body, prompt.format_line, self._schema, read, self._answer_tokens)
 
     def _note_cut(self, passage: Passage, shown: str) -> None:
         self.report.cut += 1
@@ -256,16 +221,15 @@ class GenerationRun:
     def stored(self, journal: Journal) -> Iterator[tuple[Passage, list[list[str]]]]:
         """Stored answers in the order of the nodes."""
         for passage in self.passages:
-            answer = journal.get(self._identity(passage, self.settings.style.prompt_for(passage.bare)).key)
+            answer = journal.get(self._identity(passage, self.style.prompt_for(passage.bare)).key)
             if answer is not None:
                 yield passage, answer.payload
 
-    async def _assemble(self, journal: Journal, pool: Pool) -> EmbeddingQAFinetuneDataset:
+    async def _assemble(self, journal: Journal, queue: RequestQueue) -> GeneratedDataset:
         report = self.report
         answers = list(self.stored(journal))
         self._explain_missing(answers, journal)
-        wanted = self.settings.num_questions_per_chunk
-        report.short = sum(len(pairs) < wanted for _, pairs in answers)
+        report.short = sum(len(pairs) < self.style.n for _, pairs in answers)
         report.generated = sum(len(pairs) for _, pairs in answers)
         candidates = gather_candidates(answers)
         report.merged = report.generated - len(candidates)
@@ -275,16 +239,17 @@ class GenerationRun:
                 f"The LLM gave no usable query for any of {len(self.passages)} chunks, so there is no data set; the "
                 f"first chunk failed with: {reason}"
             )
-        context = FilterContext(self.passages, pool, self.settings.checked_prices, self.settings.verbose)
-        filters = default_filters() if self.settings.filters is None else list(self.settings.filters)
+        context = FilterContext(self.passages, queue, report, self.prices, self.options.verbose)
+        filters = default_filters() if self.options.filters is None else list(self.options.filters)
         candidates = await apply_filters(candidates, filters, context)
         report.kept = len(candidates)
         if not candidates:
+            name, ((query, reason), *_) = next(iter(report.examples.items()))
             raise GenerationError(
-                f"The filters dropped all {report.generated} queries ({dict(report.dropped)}); look at the examples in "
-                "the `report`, then loosen or leave out a filter. Nothing needs to be asked again."
+                f"The filters dropped all {report.generated} queries ({dict(report.dropped)}), the first by {name!r}: "
+                f"{query!r} {reason}; loosen or leave out a filter. Nothing needs to be asked again."
             )
-        return build_dataset(self.passages, candidates)
+        return build_dataset(self.passages, candidates, report)
 
     def _explain_missing(self, answers: Sequence[tuple[Passage, Any]], journal: Journal) -> None:
         """Name every chunk without queries; of several with one text only the first was asked."""
@@ -292,7 +257,7 @@ class GenerationRun:
         missing = [passage for passage in self.passages if passage.id not in answered]
         reasons = dict(journal.failures()) if missing else {}
         for passage in missing:
-            key = self._identity(passage, self.settings.style.prompt_for(passage.bare)).key
+            key = self._identity(passage, self.style.prompt_for(passage.bare)).key
             self.report.failed.setdefault(passage.id, reasons.get(key, "no answer was stored"))
 
 
@@ -318,7 +283,7 @@ class _Snapshots:
         if candidates:
             asked = {passage.id for candidate in candidates for passage in candidate.passages}
             passages = [passage for passage in self._run.passages if passage.id in asked]
-            self._output.save(build_dataset(passages, candidates))
+            self._output.save(build_dataset(passages, candidates, self._run.report))
 
 
 def read_queries(content: Any, prompt: Prompt, style: PromptStyle, *, asked_with: str) -> list[list[str]]:
@@ -338,6 +303,6 @@ def read_queries(content: Any, prompt: Prompt, style: PromptStyle, *, asked_with
     shown = " ".join(str(content).split())[:160]
     if not items:
         raise UnusableAnswerError(f"the LLM refused: {shown!r}" if is_refusal(shown) else f"no query in: {shown!r}")
-    if style.with_answers and not any(item.answer for item in items):
+    if style.settings.with_answers and not any(item.answer for item in items):
         raise UnusableAnswerError(f"no answer to the queries in: {shown!r}")
-    return [[item.query, item.answer if style.with_answers else ""] for item in items]
+    return [[item.query, item.answer if style.settings.with_answers else ""] for item in items]

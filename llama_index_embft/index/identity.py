@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from llama_index_embft._core.checks import check_number
-from llama_index_embft.embeddings.fingerprint import identify
+from llama_index_embft.embeddings.drift import DriftEmbedding
+from llama_index_embft.embeddings.identity import identify
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.index.stamp import Stamp, StoreError
 from llama_index_embft.index.stores.base import capital
@@ -59,7 +60,8 @@ def stamp_index(
     if known is not None and not overwrite:
         if known.state != "ready":
             raise StoreError(_busy(table, known))
-        if known.model.fingerprint != identity.fingerprint:
+        # A stamp of an earlier version says nothing that could be compared; `verify` compares vectors instead.
+        if known.model.fingerprint != identity.fingerprint and not (verify and known.model.of_earlier_version):
             raise ModelError(
                 f"{capital(table.label)} was embedded by {known.model}, not by {identity}; to change its vectors call "
                 "update_index or reembed_index, and if the stamp is wrong pass overwrite=True."
@@ -114,6 +116,12 @@ def check_stamp(table: VectorTable, fingerprint: str, shown: str) -> Stamp:
     stamp = required_stamp(table)
     if stamp.state != "ready":
         raise StoreError(_busy(table, stamp))
+    if stamp.model.of_earlier_version:
+        raise ModelError(
+            f"{capital(table.label)} was stamped by an earlier version, which identified models by other things; stamp "
+            "it again with the model that embedded it: stamp_index(index, embed_model), or: "
+            "embft apply MODEL --index INDEX --stamp."
+        )
     if stamp.model.fingerprint != fingerprint:
         raise ModelError(
             f"{capital(table.label)} was embedded by {stamp.model} and cannot be searched with {shown}: load "
@@ -156,7 +164,7 @@ def _verify(table: VectorTable, embed_model: BaseEmbedding, n: int) -> None:
     from llama_index_embft.embeddings.encoding.encoder import as_encoder
 
     check_number("verify", n, at_least=0)
-    if callable(getattr(embed_model, "identity", None)):
+    if isinstance(embed_model, DriftEmbedding):
         raise ConfigError(
             f"{embed_model.model_name} did not embed the index and cannot be verified against it; pass verify=0, or "
             "the model that did."

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import numpy as np
 
-from llama_index_embft.embeddings.fingerprint import ModelIdentity
+from llama_index_embft.embeddings.identity import ModelIdentity
 from llama_index_embft.errors import OutputError
 from llama_index_embft.index.stamp import StoreError
 

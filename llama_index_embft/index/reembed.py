@@ -16,7 +16,7 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index_embft._core.checks import check_number
 from llama_index_embft._core.vectors import unit_rows
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
-from llama_index_embft.embeddings.fingerprint import identify
+from llama_index_embft.embeddings.identity import identify
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.index.changes import check_values, embedded_text, nodes_of, texts_of
 from llama_index_embft.index.identity import check_stamp, required_stamp
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from llama_index_embft.embeddings.drift import DriftEmbedding
     from llama_index_embft.embeddings.encoding.cache import EmbeddingCache
-    from llama_index_embft.embeddings.fingerprint import ModelIdentity
+    from llama_index_embft.embeddings.identity import ModelIdentity
     from llama_index_embft.index.stores.base import VectorTable
     from llama_index_embft.index.stores.opening import IndexLike
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.base_retriever import BaseRetriever
 
-from llama_index_embft.embeddings.fingerprint import identify
+from llama_index_embft.embeddings.identity import identify
 from llama_index_embft.index.identity import check_stamp
 from llama_index_embft.index.stores.opening import open_table
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from llama_index_embft.embeddings.fingerprint import ModelIdentity
+from llama_index_embft.embeddings.identity import ModelIdentity
 from llama_index_embft.errors import EmbftError
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
     from llama_index_embft.embeddings.encoding.cache import EmbeddingCache
-    from llama_index_embft.embeddings.fingerprint import ModelIdentity
+    from llama_index_embft.embeddings.identity import ModelIdentity
     from llama_index_embft.index.stores.opening import IndexLike
 
 

@@ -19,6 +19,7 @@ from .export import (
 from .export import (
     write_jsonl as write_jsonl,
 )
+from .judge import LLMJudge as LLMJudge
 from .miner import DEFAULT_STRATEGIES as DEFAULT_STRATEGIES
 from .miner import mine_hard_negatives as mine_hard_negatives
 from .parsing import parse_strategy as parse_strategy
@@ -48,4 +49,3 @@ from .strategies import (
     ScoreWindow as ScoreWindow,
 )
 from .teachers import CrossEncoder as CrossEncoder
-from .teachers import Judge as Judge

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llama_index_embft.dataset.formats._rows import json_line
-from llama_index_embft.dataset.formats._sink import write_pieces
+from llama_index_embft.dataset.formats.rows import json_line, write_pieces
 from llama_index_embft.dataset.formats.trainer_rows import (
     flag_embedding_rows,
     labelled_pairs,

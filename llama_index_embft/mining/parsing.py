@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft.errors import ConfigError
+from llama_index_embft.mining.judge import LLMJudge
 from llama_index_embft.mining.strategies import (
     BM25,
     AbsoluteMargin,
@@ -18,7 +19,7 @@ from llama_index_embft.mining.strategies import (
     ScoreWindow,
     Source,
 )
-from llama_index_embft.mining.teachers import CrossEncoder, Judge, Teacher
+from llama_index_embft.mining.teachers import CrossEncoder, Teacher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,7 +58,7 @@ def parse_strategy(text: str, *, llm: LLM | None = None) -> Strategy:
     if form == "judge":
         if llm is None:
             raise ConfigError("The strategy 'judge' needs an LLM: pass `llm=`, any LlamaIndex LLM.")
-        return Judge(llm)
+        return LLMJudge(llm)
     for pattern, make in _FORMS.values():
         found = re.fullmatch(pattern, form)
         if found:

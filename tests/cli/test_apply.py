@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from llama_index_embft.cli.apply import apply
 from llama_index_embft.embeddings import linear_adapter, save_adapter
-from llama_index_embft.embeddings.fingerprint import identify
-from llama_index_embft.embeddings.loading import describe_base
+from llama_index_embft.embeddings.describe import describe_base
+from llama_index_embft.embeddings.identity import identify
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.index import StoreError
 from llama_index_embft.index.stores import open_index

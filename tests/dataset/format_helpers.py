@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
-from llama_index_embft.dataset.formats import _loss
-from llama_index_embft.dataset.formats._build import content_id
+from llama_index_embft.dataset.formats import losses
+from llama_index_embft.dataset.formats.build import content_id
 from llama_index_embft.dataset.formats.registry import FORMATS
 
 # Everything that a careless writer trips over; none of these is empty to `str.strip`.
@@ -71,12 +71,16 @@ def datasets(draw: st.DrawFn, ids: st.SearchStrategy[str] = ids) -> EmbeddingQAF
 def left_in(dataset: EmbeddingQAFinetuneDataset, name: str, **options: Any) -> EmbeddingQAFinetuneDataset:
     """What should be read back, worked out from what the format says that it holds."""
     holds = FORMATS[name].holds
-    fields = {section: dict(getattr(dataset, section)) for section in type(dataset).model_fields if section != "mode"}
-    if _loss.IDS not in holds:
+    fields = {
+        section: dict(getattr(dataset, section))
+        for section in type(dataset).model_fields
+        if section not in ("mode", "provenance")
+    }
+    if losses.IDS not in holds:
         fields = _joined(fields)
-    for what, section in ((_loss.NEGATIVES, "negative_docs"), (_loss.GRADES, "relevance_grades"),
-                          (_loss.ANSWERS, "reference_answers"), (_loss.BARE_TEXTS, "bare_texts"),
-                          (_loss.SOURCES, "source_documents")):  # fmt: skip
+    for what, section in ((losses.NEGATIVES, "negative_docs"), (losses.GRADES, "relevance_grades"),
+                          (losses.ANSWERS, "reference_answers"), (losses.BARE_TEXTS, "bare_texts"),
+                          (losses.SOURCES, "source_documents")):  # fmt: skip
         if what not in holds:
             fields[section] = {}
     if name == "squad":
@@ -94,7 +98,7 @@ def left_in(dataset: EmbeddingQAFinetuneDataset, name: str, **options: Any) -> E
             fields[section] = {query: fields[section][query] for query in fields["negative_docs"]}
     if name == "infgrad":
         fields["relevant_docs"] = {query: docs[:1] for query, docs in fields["relevant_docs"].items()}
-    if _loss.UNLINKED not in holds:
+    if losses.UNLINKED not in holds:
         named = {d for section in ("relevant_docs", "negative_docs") for docs in fields[section].values() for d in docs}
         for section in ("corpus", "bare_texts", "source_documents"):
             fields[section] = {doc: text for doc, text in fields[section].items() if doc in named}

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+import llama_index_embft.dataset.formats.rows as rows_
+import llama_index_embft.dataset.sources as sources
 from llama_index_embft.dataset import (
     EmbeddingQAFinetuneDataset,
     Provenance,
@@ -23,10 +25,9 @@ from llama_index_embft.dataset import (
     to_datasets,
     write_dataset,
 )
-from llama_index_embft.dataset.formats import _rows, _sink, _source
-from llama_index_embft.dataset.formats._build import Builder, content_id
-from llama_index_embft.dataset.formats._rows import read_rows, write_rows
+from llama_index_embft.dataset.formats.build import Builder, content_id
 from llama_index_embft.dataset.formats.registry import FORMATS
+from llama_index_embft.dataset.formats.rows import read_rows, write_rows
 from llama_index_embft.errors import ConfigError, DatasetError, OutputError
 
 DATASET = EmbeddingQAFinetuneDataset(
@@ -397,7 +398,7 @@ def test_a_line_of_a_million_characters(tmp_path: Path) -> None:
 
 
 def test_a_line_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_source, "MAX_LINE", 1000)
+    monkeypatch.setattr(sources, "MAX_LINE", 1000)
     (tmp_path / "p.jsonl").write_text("x" * 2000)
     with pytest.raises(DatasetError, match="line 1: the line is longer than 1,000 bytes"):
         read_dataset(tmp_path / "p.jsonl", "pairs")
@@ -413,7 +414,7 @@ def test_packed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "z.jsonl").write_bytes(b"PK\x03\x04" + bytes(100))
     with pytest.raises(DatasetError, match="is a zip archive; unpack it first"):
         read_dataset(tmp_path / "z.jsonl", "pairs")
-    monkeypatch.setattr(_source, "FREE_BYTES", 1 << 20)
+    monkeypatch.setattr(sources, "FREE_BYTES", 1 << 20)
     (tmp_path / "bomb.json.gz").write_bytes(gzip.compress(bytes(1 << 23)))
     for name in ("rag", "squad", "labelled-rag"):
         with pytest.raises(DatasetError, match="unpacks to more than 200 times its size"):
@@ -423,7 +424,7 @@ def test_packed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_parquet_file_that_swells_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_rows(({"anchor": "q", "positive": "a" * 10_000} for _ in range(5000)), tmp_path / "p.parquet")
     assert texts(read_dataset(tmp_path / "p.parquet")) == {"q": ["a" * 10_000]}  # 50 MB are nothing yet
-    monkeypatch.setattr(_rows, "_UNPACKED_FREE", 1 << 20)
+    monkeypatch.setattr(rows_, "PARQUET_FREE", 1 << 20)
     with pytest.raises(DatasetError, match="unpacks to more than 200 times its size"):
         read_dataset(tmp_path / "p.parquet", "pairs")
 
@@ -493,8 +494,9 @@ def test_an_older_file_survives_a_failure(tmp_path: Path) -> None:
             write_rows(rows(), tmp_path / name)
         assert (tmp_path / name).read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 3
-    with pytest.raises(OutputError, match=r"Cannot write .*: it is a folder"), _sink.open_atomically(tmp_path):
-        pass
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(OutputError, match=r"Cannot write .*: it is a folder"):
+        write_rows([{"a": 1}], tmp_path / "folder.csv")
 
 
 @pytest.mark.parametrize("name", ["p.jsonl", "p.json", "p.csv", "p.parquet"])

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+import llama_index_embft.dataset.sources as sources
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset, guess_format, read_dataset, write_dataset
-from llama_index_embft.dataset.formats import _source
 from llama_index_embft.errors import DatasetError
 
 BASE = EmbeddingQAFinetuneDataset(
@@ -163,7 +163,7 @@ def broken(files: dict[str, bytes], name: str, kinds: dict[Callable[..., bytes],
 @pytest.fixture
 def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bombs of this size count as bombs."""
-    monkeypatch.setattr(_source, "FREE_BYTES", 100_000)
+    monkeypatch.setattr(sources, "FREE_BYTES", 100_000)
 
 
 def refusal(call: Callable[[], Any]) -> str | None:

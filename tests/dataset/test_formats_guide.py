@@ -51,7 +51,7 @@ def test_the_guide_runs(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {"query_engine": index.as_query_engine(llm=MockLLM(), similarity_top_k=2)}
     blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     trulens = blocks.pop()
-    assert "dataset_from_trulens" in trulens  # run in test_traffic.py, on a database that TruLens has written
+    assert "dataset_from_trulens" in trulens  # run in tests/integrations, on a database of TruLens
     for block in blocks:
         exec(compile(block, str(GUIDE), "exec"), names)
     said = capsys.readouterr().out

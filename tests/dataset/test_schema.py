@@ -207,13 +207,13 @@ def test_real_files_round_trip_byte_for_byte(shared_data, tmp_path) -> None:
 NOT_A_DATASET: list[tuple[str, bytes, str]] = [
     ("not-json", b"hello", "is not JSON: Expecting value at line 1, column 1"),
     ("empty", b" \n", "is empty; it should hold a data set as JSON"),
-    ("truncated", json.dumps(fields(), indent=4).encode()[:300], "ends in the middle of its JSON"),
-    ("truncated-string", json.dumps(fields()).encode()[:28], "ends in the middle of its JSON"),
-    ("list", b"[1, 2]", "holds a JSON list; a data set is one JSON object with `queries`"),
-    ("number", b"3", "holds a JSON number"),
-    ("null", b"null", "holds a JSON null"),
-    ("latin-1", '{"queries": "café"}'.encode("latin-1"), "is not UTF-8 text (byte 16); save it as UTF-8"),
-    ("json-lines", b'{"query": 1}\n{"query": 2}', "Extra data at line 2, column 1. It looks like JSON Lines"),
+    ("truncated", json.dumps(fields(), indent=4).encode()[:300], "the file ends in the middle (cut off while it was written or copied?) at line"),
+    ("truncated-string", json.dumps(fields()).encode()[:28], "the file ends in the middle (cut off while it was written or copied?) at line 1"),
+    ("list", b"[1, 2]", "holds [1, 2] (list); a data set is one JSON object with `queries`"),
+    ("number", b"3", "holds 3 (int); a data set is"),
+    ("null", b"null", "holds None (NoneType); a data set is"),
+    ("latin-1", '{"queries": "café"}'.encode("latin-1"), "not UTF-8 text (byte 16); save the file as UTF-8"),
+    ("json-lines", b'{"query": 1}\n{"query": 2}', "Extra data at line 2, column 1 (it looks like JSON Lines"),
     ("nested", b"[" * 200_000, "cannot be read as JSON"),
     ("section-twice", b'{"queries": {}, "queries": {}}', "has the section 'queries' twice"),
     ("other-object", b'{"name": "x"}', "the section `queries` is missing"),
@@ -231,9 +231,9 @@ def test_a_file_that_is_no_data_set_is_refused(tmp_path, raw: bytes, message: st
 
 
 def test_a_path_without_a_file_is_refused(tmp_path) -> None:
-    with pytest.raises(DatasetError, match=r"There is no data set file .*nowhere\.json; check the path"):
+    with pytest.raises(DatasetError, match=r"There is no file .*nowhere\.json; check the path"):
         EmbeddingQAFinetuneDataset.from_json(tmp_path / "nowhere.json")
-    with pytest.raises(DatasetError, match="is a folder; give the JSON file in it"):
+    with pytest.raises(DatasetError, match="is a folder; give the file in it"):
         EmbeddingQAFinetuneDataset.from_json(tmp_path)
 
 

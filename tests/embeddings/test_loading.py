@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llama_index_embft.embeddings import as_encoder, load_embed_model, resolve_model_name
-from llama_index_embft.embeddings.loading import DEMO_MODEL, describe_base
+from llama_index_embft.embeddings.describe import DEMO_MODEL, describe_base
 from llama_index_embft.errors import ModelError
 
 

@@ -8,7 +8,7 @@ import pytest
 from evaluation_helpers import many_queries, noisy_report
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset, read_qrels, read_run, write_qrels, write_run
-from llama_index_embft.errors import ConfigError, EvaluationError
+from llama_index_embft.errors import ConfigError, DatasetError, EvaluationError
 from llama_index_embft.evaluation import compare, evaluate_run, fuse_runs
 
 
@@ -44,26 +44,26 @@ def test_report_written_and_read_scores_the_same_and_agrees_with_trec_eval(tmp_p
     ("reader", "text", "message"),
     [
         (read_qrels, "q 0 d\n", "line 1: expected `query 0 document grade`, got 3 fields"),
-        (read_qrels, "q 0 d one\n", "the grade 'one' is not a whole number"),
+        (read_qrels, "q 0 d one\n", "the grade of 'd' for 'q' should be a number, got 'one'"),
         (read_qrels, "q 0 d 1\nq 0 d 2\n", "line 2: document 'd' has two grades"),
         (read_run, "q Q0 d 1 0.5\n", "expected `query Q0 document rank score tag`"),
-        (read_run, "q Q0 d 1 high t\n", "the score 'high' is not a number"),
-        (read_run, "q Q0 d 1 nan t\n", "not a number (NaN)"),
+        (read_run, "q Q0 d 1 high t\n", "the score of 'd' for 'q' should be a number, got 'high'"),
+        (read_run, "q Q0 d 1 nan t\n", "the score of 'd' for 'q' is nan, which is no score"),
         (read_run, "q Q0 d 1 1 t\nq Q0 d 2 1 t\n", "line 2: document 'd' stands twice"),
     ],
 )
 def test_broken_lines_are_named(reader, text: str, message: str, tmp_path) -> None:
     (tmp_path / "file").write_text(text)
-    with pytest.raises(EvaluationError, match=re.escape(message)):
+    with pytest.raises(DatasetError, match=re.escape(message)):
         reader(tmp_path / "file")
-    with pytest.raises(EvaluationError, match="Cannot read"):
+    with pytest.raises(DatasetError, match="There is no file"):
         reader(tmp_path / "missing")
 
 
 def test_ids_with_spaces_cannot_be_written(tmp_path) -> None:
-    with pytest.raises(EvaluationError, match="cannot hold the id 'a b'"):
+    with pytest.raises(DatasetError, match="cannot hold the id 'a b'"):
         write_run({"a b": {"d": 1.0}}, tmp_path / "run")
-    with pytest.raises(EvaluationError, match="cannot hold the id ''"):
+    with pytest.raises(DatasetError, match="cannot hold the id ''"):
         write_qrels({"q": {"": 1}}, tmp_path / "qrels")
     assert not list(tmp_path.iterdir())
 
@@ -72,7 +72,7 @@ def test_order_of_hits_without_scores_survives(tmp_path, tiny_dataset: Embedding
     from dataclasses import replace
 
     report = evaluate_run(tiny_dataset, {q: {"apple": 0.1, "lemon": 0.9} for q in tiny_dataset.queries})
-    write_run(replace(report, hit_scores=((), (), ())), tmp_path / "run")
+    replace(report, hit_scores=((), (), ())).to_trec_run(tmp_path / "run")
     assert evaluate_run(tiny_dataset, read_run(tmp_path / "run")).hit_ids == report.hit_ids
 
 

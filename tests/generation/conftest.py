@@ -50,13 +50,12 @@ def openai() -> Callable[..., Any]:
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses between attempts of hundredths of a second instead of seconds; what the server asks for is kept."""
-    from llama_index_embft.calls import RetryPolicy
-    from llama_index_embft.generation import run
+    from llama_index_embft.calls import RetryPolicy, asking
 
     def quick(limit: int = 3, patience: float = 5.0) -> RetryPolicy:
         return RetryPolicy(limit=limit, first_wait=0.01, max_wait=0.05, patience=patience)
 
-    monkeypatch.setattr(run, "RetryPolicy", quick)
+    monkeypatch.setattr(asking, "RetryPolicy", quick)
 
 
 @pytest.fixture

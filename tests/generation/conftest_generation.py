@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any
+
 from llama_index.core.schema import TextNode
+
+from llama_index_embft.calls import CallSettings
+from llama_index_embft.generation import GeneratedDataset, GenerationReport, QuestionSettings
+from llama_index_embft.generation import generate_qa_embedding_pairs as generate_pairs
 
 KEY = "test-secret-key-1234567890"
 TOPICS = (
@@ -34,3 +41,21 @@ def make_nodes(n: int, prefix: str = "node") -> list[TextNode]:
         )
         for i in range(n)
     ]
+
+
+def settings_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of the function, from options that are named like the fields of its settings."""
+    rest = dict(options)
+    for name, settings in (("questions", QuestionSettings), ("calls", CallSettings)):
+        given = {field.name: rest.pop(field.name) for field in fields(settings) if field.name in rest}
+        if given:
+            rest[name] = settings(**given)
+    return rest
+
+
+def generate_flat(nodes: Any, llm: Any, report: GenerationReport | None = None, **options: Any) -> GeneratedDataset:
+    """`generate_qa_embedding_pairs` with the settings' fields as options; the report is copied into ``report``."""
+    dataset = generate_pairs(nodes, llm, **settings_of(options))
+    if report is not None:
+        vars(report).update(vars(dataset.report))
+    return dataset

@@ -42,7 +42,18 @@ def test_documents_become_a_data_set_and_running_again_asks_nothing(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     server, out = serve(key=KEY), tmp_path / "train.json"
-    command = [docs, "--llm", "openai-like", "--model", "m", "--api-base", server.api_base, "--out", out, "--quiet"]
+    command = [
+        docs,
+        "--llm",
+        "openai-like",
+        "--llm-model",
+        "m",
+        "--api-base",
+        server.api_base,
+        "--out",
+        out,
+        "--no-progress",
+    ]
     assert "12 queries from 6 of 6 chunks" in embft(*command)
     first = out.read_bytes()
     assert len(json.loads(first)["corpus"]) == 6
@@ -56,14 +67,14 @@ def test_documents_become_a_data_set_and_running_again_asks_nothing(
 def test_a_dry_run_calls_nothing(docs: Path, tmp_path: Path) -> None:
     output = embft(
         docs,
-        "--model",
+        "--llm-model",
         "m",
         "--api-base",
         "http://127.0.0.1:9/v1",
         "--out",
         tmp_path / "t.json",
         "--dry-run",
-        "--price",
+        "--prices",
         1,
         2,
     )
@@ -73,8 +84,19 @@ def test_a_dry_run_calls_nothing(docs: Path, tmp_path: Path) -> None:
 
 
 def test_a_dry_run_for_a_cluster_needs_none(docs: Path, tmp_path: Path) -> None:
-    command = [docs, "--model", "m", "--api-base", "http://127.0.0.1:9/v1", "--out", tmp_path / "t.json", "--dry-run"]
-    assert embft(*command, "--ray", "127.0.0.1:9", "--ray-workers", 4, "--quiet") == embft(*command, "--quiet")
+    command = [
+        docs,
+        "--llm-model",
+        "m",
+        "--api-base",
+        "http://127.0.0.1:9/v1",
+        "--out",
+        tmp_path / "t.json",
+        "--dry-run",
+    ]
+    assert embft(*command, "--ray", "127.0.0.1:9", "--ray-workers", 4, "--no-progress") == embft(
+        *command, "--no-progress"
+    )
 
 
 def test_every_option_reaches_the_llm(docs: Path, serve: Callable[..., LoopbackLLM], tmp_path: Path) -> None:
@@ -85,13 +107,13 @@ def test_every_option_reaches_the_llm(docs: Path, serve: Callable[..., LoopbackL
     )
     embft(
         docs,
-        "--model",
+        "--llm-model",
         "m",
         "--api-base",
         server.api_base,
         "--out",
         out,
-        "--questions",
+        "--questions-per-chunk",
         1,
         "--kind",
         "keyword=1",
@@ -104,17 +126,17 @@ def test_every_option_reaches_the_llm(docs: Path, serve: Callable[..., LoopbackL
         1,
         "--judge",
         4,
-        "--workers",
+        "--num-workers",
         2,
-        "--rpm",
+        "--requests-per-minute",
         1000,
-        "--tpm",
+        "--tokens-per-minute",
         1_000_000,
-        "--retries",
+        "--retry-limit",
         2,
         "--temperature",
         0.5,
-        "--quiet",
+        "--no-progress",
     )
     asked = [request for request in server.requests if "<query>" not in request.prompt]
     assert len(asked) == 6
@@ -126,7 +148,18 @@ def test_every_option_reaches_the_llm(docs: Path, serve: Callable[..., LoopbackL
     assert len(data["queries"]) == len(data["reference_answers"]) == len(data["negative_docs"]) == 6
     assert len(data["corpus"]) == 12
     # Its own negatives in the file do not make it another call's file.
-    embft(docs, "--model", "m", "--api-base", server.api_base, "--out", out, "--questions", 1, "--quiet")
+    embft(
+        docs,
+        "--llm-model",
+        "m",
+        "--api-base",
+        server.api_base,
+        "--out",
+        out,
+        "--questions-per-chunk",
+        1,
+        "--no-progress",
+    )
     assert list(tmp_path.glob("t.*.json")) == []
 
 
@@ -136,13 +169,13 @@ def test_round_trip_by_a_model_folder(
     server, out = serve(), tmp_path / "t.json"
     command = [
         docs,
-        "--model",
+        "--llm-model",
         "m",
         "--api-base",
         server.api_base,
         "--out",
         out,
-        "--quiet",
+        "--no-progress",
         "--round-trip",
         tiny_model_path,
     ]
@@ -158,11 +191,11 @@ def test_round_trip_by_a_model_folder(
         (["--llm", "gpt"], ConfigError, "no LLM client 'gpt'; the clients are openai-like,"),
         (["--api-base", ""], ConfigError, "API base|address"),
         (["--kind", "question=many"], ConfigError, "share must be a number"),
-        (["--kind", "riddle=1"], ConfigError, "no kind of query 'riddle'"),
+        (["--kind", "riddle=1"], ConfigError, "`kinds` is 'riddle'"),
         (["--examples", "nowhere.txt"], DocumentError, "Cannot read the example queries nowhere.txt"),
-        (["--judge", "9"], ConfigError, "from 1 to 5"),
-        (["--workers", "0"], ConfigError, "`num_workers` must be at least 1"),
-        (["--rpm", "0"], ConfigError, "`requests_per_minute` must be at least 1"),
+        (["--judge", "9"], ConfigError, "`min_score` is 9; it must be at least 1 and at most 5"),
+        (["--num-workers", "0"], ConfigError, "`num_workers` is 0; it must be at least 1"),
+        (["--requests-per-minute", "0"], ConfigError, "`requests_per_minute` is 0; it must be at least 1: use None"),
         (["--llm", "google-genai"], EmbftError, "google-genai takes no API base"),
         (["--ray-workers", "2"], ConfigError, "--ray-workers is for --ray ADDRESS; leave it out, or give an address"),
         (["--ray", ""], ConfigError, "--ray has an empty address; give HOST:PORT"),
@@ -176,13 +209,13 @@ def test_wrong_arguments_are_one_sentence(
     with pytest.raises(error, match=sentence) as caught:
         embft(
             docs,
-            "--model",
+            "--llm-model",
             "m",
             "--api-base",
             "http://127.0.0.1:9/v1",
             "--out",
             tmp_path / "t.json",
-            "--quiet",
+            "--no-progress",
             *arguments,
         )
     assert "\n" not in str(caught.value)
@@ -205,13 +238,13 @@ def test_openai_takes_its_key_from_the_environment(
         docs,
         "--llm",
         "openai",
-        "--model",
+        "--llm-model",
         "gpt-4o-mini",
         "--api-base",
         server.api_base,
         "--out",
         tmp_path / "t.json",
-        "--quiet",
+        "--no-progress",
     )
     assert server.count == 6
 

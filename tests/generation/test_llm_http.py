@@ -15,12 +15,18 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest_generation import KEY, make_nodes
+from conftest_generation import KEY, generate_flat, make_nodes, settings_of
 from llama_index.core.schema import TextNode
 from loopback_llm import Behaviour, LoopbackLLM, Request
 
+from llama_index_embft.calls import CallSettings
 from llama_index_embft.errors import GenerationError
-from llama_index_embft.generation import GenerationReport, agenerate_qa_embedding_pairs, generate_qa_embedding_pairs
+from llama_index_embft.generation import (
+    GenerationReport,
+    agenerate_qa_embedding_pairs,
+    estimate_qa_embedding_pairs,
+    generate_qa_embedding_pairs,
+)
 
 Serve = Callable[..., LoopbackLLM]
 Make = Callable[..., Any]
@@ -28,7 +34,7 @@ Make = Callable[..., Any]
 
 def generate(nodes: list[TextNode], llm: Any, folder: Path, **options: Any) -> Any:
     settings = {"output_path": folder / "train.json", "verbose": False, "num_workers": 4, "filters": [], **options}
-    return generate_qa_embedding_pairs(nodes, llm, **settings)
+    return generate_flat(nodes, llm, **settings)
 
 
 def once(*behaviours: Behaviour | None) -> Callable[[Request], Behaviour | None]:
@@ -128,7 +134,7 @@ def test_the_async_function_runs_in_the_callers_loop(
 ) -> None:
     llm = openai_like(serve())
     options: Any = {"output_path": None, "verbose": False, "filters": []}
-    dataset = asyncio.run(agenerate_qa_embedding_pairs(nodes, llm, **options))
+    dataset = asyncio.run(agenerate_qa_embedding_pairs(nodes, llm, **settings_of(options)))
     assert dataset == generate(nodes, llm, tmp_path)
 
 
@@ -260,11 +266,10 @@ def test_attempts_are_what_retry_limit_says(
 def test_limits_hold_at_the_server(
     serve: Serve, openai_like: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from llama_index_embft.calls import limits
-    from llama_index_embft.generation import run
+    from llama_index_embft.calls import asking, limits
 
     period = 0.5
-    monkeypatch.setattr(run, "RateLimiter", lambda *counts: limits.RateLimiter(*counts, period=period, travel=0.5))
+    monkeypatch.setattr(asking, "RateLimiter", lambda *counts: limits.RateLimiter(*counts, period=period, travel=0.5))
     # Every third call fails once: retries count too.
     failed: set[str] = set()
 
@@ -399,7 +404,7 @@ def test_an_llm_that_says_nothing_usable_is_an_error(
         generate(nodes, openai_like(server), tmp_path, retry_limit=1)
     assert not (tmp_path / "train.json").exists()
     many = make_nodes(500, "many")
-    with pytest.raises(GenerationError, match="None of the first 20 questions"):
+    with pytest.raises(GenerationError, match="None of the first 20 requests"):
         generate(many, openai_like(server), tmp_path, retry_limit=1)
     assert server.count < 100
 
@@ -544,12 +549,14 @@ def test_progress_is_saved_every_so_often(serve: Serve, openai_like: Make, tmp_p
     assert seen[29] == 40
 
 
-def test_a_dry_run_calls_nothing_and_counts_what_is_missing(
+def test_an_estimate_calls_nothing_and_counts_what_is_missing(
     serve: Serve, openai_like: Make, nodes: list[TextNode], tmp_path: Path
 ) -> None:
     server = serve()
     llm = openai_like(server)
-    estimate = generate(nodes, llm, tmp_path, dry_run=True, prices=(1.0, 2.0), requests_per_minute=6)
+    options: Any = {"output_path": tmp_path / "train.json"}
+    limits = CallSettings(prices=(1.0, 2.0), requests_per_minute=6)
+    estimate = estimate_qa_embedding_pairs(nodes, llm, calls=limits, **options)
     assert server.count == 0
     assert list(tmp_path.iterdir()) == []
     assert (estimate.chunks, estimate.calls, estimate.from_journal) == (12, 12, 0)
@@ -559,7 +566,7 @@ def test_a_dry_run_calls_nothing_and_counts_what_is_missing(
     generate(nodes[:5], llm, tmp_path, report=report)
     # The server counts words, our tokenizer word pieces: the estimate is of the right size.
     assert report.prompt_tokens / 5 < estimate.prompt_tokens / 12 < 2.5 * report.prompt_tokens / 5
-    again = generate(nodes, llm, tmp_path, dry_run=True)
+    again = estimate_qa_embedding_pairs(nodes, llm, **options)
     assert (again.calls, again.from_journal) == (7, 5)
 
 
@@ -616,7 +623,8 @@ def test_two_calls_at_once_on_one_journal_agree(serve: Serve, openai_like: Make,
     counter = itertools.count()
     server = serve(latency=0.01, script=lambda request: Behaviour(text=f"What is number {next(counter)}?\nWho is it?"))
     llm, many = openai_like(server), make_nodes(40)
-    options: Any = {"output_path": None, "journal_path": tmp_path / "j.sqlite", "verbose": False, "filters": []}
+    options: Any = {"output_path": None, "verbose": False, "filters": []}
+    options["calls"] = CallSettings(journal_path=tmp_path / "j.sqlite")
 
     async def both() -> Any:
         one = agenerate_qa_embedding_pairs(many, llm, **options)

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from loopback_llm import Behaviour, LoopbackLLM
 
+from llama_index_embft.calls import CallSettings
 from llama_index_embft.calls.failures import UnusableAnswerError
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, GenerationError
-from llama_index_embft.generation import GenerationReport, generate_negatives
+from llama_index_embft.generation import generate_negatives
 from llama_index_embft.generation.negatives import read_passage
 
 POSITIVE = "The valve of the harbour was opened in 1910 by the mayor and holds 40 litres."
@@ -42,7 +43,7 @@ def test_negatives_join_the_corpus_behind_the_mined_ones(
 ) -> None:
     server = serve()
     before = dataset.model_dump()
-    options: Any = {"per_query": 2, "journal_path": tmp_path / "j.sqlite", "verbose": False}
+    options: Any = {"per_query": 2, "calls": CallSettings(journal_path=tmp_path / "j.sqlite"), "verbose": False}
     result = generate_negatives(dataset, openai_like(server), **options)
     assert dataset.model_dump() == before
     assert server.count == 4
@@ -71,11 +72,10 @@ def test_a_failed_negative_leaves_the_others(
     dataset: EmbeddingQAFinetuneDataset, serve: Callable[..., LoopbackLLM], openai_like: Callable[..., Any]
 ) -> None:
     server = serve(script=lambda request: Behaviour(400, error="no") if "市长" in request.prompt else None)
-    report = GenerationReport()
-    result = generate_negatives(dataset, openai_like(server), verbose=False, report=report)
-    assert list(report.failed) == ["q2"]
+    result = generate_negatives(dataset, openai_like(server), verbose=False)
+    assert list(result.report.failed) == ["q2"]
     assert "q2" not in result.negative_docs
-    assert report.kept == 1
+    assert result.report.kept == 1
 
 
 @pytest.mark.parametrize("text", ["I'm sorry, I can't do that.", "No.", POSITIVE, f"Here is a passage:\n{POSITIVE}"])
@@ -102,7 +102,7 @@ def test_passages_are_unwrapped() -> None:
 
 
 def test_senseless_calls_are_refused(dataset: EmbeddingQAFinetuneDataset, openai_like: Callable[..., Any]) -> None:
-    with pytest.raises(ConfigError, match="`per_query` must be at least 1"):
+    with pytest.raises(ConfigError, match="`per_query` is 0; it must be at least 1"):
         generate_negatives(dataset, openai_like("http://127.0.0.1:9/v1"), per_query=0)
     with pytest.raises(ConfigError, match="no queries"):
         generate_negatives(dataset.subset([]), openai_like("http://127.0.0.1:9/v1"))

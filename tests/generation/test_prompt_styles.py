@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
 from llama_index_embft.errors import ConfigError
-from llama_index_embft.generation import KINDS, PromptStyle
+from llama_index_embft.generation import QUERY_KINDS, PromptStyle, QuestionSettings
 
 ENGLISH = "The revenue of Lyft was higher in 2021 than in the year before."
 CHINESE = "2021年，滴滴出行的收入比上一年有所增长。"
+
+
+def style_of(template: str | None = None, n: int = 2, **settings: Any) -> PromptStyle:
+    return PromptStyle(template, n, QuestionSettings(**settings))
 
 
 def test_the_prompt_speaks_the_language_of_the_passage() -> None:
@@ -18,8 +23,8 @@ def test_the_prompt_speaks_the_language_of_the_passage() -> None:
     assert "Write 2 different search queries" in style.prompt_for(ENGLISH).body
     assert "请写出2个不同的查询" in style.prompt_for(CHINESE).body
     assert "每行一个" in style.prompt_for(CHINESE).format_line
-    assert "请写出" not in PromptStyle(language="en").prompt_for(CHINESE).body
-    assert "请写出" in PromptStyle(language="zh").prompt_for(ENGLISH).body
+    assert "请写出" not in style_of(language="en").prompt_for(CHINESE).body
+    assert "请写出" in style_of(language="zh").prompt_for(ENGLISH).body
 
 
 def test_german_passages_get_an_english_prompt_that_asks_for_german() -> None:
@@ -30,17 +35,17 @@ def test_german_passages_get_an_english_prompt_that_asks_for_german() -> None:
 def test_the_same_passage_gets_the_same_prompt_whatever_stands_around_it() -> None:
     options = {
         "personas": ["a", "b", "c"],
-        "examples": [f"query {n}" for n in range(30)],
-        "kinds": dict.fromkeys(KINDS, 1.0),
+        "example_queries": [f"query {n}" for n in range(30)],
+        "kinds": dict.fromkeys(QUERY_KINDS, 1.0),
     }
-    first, second = PromptStyle(**options), PromptStyle(**options)
+    first, second = style_of(**options), style_of(**options)
     second.prompt_for(CHINESE)
     assert first.prompt_for(ENGLISH) == second.prompt_for(ENGLISH)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_kinds_come_in_their_shares(n: int) -> None:
-    style = PromptStyle(n=n, kinds={"question": 5, "keyword": 3, "title": 2})
+    style = style_of(n=n, kinds={"question": 5, "keyword": 3, "title": 2})
     counts: Counter[str] = Counter()
     for i in range(2000):
         prompt = style.prompt_for(f"passage {i}")
@@ -55,20 +60,20 @@ def test_kinds_come_in_their_shares(n: int) -> None:
 
 
 def test_two_queries_are_of_two_kinds_where_the_shares_allow() -> None:
-    style = PromptStyle(n=2, kinds={"question": 1, "keyword": 1})
+    style = style_of(n=2, kinds={"question": 1, "keyword": 1})
     assert all(set(style.prompt_for(f"passage {i}").kinds) == {"question", "keyword"} for i in range(50))
 
 
 @pytest.mark.parametrize("passage", [ENGLISH, CHINESE])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUERY_KINDS)
 def test_every_kind_has_its_words_in_both_languages(kind: str, passage: str) -> None:
-    bodies = {PromptStyle(n=1, kinds={other: 1.0}).prompt_for(passage).body for other in KINDS}
-    assert len(bodies) == len(KINDS)
-    assert PromptStyle(n=1, kinds={kind: 1.0}).prompt_for(passage).body in bodies
+    bodies = {style_of(n=1, kinds={other: 1.0}).prompt_for(passage).body for other in QUERY_KINDS}
+    assert len(bodies) == len(QUERY_KINDS)
+    assert style_of(n=1, kinds={kind: 1.0}).prompt_for(passage).body in bodies
 
 
 def test_personas_and_examples_are_drawn_by_passage() -> None:
-    style = PromptStyle(personas=["a nurse", "a pilot"], examples=[f"real query {n}" for n in range(20)])
+    style = style_of(personas=["a nurse", "a pilot"], example_queries=[f"real query {n}" for n in range(20)])
     bodies = [style.prompt_for(f"passage {i}").body for i in range(100)]
     assert 25 < sum("a nurse" in body for body in bodies) < 75
     assert all(("a nurse" in body) != ("a pilot" in body) for body in bodies)
@@ -76,15 +81,15 @@ def test_personas_and_examples_are_drawn_by_passage() -> None:
     assert len({body[body.index("real query") :] for body in bodies}) > 50
 
 
-def test_only_the_passage_stays_out_of_the_hash() -> None:
-    style = PromptStyle()
-    assert style.prompt_for("one passage here").hash == style.prompt_for("another passage there").hash
-    for other in (PromptStyle(n=3), PromptStyle(with_answers=True), PromptStyle(kinds={"title": 1.0})):
-        assert other.prompt_for("one passage here").hash != style.prompt_for("one passage here").hash
+def test_only_the_passage_stays_out_of_the_identity() -> None:
+    expected = PromptStyle().prompt_for("one passage here").without_passage
+    assert PromptStyle().prompt_for("another passage there").without_passage == expected
+    for other in (style_of(n=3), style_of(with_answers=True), style_of(kinds={"title": 1.0})):
+        assert other.prompt_for("one passage here").without_passage != expected
 
 
 def test_a_template_of_the_users_own_is_used_as_in_the_peer() -> None:
-    prompt = PromptStyle(template="{num_questions_per_chunk} on: {context_str} {{json}}", n=4).prompt_for("a {brace} b")
+    prompt = style_of(template="{num_questions_per_chunk} on: {context_str} {{json}}", n=4).prompt_for("a {brace} b")
     assert prompt.body == "4 on: a {brace} b {json}"
     assert prompt.format_line == ""
 
@@ -92,20 +97,20 @@ def test_a_template_of_the_users_own_is_used_as_in_the_peer() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"n": 0}, "`num_questions_per_chunk` must be at least 1"),
+        ({"n": 0}, "`num_questions_per_chunk` is 0; it must be at least 1"),
         ({"template": "no place for text"}, "must contain {context_str}"),
         ({"template": "{context_str} {foo}"}, "unknown placeholder {foo}"),
         ({"template": "{context_str} {"}, "unmatched braces"),
         ({"template": "{context_str}", "personas": ["x"]}, "of your own decides"),
-        ({"kinds": {"riddle": 1}}, "no kind of query 'riddle'; the kinds are question,"),
+        ({"kinds": {"riddle": 1}}, "`kinds` is 'riddle'; it must be one of 'question',"),
         ({"kinds": {"question": 0}}, "a share above 0"),
         ({"kinds": {}}, "a share above 0"),
         ({"kinds": {"question": float("nan")}}, "a share above 0"),
-        ({"personas": "a nurse"}, "`personas` must be a list"),
-        ({"examples": ["", "x"]}, "`example_queries` must be a list"),
-        ({"language": "fr"}, "`language` must be one of auto, en, zh"),
+        ({"personas": "a nurse"}, "`personas` is 'a nurse'; it must be a list"),
+        ({"example_queries": ["", "x"]}, "`example_queries` is .*; it must be a list"),
+        ({"language": "fr"}, "`language` is 'fr'; it must be one of 'auto', 'en', 'zh'"),
     ],
 )
 def test_senseless_styles_are_refused(options: dict, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
-        PromptStyle(**options)
+        style_of(**options)

@@ -26,23 +26,25 @@ from llama_index_embft.generation import (
     WrongLanguage,
     generate_qa_embedding_pairs,
 )
-from llama_index_embft.generation.assemble import Candidate
+from llama_index_embft.generation.assemble import CandidateQuery
 from llama_index_embft.generation.filters.base import FilterContext
 from llama_index_embft.generation.filters.judge import read_score
 from llama_index_embft.generation.passages import Passage
 
 
-def candidates(queries: Sequence[str], texts: Sequence[str] | str = "") -> list[Candidate]:
+def candidates(queries: Sequence[str], texts: Sequence[str] | str = "") -> list[CandidateQuery]:
     texts = [texts] * len(queries) if isinstance(texts, str) else texts
     return [
-        Candidate(f"q{n}", query, "", [Passage(f"d{n}", text, text, f"d{n}")])
+        CandidateQuery(f"q{n}", query, "", [Passage(f"d{n}", text, text, f"d{n}")])
         for n, (query, text) in enumerate(zip(queries, texts, strict=True))
     ]
 
 
-def dropped(filter_: QuestionFilter, items: list[Candidate], passages: Sequence[Passage] | None = None) -> set[int]:
+def dropped(
+    filter_: QuestionFilter, items: list[CandidateQuery], passages: Sequence[Passage] | None = None
+) -> set[int]:
     own = [passage for item in items for passage in item.passages]
-    context = FilterContext(passages if passages is not None else own, None)  # type: ignore[arg-type]
+    context = FilterContext(passages if passages is not None else own, None, GenerationReport())  # type: ignore[arg-type]
     return set(asyncio.run(filter_.drop(items, context)))
 
 
@@ -184,10 +186,10 @@ def table() -> Table:
     )
 
 
-def retrieval_items() -> tuple[list[Candidate], list[Passage]]:
+def retrieval_items() -> tuple[list[CandidateQuery], list[Passage]]:
     passages = [Passage(f"d{n}", f"d{n}", f"d{n}", f"d{n}") for n in range(4)]
     queries = ["easy", "close", "second", "lost"]  # each written for d0; ranks 1, 1, 2, 4
-    return [Candidate(query, query, "", [passages[0]]) for query in queries], passages
+    return [CandidateQuery(query, query, "", [passages[0]]) for query in queries], passages
 
 
 @pytest.mark.parametrize(("top_k", "gone"), [(1, {2, 3}), (2, {3}), (3, {3}), (4, set()), (10, set())])
@@ -271,8 +273,8 @@ def test_the_judge_drops_low_grades_and_uses_the_journal(
     options: Any = {"output_path": tmp_path / "t.json", "verbose": False}
     plain = generate_qa_embedding_pairs(nodes, openai_like(server), filters=[], **options)
     asked = server.count
-    report = GenerationReport()
-    kept = generate_qa_embedding_pairs(nodes, openai_like(server), filters=[Judge(3)], report=report, **options)
+    kept = generate_qa_embedding_pairs(nodes, openai_like(server), filters=[Judge(3)], **options)
+    report = kept.report
     assert server.count == asked + len(plain.queries)
     valve = {
         id_
@@ -324,15 +326,15 @@ def test_filters_are_applied_in_order_and_counted(
         number = request.prompt.split("number")[1].split()[0]
         return Behaviour(text=text.format(f"the great valve of harbour {number}", number))
 
-    server, report = serve(script=script), GenerationReport()
+    server = serve(script=script)
     dataset = generate_qa_embedding_pairs(
         nodes[:3],
         openai_like(server),
         num_questions_per_chunk=4,
         output_path=None,
         verbose=False,
-        report=report,
     )
+    report = dataset.report
     assert report.generated == 12
     assert report.dropped["refers to the text"] == 3
     assert report.dropped["wrong language"] == 3
@@ -344,13 +346,13 @@ def test_filters_are_applied_in_order_and_counted(
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: NearDuplicates(0), "above 0 and at most 1"),
+        (lambda: NearDuplicates(0), "`threshold` is 0; it must be above 0 and at most 1"),
         (lambda: RoundTrip(), "either `embed_model` or `retriever`"),
         (lambda: RoundTrip("m", retriever=Fixed()), "either `embed_model` or `retriever`"),
-        (lambda: RoundTrip("m", top_k=0), "`top_k` of RoundTrip"),
+        (lambda: RoundTrip("m", top_k=0), "`top_k` is 0; it must be at least 1"),
         (lambda: Difficulty("m", too_easy_margin=None, too_hard_rank=None), "Difficulty needs"),
-        (lambda: Judge(6), "from 1 to 5"),
-        (lambda: Judge(on_unjudged="maybe"), "'keep' or 'drop'"),
+        (lambda: Judge(6), "`min_score` is 6; it must be at least 1 and at most 5"),
+        (lambda: Judge(on_unjudged="maybe"), "must be one of 'keep', 'drop'"),
     ],
 )
 def test_senseless_filters_are_refused(make: Callable[[], Any], sentence: str) -> None:

@@ -15,7 +15,7 @@ from llama_index.core.llms import MockLLM
 from llama_index.core.vector_stores import SimpleVectorStore
 
 from llama_index_embft.embeddings import AdapterEmbedding, linear_adapter, save_adapter
-from llama_index_embft.embeddings.fingerprint import ModelIdentity, identify
+from llama_index_embft.embeddings.identity import ModelIdentity, identify
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.index import StoreError, check_index, checked_retriever, stamp_index
 from llama_index_embft.index.stamp import Stamp

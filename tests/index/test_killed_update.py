@@ -9,7 +9,7 @@ import pytest
 from index_places import Place, PlainEmbedding, make_nodes, run_and_die
 from test_update import all_vectors, assert_same
 
-from llama_index_embft.embeddings.fingerprint import identify
+from llama_index_embft.embeddings.identity import identify
 from llama_index_embft.index import StoreError, check_index, resume_update, rollback_index, stamp_index, update_index
 from llama_index_embft.index.identity import required_stamp
 from llama_index_embft.index.stores import open_table

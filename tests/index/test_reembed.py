@@ -13,7 +13,7 @@ from llama_index.core import StorageContext, VectorStoreIndex
 from llama_index.core.vector_stores import SimpleVectorStore
 
 from llama_index_embft.embeddings import DriftEmbedding
-from llama_index_embft.embeddings.fingerprint import identify
+from llama_index_embft.embeddings.identity import identify
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.finetune import DriftAdapter
 from llama_index_embft.index import (

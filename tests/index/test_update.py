@@ -12,7 +12,7 @@ import torch
 from index_helpers import CountingEmbedding, Place, make_nodes
 
 from llama_index_embft.embeddings import AdapterEmbedding, NudgedEmbedding, as_encoder, linear_adapter, save_adapter
-from llama_index_embft.embeddings.fingerprint import identify
+from llama_index_embft.embeddings.identity import identify
 from llama_index_embft.embeddings.nudge import save_nudge
 from llama_index_embft.errors import ConfigError, ModelError, OutputError
 from llama_index_embft.index import (

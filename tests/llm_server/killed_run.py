@@ -22,6 +22,7 @@ from llama_index.core.schema import TextNode
 from llama_index.llms.openai_like import OpenAILike
 
 import llama_index_embft.generation.run  # noqa: F401
+from llama_index_embft.calls import CallSettings
 from llama_index_embft.generation import generate_qa_embedding_pairs
 
 
@@ -31,7 +32,9 @@ def run(api_base: str, output: Path, chunks: int, workers: int) -> None:
         for i in range(chunks)
     ]
     llm = OpenAILike(model="m", api_base=api_base, api_key="none", is_chat_model=True, context_window=8000)
-    generate_qa_embedding_pairs(nodes, llm, output_path=output, num_workers=workers, verbose=False, save_every=50)
+    generate_qa_embedding_pairs(
+        nodes, llm, output_path=output, verbose=False, save_every=50, calls=CallSettings(num_workers=workers)
+    )
 
 
 def main() -> None:

@@ -6,20 +6,21 @@ import numpy as np
 import pytest
 from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata
 
+from llama_index_embft.calls import CallSettings
 from llama_index_embft.calls.failures import UnusableAnswerError
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.embeddings import EmbeddingCache
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.mining import (
     CrossEncoder,
-    Judge,
+    LLMJudge,
     MiningReport,
     flag_embedding_rows,
     labelled_pairs,
     mine_hard_negatives,
     teacher_rows,
 )
-from llama_index_embft.mining.teachers import read_answer
+from llama_index_embft.mining.judge import read_answer
 
 
 @pytest.fixture
@@ -171,7 +172,7 @@ def test_a_judge_drops_or_relabels(data):
     mined = mine_hard_negatives(*data, ["rank:1-5", "judge"], 2, llm=llm, report=report)
     assert mined.negative_docs == {"q": ["b", "d"]}
     assert report.dropped == {"judge": 2}
-    relabelled = mine_hard_negatives(*data, ["rank:1-5", Judge(llm)], 2, relabel=True)
+    relabelled = mine_hard_negatives(*data, ["rank:1-5", LLMJudge(llm)], 2, relabel=True)
     assert relabelled.relevant_docs == {"q": ["a", "c"]}
     assert relabelled.negative_docs == {"q": ["b", "d"]}
 
@@ -179,16 +180,16 @@ def test_a_judge_drops_or_relabels(data):
 def test_a_judges_answers_outlive_the_run(data, tmp_path):
     llm = Oracle(calls=[])
     for _ in range(2):
-        mine_hard_negatives(*data, ["rank:1-5", Judge(llm, journal_path=tmp_path / "judge.sqlite")], 2)
+        mine_hard_negatives(*data, ["rank:1-5", LLMJudge(llm, CallSettings(journal_path=tmp_path / "judge.sqlite"))], 2)
     assert len(llm.calls) == len(set(llm.calls)) > 2
 
 
 def test_what_the_judge_cannot_tell_is_no_negative(data):
     llm = Oracle(calls=[], fails=True)
-    judge = Judge(llm)
+    judge = LLMJudge(llm)
     mined = mine_hard_negatives(*data, ["rank:1-5", judge], 2)
     assert mined.negative_docs == {"q": ["b", "e"]}
-    assert len(judge.report.failed) == 1
+    assert len(judge.counts.failed) == 1
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from llama_index.core.schema import TextNode
 from loopback_llm import Behaviour, LoopbackLLM
 
 from llama_index_embft.errors import ConfigError, GenerationError
-from llama_index_embft.generation import GenerationReport
 from llama_index_embft.generation import generate_qa_embedding_pairs as generate_alone
 from llama_index_embft.scale.ray import generate_qa_embedding_pairs
 from llama_index_embft.scale.ray.cluster import remote
@@ -61,11 +60,9 @@ def test_the_data_set_of_one_machine_and_a_journal_to_go_on_with(cluster, llm_at
     out = tmp_path / "pairs.json"
     with LoopbackLLM(script=stop_after_ten) as server, pytest.raises(GenerationError, match=r"taken back|API key"):
         generate_qa_embedding_pairs(nodes, llm_at(server), workers=2, output_path=out, verbose=False)
-    report = GenerationReport()
     with LoopbackLLM() as server:
-        found = generate_qa_embedding_pairs(
-            nodes, llm_at(server), workers=2, output_path=out, verbose=False, report=report
-        )
+        found = generate_qa_embedding_pairs(nodes, llm_at(server), workers=2, output_path=out, verbose=False)
+        report = found.report
         assert len(server.requests) == report.requests == asked_alone - report.from_journal
     assert found == alone
     assert 1 <= report.from_journal <= 10
@@ -92,5 +89,3 @@ def test_bad_arguments(cluster, llm_at):
         generate_qa_embedding_pairs(make_nodes(1), MockLLM(), workers=0)
     with pytest.raises(ConfigError, match=r"An argument is not known: .*'colour'"):
         generate_qa_embedding_pairs(make_nodes(1), MockLLM(), colour="red")
-    with pytest.raises(ConfigError, match="`dry_run` calls nothing"):
-        generate_qa_embedding_pairs(make_nodes(1), MockLLM(), dry_run=True)

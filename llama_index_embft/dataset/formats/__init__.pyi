@@ -14,15 +14,15 @@ from .registry import (
 from .registry import (
     write_dataset as write_dataset,
 )
-from .trec_files import (
+from .trec import (
     read_qrels as read_qrels,
 )
-from .trec_files import (
+from .trec import (
     read_run as read_run,
 )
-from .trec_files import (
+from .trec import (
     write_qrels as write_qrels,
 )
-from .trec_files import (
+from .trec import (
     write_run as write_run,
 )

@@ -17,25 +17,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from llama_index_embft.dataset.formats import trainer_rows
-from llama_index_embft.dataset.formats._rows import Row, read_rows, write_rows
-from llama_index_embft.dataset.formats._source import (
-    At,
-    FaultError,
-    as_grade,
-    as_id,
-    as_number,
-    as_text,
-    as_texts,
-)
+from llama_index_embft.dataset.formats.build import as_number, as_text, as_texts
+from llama_index_embft.dataset.formats.rows import Row, read_rows
+from llama_index_embft.dataset.sources import At, FaultError
 from llama_index_embft.errors import ConfigError
 
 if TYPE_CHECKING:
-    import os
-    from collections import Counter
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-    from llama_index_embft.dataset.formats._build import Builder
+    from llama_index_embft.dataset.formats.build import Builder
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
 _NAMES: Final = {
@@ -46,7 +36,6 @@ _NAMES: Final = {
     "score": ("score", "label", "labels", "similarity", "similarity_score"),
 }  # fmt: skip
 _NUMBERED: Final = re.compile(r"(?:hard_)?neg(?:ative)?_?(\d+)")
-INFGRAD: Final = ("Query", "Positive Document", "Hard Negative Document")
 
 
 class _Columns:
@@ -180,156 +169,3 @@ def read_scored(
     if all(value in (0.0, 1.0) for scores in build.scores.values() for value in scores.values()):
         build.scores.clear()  # labels, not a teacher's scores
     return build.finish(leave_out_unjudged=f"query without a pair of a score from {threshold:g}")
-
-
-# --- writing ----------------------------------------------------------------------------------------------------------
-
-
-def write_pairs(dataset: EmbeddingQAFinetuneDataset, path: str | os.PathLike[str], lost: Counter[str]) -> int:
-    """``anchor, positive``: a row for each query and relevant document."""
-    del lost
-    return write_rows(trainer_rows.pairs(dataset), path, ("anchor", "positive"))
-
-
-def write_triplets(dataset: EmbeddingQAFinetuneDataset, path: str | os.PathLike[str], lost: Counter[str]) -> int:
-    """``anchor, positive, negative``: a row for each query, relevant document and negative."""
-    _count_short(dataset, 1, lost)
-    return write_rows(trainer_rows.triplets(dataset), path, ("anchor", "positive", "negative"))
-
-
-def write_ntuples(
-    dataset: EmbeddingQAFinetuneDataset, path: str | os.PathLike[str], lost: Counter[str], *, n: int | None = None
-) -> int:
-    """``anchor, positive, negative_1 … negative_n``.
-
-    Args:
-        dataset: A data set with negatives.
-        path: See `write_rows`.
-        lost: Counts queries with fewer negatives, and the negatives of others beyond ``n``.
-        n: Negatives a row; None takes as many as every query with negatives has.
-
-    Raises:
-        ConfigError: No query has ``n`` negatives, or ``n`` is below 1.
-    """
-    counts = [len(docs) for docs in dataset.negative_docs.values() if docs]
-    wanted = min(counts, default=0) if n is None else n
-    if not counts:
-        raise ConfigError("The data set has no negatives; mine some first (`embft mine`) or write pairs.")
-    _count_short(dataset, wanted, lost)
-    lost[f"negatives beyond {wanted} a query"] += sum(count - wanted for count in counts if count > wanted)
-    return write_rows(trainer_rows.ntuples(dataset, wanted), path)
-
-
-def write_scored(
-    dataset: EmbeddingQAFinetuneDataset,
-    path: str | os.PathLike[str],
-    lost: Counter[str],
-    *,
-    teacher_scores: bool = True,
-) -> int:
-    """``sentence1, sentence2, score``: a row for each query and document.
-
-    Args:
-        dataset: A data set.
-        path: See `write_rows`.
-        lost: Counts the pairs without a score.
-        teacher_scores: Write the teacher's scores, if the data set has some, and leave out the pairs without one;
-            otherwise positives have 1.0 and negatives 0.0.
-    """
-    scores = dataset.teacher_scores if teacher_scores else {}
-    pairs = sum(map(len, dataset.relevant_docs.values())) + sum(map(len, dataset.negative_docs.values()))
-    rows = write_rows(trainer_rows.labelled_pairs(dataset, scores or None), path, ("sentence1", "sentence2", "score"))
-    lost["pairs without a score"] += pairs - rows
-    return rows
-
-
-def write_infgrad(dataset: EmbeddingQAFinetuneDataset, path: str | os.PathLike[str], lost: Counter[str]) -> int:
-    """``Query, Positive Document, Hard Negative Document``, one row a query, as ``infgrad/retrieval_data_llm``."""
-    _count_short(dataset, 1, lost)
-    for query, docs in dataset.negative_docs.items():
-        lost["negatives beyond 1 a query"] += max(0, len(docs) - 1)
-        lost["relevant documents beyond 1 a query"] += len(dataset.relevant_docs[query]) - 1 if docs else 0
-
-    def rows() -> Iterator[Row]:
-        for query, docs in dataset.negative_docs.items():
-            if docs:
-                first = dataset.relevant_docs[query][0]
-                texts = (dataset.queries[query], dataset.corpus[first], dataset.corpus[docs[0]])
-                yield dict(zip(INFGRAD, texts, strict=True))
-
-    return write_rows(rows(), path, INFGRAD)
-
-
-def _count_short(dataset: EmbeddingQAFinetuneDataset, n: int, lost: Counter[str]) -> None:
-    short = [query for query in dataset.queries if len(dataset.negative_docs.get(query, ())) < n]
-    lost[f"queries with fewer than {n} negative documents"] += len(short)
-
-
-# --- the table --------------------------------------------------------------------------------------------------------
-
-TABLE: Final = (
-    "query_id", "query", "document_id", "document", "relevance", "answer", "source_document", "bare_text",
-)  # fmt: skip
-
-
-def read_table(source: Any, build: Builder, *, split: str | None = None) -> EmbeddingQAFinetuneDataset:
-    """Read a row for each judgement, with ids: the columns are those of `TABLE`, of which only the texts are needed.
-
-    ``relevance`` is the grade, 1 where it is missing; 0 and below is a negative. A row without a query is a document.
-    """
-    for at, row in read_rows(source, build, split=split):
-        with build.row():
-            known = {name: None if row.get(name) in (None, "") else row[name] for name in TABLE}
-            texts = {
-                name: as_text(known[name], name, at)
-                for name in ("query", "document", "answer", "source_document", "bare_text")
-                if known[name] is not None or name == "document"
-            }
-            ids = {
-                name: None if known[name] is None else as_id(known[name], name, at)
-                for name in ("query_id", "document_id")
-            }
-            grade = 1 if known["relevance"] is None else as_grade(known["relevance"], "relevance", at)
-            doc = build.add_document(
-                texts["document"],
-                at,
-                ids["document_id"],
-                bare=texts.get("bare_text"),
-                source=texts.get("source_document"),
-            )
-            if "query" in texts:
-                query = build.add_query(texts["query"], at, ids["query_id"])
-                build.link(query, doc, grade, at)
-                if "answer" in texts:
-                    build.add_answer(query, texts["answer"], at)
-            elif ids["query_id"] is not None:
-                raise FaultError(at, "empty text", f"the query {ids['query_id']!r} has no text")
-            build.ignore(row, frozenset(TABLE))
-    return build.finish()
-
-
-def write_table(dataset: EmbeddingQAFinetuneDataset, path: str | os.PathLike[str], lost: Counter[str]) -> int:
-    """Write a row for each judgement, and one without a query for each document that no query names."""
-    del lost
-
-    def row(doc: str, query: str | None = None, relevance: int | None = None) -> Row:
-        return {
-            "query_id": query,
-            "query": None if query is None else dataset.queries[query],
-            "document_id": doc,
-            "document": dataset.corpus[doc],
-            "relevance": relevance,
-            "answer": None if query is None else dataset.reference_answers.get(query),
-            "source_document": dataset.source_documents.get(doc),
-            "bare_text": dataset.bare_texts.get(doc),
-        }
-
-    def rows() -> Iterator[Row]:
-        named: set[str] = set()
-        for query, judged in dataset.qrels().items():
-            for doc, grade in (judged | dict.fromkeys(dataset.negative_docs.get(query, ()), 0)).items():
-                named.add(doc)
-                yield row(doc, query, grade)
-        yield from (row(doc) for doc in dataset.corpus if doc not in named)
-
-    return write_rows(rows(), path, TABLE)

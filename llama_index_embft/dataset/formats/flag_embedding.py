@@ -13,14 +13,15 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft.dataset.formats import trainer_rows
-from llama_index_embft.dataset.formats._rows import Row, container_of, read_rows, write_rows
-from llama_index_embft.dataset.formats._source import At, FaultError, as_number, as_text, as_texts
+from llama_index_embft.dataset.formats.build import as_number, as_text, as_texts
+from llama_index_embft.dataset.formats.rows import Row, container_of, read_rows, write_rows
+from llama_index_embft.dataset.sources import At, FaultError
 from llama_index_embft.errors import ConfigError
 
 if TYPE_CHECKING:
     import os
 
-    from llama_index_embft.dataset.formats._build import Builder
+    from llama_index_embft.dataset.formats.build import Builder
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
 _KNOWN: Final = frozenset(["query", "pos", "neg", "pos_scores", "neg_scores"])

@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from llama_index_embft.dataset.formats import columns, retrieval, trec
-from llama_index_embft.dataset.formats._rows import FOLDER_MARKS, _load_folder, container_of, first_row, is_table
-from llama_index_embft.dataset.formats._source import read_json
-from llama_index_embft.errors import DatasetError
+from llama_index_embft.dataset.formats import retrieval, trainer_rows, trec
+from llama_index_embft.dataset.formats.build import Builder
+from llama_index_embft.dataset.formats.rows import FOLDER_MARKS, container_of, is_table, load_folder, read_rows
+from llama_index_embft.dataset.sources import read_json
+from llama_index_embft.errors import ConfigError, DatasetError
 
 
 def guess_format(source: Any) -> str:
@@ -51,15 +52,15 @@ def _guess_object(source: Any) -> str | None:
 
 def _guess_folder(path: Path) -> str | None:
     if any((path / mark).is_file() for mark in FOLDER_MARKS):
-        return _guess_object(_load_folder(path))
+        return _guess_object(load_folder(path))
     parts = retrieval.find_parts(path)
     if all(parts.values()):
         files = [file for files in parts["qrels"].values() for file in files]
         if all(container_of(file) == "tsv" for file in files):
             return "beir"
-        return "air-bench" if "qid" in (first_row(files[0]) or {}) else "mteb"
+        return "air-bench" if "qid" in (_first_row(files[0]) or {}) else "mteb"
     names = [file.name.lower() for file in path.iterdir() if file.is_file()]
-    if all(any(trec._NAMES[part].fullmatch(name) for name in names) for part in ("qrels", "topics", "docs")):
+    if all(any(trec.NAMES[part].fullmatch(name) for name in names) for part in ("qrels", "topics", "docs")):
         return "trec"
     return None
 
@@ -67,7 +68,7 @@ def _guess_folder(path: Path) -> str | None:
 def _guess_file(path: Path) -> str | None:
     container = container_of(path)
     if container != "json":
-        row = None if container is None else first_row(path)
+        row = None if container is None else _first_row(path)
         return None if row is None else _guess_columns(list(row))
     data = read_json(path, repeated_keys=True)
     if isinstance(data, list) and data and isinstance(data[0], dict):
@@ -88,10 +89,18 @@ def _guess_columns(names: list[Any]) -> str | None:
         ("flag-embedding", {"query", "pos"} <= there),
         ("ragas", "user_input" in there or {"question", "ground_truth"} <= there),
         ("squad", {"context", "question", "answers"} <= there),
-        ("infgrad", {name.lower() for name in columns.INFGRAD} <= there),
+        ("infgrad", {name.lower() for name in trainer_rows.INFGRAD} <= there),
         ("scored", bool({"score", "similarity", "similarity_score"} & there)),
         ("ntuples", "negative_1" in there),
         ("triplets", "negative" in there),
         ("pairs", bool({"anchor", "query", "question"} & there) and bool({"positive", "answer", "passage"} & there)),
     )
     return next((name for name, fits in tests if fits), None)
+
+
+def _first_row(path: Path) -> dict[str, Any] | None:
+    """The first row of a file; None where it has none or cannot be read."""
+    try:
+        return next((row for _, row in read_rows(path, Builder(os.fspath(path)))), None)
+    except (DatasetError, ConfigError):
+        return None

@@ -10,45 +10,37 @@ Lost on writing: ``rag`` nothing; ``llama-index`` all but queries, corpus, relev
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from llama_index_embft.dataset.formats._sink import write_pieces
-from llama_index_embft.dataset.formats._source import read_json, shown
+from llama_index_embft.dataset.formats.rows import write_pieces
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-from llama_index_embft.errors import DatasetError
 
 if TYPE_CHECKING:
+    import os
     from collections import Counter
     from collections.abc import Iterator
 
-    from llama_index_embft.dataset.formats._build import Builder
+    from llama_index_embft.dataset.formats.build import Builder
 
 _BASIC = ("queries", "corpus", "relevant_docs", "mode")
 
 
 def read(path: str | os.PathLike[str], build: Builder) -> EmbeddingQAFinetuneDataset:
-    """Read either; see `EmbeddingQAFinetuneDataset.from_json`. Gzip is unpacked."""
-    if Path(path).suffix != ".gz":
-        return EmbeddingQAFinetuneDataset.from_json(path, build.on_error)
-    fields = read_json(Path(path))
-    if not isinstance(fields, dict):
-        raise DatasetError(f"{path} should hold one JSON object with `queries`, `corpus`, …; got {shown(fields)}.")
-    return EmbeddingQAFinetuneDataset._load(fields, build.on_error, source=os.fspath(path))
+    """Read either; see `EmbeddingQAFinetuneDataset.from_json`."""
+    return EmbeddingQAFinetuneDataset.from_json(path, build.on_error)
 
 
 def write(dataset: EmbeddingQAFinetuneDataset, path: str | os.PathLike[str], lost: Counter[str]) -> int:
     """Write everything, entry by entry; the same bytes as `EmbeddingQAFinetuneDataset.save_json`."""
     del lost
-    write_pieces(path, _pieces(dataset._compact()))
+    write_pieces(path, _pieces(dataset.to_dict()))
     return len(dataset.queries)
 
 
 def write_basic(dataset: EmbeddingQAFinetuneDataset, path: str | os.PathLike[str], lost: Counter[str]) -> int:
     """Write the four sections of llama-index-finetuning, byte for byte as it writes them."""
     del lost
-    fields = dataset._compact()
+    fields = dataset.to_dict()
     write_pieces(path, _pieces({name: fields[name] for name in _BASIC}))
     return len(dataset.queries)
 

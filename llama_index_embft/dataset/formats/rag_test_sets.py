@@ -15,16 +15,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from llama_index_embft.dataset.formats._rows import Row, container_of, is_table, read_rows, write_rows
-from llama_index_embft.dataset.formats._sink import write_pieces
-from llama_index_embft.dataset.formats._source import At, FaultError, as_id, as_text, as_texts, read_json, shown
+from llama_index_embft.dataset.formats.build import as_id, as_text, as_texts
+from llama_index_embft.dataset.formats.rows import Row, container_of, is_table, read_rows, write_pieces, write_rows
+from llama_index_embft.dataset.sources import At, FaultError, read_json, shown
 from llama_index_embft.errors import DatasetError
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterator
 
-    from llama_index_embft.dataset.formats._build import Builder
+    from llama_index_embft.dataset.formats.build import Builder
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
 # --- LlamaIndex -------------------------------------------------------------------------------------------------------

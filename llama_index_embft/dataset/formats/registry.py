@@ -10,11 +10,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from llama_index_embft.dataset.formats import _loss, columns, flag_embedding, rag, retrieval, squad, trec
-from llama_index_embft.dataset.formats import rag_test_sets as test_sets
-from llama_index_embft.dataset.formats._build import Builder, OnError, counted
-from llama_index_embft.dataset.formats._rows import to_table
+from llama_index_embft.dataset.formats import (
+    columns,
+    flag_embedding,
+    losses,
+    rag,
+    rag_test_sets,
+    retrieval,
+    squad,
+    table,
+    trainer_rows,
+    trec,
+)
+from llama_index_embft.dataset.formats.build import Builder, OnError, counted
 from llama_index_embft.dataset.formats.guess import guess_format, name_of
+from llama_index_embft.dataset.formats.rows import to_table
 from llama_index_embft.errors import ConfigError, DatasetError, OutputError
 
 if TYPE_CHECKING:
@@ -62,10 +72,10 @@ class Format:
         )
 
 
-_ALL = _loss.EVERYTHING
-_ROWS_AND_IDS = _ALL - {_loss.MODE, _loss.SCORES, _loss.PROVENANCE}
+_ALL = losses.EVERYTHING
+_ROWS_AND_IDS = _ALL - {losses.MODE, losses.SCORES, losses.PROVENANCE}
 _TEXTS_ONLY = frozenset[str]()
-_IN_PARTS = frozenset({_loss.IDS, _loss.GRADES, _loss.NEGATIVES, _loss.UNLINKED})
+_IN_PARTS = frozenset({losses.IDS, losses.GRADES, losses.NEGATIVES, losses.UNLINKED})
 
 FORMATS: Final[dict[str, Format]] = {
     made.name: made
@@ -75,7 +85,7 @@ FORMATS: Final[dict[str, Format]] = {
             "llama-index",
             "llama-index-finetuning's EmbeddingQAFinetuneDataset",
             ".json",
-            frozenset({_loss.IDS, _loss.UNLINKED, _loss.MODE}),
+            frozenset({losses.IDS, losses.UNLINKED, losses.MODE}),
             rag.read,
             rag.write_basic,
         ),
@@ -84,7 +94,7 @@ FORMATS: Final[dict[str, Format]] = {
             "mteb",
             "MTEB retrieval",
             "folder",
-            _IN_PARTS | {_loss.BARE_TEXTS},  # those that are title and text; the rest is counted on writing
+            _IN_PARTS | {losses.BARE_TEXTS},  # those that are title and text; the rest is counted on writing
             retrieval.read,
             retrieval.write_mteb,
         ),
@@ -102,7 +112,7 @@ FORMATS: Final[dict[str, Format]] = {
             "squad",
             "SQuAD, CMRC 2018, DRCD",
             ".json",
-            frozenset({_loss.IDS, _loss.ANSWERS, _loss.SOURCES, _loss.UNLINKED}),
+            frozenset({losses.IDS, losses.ANSWERS, losses.SOURCES, losses.UNLINKED}),
             squad.read,
             squad.write,
         ),
@@ -110,66 +120,66 @@ FORMATS: Final[dict[str, Format]] = {
             "flag-embedding",
             "FlagEmbedding's query, pos, neg",
             _ROW_FILES,
-            frozenset({_loss.NEGATIVES, _loss.SCORES}),
+            frozenset({losses.NEGATIVES, losses.SCORES}),
             flag_embedding.read,
             flag_embedding.write,
         ),
-        Format("pairs", "anchor, positive", _ROW_FILES, _TEXTS_ONLY, columns.read, columns.write_pairs),
+        Format("pairs", "anchor, positive", _ROW_FILES, _TEXTS_ONLY, columns.read, trainer_rows.write_pairs),
         Format(
             "triplets",
             "anchor, positive, negative",
             _ROW_FILES,
-            frozenset({_loss.NEGATIVES}),
+            frozenset({losses.NEGATIVES}),
             columns.read,
-            columns.write_triplets,
+            trainer_rows.write_triplets,
         ),
         Format(
             "ntuples",
             "anchor, positive, negative_1 … negative_n",
             _ROW_FILES,
-            frozenset({_loss.NEGATIVES}),
+            frozenset({losses.NEGATIVES}),
             columns.read,
-            columns.write_ntuples,
+            trainer_rows.write_ntuples,
         ),
         Format(
             "scored",
             "sentence1, sentence2, score",
             _ROW_FILES,
-            frozenset({_loss.NEGATIVES, _loss.SCORES}),
+            frozenset({losses.NEGATIVES, losses.SCORES}),
             columns.read_scored,
-            columns.write_scored,
+            trainer_rows.write_scored,
         ),
         Format(
             "infgrad",
             "Query, Positive Document, Hard Negative Document",
             _ROW_FILES,
-            frozenset({_loss.NEGATIVES}),
+            frozenset({losses.NEGATIVES}),
             columns.read,
-            columns.write_infgrad,
+            trainer_rows.write_infgrad,
         ),
         Format(
             "table",
             "a row a judgement, with ids, grades and answers",
             _ROW_FILES,
             _ROWS_AND_IDS,
-            columns.read_table,
-            columns.write_table,
+            table.read,
+            table.write,
         ),
         Format(
             "labelled-rag",
             "LlamaIndex's LabelledRagDataset",
             ".json",
-            frozenset({_loss.ANSWERS}),
-            test_sets.read_labelled,
-            test_sets.write_labelled,
+            frozenset({losses.ANSWERS}),
+            rag_test_sets.read_labelled,
+            rag_test_sets.write_labelled,
         ),
         Format(
             "ragas",
             "ragas test sets",
             _ROW_FILES,
-            frozenset({_loss.ANSWERS}),
-            test_sets.read_ragas,
-            test_sets.write_ragas,
+            frozenset({losses.ANSWERS}),
+            rag_test_sets.read_ragas,
+            rag_test_sets.write_ragas,
         ),
     )
 }
@@ -259,9 +269,9 @@ def write_dataset(
     _check_place(made, Path(path), overwrite=overwrite)
     _check_texts(dataset, may_be_blank=made.read is rag.read)
     lost = Counter[str]()
-    if _loss.IDS not in made.holds:
-        dataset, lost = _loss.by_text(dataset)
-    lost += _loss.count_losses(dataset, made.holds)
+    if losses.IDS not in made.holds:
+        dataset, lost = losses.by_text(dataset)
+    lost += losses.count_losses(dataset, made.holds)
     rows = made.write(dataset, path, lost, **options)
     lost = +lost
     if lost:
@@ -288,7 +298,7 @@ def to_datasets(dataset: EmbeddingQAFinetuneDataset, format: str = "datasets", *
         raise ConfigError(f"The format {format!r} has no rows; take 'datasets' or one of {', '.join(_row_formats())}.")
     import tempfile
 
-    from llama_index_embft.dataset.formats._rows import read_rows
+    from llama_index_embft.dataset.formats.rows import read_rows
 
     with tempfile.TemporaryDirectory(prefix="embft-") as folder:
         path = Path(folder, "rows.jsonl")

@@ -19,23 +19,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.files import write_folder_atomically
-from llama_index_embft.dataset.formats._rows import (
+from llama_index_embft.dataset.formats.build import as_grade, as_id, as_text
+from llama_index_embft.dataset.formats.rows import (
     FOLDER_MARKS,
     Row,
     container_of,
     is_table,
+    load_folder,
     read_rows,
     to_table,
     write_rows,
 )
-from llama_index_embft.dataset.formats._source import At, FaultError, as_grade, as_id, as_text, shown
+from llama_index_embft.dataset.sources import At, FaultError, shown
 from llama_index_embft.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterator, Mapping
 
-    from llama_index_embft.dataset.formats._build import Builder
+    from llama_index_embft.dataset.formats.build import Builder
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
 PARTS: Final = ("corpus", "queries", "qrels")
@@ -119,9 +121,7 @@ def read(source: Any, build: Builder, *, split: str | None = None, qrels: Any = 
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         if any((path / mark).is_file() for mark in FOLDER_MARKS):
-            from llama_index_embft.dataset.formats._rows import _load_folder
-
-            source = _load_folder(path)
+            source = load_folder(path)
         elif not path.is_dir():
             raise DatasetError(
                 f"{path} is no folder; this format is a folder with {', '.join(PARTS)}."
@@ -132,7 +132,7 @@ def read(source: Any, build: Builder, *, split: str | None = None, qrels: Any = 
         files = _parts_of_table(source, split, build.source, qrels)
     else:
         files = _parts_of_folder(Path(source), split, qrels)
-    for part, add in (("corpus", _add_document), ("queries", _add_query), ("qrels", _add_judgement)):
+    for part, add in (("corpus", add_document), ("queries", _add_query), ("qrels", _add_judgement)):
         for file in files[part]:
             for at, row in read_rows(file, build):
                 with build.row():
@@ -192,7 +192,8 @@ def _metadata(row: Row, at: At) -> dict[str, str]:
     return {name: as_text(value, name, at) for name, value in values.items() if value not in (None, "")}
 
 
-def _add_document(build: Builder, row: Row, at: At) -> None:
+def add_document(build: Builder, row: Row, at: At) -> None:
+    """Add the document of a row with an id, a text, and maybe a title and metadata."""
     id_name, id_ = _field(row, _ID["corpus"], "the id of the document", at)
     text_name, text = _field(row, _TEXT["corpus"], "the text of the document", at)
     doc, meta = as_id(id_, f"the document's {id_name}", at), _metadata(row, at)

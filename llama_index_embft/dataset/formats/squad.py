@@ -17,15 +17,15 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_index_embft.dataset.formats._rows import container_of, read_rows
-from llama_index_embft.dataset.formats._sink import write_pieces
-from llama_index_embft.dataset.formats._source import At, FaultError, as_id, as_text, read_json, shown
+from llama_index_embft.dataset.formats.build import as_id, as_text
+from llama_index_embft.dataset.formats.rows import container_of, read_rows, write_pieces
+from llama_index_embft.dataset.sources import At, FaultError, read_json, shown
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterator
 
-    from llama_index_embft.dataset.formats._build import Builder
+    from llama_index_embft.dataset.formats.build import Builder
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
 

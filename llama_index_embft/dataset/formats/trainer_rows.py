@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from llama_index_embft.dataset.formats.rows import Row, write_rows
 from llama_index_embft.errors import ConfigError
 
 if TYPE_CHECKING:
+    import os
+    from collections import Counter
     from collections.abc import Iterator
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+
+INFGRAD: Final = ("Query", "Positive Document", "Hard Negative Document")
 
 
 def pairs(dataset: EmbeddingQAFinetuneDataset) -> Iterator[dict[str, str]]:
@@ -127,3 +132,86 @@ def _positives(dataset: EmbeddingQAFinetuneDataset) -> Iterator[tuple[str, str, 
     for query_id, query in dataset.queries.items():
         for positive in dataset.relevant_docs[query_id]:
             yield query_id, query, positive
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def write_pairs(dataset: EmbeddingQAFinetuneDataset, path: str | os.PathLike[str], lost: Counter[str]) -> int:
+    """``anchor, positive``: a row for each query and relevant document."""
+    del lost
+    return write_rows(pairs(dataset), path, ("anchor", "positive"))
+
+
+def write_triplets(dataset: EmbeddingQAFinetuneDataset, path: str | os.PathLike[str], lost: Counter[str]) -> int:
+    """``anchor, positive, negative``: a row for each query, relevant document and negative."""
+    _count_short(dataset, 1, lost)
+    return write_rows(triplets(dataset), path, ("anchor", "positive", "negative"))
+
+
+def write_ntuples(
+    dataset: EmbeddingQAFinetuneDataset, path: str | os.PathLike[str], lost: Counter[str], *, n: int | None = None
+) -> int:
+    """``anchor, positive, negative_1 … negative_n``.
+
+    Args:
+        dataset: A data set with negatives.
+        path: See `write_rows`.
+        lost: Counts queries with fewer negatives, and the negatives of others beyond ``n``.
+        n: Negatives a row; None takes as many as every query with negatives has.
+
+    Raises:
+        ConfigError: No query has ``n`` negatives, or ``n`` is below 1.
+    """
+    counts = [len(docs) for docs in dataset.negative_docs.values() if docs]
+    wanted = min(counts, default=0) if n is None else n
+    if not counts:
+        raise ConfigError("The data set has no negatives; mine some first (`embft mine`) or write pairs.")
+    _count_short(dataset, wanted, lost)
+    lost[f"negatives beyond {wanted} a query"] += sum(count - wanted for count in counts if count > wanted)
+    return write_rows(ntuples(dataset, wanted), path)
+
+
+def write_scored(
+    dataset: EmbeddingQAFinetuneDataset,
+    path: str | os.PathLike[str],
+    lost: Counter[str],
+    *,
+    teacher_scores: bool = True,
+) -> int:
+    """``sentence1, sentence2, score``: a row for each query and document.
+
+    Args:
+        dataset: A data set.
+        path: See `write_rows`.
+        lost: Counts the pairs without a score.
+        teacher_scores: Write the teacher's scores, if the data set has some, and leave out the pairs without one;
+            otherwise positives have 1.0 and negatives 0.0.
+    """
+    scores = dataset.teacher_scores if teacher_scores else {}
+    pairs = sum(map(len, dataset.relevant_docs.values())) + sum(map(len, dataset.negative_docs.values()))
+    rows = write_rows(labelled_pairs(dataset, scores or None), path, ("sentence1", "sentence2", "score"))
+    lost["pairs without a score"] += pairs - rows
+    return rows
+
+
+def write_infgrad(dataset: EmbeddingQAFinetuneDataset, path: str | os.PathLike[str], lost: Counter[str]) -> int:
+    """``Query, Positive Document, Hard Negative Document``, one row a query, as ``infgrad/retrieval_data_llm``."""
+    _count_short(dataset, 1, lost)
+    for query, docs in dataset.negative_docs.items():
+        lost["negatives beyond 1 a query"] += max(0, len(docs) - 1)
+        lost["relevant documents beyond 1 a query"] += len(dataset.relevant_docs[query]) - 1 if docs else 0
+
+    def rows() -> Iterator[Row]:
+        for query, docs in dataset.negative_docs.items():
+            if docs:
+                first = dataset.relevant_docs[query][0]
+                texts = (dataset.queries[query], dataset.corpus[first], dataset.corpus[docs[0]])
+                yield dict(zip(INFGRAD, texts, strict=True))
+
+    return write_rows(rows(), path, INFGRAD)
+
+
+def _count_short(dataset: EmbeddingQAFinetuneDataset, n: int, lost: Counter[str]) -> None:
+    short = [query for query in dataset.queries if len(dataset.negative_docs.get(query, ())) < n]
+    lost[f"queries with fewer than {n} negative documents"] += len(short)

@@ -1,4 +1,7 @@
-"""TREC: qrels (``query 0 document grade``), topics and documents as TSV or JSON Lines, and a run for negatives.
+"""TREC's plain-text files as trec_eval reads them, and folders of qrels, topics, documents and maybe a run.
+
+Qrels are lines of ``query 0 document grade``, runs of ``query Q0 document rank score tag``, where more words may follow
+the tag. A line that begins with ``#`` and is none of these is a comment.
 
 A folder with one file each: ``qrels*``, ``topics*`` or ``queries*``, ``docs*``, ``collection*`` or ``corpus*``, and
 maybe ``run*`` or ``*.run``. TSV here has no quoting: an id, a tab, the text, as in the collections of MS MARCO. Grades
@@ -12,31 +15,28 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from llama_index_embft._core.files import write_folder_atomically
-from llama_index_embft.dataset.formats._rows import container_of, read_rows, write_rows
-from llama_index_embft.dataset.formats._sink import write_pieces
-from llama_index_embft.dataset.formats._source import (
-    At,
-    FaultError,
-    as_grade,
-    as_id,
-    as_number,
-    as_text,
-    read_lines,
-)
+from llama_index_embft.dataset.formats.build import as_grade, as_id, as_number, as_text
+from llama_index_embft.dataset.formats.rows import container_of, read_rows, write_pieces, write_rows
+from llama_index_embft.dataset.sources import At, FaultError, read_lines
 from llama_index_embft.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
-    from llama_index_embft.dataset.formats._build import Builder
+    from llama_index_embft.dataset.formats.build import Builder
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
-_NAMES: Final = {
+Qrels: TypeAlias = dict[str, dict[str, int]]
+"""Query id -> document id -> grade."""
+Run: TypeAlias = dict[str, dict[str, float]]
+"""Query id -> document id -> score."""
+NAMES: Final = {
     "qrels": re.compile(r"(^|.*[_\-.])qrels?([_\-.].*|$)"),
     "topics": re.compile(r"(topics|queries)([_\-.].*|$)"),
     "docs": re.compile(r"(docs|documents|collection|corpus)([_\-.].*|$)"),
@@ -44,6 +44,124 @@ _NAMES: Final = {
 }
 _IDS: Final = ("id", "_id", "docid", "docno", "qid", "doc_id", "query_id")
 _TEXTS: Final = ("contents", "text", "body", "query", "title")
+
+
+# --- qrels and runs ---------------------------------------------------------------------------------------------------
+
+
+def read_qrels(path: str | os.PathLike[str]) -> Qrels:
+    """Read judgements: lines of ``query iteration document grade``.
+
+    Returns:
+        Query id -> document id -> grade; grades of 0 and below are kept.
+
+    Raises:
+        DatasetError: The file is missing, or a line is not of that form or gives a document a second grade.
+    """
+    qrels: Qrels = {}
+    for at, words in _lines(Path(path), _is_judgement):
+        query, doc, grade = _judgement(at, words)
+        if qrels.setdefault(query, {}).setdefault(doc, grade) != grade:
+            raise FaultError(at, "document with two grades", f"document {doc!r} has two grades for query {query!r}")
+    return qrels
+
+
+def read_run(path: str | os.PathLike[str]) -> Run:
+    """Read results: lines of ``query Q0 document rank score tag``. The rank is ignored, as trec_eval ignores it.
+
+    Returns:
+        Query id -> document id -> score.
+
+    Raises:
+        DatasetError: The file is missing, a line is not of that form, a score is not a number, or a document stands
+            twice in one query's results.
+    """
+    run: Run = {}
+    for at, words in _lines(Path(path), _is_result):
+        query, doc, score = _result(at, words, run)
+        run[query][doc] = score
+    return run
+
+
+def write_qrels(
+    judged: EmbeddingQAFinetuneDataset | Mapping[str, Mapping[str, int]], path: str | os.PathLike[str]
+) -> int:
+    """Write judgements for trec_eval, whole or not at all; returns how many there were.
+
+    Raises:
+        DatasetError: An id is empty, holds white space or begins with ``#``, which these files cannot carry.
+        OutputError: The file cannot be written.
+    """
+    qrels = judged if isinstance(judged, Mapping) else judged.qrels()
+    lines = (
+        f"{_plain(query)} 0 {_plain(doc)} {grade}\n" for query, docs in qrels.items() for doc, grade in docs.items()
+    )
+    return write_pieces(path, lines)
+
+
+def write_run(run: Mapping[str, Mapping[str, float]], path: str | os.PathLike[str], *, tag: str = "embft") -> None:
+    """Write results for trec_eval, best first, whole or not at all.
+
+    Raises:
+        DatasetError: An id is empty, holds white space or begins with ``#``, which these files cannot carry.
+        OutputError: The file cannot be written.
+    """
+
+    def lines() -> Iterator[str]:
+        for query, found in run.items():
+            for rank, doc in enumerate(_best_first(found), 1):
+                yield f"{_plain(query)} Q0 {_plain(doc)} {rank} {found[doc]!r} {_plain(tag)}\n"
+
+    write_pieces(path, lines())
+
+
+def _best_first(found: Mapping[str, float]) -> list[str]:
+    """As trec_eval orders them: by score, then by id, both falling."""
+    return sorted(found, key=lambda doc: (found[doc], doc), reverse=True)
+
+
+def _plain(id_: str) -> str:
+    if id_.split() != [id_] or "\ufeff" in id_ or id_.startswith("#"):
+        raise DatasetError(
+            f"TREC files cannot hold the id {id_!r}: ids there are not empty, have no white space and no # in front; "
+            "rename it."
+        )
+    return id_
+
+
+def _lines(path: Path, is_row: Callable[[list[str]], bool]) -> Iterator[tuple[At, list[str]]]:
+    for number, line in read_lines(path):
+        words = line.split()
+        if words and (not words[0].startswith("#") or is_row(words)):
+            yield At(os.fspath(path), number), words
+
+
+def _is_judgement(words: list[str]) -> bool:
+    return len(words) == 4 and bool(re.fullmatch(r"-?\d+", words[3]))
+
+
+def _is_result(words: list[str]) -> bool:
+    return len(words) >= 6 and words[1].upper() == "Q0"
+
+
+def _judgement(at: At, words: list[str]) -> tuple[str, str, int]:
+    if len(words) != 4:
+        raise FaultError(at, "line of a wrong length", f"expected `query 0 document grade`, got {len(words)} fields")
+    query, _, doc, grade = words
+    return query, doc, as_grade(grade, f"the grade of {doc!r} for {query!r}", at)
+
+
+def _result(at: At, words: list[str], known: Run) -> tuple[str, str, float]:
+    if len(words) < 6:
+        statement = f"expected `query Q0 document rank score tag`, got {len(words)} fields"
+        raise FaultError(at, "line of a wrong length", statement)
+    query, _, doc, _, score = words[:5]
+    if doc in known.setdefault(query, {}):
+        raise FaultError(at, "document found twice", f"document {doc!r} stands twice in the results of {query!r}")
+    return query, doc, as_number(score, f"the score of {doc!r} for {query!r}", at)
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
 
 
 class Parts(NamedTuple):
@@ -62,7 +180,7 @@ def find_parts(folder: Path, given: Mapping[str, str | os.PathLike[str] | None])
         DatasetError: A part is missing or there are several.
     """
     found: dict[str, Path | None] = {}
-    for part, pattern in _NAMES.items():
+    for part, pattern in NAMES.items():
         path = given.get(part)
         if path is not None:
             found[part] = Path(path)
@@ -115,9 +233,9 @@ def read(
     for at, id_, text in _texts(parts.topics, build):
         with build.row():
             build.add_query(as_text(text, f"the topic {id_!r}", at), at, as_id(id_, "its id", at))
-    for at, (query, _, doc, grade) in _fields(parts.qrels, 4, "query 0 document grade", build):
+    for at, words in _lines(parts.qrels, _is_judgement):
         with build.row():
-            build.link(query, doc, as_grade(grade, f"the grade of {doc!r} for {query!r}", at), at)
+            build.link(*_judgement(at, words), at)
     if negatives_from_run:
         if parts.run is None:
             raise DatasetError(f"{folder} has no run to take negatives from; name it: run=….")
@@ -151,35 +269,17 @@ def _texts(path: Path, build: Builder) -> Iterator[tuple[At, Any, Any]]:
             yield at, cells[0], cells[1]
 
 
-def _fields(path: Path, count: int, form: str, build: Builder) -> Iterator[tuple[At, list[str]]]:
-    for number, line in read_lines(path):
-        at, cells = At(os.fspath(path), number), line.split()
-        if not cells:
-            continue
-        with build.row():
-            if len(cells) != count:
-                raise FaultError(at, "line of a wrong length", f"expected `{form}`, got {len(cells)} fields")
-        if len(cells) == count:
-            yield at, cells
-
-
 def _add_negatives(build: Builder, path: Path, n: int) -> None:
-    found: dict[str, dict[str, float]] = {}
-    for at, (query, _, doc, _, score, _) in _fields(path, 6, "query Q0 document rank score tag", build):
+    found: Run = {}
+    for at, words in _lines(path, _is_result):
         with build.row():
-            value = as_number(score, f"the score of {doc!r} for {query!r}", at)
+            query, doc, score = _result(at, words, found)
             if doc not in build.corpus:
                 raise FaultError(at, "result of an unknown document", f"names the document {doc!r}, which is not there")
-            if doc in found.setdefault(query, {}):
-                raise FaultError(
-                    at, "document found twice", f"the document {doc!r} stands twice in the results of {query!r}"
-                )
-            found[query][doc] = value
+            found[query][doc] = score
     for query, scores in found.items():
         relevant = build.grades.get(query, {})
-        # As trec_eval orders them: by score, then by id, both falling.
-        best = sorted(scores, key=lambda doc: (scores[doc], doc), reverse=True)
-        for doc in [doc for doc in best if doc not in relevant][:n] if relevant else ():
+        for doc in [doc for doc in _best_first(scores) if doc not in relevant][:n] if relevant else ():
             build.negatives.setdefault(query, {})[doc] = None
 
 
@@ -201,14 +301,10 @@ def write(
     if tables not in ("jsonl", "tsv"):
         raise ConfigError(f"`tables` must be 'jsonl' or 'tsv', got {tables!r}.")
     for id_ in (*dataset.queries, *dataset.corpus):
-        if id_.split() != [id_] or "\ufeff" in id_:
-            raise DatasetError(f"TREC files cannot hold the id {id_!r}: ids there have no white space; rename it.")
-    negatives = dataset.negative_docs
-    judged = (
-        (query, doc, grade)
-        for query, docs in dataset.qrels().items()
-        for doc, grade in (docs | dict.fromkeys(negatives.get(query, ()), 0)).items()
-    )
+        _plain(id_)
+    judged = {
+        query: docs | dict.fromkeys(dataset.negative_docs.get(query, ()), 0) for query, docs in dataset.qrels().items()
+    }
     with write_folder_atomically(path) as folder:
         for name, texts, key in (("topics", dataset.queries, "text"), ("docs", dataset.corpus, "contents")):
             if tables == "jsonl":
@@ -217,4 +313,4 @@ def write(
             flat = {id_: re.sub(r"[\t\r\n]", " ", text) for id_, text in texts.items()}
             lost["texts whose tabs or line ends became spaces"] += sum(flat[id_] != texts[id_] for id_ in texts)
             write_pieces(folder / f"{name}.tsv", (f"{id_}\t{text}\n" for id_, text in flat.items()))
-        return write_pieces(folder / "qrels.txt", (f"{query} 0 {doc} {grade}\n" for query, doc, grade in judged))
+        return write_qrels(judged, folder / "qrels.txt")

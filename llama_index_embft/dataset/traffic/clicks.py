@@ -16,11 +16,13 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from llama_index_embft.dataset.formats._build import Builder, OnError, content_id, counted
-from llama_index_embft.dataset.formats._rows import Row, is_table, read_rows
-from llama_index_embft.dataset.formats._source import At, FaultError, as_id, as_text, shown
-from llama_index_embft.dataset.formats.retrieval import _add_document
+from pydantic import PrivateAttr
+
+from llama_index_embft.dataset.formats.build import Builder, OnError, as_id, as_text, content_id, counted
+from llama_index_embft.dataset.formats.retrieval import add_document
+from llama_index_embft.dataset.formats.rows import Row, is_table, read_rows
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.dataset.sources import At, FaultError, shown
 from llama_index_embft.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ class Impression(NamedTuple):
     rejected: frozenset[str] = frozenset()
 
 
-@dataclass
+@dataclass(frozen=True)
 class TrafficReport:
     """What became of the traffic.
 
@@ -76,7 +78,7 @@ class TrafficReport:
     kept_queries: int = 0
     positives: int = 0
     negatives: int = 0
-    clicks_by_rank: list[int] = field(default_factory=list)
+    clicks_by_rank: tuple[int, ...] = ()
     left_out: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -102,6 +104,17 @@ class TrafficReport:
         return "\n".join([*lines, *self.notes])
 
 
+class TrafficDataset(EmbeddingQAFinetuneDataset):
+    """A data set made of traffic; `report` says what became of the traffic."""
+
+    _report: TrafficReport = PrivateAttr(default_factory=TrafficReport)
+
+    @property
+    def report(self) -> TrafficReport:
+        """What became of the traffic; empty for a part or a copy of the data set."""
+        return self._report
+
+
 def dataset_from_clicks(
     log: Any,
     corpus: Mapping[str, str] | EmbeddingQAFinetuneDataset | str | os.PathLike[str] | None = None,
@@ -112,8 +125,7 @@ def dataset_from_clicks(
     answer_depth: int = 1,
     columns: Mapping[str, str] | None = None,
     on_error: OnError = "raise",
-    report: TrafficReport | None = None,
-) -> EmbeddingQAFinetuneDataset:
+) -> TrafficDataset:
     """Make a data set of a query log with clicks or thumbs.
 
     A row is one answer: ``query``, ``shown`` (ids in order, or objects with ``id`` and ``text``), ``clicked`` (ids)
@@ -133,7 +145,9 @@ def dataset_from_clicks(
             answer may be good without them, or bad in spite of them.
         columns: ``query``, ``shown``, ``clicked``, ``feedback``, ``id`` -> the name of the column, if it is another.
         on_error: ``"raise"`` stops at a broken row; ``"drop"`` leaves it out and counts it.
-        report: Filled with what became of the traffic.
+
+    Returns:
+        The data set; its `report` counts what was kept and left out.
 
     Raises:
         DatasetError: A row is broken, a shown document has no text, or no question has a positive.
@@ -142,13 +156,11 @@ def dataset_from_clicks(
     check_counts(min_clicks=min_clicks, min_skips=min_skips, max_negatives=max_negatives, answer_depth=answer_depth)
     source = os.fspath(log) if isinstance(log, (str, os.PathLike)) else "the given log"
     build = Builder(source, on_error=on_error)
-    _add_corpus(build, corpus, on_error)
+    add_corpus(build, corpus, on_error)
     if not isinstance(log, (str, os.PathLike)) and not is_table(log):
         log = list(log)  # read twice
     impressions = _impressions(log, build, columns or {}, answer_depth)
-    return from_impressions(
-        impressions, build, min_clicks=min_clicks, min_skips=min_skips, max_negatives=max_negatives, report=report
-    )
+    return from_impressions(impressions, build, min_clicks=min_clicks, min_skips=min_skips, max_negatives=max_negatives)
 
 
 def check_counts(**counts: int) -> None:
@@ -170,17 +182,16 @@ def from_impressions(
     min_clicks: int,
     min_skips: int,
     max_negatives: int,
-    report: TrafficReport | None = None,
-) -> EmbeddingQAFinetuneDataset:
+) -> TrafficDataset:
     """Count clicks and skips, and make the data set; see `dataset_from_clicks`. Memory: counts, not rows."""
-    report = report if report is not None else TrafficReport()
     spelt: dict[str, str] = {}
     clicks: defaultdict[str, Counter[str]] = defaultdict(Counter)
     skips: defaultdict[str, Counter[str]] = defaultdict(Counter)
     ranks: defaultdict[str, dict[str, int]] = defaultdict(dict)
     by_rank = Counter[int]()
+    seen = n_positives = n_negatives = 0
     for one in impressions:
-        report.impressions += 1
+        seen += 1
         key = " ".join(one.query.split()).casefold()
         spelt.setdefault(key, one.query)
         last = max((place for place, doc in enumerate(one.shown) if doc in one.clicked), default=-1)
@@ -191,7 +202,6 @@ def from_impressions(
                 clicks[key][doc] += 1
             elif doc in one.rejected or place < last:
                 skips[key][doc] += 1
-    report.clicks_by_rank = [by_rank[place] for place in range(max(+by_rank, default=-1) + 1)]
     left_out = Counter[str]()
     at = At(build.source)
     for key, text in spelt.items():
@@ -207,33 +217,41 @@ def from_impressions(
         for grade, docs in ((1, positives), (0, passed[:max_negatives])):
             for doc in docs:
                 build.link(query, doc, grade, at)
-        report.positives += len(positives)
-        report.negatives += len(passed[:max_negatives])
-    report.queries, report.kept_queries = len(spelt), len(build.queries)
-    report.left_out = dict(+left_out)
+        n_positives += len(positives)
+        n_negatives += len(passed[:max_negatives])
     if not build.queries:
         raise DatasetError(
-            f"{build.source}: of {report.queries} questions none has a document with {min_clicks} clicks or more "
+            f"{build.source}: of {len(spelt)} questions none has a document with {min_clicks} clicks or more "
             f"({sum(map(len, clicks.values()))} documents were clicked); lower `min_clicks` or take a longer log."
         )
-    return build.finish()
+    whole = build.finish()
+    made = TrafficDataset.from_dict(whole.to_dict()).with_dropped(whole.dropped)
+    made._report = TrafficReport(
+        impressions=seen,
+        queries=len(spelt),
+        kept_queries=len(build.queries),
+        positives=n_positives,
+        negatives=n_negatives,
+        clicks_by_rank=tuple(by_rank[place] for place in range(max(+by_rank, default=-1) + 1)),
+        left_out=dict(+left_out),
+    )
+    return made
 
 
 # --- reading a log ----------------------------------------------------------------------------------------------------
 
 
-def _add_corpus(build: Builder, corpus: Any, on_error: OnError) -> None:
+def add_corpus(build: Builder, corpus: Any, on_error: OnError) -> None:
+    """Add the documents of a mapping, a data set or a file of rows; see `dataset_from_clicks`."""
     if corpus is None:
         return
     if isinstance(corpus, (str, os.PathLike)):
         rows = Builder(os.fspath(corpus), on_error=on_error)
         for at, row in read_rows(corpus, rows):
             with rows.row():
-                _add_document(rows, row, at)
+                add_document(rows, row, at)
         build.corpus, build.bare_texts, build.sources = rows.corpus, rows.bare_texts, rows.sources
-        for reason, count in rows._counts.items():
-            build._counts[reason] += count
-            build._examples.setdefault(reason, rows._examples[reason])
+        build.count_like(rows)
         return
     if isinstance(corpus, EmbeddingQAFinetuneDataset):
         build.bare_texts, build.sources = dict(corpus.bare_texts), dict(corpus.source_documents)

@@ -13,17 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 
-from llama_index_embft.embeddings.adapter.files import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    holds_adapter,
-    load_adapter_module,
-    read_adapter_config,
-    save_adapter,
-    save_for_llama_index,
-)
-from llama_index_embft.embeddings.adapter.modules import apply_adapter, apply_to_one, input_dim, linear_adapter
-from llama_index_embft.embeddings.encoding.encoder import Backend, Encoder, TextKind, as_encoder
+from llama_index_embft.embeddings.adapter.files import load_adapter_module, read_adapter_config, save_for_llama_index
+from llama_index_embft.embeddings.adapter.modules import apply_adapter, apply_to_one, describe_module, input_dim
+from llama_index_embft.embeddings.fingerprint import fingerprint_module, hash_parts
+from llama_index_embft.embeddings.identity import check_base
 from llama_index_embft.embeddings.wrapped import WrappedEmbedding
 from llama_index_embft.errors import ConfigError, ModelError
 
@@ -32,20 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-__all__ = [
-    "CONFIG_FILE",
-    "WEIGHTS_FILE",
-    "AdapterBackend",
-    "AdapterEmbedding",
-    "apply_adapter",
-    "check_base_fingerprint",
-    "holds_adapter",
-    "linear_adapter",
-    "load_adapter_module",
-    "read_adapter_config",
-    "save_adapter",
-    "save_for_llama_index",
-]
+    from llama_index_embft.embeddings.sentence_transformer import TextKind
 
 
 class AdapterEmbedding(WrappedEmbedding):
@@ -57,7 +37,8 @@ class AdapterEmbedding(WrappedEmbedding):
             llama-index-embeddings-adapter saved (``pytorch_model.bin``, ``config.json``), read without running code.
         adapter_model: The module to load the weights into; needed only for modules of your own, which the folder
             cannot rebuild.
-        force: Accept another base model than the adapter was trained on.
+        force: Accept another base model than the adapter was trained on, or one whose class is not known, so that
+            nothing tells whether it is the same.
         device: Torch device of the adapter; it is small, and the CPU is quick enough.
 
     Raises:
@@ -84,9 +65,7 @@ class AdapterEmbedding(WrappedEmbedding):
     ) -> None:
         folder = Path(adapter_path)
         config = read_adapter_config(folder)
-        expected = config.get("base_fingerprint")
-        if expected and not force:
-            check_base_fingerprint(base_embed_model, expected, folder)
+        check_base(base_embed_model, config["base_fingerprint"], f"The adapter in {folder}", force=force)
         module = load_adapter_module(folder, config, adapter_model)
         super().__init__(
             base_embed_model,
@@ -112,6 +91,11 @@ class AdapterEmbedding(WrappedEmbedding):
         module: nn.Module = self._adapter
         return module
 
+    def change_batch(self, texts: list[str], vectors: NDArray[np.float32], kind: TextKind) -> NDArray[np.float32]:
+        """See `Wrapped.change_batch`."""
+        del texts  # the vectors are enough
+        return self.transform(vectors, kind)
+
     def transform(self, vectors: NDArray[np.float32], kind: TextKind) -> NDArray[np.float32]:
         """What the adapter makes of the base model's vectors.
 
@@ -131,7 +115,7 @@ class AdapterEmbedding(WrappedEmbedding):
         return apply_adapter(self._adapter, vectors, normalize=self.normalize)
 
     def save_for_llama_index(self, folder: str | Path) -> None:
-        """Write the adapter for llama-index-embeddings-adapter, see `adapter_files.save_for_llama_index`.
+        """Write the adapter for llama-index-embeddings-adapter, see `adapter.files.save_for_llama_index`.
 
         Raises:
             ConfigError: That package has no such adapter.
@@ -157,7 +141,8 @@ class AdapterEmbedding(WrappedEmbedding):
                 "float32."
             )
 
-    def _change_query(self, vector: list[float]) -> list[float]:
+    def _change_query(self, query: str, vector: list[float]) -> list[float]:
+        del query
         if not self.transform_queries:
             return vector
         # An array of floats costs a third of what numpy takes to read a list.
@@ -168,55 +153,20 @@ class AdapterEmbedding(WrappedEmbedding):
         result: list[float] = (changed / np.float32(length) if length > 0 else changed).tolist()
         return result
 
-    def _change_documents(self, texts: list[str], vectors: list[list[float]]) -> list[list[float]]:  # noqa: ARG002
-        if not self.transform_documents or not vectors:
-            return vectors
-        result: list[list[float]] = self.transform(np.asarray(vectors, dtype=np.float32), "document").tolist()
-        return result
+    def _change(self, texts: list[str], vectors: list[list[float]], kind: TextKind) -> list[list[float]]:
+        changed = self.transform_queries if kind == "query" else self.transform_documents
+        return super()._change(texts, vectors, kind) if changed else vectors
+
+    def _change_identity(self, side: TextKind) -> str | None:
+        if not (self.transform_queries if side == "query" else self.transform_documents):
+            return None
+        # Of a module of the user's own this is its class and its weights: all that it can be told by.
+        described = sorted(describe_module(self._adapter).items())
+        return hash_parts(repr(described), fingerprint_module(self._adapter), str(self.normalize))
 
     def _saved_arguments(self) -> dict[str, Any]:
-        from llama_index_embft.embeddings.fingerprint import fingerprint_module
-
-        # The fingerprint tells LlamaIndex's ingestion cache that another adapter is in the same folder now.
-        return {**self._arguments, "adapter_fingerprint": fingerprint_module(self._adapter)}
+        return self._arguments
 
     @classmethod
     def _derived_fields(cls) -> frozenset[str]:
-        return frozenset({"transform_queries", "transform_documents", "normalize", "adapter_fingerprint"})
-
-
-class AdapterBackend(Backend):
-    """An `AdapterEmbedding` in batches: cached vectors of the base model, then the adapter."""
-
-    def __init__(self, model: AdapterEmbedding, base: Encoder) -> None:
-        self.name = model.model_name
-        self.model = model
-        self.base = base
-
-    @property
-    def fingerprint(self) -> str | None:
-        """None: the base's vectors are cached already; keeping the adapter's too would only fill the disk."""
-        return None
-
-    def prompt(self, kind: TextKind) -> str:
-        """See `Backend.prompt`."""
-        return self.base.backend.prompt(kind)
-
-    def embed(self, texts: list[str], kind: TextKind) -> NDArray[np.float32]:
-        """See `Backend.embed`."""
-        vectors = self.base.encode_queries(texts) if kind == "query" else self.base.encode_documents(texts)
-        return self.model.transform(vectors, kind)
-
-
-def check_base_fingerprint(base: BaseEmbedding, expected: str, folder: Path) -> None:
-    """Make sure that an adapter sits on the model whose vectors it was trained on.
-
-    Raises:
-        ModelError: It does not.
-    """
-    actual = as_encoder(base, cache=None).fingerprint
-    if actual is not None and actual != expected:
-        raise ModelError(
-            f"The adapter in {folder} was trained on another base model (fingerprint {expected[:12]}) than "
-            f"{base.model_name} ({actual[:12]}); load the model it was trained on, or pass force=True."
-        )
+        return frozenset({"transform_queries", "transform_documents", "normalize"})

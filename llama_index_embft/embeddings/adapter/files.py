@@ -6,15 +6,24 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from llama_index_embft._core.checks import first_line
 from llama_index_embft._core.files import write_folder_atomically
 from llama_index_embft.embeddings.adapter.modules import build_module, describe_module
+from llama_index_embft.embeddings.vector_map import (
+    CONFIG_FILE,
+    DRIFT,
+    WEIGHTS_FILE,
+    map_kind,
+    read_config,
+    read_tensors,
+    write_json,
+    write_map,
+)
 from llama_index_embft.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from torch import nn
 
-WEIGHTS_FILE: Final = "adapter.safetensors"
-CONFIG_FILE: Final = "config.json"
 # What llama-index-embeddings-adapter writes: a pickled state dict, which is read with weights_only=True alone.
 FOREIGN_WEIGHTS_FILE: Final = "pytorch_model.bin"
 _KINDS: Final = ("linear", "low-rank", "mlp", "custom")
@@ -22,7 +31,7 @@ _KINDS: Final = ("linear", "low-rank", "mlp", "custom")
 
 def holds_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter, ours or one of llama-index-embeddings-adapter."""
-    return (folder / WEIGHTS_FILE).is_file() or _foreign_config(folder) is not None
+    return map_kind(folder) not in (None, DRIFT) or _foreign_config(folder) is not None
 
 
 def save_adapter(
@@ -41,7 +50,7 @@ def save_adapter(
     Args:
         folder: Where to save; a saved result that is there is replaced.
         adapter: The module.
-        base: What `embeddings.loading` needs to load the base model again.
+        base: What `embeddings.describe` needs to load the base model again.
         base_fingerprint: Of the base model, checked at loading.
         record: What goes into ``embft.json``: data hash, metrics, versions.
         transform_queries: See `AdapterEmbedding`.
@@ -54,7 +63,6 @@ def save_adapter(
     from safetensors.torch import save_file
 
     config: dict[str, Any] = {
-        "format": "llama-index-embft adapter",
         **describe_module(adapter),
         "transform_queries": transform_queries,
         "transform_documents": transform_documents,
@@ -63,10 +71,7 @@ def save_adapter(
         "base_fingerprint": base_fingerprint,
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter.state_dict().items()}
-    with write_folder_atomically(folder) as temporary:
-        save_file(tensors, str(Path(temporary) / WEIGHTS_FILE))
-        _write_json(Path(temporary) / CONFIG_FILE, config)
-        _write_json(Path(temporary) / "embft.json", record)
+    write_map(folder, tensors, config, record, save_file=save_file)
 
 
 def save_for_llama_index(folder: str | Path, adapter: nn.Module) -> None:
@@ -108,9 +113,9 @@ def save_for_llama_index(folder: str | Path, adapter: nn.Module) -> None:
         )
     with write_folder_atomically(folder) as temporary:
         torch.save(state, str(Path(temporary) / FOREIGN_WEIGHTS_FILE))
-        _write_json(Path(temporary) / CONFIG_FILE, config)
+        write_json(Path(temporary) / CONFIG_FILE, config)
         # Marks the folder as a result that may be replaced.
-        _write_json(Path(temporary) / "embft.json", {"format": 1, "kind": "llama-index-embeddings-adapter"})
+        write_json(Path(temporary) / "embft.json", {"format": 1, "kind": "llama-index-embeddings-adapter"})
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
@@ -122,16 +127,15 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     foreign = None if (folder / WEIGHTS_FILE).is_file() else _foreign_config(folder)
     if foreign is not None:
         return foreign
-    if not (folder / WEIGHTS_FILE).is_file() or not (folder / CONFIG_FILE).is_file():
-        raise ModelError(f"{folder} holds no saved adapter ({WEIGHTS_FILE} and {CONFIG_FILE}); check the path.")
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        complete = config["kind"] in _KINDS and {"transform_queries", "transform_documents"} <= set(config)
-    except (ValueError, KeyError, TypeError) as err:
-        raise ModelError(f"{folder / CONFIG_FILE} is damaged ({err}); train or copy the adapter again.") from err
-    if not complete:
-        raise ModelError(f"{folder / CONFIG_FILE} is not of this version's format; train the adapter again.")
-    result: dict[str, Any] = {"normalize": False, **config}
+    config = read_config(folder, "saved adapter")
+    if config["kind"] not in _KINDS or not {"transform_queries", "transform_documents"} <= set(config):
+        raise ModelError(
+            f"{folder / CONFIG_FILE} is of the kind {config['kind']!r} and no adapter's; load the folder with "
+            "load_embed_model, or train the adapter again."
+        )
+    result: dict[str, Any] = {"normalize": False, "base": {}, "base_fingerprint": None, **config}
+    if not isinstance(result["base"], dict) or not isinstance(result["base_fingerprint"], str | None):
+        raise ModelError(f"{folder / CONFIG_FILE} is damaged (its base model); train or copy the adapter again.")
     return result
 
 
@@ -146,37 +150,34 @@ def load_adapter_module(folder: Path, config: dict[str, Any], module: nn.Module 
     if config["kind"] != "custom":
         try:
             module = build_module(config)
-        except (KeyError, TypeError, RuntimeError) as err:
-            raise ModelError(f"{folder / CONFIG_FILE} is damaged ({err}); train or copy the adapter again.") from err
+        except (KeyError, TypeError, ValueError, RuntimeError) as err:
+            raise ModelError(
+                f"{folder / CONFIG_FILE} is damaged ({first_line(err)}); train or copy the adapter again."
+            ) from err
     elif module is None:
         raise ConfigError(
             f"The adapter in {folder} is a module of your own ({config.get('module')}); "
             "pass an instance of it: load_embed_model(folder, adapter_model=YourModule(...))."
         )
+    from safetensors.torch import load_file
+
     file = folder / (FOREIGN_WEIGHTS_FILE if foreign else WEIGHTS_FILE)
+    kind = config["kind"]
+    state = read_tensors(file, (lambda name: _foreign_weights(name, kind)) if foreign else load_file, "adapter")
     try:
-        state = _foreign_weights(file, config["kind"]) if foreign else _weights(file)
         module.load_state_dict(state)
-    except Exception as err:  # safetensors, zip, torch and its restricted unpickler each raise their own kinds
-        reason = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
+    except RuntimeError as err:
         raise ModelError(
-            f"The weights in {file} cannot be used ({reason}); "
+            f"The weights in {file} cannot be used ({first_line(err)}); "
             "the file is cut short or belongs to another adapter: copy or train it again."
         ) from err
     return module
 
 
-def _weights(file: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
-
-    found: dict[str, Any] = load_file(str(file))
-    return found
-
-
-def _foreign_weights(file: Path, kind: str) -> dict[str, Any]:
+def _foreign_weights(file: str, kind: str) -> dict[str, Any]:
     import torch
 
-    state = torch.load(str(file), map_location="cpu", weights_only=True)
+    state = torch.load(file, map_location="cpu", weights_only=True)
     if kind == "linear":
         return {name.removeprefix("linear."): tensor for name, tensor in state.items()}
     return dict(state)
@@ -188,7 +189,7 @@ def _foreign_config(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None  # whatever loads the folder next names the file
     if not isinstance(config, dict) or "model_type" in config or not {"in_features", "out_features"} <= set(config):
         return None
@@ -208,7 +209,3 @@ def _foreign_config(folder: Path) -> dict[str, Any] | None:
         "base": {},
         "base_fingerprint": None,
     }
-
-
-def _write_json(file: Path, content: dict[str, Any]) -> None:
-    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, ge
 
 import numpy as np
 
+from llama_index_embft._core.checks import check_choice, check_number
 from llama_index_embft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -73,10 +74,8 @@ def token_budget_batches(
     Raises:
         ConfigError: A limit is below 1.
     """
-    if tokens_per_batch < 1 or texts_per_batch < 1:
-        raise ConfigError(
-            f"tokens_per_batch and texts_per_batch must be at least 1, got {tokens_per_batch} and {texts_per_batch}."
-        )
+    check_number("tokens_per_batch", tokens_per_batch, at_least=1)
+    check_number("texts_per_batch", texts_per_batch, at_least=1)
     order = np.argsort(-lengths, kind="stable").astype(np.int64)
     batches, start = [], 0
     while start < len(order):
@@ -152,12 +151,12 @@ def resolve_precision(precision: EncodePrecision, device: torch.device) -> Encod
     """
     import torch
 
-    if precision not in get_args(EncodePrecision):
-        raise ConfigError(f"`precision` must be one of {', '.join(get_args(EncodePrecision))}, got {precision!r}.")
+    check_choice("precision", precision, get_args(EncodePrecision))
     if precision != "auto":
         return precision
     if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+        with torch.cuda.device(device):  # the question is about the current one
+            return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     has_amx: Callable[[], bool] = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     return "bfloat16" if device.type == "cpu" and has_amx() else "float32"
 
@@ -280,9 +279,10 @@ class _Fetch:
         if vectors.device.type == "cuda":
             self._vectors = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
             self._vectors.copy_(vectors, non_blocking=True)
-            # Of this copy alone: a plain `.cpu()` would wait for the next block's work as well.
+            # Of this copy alone: a plain `.cpu()` would wait for the next block's work as well. And on the stream that
+            # carries it, which is that of the vectors' own device, whichever is the current one.
             self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._event.record()
+            self._event.record(torch.cuda.current_stream(vectors.device))
 
     def __call__(self) -> NDArray[np.float32]:
         if self._event is not None:

@@ -1,7 +1,7 @@
-"""An on-disk cache of embeddings, addressed by content.
+"""Caches of embeddings, addressed by content: on the disk for models that have an identity, in memory for the others.
 
-The key of a vector is a hash of everything that decides its value: the fingerprint of the model, the prompt and the
-text. Nothing ever has to be invalidated: another model, prompt or text simply has another key.
+The key of a vector is a hash of everything that decides its value: the identity of the model, which includes the
+prompt, and the text. Nothing ever has to be invalidated: another model, prompt or text simply has another key.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ import hashlib
 import logging
 import os
 import sqlite3
+import weakref
+import zlib
+from collections import OrderedDict
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
@@ -24,6 +27,10 @@ logger = logging.getLogger(__name__)
 
 _KEYS_PER_SELECT: Final = 500  # SQLite's historic limit on host parameters is 999
 _BUSY_SECONDS: Final = 60.0  # another process may be writing a large batch
+_FORMAT: Final = 2
+_PAGE: Final = 65_536  # bytes; ten vectors of 1,536 numbers
+_PAGES_IN_MEMORY: Final = 512
+_MEMORY_BYTES: Final = 256 * 1024 * 1024
 
 
 def default_cache_dir() -> Path:
@@ -35,16 +42,14 @@ def default_cache_dir() -> Path:
     return Path(platformdirs.user_cache_dir("llama-index-embft"))
 
 
-def cache_key(fingerprint: str, prompt: str, text: str) -> bytes:
-    """Hash of what decides an embedding: 16 bytes of BLAKE2b.
+def cache_key(*parts: str) -> bytes:
+    """Hash of what decides a vector: 16 bytes of BLAKE2b, which cannot be shifted from one part into the next.
 
     Args:
-        fingerprint: Of the model, see `embeddings.fingerprint`.
-        prompt: Prompt put before the text, or what else tells a query from a document.
-        text: The text itself, before truncation.
+        *parts: Identity of the model, see `embeddings.identity`, and the text itself, before truncation.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for part in (fingerprint, prompt, text):
+    for part in parts:
         data = part.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
@@ -55,7 +60,8 @@ class EmbeddingCache:
     """Vectors by key in one SQLite file in write-ahead mode; safe for several processes at once.
 
     A cache must never be the reason that a job fails: when the file cannot be opened, read or written (no permission,
-    full disk, not a database), one warning says so and the cache behaves as if it were empty.
+    full disk, not a database), one warning says so and the cache behaves as if it were empty. A row that is damaged, or
+    holds NaN, counts as missing. A file of an earlier format, whose keys say too little, is emptied.
 
     Args:
         path: The file; made on first use, with its folder.
@@ -85,9 +91,11 @@ class EmbeddingCache:
             for start in range(0, len(keys), _KEYS_PER_SELECT):
                 part = keys[start : start + _KEYS_PER_SELECT]
                 marks = ",".join("?" * len(part))
-                query = f"SELECT key, vector FROM embeddings WHERE key IN ({marks})"  # noqa: S608 (only marks)
-                for key, vector in connection.execute(query, part):
-                    found[key] = np.frombuffer(vector, dtype="<f4")
+                query = f"SELECT key, vector, checksum FROM vectors WHERE key IN ({marks})"  # noqa: S608 (only marks)
+                for key, data, checksum in connection.execute(query, part):
+                    vector = _checked(data, checksum)
+                    if vector is not None:
+                        found[key] = vector
         except (sqlite3.Error, ValueError) as err:
             self._give_up(err)
             return {}
@@ -98,10 +106,11 @@ class EmbeddingCache:
         connection = self._open()
         if connection is None:
             return
-        rows = ((key, np.ascontiguousarray(vector, dtype="<f4").tobytes()) for key, vector in items)
+        data = ((key, np.ascontiguousarray(vector, dtype="<f4").tobytes()) for key, vector in items)
+        rows = ((key, vector, zlib.crc32(vector)) for key, vector in data)
         try:
             with connection:
-                connection.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", rows)
+                connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
         except sqlite3.Error as err:
             self._give_up(err)
 
@@ -116,12 +125,7 @@ class EmbeddingCache:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, check_same_thread=False)
-                connection.execute("PRAGMA journal_mode=WAL")
-                # A lost last transaction after a power cut costs only time: the vectors are computed again.
-                connection.execute("PRAGMA synchronous=NORMAL")
-                connection.execute(
-                    "CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID"
-                )
+                _prepare(connection, self.path)
                 self._connection = connection
             except (sqlite3.Error, OSError) as err:
                 self._give_up(err)
@@ -136,3 +140,76 @@ class EmbeddingCache:
             self.path,
             err,
         )
+
+
+class MemoryCache:
+    """Vectors of one model object that has no identity, for as long as it and this process live; at most 256 MB.
+
+    What the object says of itself is part of the key, so that a changed setting does not bring old vectors.
+    """
+
+    _of: ClassVar[dict[int, tuple[Any, MemoryCache]]] = {}
+
+    def __init__(self) -> None:
+        self._vectors: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
+        self._bytes = 0
+        self._state = b""
+
+    @classmethod
+    def of(cls, model: Any) -> MemoryCache:
+        """The vectors of this object."""
+        number = id(model)
+        known = cls._of.get(number)
+        if known is None or known[0]() is not model:
+            known = (weakref.ref(model, lambda _: cls._of.pop(number, None)), cls())
+            cls._of[number] = known
+        known[1]._state = _state_of(model)
+        return known[1]
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]:
+        """See `EmbeddingCache.get_many`."""
+        return {key: self._vectors[self._state + key] for key in keys if self._state + key in self._vectors}
+
+    def put_many(self, items: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None:
+        """See `EmbeddingCache.put_many`; the oldest vectors make room."""
+        for key, vector in items:
+            before = self._vectors.pop(self._state + key, None)
+            self._vectors[self._state + key] = np.array(vector, dtype=np.float32)
+            self._bytes += vector.nbytes - (0 if before is None else before.nbytes)
+        while self._bytes > _MEMORY_BYTES and self._vectors:
+            self._bytes -= self._vectors.popitem(last=False)[1].nbytes
+
+
+def _state_of(model: Any) -> bytes:
+    """Hash of an object's simple attributes, and of which objects the others are."""
+    attributes = {**vars(model), **(getattr(model, "__pydantic_private__", None) or {})}
+    simple = (str, int, float, bool, type(None), tuple, list, dict)
+    shown = [(name, repr(value) if isinstance(value, simple) else id(value)) for name, value in attributes.items()]
+    return hashlib.blake2b(repr(shown).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Make the tables, on large pages: on small ones a vector of 384 numbers takes three times its own size."""
+    connection.execute(f"PRAGMA page_size={_PAGE}")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0 and connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'embeddings'").fetchone():
+        logger.warning("The embedding cache %s is of an earlier version; it is emptied, and filled anew.", path)
+        connection.execute("PRAGMA journal_mode=DELETE")  # the page size can be changed in this mode alone
+        connection.execute("DROP TABLE IF EXISTS embeddings")
+        connection.execute("VACUUM")
+    connection.execute("PRAGMA journal_mode=WAL")
+    # A lost last transaction after a power cut costs only time: the vectors are computed again.
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute(f"PRAGMA cache_size=-{_PAGES_IN_MEMORY * _PAGE // 1024}")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL, checksum INTEGER NOT NULL)"
+    )
+    connection.execute(f"PRAGMA user_version={_FORMAT}")
+
+
+def _checked(data: bytes, checksum: int) -> NDArray[np.float32] | None:
+    """The vector of a row; None where it was damaged, or cannot be one."""
+    if not data or len(data) % 4 or zlib.crc32(data) != checksum:
+        return None
+    vector: NDArray[np.float32] = np.frombuffer(data, dtype="<f4")
+    return vector if np.isfinite(vector).all() else None

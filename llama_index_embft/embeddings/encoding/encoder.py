@@ -1,4 +1,4 @@
-"""Texts to vectors: each distinct text once per model, in batches of similar length, cached on disk by content.
+"""Texts to vectors: each distinct text once per model, in batches of similar length, cached by identity and content.
 
 Everything in this package that needs vectors comes through `as_encoder`, so that training, evaluation, mining and the
 index see the same vectors: same prompts, same maximum length, same normalization.
@@ -6,15 +6,22 @@ index see the same vectors: same prompts, same maximum length, same normalizatio
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from contextlib import closing
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
-from llama_index_embft.embeddings.encoding.batching import encode_texts, resolve_precision
-from llama_index_embft.embeddings.encoding.cache import EmbeddingCache, cache_key
+from llama_index_embft.embeddings.encoding.backends import (
+    Backend,
+    LlamaIndexBackend,
+    SentenceTransformerBackend,
+    TextKind,
+    WrappedBackend,
+)
+from llama_index_embft.embeddings.encoding.cache import EmbeddingCache, MemoryCache, cache_key
+from llama_index_embft.embeddings.sentence_transformer import inner_model, loaded_from, prompts_of
+from llama_index_embft.embeddings.wrapped import Wrapped
 from llama_index_embft.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -26,141 +33,8 @@ if TYPE_CHECKING:
 
     from llama_index_embft.embeddings.encoding.batching import EncodePrecision
 
-TextKind: TypeAlias = Literal["query", "document"]
-
 # Texts between two writes to the cache: a killed job loses at most the work on these.
 _TEXTS_PER_COMMIT: Final = 2048
-
-
-class Backend(ABC):
-    """How one kind of model turns a batch of texts into vectors."""
-
-    name: str
-    precision: EncodePrecision = "float32"
-    """Of the computation; vectors of another precision are other vectors to the cache."""
-
-    @property
-    @abstractmethod
-    def fingerprint(self) -> str | None:
-        """Hash of the model; None where nothing tells it from another."""
-
-    @abstractmethod
-    def prompt(self, kind: TextKind) -> str:
-        """What is put before a text of this kind; part of the cache key."""
-
-    @abstractmethod
-    def embed(self, texts: list[str], kind: TextKind) -> NDArray[np.float32]:
-        """Embed texts; returns shape ``(n, dim)``."""
-
-    def batches(
-        self, texts: list[str], kind: TextKind, size: int
-    ) -> Generator[tuple[list[int], NDArray[np.float32]], None, None]:
-        """Embed texts bit by bit; yields rows and their vectors, in any order, each row once.
-
-        Args:
-            texts: Longest first.
-            kind: What they are.
-            size: About so many texts between two of them.
-        """
-        for start in range(0, len(texts), size):
-            rows = list(range(start, min(start + size, len(texts))))
-            yield rows, self.embed(texts[start : start + size], kind)
-
-
-class SentenceTransformerBackend(Backend):
-    """A SentenceTransformer, alone or inside LlamaIndex's `HuggingFaceEmbedding`.
-
-    Args:
-        model: The model.
-        prompts: Query prompt and document prompt.
-        normalize: Scale vectors to length 1.
-        name: Name for messages.
-        batch_size: Texts a batch; None: as many as make a batch of a fixed number of tokens, see `batching`.
-        route: Tell a model with a `Router` which kind of text it reads.
-        precision: Of the computation, see `encode_texts`.
-    """
-
-    def __init__(
-        self,
-        model: SentenceTransformer,
-        *,
-        prompts: dict[TextKind, str],
-        normalize: bool,
-        name: str,
-        batch_size: int | None,
-        route: bool,
-        precision: EncodePrecision = "float32",
-    ) -> None:
-        self.model = model
-        self.prompts = prompts
-        self.normalize = normalize
-        self.name = name
-        self.batch_size = batch_size
-        self.route = route
-        self.precision = resolve_precision(precision, model.device)
-
-    @cached_property
-    def fingerprint(self) -> str | None:
-        """Made on first use: without a cache nobody asks, and hashing a large model takes seconds."""
-        from llama_index_embft.embeddings.fingerprint import fingerprint_sentence_transformer
-
-        return fingerprint_sentence_transformer(self.model, normalize=self.normalize)
-
-    def prompt(self, kind: TextKind) -> str:
-        """See `Backend.prompt`."""
-        return self.prompts[kind]
-
-    def embed(self, texts: list[str], kind: TextKind) -> NDArray[np.float32]:
-        """See `Backend.embed`."""
-        route: dict[str, Any] = {"task": kind} if self.route else {}
-        if self.batch_size is None or self.precision != "float32":
-            return encode_texts(
-                self.model,
-                texts,
-                prompt=self.prompts[kind],
-                normalize=self.normalize,
-                precision=self.precision,
-                texts_per_batch=self.batch_size,
-                **route,
-            )
-        vectors = self.model.encode(
-            texts,
-            prompt=self.prompts[kind],
-            batch_size=self.batch_size,
-            normalize_embeddings=self.normalize,
-            show_progress_bar=False,
-            convert_to_tensor=True,
-            **route,
-        )
-        result: NDArray[np.float32] = vectors.float().cpu().numpy()
-        return result
-
-
-class LlamaIndexBackend(Backend):
-    """Any other LlamaIndex `BaseEmbedding`, through its own public calls."""
-
-    def __init__(self, model: BaseEmbedding) -> None:
-        self.model = model
-        self.name = f"{type(model).__name__}({model.model_name})"
-
-    @cached_property
-    def fingerprint(self) -> str | None:
-        """See `Backend.fingerprint`."""
-        from llama_index_embft.embeddings.fingerprint import fingerprint_embedding
-
-        return fingerprint_embedding(self.model)
-
-    def prompt(self, kind: TextKind) -> str:
-        """See `Backend.prompt`."""
-        return kind
-
-    def embed(self, texts: list[str], kind: TextKind) -> NDArray[np.float32]:
-        """See `Backend.embed`; `embed_batch_size` of the model decides how many texts one call carries."""
-        if kind == "query":
-            vectors = [self.model.get_query_embedding(text) for text in texts]
-        else:
-            vectors = self.model.get_text_embedding_batch(texts)
-        return np.asarray(vectors, dtype=np.float32)
 
 
 class Encoder:
@@ -181,12 +55,12 @@ class Encoder:
         self.backend = backend
         self.name = backend.name
         self.embedded_texts = 0
-        self._cache = cache if cache is not None and backend.fingerprint is not None else None
+        self._wanted_cache = cache if backend.cached else None
         self._show_progress = show_progress
 
-    @property
+    @cached_property
     def fingerprint(self) -> str | None:
-        """Hash of the model, see `embeddings.fingerprint`; None where the model cannot be told from others."""
+        """Hash of both sides of the model, see `embeddings.identity`; None where it cannot be told from others."""
         return self.backend.fingerprint
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -208,18 +82,14 @@ class Encoder:
         return vectors[[row_of[text] for text in texts]]
 
     def _vectors(self, texts: list[str], kind: TextKind) -> NDArray[np.float32]:
-        keys: list[bytes] = []
-        known: dict[bytes, NDArray[np.float32]] = {}
-        if self._cache is not None and self.fingerprint is not None:
-            prompt = self.backend.prompt(kind)
-            exact = self.backend.precision == "float32"
-            space = self.fingerprint if exact else f"{self.fingerprint} in {self.backend.precision}"
-            keys = [cache_key(space, prompt, text) for text in texts]
-            known = self._cache.get_many(keys)
+        cache, keys = self._place(texts, kind)
+        known = {} if cache is None else cache.get_many(keys)
+        if len({len(vector) for vector in known.values()}) > 1:
+            known = {}  # some of them are not this model's: all are computed again, and replaced
+        result: NDArray[np.float32] | None = None
         missing = [row for row in range(len(texts)) if not known or keys[row] not in known]
         # Longest first: batches of similar length waste little padding, and a lack of memory shows at once.
         missing.sort(key=lambda row: -len(texts[row]))
-        result: NDArray[np.float32] | None = None
         for row, key in enumerate(keys):
             if key in known:
                 result = _room_for(result, len(texts), known[key].shape[0])
@@ -230,10 +100,24 @@ class Encoder:
             result = _room_for(result, len(texts), fresh.shape[1])
             result[rows] = fresh
             self.embedded_texts += len(rows)
-            if self._cache is not None:
-                self._cache.put_many((keys[row], vector) for row, vector in zip(rows, fresh, strict=True))
+            if cache is not None:
+                cache.put_many((keys[row], vector) for row, vector in zip(rows, fresh, strict=True))
         assert result is not None
         return result
+
+    def _place(self, texts: list[str], kind: TextKind) -> tuple[EmbeddingCache | MemoryCache | None, list[bytes]]:
+        """Where vectors are kept, and the key of each: on the disk for what has an identity, in memory for the rest."""
+        if self._wanted_cache is None:
+            return None, []
+        identity = self.backend.identity(kind)
+        cache: EmbeddingCache | MemoryCache
+        if identity is None:
+            cache, space = MemoryCache.of(self.backend.model), self.backend.prompt(kind)
+        else:
+            cache, space = self._wanted_cache, identity.fingerprint
+        if self.backend.precision != "float32":
+            space += f" in {self.backend.precision}"
+        return cache, [cache_key(space, text) for text in texts]
 
     def _batches(
         self, texts: list[str], kind: TextKind
@@ -311,9 +195,9 @@ def as_encoder(
     elif hasattr(model, "encode") and hasattr(model, "prompts"):
         backend = SentenceTransformerBackend(
             model,
-            prompts=sentence_transformer_prompts(model),
+            prompts=prompts_of(model),
             normalize=False,
-            name=getattr(model.model_card_data, "base_model", None) or type(model).__name__,
+            name=getattr(model.model_card_data, "base_model", None) or loaded_from(model),
             batch_size=batch_size,
             route=True,
             precision=precision,
@@ -326,15 +210,6 @@ def as_encoder(
     return Encoder(backend, cache=cache, show_progress=show_progress)
 
 
-def sentence_transformer_prompts(model: SentenceTransformer) -> dict[TextKind, str]:
-    """The prompts that `encode_query` and `encode_document` of a SentenceTransformer use."""
-    names: dict[TextKind, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
-    found: dict[TextKind, str] = {}
-    for kind, candidates in names.items():
-        found[kind] = next((model.prompts[name] or "" for name in candidates if name in model.prompts), "")
-    return found
-
-
 def _llama_index_backend(
     model: BaseEmbedding,
     *,
@@ -343,11 +218,9 @@ def _llama_index_backend(
     show_progress: bool,
     precision: EncodePrecision,
 ) -> Backend:
-    from llama_index_embft.embeddings.adapter.embedding import AdapterBackend, AdapterEmbedding
     from llama_index_embft.embeddings.encoding.hosted import HostedBackend, is_hosted
-    from llama_index_embft.embeddings.nudge import NudgedBackend, NudgedEmbedding
 
-    if isinstance(model, (AdapterEmbedding, NudgedEmbedding)):
+    if isinstance(model, Wrapped):
         base = as_encoder(
             model.base_embed_model,
             cache=cache,
@@ -355,22 +228,16 @@ def _llama_index_backend(
             show_progress=show_progress,
             precision=precision,
         )
-        wrapped = AdapterBackend(model, base) if isinstance(model, AdapterEmbedding) else NudgedBackend(model, base)
-        wrapped.precision = base.backend.precision
-        return wrapped
-    inner = getattr(model, "_model", None)
-    # A subclass may do more than its parent: only the class itself is known to do just this.
-    if _qualified(type(model)) == "llama_index.embeddings.huggingface.base.HuggingFaceEmbedding" and not getattr(
-        model, "_parallel_process", False
-    ):
-        assert inner is not None
+        return WrappedBackend(model, base, model.model_name)
+    inner = inner_model(model)
+    if inner is not None and not getattr(model, "_parallel_process", False):
         return SentenceTransformerBackend(
-            inner,
-            prompts={"query": inner.prompts.get("query") or "", "document": inner.prompts.get("text") or ""},
-            normalize=bool(getattr(model, "normalize", True)),
+            inner.model,
+            prompts=inner.prompts,
+            normalize=inner.normalize,
             name=model.model_name,
             batch_size=batch_size or _own_batch_size(model),
-            route=False,
+            route=inner.routes,
             precision=precision,
         )
     if is_hosted(model):
@@ -383,10 +250,6 @@ def _own_batch_size(model: BaseEmbedding) -> int | None:
     from llama_index.core.constants import DEFAULT_EMBED_BATCH_SIZE
 
     return None if model.embed_batch_size == DEFAULT_EMBED_BATCH_SIZE else model.embed_batch_size
-
-
-def _qualified(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _room_for(result: NDArray[np.float32] | None, rows: int, dim: int) -> NDArray[np.float32]:

@@ -17,20 +17,24 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from llama_index_embft._core.checks import check_number
 from llama_index_embft.calls.connections import close_own_connections, without_retries
-from llama_index_embft.calls.failures import Failure, Redactor, classify
+from llama_index_embft.calls.failures import Redactor
 from llama_index_embft.calls.limits import RateLimiter
-from llama_index_embft.calls.retrying import Patience, RetryPolicy
+from llama_index_embft.calls.queue import work_off
 from llama_index_embft.calls.running import background_loop
+from llama_index_embft.calls.server import ApiServer, GivenUpError, RetryPolicy
 from llama_index_embft.calls.tokens import count_tokens
-from llama_index_embft.embeddings.encoding.encoder import LlamaIndexBackend, TextKind
-from llama_index_embft.errors import ConfigError, EmbftError, MissingExtraError, ModelError
+from llama_index_embft.embeddings.encoding.backends import LlamaIndexBackend, TextKind
+from llama_index_embft.errors import ConfigError, MissingExtraError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from numpy.typing import NDArray
+
+    from llama_index_embft.calls.failures import Failure
 
 # Fields that tell a model behind an address from one that computes here.
 _ADDRESS_FIELDS: Final = ("api_base", "base_url", "api_url", "endpoint", "azure_endpoint")
@@ -65,10 +69,11 @@ class HostedBackend(LlamaIndexBackend):
         self.cached = cached
         given: Any = model.rate_limiter
         requests, tokens = (_whole(getattr(given, f"{unit}_per_minute", None)) for unit in ("requests", "tokens"))
-        self.caller = _Caller(
+        self.server = ApiServer(
             RetryPolicy(limit=int(getattr(model, "max_retries", _RETRIES)) + 1),
             _limiters.setdefault((_address(model), model.model_name, requests, tokens), RateLimiter(requests, tokens)),
             Redactor(model),
+            model_kind="embedding",
         )
         # A limiter of another kind (shared over machines, say) is asked before each call.
         self.other_limiter = given if given is not None and requests is None and tokens is None else None
@@ -99,7 +104,7 @@ class HostedBackend(LlamaIndexBackend):
         """
         del size  # what one call carries is small enough
         done: queue.SimpleQueue[tuple[list[int], NDArray[np.float32]] | None] = queue.SimpleQueue()
-        run = _Run(self, texts, kind, done)
+        run = _EmbeddingRun(self, texts, kind, done)
         # A loop apart from the one of generation, whose filters embed questions and wait for it.
         future = asyncio.run_coroutine_threadsafe(run.all(), background_loop("embft-embeddings"))
         try:
@@ -130,7 +135,7 @@ class HostedBackend(LlamaIndexBackend):
         kept = self.cached and self.fingerprint is not None
         rest = f" {done} of {wanted} texts were embedded before" if done else ""
         rest += ", and are kept: run again to go on." if done and kept else "." if done else ""
-        address = self.caller.redact(_address(self.model))
+        address = self.server.redact(_address(self.model))
         at = f" at {address}" if address else ""
         if failure.kind == "unreachable":
             start = f"No connection to the embedding server{at}: {failure.reason} Check the network and the address."
@@ -140,17 +145,7 @@ class HostedBackend(LlamaIndexBackend):
 
 
 @dataclass
-class _Caller:
-    """See `calls.retrying.Caller`."""
-
-    policy: RetryPolicy
-    limiter: RateLimiter
-    redact: Redactor
-    proven: bool = False
-
-
-@dataclass
-class _Run:
+class _EmbeddingRun:
     """The calls for one list of texts."""
 
     backend: HostedBackend
@@ -164,76 +159,53 @@ class _Run:
     async def all(self) -> None:
         """Make all calls; the end, good or bad, is a None in the queue."""
         backend = self.backend
-        self.todo = backend.cut(self.texts, self.kind)[::-1]
-        self.model = without_retries(backend.model).model_copy(update={"rate_limiter": None})
-        workers: list[asyncio.Task[None]] = []
         try:
-            # Until one call has come back there is one at a time: a wrong key costs one call, not one a worker.
-            while not backend.caller.proven and self.todo:
-                await self._embed(self.todo.pop())
-            workers = [asyncio.create_task(self._work()) for _ in range(min(backend.workers, len(self.todo)))]
-            for finished in asyncio.as_completed(workers):
-                await finished
+            self.todo = backend.cut(self.texts, self.kind)[::-1]
+            self.model = without_retries(backend.model).model_copy(update={"rate_limiter": None})
+            try:
+                await work_off(self._step, backend.server, min(backend.workers, len(self.todo)))
+            finally:
+                await close_own_connections(self.model, backend.model)
         finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
-            await close_own_connections(self.model, backend.model)
             self.finished.put(None)
 
-    async def _work(self) -> None:
-        while self.todo:
-            while self.finished.qsize() > self.backend.workers:
-                await asyncio.sleep(_TURN)  # whoever stores the vectors is behind; what is not stored can be lost
-            if self.todo:
-                await self._embed(self.todo.pop())
+    async def _step(self) -> bool:
+        while self.finished.qsize() > self.backend.workers:
+            await asyncio.sleep(_TURN)  # whoever stores the vectors is behind; what is not stored can be lost
+        if not self.todo:
+            return False
+        await self._embed(self.todo.pop())
+        return True
 
     async def _embed(self, rows: list[int]) -> None:
         """Embed some texts; a call that the server refuses is cut in two until the text to blame is found."""
         texts = [self.texts[row] for row in rows]
         try:
-            vectors = await self._ask(texts)
-        except EmbftError:
-            raise  # a model of ours inside, with a sentence of its own
-        except Exception as err:  # noqa: BLE001 - every client has its own exceptions; classify() sorts them
-            failure = classify(err, self.backend.caller.redact, "embedding")
-            if failure.kind != "passage":
-                # Not `from err`: a traceback that somebody logs would show the server's words, with the key in them.
-                raise self.backend.error(failure, self.count, len(self.texts)) from None
+            vectors = await self.backend.server.try_often(lambda: self._attempt(texts))
+        except GivenUpError as err:
+            if err.failure.kind != "passage":
+                raise self.backend.error(err.failure, self.count, len(self.texts)) from None
             if len(rows) == 1:
                 raise ModelError(
                     f"{self.backend.name} refuses the text {texts[0][:80]!r} ({len(texts[0])} characters): "
-                    f"{failure.reason.rstrip('.')}; shorten it, or leave it out."
+                    f"{err.failure.reason.rstrip('.')}; shorten it, or leave it out."
                 ) from None
             half = len(rows) // 2
             await self._embed(rows[:half])
             await self._embed(rows[half:])
             return
-        self.backend.caller.proven = True
         self.count += len(rows)
         self.finished.put((rows, _matrix(vectors, len(rows), self.backend.name)))
 
-    async def _ask(self, texts: list[str]) -> Any:
-        from tenacity import AsyncRetrying, retry_if_exception
-
-        caller = self.backend.caller
-        patience = Patience(caller)
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception(patience.should_retry),
-            wait=patience.wait,
-            stop=patience.stop,
-            sleep=asyncio.sleep,
-            reraise=True,
-        ):
-            with attempt:
-                tokens = 0
-                if caller.limiter.counts_tokens or self.backend.other_limiter is not None:
-                    tokens = sum(map(count_tokens, texts))
-                await caller.limiter.acquire(tokens)
-                if self.backend.other_limiter is not None:
-                    await self.backend.other_limiter.async_acquire(tokens)
-                return await self._call(texts)
-        raise AssertionError("tenacity returns or raises")  # pragma: no cover
+    async def _attempt(self, texts: list[str]) -> Any:
+        backend = self.backend
+        tokens = 0
+        if backend.server.limiter.counts_tokens or backend.other_limiter is not None:
+            tokens = sum(map(count_tokens, texts))
+        await backend.server.admit(tokens)
+        if backend.other_limiter is not None:
+            await backend.other_limiter.async_acquire(tokens)
+        return await self._call(texts)
 
     async def _call(self, texts: list[str]) -> Any:
         as_query = self.kind == "query" and not self.backend.alike
@@ -311,8 +283,8 @@ def make_embed_model(
             "in Python, with any LlamaIndex embedding."
         )
     for limit, value in (("requests_per_minute", requests_per_minute), ("tokens_per_minute", tokens_per_minute)):
-        if value is not None and value < 1:
-            raise ConfigError(f"{limit} is {value}; it must be above 0.")
+        if value is not None:
+            check_number(limit, value, at_least=1)
     from llama_index.core.rate_limiter import TokenBucketRateLimiter
 
     try:

@@ -6,28 +6,44 @@ pooling and normalization.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from llama_index.core.bridge.pydantic import (
+    Field,
+    PrivateAttr,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
+from llama_index_embft._core.checks import check_number, first_line
 from llama_index_embft._core.optional import require
+from llama_index_embft._core.vectors import unit_rows
+from llama_index_embft.embeddings.fingerprint import hash_files
 from llama_index_embft.embeddings.graph.signal_stack import kept_signal_stack
 from llama_index_embft.embeddings.graph.tokenizing import TOKENIZER_FILE, GraphTokenizer, Tokenization
-from llama_index_embft.errors import ConfigError, ModelError
-from llama_index_embft.export.graph import ONNX_FILE, OPENVINO_FILE
+from llama_index_embft.embeddings.identity import ModelIdentity
+from llama_index_embft.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
+    from typing_extensions import Self
 
+    from llama_index_embft.embeddings.sentence_transformer import TextKind
+
+ONNX_FILE: Final = "model.onnx"
+OPENVINO_FILE: Final = "model.xml"
 RECORD_FILE: Final = "embft.json"
-# On CPU small batches keep activations in the caches of the cores, as in `embeddings.encode`.
+# On CPU small batches keep activations in the caches of the cores, as in `embeddings.encoding`.
 _BATCH: Final = 8
 
 
@@ -50,8 +66,10 @@ class GraphEmbedding(BaseEmbedding):
     document_prompt: str = Field(default="", description="Put before each document.")
     normalize: bool = Field(default=True, description="Scale vectors to length 1.")
     max_length: int | None = Field(default=None, description="Tokens of a text that are read.")
+    num_threads: int | None = Field(default=None, description="Threads of the runtime.")
 
     _tokenizer: GraphTokenizer = PrivateAttr()
+    _files: str = PrivateAttr()
 
     def __init__(
         self,
@@ -63,8 +81,8 @@ class GraphEmbedding(BaseEmbedding):
         embed_batch_size: int = _BATCH,
         **kwargs: Any,
     ) -> None:
-        if num_threads is not None and num_threads < 1:
-            raise ConfigError(f"`num_threads` must be at least 1, got {num_threads}.")
+        if num_threads is not None:
+            check_number("num_threads", num_threads, at_least=1)
         path = Path(folder)
         record = read_export(path)
         file = path / self._graph_file()
@@ -85,16 +103,21 @@ class GraphEmbedding(BaseEmbedding):
             document_prompt=prompts["document"] if document_prompt is None else document_prompt,
             normalize=bool(record["export"]["normalize"]),
             max_length=settings.max_length,
+            num_threads=num_threads,
             **kwargs,
         )
+        # Of the graph with its weights and of the tokenizer; what is loaded stays as it was, whatever the folder holds.
+        graph = sorted(path for path in path.glob("model.*") if path.suffix != ".safetensors")
+        self._files = hash_files([*graph, *([path / TOKENIZER_FILE] if (path / TOKENIZER_FILE).is_file() else [])])
         self._tokenizer = GraphTokenizer(path / TOKENIZER_FILE, settings)
         try:
             self._open(file, num_threads)
         except (ImportError, OSError):
             raise
         except Exception as err:  # each runtime raises its own kinds
-            reason = (str(err).strip() or type(err).__name__).splitlines()[0]
-            raise ModelError(f"The graph {file} cannot be loaded: {reason[:300]}; export the model again.") from err
+            raise ModelError(
+                f"The graph {file} cannot be loaded: {first_line(err)[:300]}; export the model again."
+            ) from err
 
     @classmethod
     def class_name(cls) -> str:
@@ -114,24 +137,70 @@ class GraphEmbedding(BaseEmbedding):
     def _run(self, inputs: dict[str, NDArray[np.int64]]) -> NDArray[np.float32]:
         """Run it; returns shape ``(n, dim)``."""
 
+    def identity(self, side: TextKind, given: str | None = None) -> ModelIdentity:
+        """Who makes the vectors of this side."""
+        del given  # it has one of its own
+        prompt = self.query_prompt if side == "query" else self.document_prompt
+        settings = {**vars(self._tokenizer.settings), "normalize": self.normalize}
+        # int8 and float32 graphs of one model are other files, and so are those of other runtimes.
+        return ModelIdentity.of(
+            self.model_name, type(self).__name__, self._files, json.dumps(settings, sort_keys=True), prompt
+        )
+
+    # The name of LlamaIndex's own, which it replaces.
+    @model_serializer(mode="wrap")
+    def custom_model_dump(self, handler: SerializerFunctionWrapHandler, _info: SerializationInfo) -> dict[str, Any]:
+        """Fields, class name, and the identity of both sides: an ingestion cache sees that the folder has changed."""
+        identity = {"query": self.identity("query").fingerprint, "document": self.identity("document").fingerprint}
+        data: dict[str, Any] = handler(self)
+        return data | {"class_name": self.class_name(), "identity": identity}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
+        """Load the export that `to_dict` described; ``folder`` may be given where it has moved."""
+        merged = {"folder": data.get("model_name"), **data, **kwargs}
+        made = ("class_name", "identity", "model_name", "normalize", "max_length")
+        return cls(**{name: value for name, value in merged.items() if name not in made})
+
+    # A session of a runtime cannot be copied or sent to another process: the folder is opened again.
+    def __reduce__(self) -> tuple[Callable[..., GraphEmbedding], tuple[type[GraphEmbedding], dict[str, Any]]]:
+        data = {name: getattr(self, name) for name in type(self).model_fields if name != "callback_manager"}
+        return _open_again, (type(self), data)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        rebuild, arguments = self.__reduce__()
+        copied: Any = rebuild(*arguments)
+        result: Self = copied
+        return result
+
     def _embed(self, texts: Sequence[str]) -> list[list[float]]:
         vectors = np.asarray(self._run(self._tokenizer(texts)), dtype=np.float32)
-        if self.normalize:
-            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        result: list[list[float]] = vectors.tolist()
+        if not np.isfinite(vectors).all():
+            raise ModelError(f"The graph in {self.model_name} returned a vector with NaN or infinity; export it again.")
+        result: list[list[float]] = (unit_rows(vectors) if self.normalize else vectors).tolist()
         return result
 
     def _get_query_embedding(self, query: str) -> list[float]:
         return self._embed([self.query_prompt + query])[0]
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        return self._get_query_embedding(query)
+        return await asyncio.to_thread(self._get_query_embedding, query)
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._embed([self.document_prompt + text])[0]
 
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return await asyncio.to_thread(self._get_text_embedding, text)
+
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return self._embed([self.document_prompt + text for text in texts])
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return await asyncio.to_thread(self._get_text_embeddings, texts)
+
+
+def _open_again(cls: type[GraphEmbedding], data: dict[str, Any]) -> GraphEmbedding:
+    return cls.from_dict(data)
 
 
 class OnnxEmbedding(GraphEmbedding):
@@ -163,6 +232,8 @@ class OpenVINOEmbedding(GraphEmbedding):
     """An exported model run by OpenVINO on the CPU, in float32; arguments as in `GraphEmbedding`."""
 
     _compiled: Any = PrivateAttr()
+    # A compiled model answers one caller at a time, and async calls come from several threads.
+    _one_at_a_time: Any = PrivateAttr(default_factory=threading.Lock)
 
     @staticmethod
     def _graph_file() -> str:
@@ -178,9 +249,14 @@ class OpenVINOEmbedding(GraphEmbedding):
             self._compiled = openvino.Core().compile_model(str(file), "CPU", options)
 
     def _run(self, inputs: dict[str, NDArray[np.int64]]) -> NDArray[np.float32]:
-        with kept_signal_stack():
+        with self._one_at_a_time, kept_signal_stack():
             result: NDArray[np.float32] = np.array(self._compiled(inputs)[0])
         return result
+
+
+def holds_graph(folder: Path) -> bool:
+    """Whether a folder holds an exported graph."""
+    return (folder / ONNX_FILE).is_file() or (folder / OPENVINO_FILE).is_file()
 
 
 def load_exported(
@@ -189,29 +265,27 @@ def load_exported(
     query_prompt: str | None = None,
     document_prompt: str | None = None,
     num_threads: int | None = None,
-) -> BaseEmbedding:
-    """Load a folder that `export_model` wrote, of any format.
+) -> GraphEmbedding:
+    """Load a graph that `export_model` wrote. Half precision (fp16, bf16) is loaded by `load_embed_model`.
 
     Args:
         folder: The folder.
         query_prompt: Put before each query; None: as exported.
         document_prompt: Put before each document; None: as exported.
-        num_threads: Threads of the graph's runtime; None: all cores. Of no effect on fp16 and bf16, which run in torch.
+        num_threads: Threads of the graph's runtime; None: all cores.
 
     Returns:
-        An `OnnxEmbedding`, an `OpenVINOEmbedding`, or a `HuggingFaceEmbedding` for fp16 and bf16.
+        An `OnnxEmbedding` or an `OpenVINOEmbedding`.
 
     Raises:
-        ModelError: The folder holds no export, or is damaged.
+        ModelError: The folder holds no graph, or is damaged.
         MissingExtraError: The runtime is not installed.
     """
     kind = read_export(Path(folder))["export"]["format"]
-    if kind.startswith(("onnx", "openvino")):
-        graph = OnnxEmbedding if kind.startswith("onnx") else OpenVINOEmbedding
-        return graph(folder=folder, query_prompt=query_prompt, document_prompt=document_prompt, num_threads=num_threads)
-    from llama_index_embft.embeddings.loading import load_embed_model
-
-    return load_embed_model(folder, query_prompt=query_prompt, document_prompt=document_prompt)
+    if not kind.startswith(("onnx", "openvino")):
+        raise ModelError(f"{folder} was exported as {kind}, which is no graph; load it with load_embed_model.")
+    graph = OnnxEmbedding if kind.startswith("onnx") else OpenVINOEmbedding
+    return graph(folder=folder, query_prompt=query_prompt, document_prompt=document_prompt, num_threads=num_threads)
 
 
 def read_export(folder: Path) -> dict[str, Any]:

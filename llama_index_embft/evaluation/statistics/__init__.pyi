@@ -1,2 +1,16 @@
+from .findings import GuardResult as GuardResult
+from .findings import MetricComparison as MetricComparison
+from .findings import QueryChange as QueryChange
+from .findings import SliceComparison as SliceComparison
+from .findings import SystemComparison as SystemComparison
 from .significance import PairedResult as PairedResult
+from .significance import clusters_to_show as clusters_to_show
+from .significance import detectable_difference as detectable_difference
+from .significance import holm as holm
+from .significance import non_inferiority_p as non_inferiority_p
 from .significance import paired_tests as paired_tests
+from .slices import Slicer as Slicer
+from .slices import slice_labels as slice_labels
+from .verdict import decide as decide
+from .verdict import outcome_of as outcome_of
+from .verdict import unseen_loss as unseen_loss

@@ -23,10 +23,9 @@ class MetricComparison:
         base: Mean of the base system.
         tuned: Mean of the tuned system.
         test: The paired statistics of the difference.
-        p_holm: The randomisation p, Holm-corrected: for the deciding metric over the systems, for the others over all
-            of them and the systems.
-        outcome: ``"gain"`` or ``"loss"`` only where both the corrected p and the interval say so; ``"same"`` where no
-            query changed.
+        p_holm: ``test.p``, Holm-corrected: for the deciding metric over the systems, for the others over all of them
+            and the systems.
+        outcome: ``"gain"`` or ``"loss"`` where the corrected p is under the level; ``"same"`` where no query changed.
     """
 
     metric: str
@@ -46,7 +45,6 @@ class MetricComparison:
             "ci95": [json_number(end) for end in test.ci95],
             "p": test.p,
             "p_holm": self.p_holm,
-            "p_t": test.p_t,
             "n": test.n,
             "clusters": test.n_clusters,
             "wins": test.wins,
@@ -95,7 +93,7 @@ class SliceComparison:
         base: Mean of the base system.
         tuned: Mean of the tuned system.
         test: The paired statistics.
-        p_holm: The randomisation p, corrected over the slices of this division.
+        p_holm: ``test.p``, corrected over the slices of this division.
     """
 
     by: str
@@ -117,9 +115,9 @@ class GuardResult:
         tuned: Mean of the tuned system.
         test: The paired statistics.
         margin: The loss that would matter.
-        p_non_inferior: One-sided p of a loss of `margin` or more.
-        kept: True: a loss of `margin` or more is ruled out. False: a loss is proven, and `margin` is not ruled out.
-            None: the set is too small to tell.
+        p_non_inferior: One-sided p of a loss of `margin` or more; 0 where no query changed.
+        kept: True: a loss of `margin` or more is ruled out, which is where the 95 % interval lies above it, or no query
+            changed. False: a loss is proven, and `margin` is not ruled out. None: the set is too small to tell.
     """
 
     name: str
@@ -144,6 +142,7 @@ class SystemComparison:
         guards: Results on the guard sets.
         outcome: What the primary metric says, corrected over the systems compared.
         p: The p that `outcome` rests on.
+        on_these: The primary metric tested by chunk, where documents are too few to speak of others; else None.
         decision: ``"adopt"``, ``"do not adopt"`` or ``"not proven"``.
         reasons: The sentences behind the decision.
     """
@@ -155,6 +154,7 @@ class SystemComparison:
     guards: tuple[GuardResult, ...]
     outcome: Outcome
     p: float
+    on_these: PairedResult | None
     decision: Decision
     reasons: tuple[str, ...]
 
@@ -170,6 +170,55 @@ class SystemComparison:
     def harmed(self, n: int = 10) -> tuple[QueryChange, ...]:
         """The queries that lost most, worst first; fewer where fewer lost."""
         return tuple(change for change in self.changes[: -n - 1 : -1] if order_of_change(change) < (0, 0))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ComparisonRecord:
+    """One or more tuned systems against a base, over the same queries: all figures, decisions and remarks.
+
+    Attributes:
+        base: The base system's report.
+        systems: The tuned systems, in the order given.
+        primary: The metric that verdicts rest on.
+        cluster_by: What was resampled: ``"document"``, ``"chunk"``, ``"query"`` or ``"given"``.
+        n_resamples: Resamples of each test.
+        seed: Their seed.
+        alpha: Level of the tests.
+        notes: Things a reader should know.
+    """
+
+    base: RetrievalReport
+    systems: tuple[SystemComparison, ...]
+    primary: str
+    cluster_by: str
+    n_resamples: int
+    seed: int
+    alpha: float
+    notes: tuple[str, ...]
+
+    @property
+    def metrics(self) -> dict[str, MetricComparison]:
+        """The metrics of the first tuned system."""
+        return self.systems[0].metrics
+
+    def headline(self) -> tuple[str, ...]:
+        """The few metrics a short table shows: the primary one and the best-known others."""
+        known = tuple(self.metrics)
+        wanted = ("hit_rate@1", "hit_rate@5", "hit_rate@10", "mrr@10", "ndcg@10", "recall@10")
+        same_as_hit_rate = "recall@10" in known and "hit_rate@10" in known and self._equal("recall@10", "hit_rate@10")
+        shown = [name for name in wanted if name in known and not (name == "recall@10" and same_as_hit_rate)]
+        if self.primary not in shown:
+            shown.insert(0, self.primary)
+        return tuple(shown) if len(shown) > 1 else known
+
+    def _equal(self, one: str, other: str) -> bool:
+        reports = [self.base, *(system.report for system in self.systems)]
+        return all(bool((report.values[one] == report.values[other]).all()) for report in reports)
+
+
+def interval(ends: tuple[float, float]) -> str:
+    """An interval for tables; one that does not exist is a dash."""
+    return "–" if any(math.isnan(end) for end in ends) else f"{ends[0]:+.3f} to {ends[1]:+.3f}"
 
 
 def json_number(value: Any) -> Any:

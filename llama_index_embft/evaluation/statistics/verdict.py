@@ -5,32 +5,59 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from llama_index_embft.evaluation.statistics.significance import clusters_to_show
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from llama_index_embft.evaluation.statistics.findings import Decision, GuardResult, MetricComparison, Outcome
     from llama_index_embft.evaluation.statistics.significance import PairedResult
 
+_WORTHWHILE: Final = 0.05  # a gain that most would take: five points
+_FEWEST: Final = 8  # documents from which the limit of the test is within twice that of very many
 _DECISION_OF: Final[dict[str, Decision]] = {"gain": "adopt", "loss": "do not adopt"}
 
 
 def outcome_of(test: PairedResult, p: float, alpha: float) -> Outcome:
-    """What may be said of a difference: a gain or loss only where p *and* the interval agree on it."""
+    """What may be said of a difference: a gain or a loss where `p`, perhaps corrected, is under `alpha`."""
     if test.wins == test.losses == 0:
         return "same"
-    if p < alpha and test.ci95[0] > 0:
-        return "gain"
-    if p < alpha and test.ci95[1] < 0:
-        return "loss"
+    if p < alpha:
+        return "gain" if test.difference > 0 else "loss"
     return "not significant"
 
 
 def decide(
-    row: MetricComparison, outcome: Outcome, p: float, guards: Iterable[GuardResult], clustered: str
+    row: MetricComparison,
+    outcome: Outcome,
+    p: float,
+    guards: Iterable[GuardResult],
+    clustered: str,
+    *,
+    on_these: PairedResult | None = None,
+    alpha: float = 0.05,
 ) -> tuple[Decision, tuple[str, ...]]:
-    """A decision and the sentences behind it. Only a proven gain with every guard kept is adopted."""
+    """A decision and the sentences behind it.
+
+    Only a gain that is proven for documents in general, with every guard kept, is adopted. A loss need not be general:
+    where documents are too few to speak of others, a loss that is proven on these very documents is enough.
+
+    Args:
+        row: The deciding metric.
+        outcome: What it says, from `outcome_of`.
+        p: The p that `outcome` rests on.
+        guards: Results on the guard sets.
+        clustered: What the clusters of `row` are: ``"document"``, ``"chunk"``, ``"query"`` or ``"given"``.
+        on_these: The same metric tested by chunk: whether it moved on these documents. None: there are enough of them.
+        alpha: Level of the tests.
+    """
     reasons = [_sentence(row, outcome, p, clustered)]
     decision: Decision = _DECISION_OF.get(outcome, "not proven")
+    if on_these is not None and outcome == "not significant":
+        worse = outcome_of(on_these, on_these.p, alpha) == "loss"
+        if worse:
+            decision = "do not adopt"
+        reasons.append(_sentence_on_these(row, on_these, worse=worse))
     for guard in guards:
         reasons.append(_guard_sentence(guard))
         if guard.kept is False:
@@ -40,25 +67,65 @@ def decide(
     return decision, tuple(reasons)
 
 
+def unseen_loss(row: MetricComparison, on_these: PairedResult | None = None) -> str:
+    """What loss a gate on this comparison would let through, in one sentence."""
+    test = row.test if on_these is None or not on_these.detectable < row.test.detectable else on_these
+    limit = _limit(test)
+    size = f"{test.n:,} queries about {row.test.n_clusters:,} documents" if on_these else f"{test.n:,} queries"
+    if limit is None:
+        return f"Blind: {size} cannot show a loss in {row.metric} of any size; evaluate more queries and documents."
+    return f"Blind under {limit} points: a smaller loss in {row.metric} passes {size} more often than one time in five."
+
+
+def _size(test: PairedResult, clustered: str) -> str:
+    word = {"document": "document", "chunk": "chunk", "given": "group"}.get(clustered)
+    if word is None:
+        return f"{test.n:,} queries"
+    plural = "" if test.n_clusters == 1 else "s"
+    return f"{test.n:,} queries {'in' if clustered == 'given' else 'about'} {test.n_clusters:,} {word}{plural}"
+
+
+def _limit(test: PairedResult) -> str | None:
+    """The detectable difference in points; None where it lies beyond the whole scale or is not known."""
+    return f"{100 * test.detectable:.1f}" if test.detectable < 1 else None
+
+
 def _sentence(row: MetricComparison, outcome: Outcome, p: float, clustered: str) -> str:
-    test = row.test
-    size = f"{test.n:,} queries" + {
-        "document": f" about {test.n_clusters:,} documents",
-        "chunk": f" about {test.n_clusters:,} chunks",
-        "given": f" in {test.n_clusters:,} groups",
-    }.get(clustered, "")
+    test, size = row.test, _size(row.test, clustered)
+    change = f"{row.metric} {row.base:.3f} → {row.tuned:.3f}, {points(test.difference)} points"
     if outcome == "same":
         return f"No difference in {row.metric}: every one of {size} scores the same."
     if math.isnan(test.ci95[0]):
-        return f"Not significant: {size} cannot be told from chance; evaluate more documents."
-    figures = (
-        f"{row.metric} {row.base:.3f} → {row.tuned:.3f}, {points(test.difference)} points "
-        f"(95 % interval {points(test.ci95[0])} to {points(test.ci95[1])}, {p_equals(p)}, {size})"
+        return f"Not significant: {change}, but {size} cannot be told from chance; {_more(test, clustered)}."
+    low, high = (max(-1.0, min(1.0, end)) for end in test.ci95)  # scores lie between 0 and 1
+    corrected = "" if p == test.p else " after Holm's correction"
+    figures = f"{change} (95 % interval {points(low)} to {points(high)}, {p_equals(p)}{corrected}, {size})"
+    if outcome != "not significant":
+        return f"Significant {outcome}: {figures}."
+    limit = _limit(test)
+    if limit is None:
+        shown = f"this set cannot show a gain of any size; {_more(test, clustered)}"
+        return f"Not significant: {figures} may be chance; {shown}."
+    return f"Not significant: {figures} may be chance; this set cannot show a gain under {limit} points."
+
+
+def _more(test: PairedResult, clustered: str) -> str:
+    """The next step where a set shows nothing: how much more would."""
+    word = {"document": "documents", "chunk": "chunks", "given": "groups"}.get(clustered, "queries")
+    wanted = clusters_to_show(test, _WORTHWHILE)
+    if wanted is None:
+        return f"evaluate queries about more {word}, at least {_FEWEST}"
+    return f"about {wanted:,} {word} like these would show a gain of {100 * _WORTHWHILE:g} points"
+
+
+def _sentence_on_these(row: MetricComparison, test: PairedResult, *, worse: bool) -> str:
+    few = "this document itself" if row.test.n_clusters == 1 else f"these {row.test.n_clusters:,} documents themselves"
+    if not worse:
+        return f"On {few} no loss is proven either."
+    return (
+        f"On {few} the loss is proven: {points(test.difference)} points, {p_equals(test.p)}, "
+        f"{_size(test, 'chunk')}; whether other documents lose too is not shown."
     )
-    if outcome == "not significant":
-        limit = f"{100 * test.detectable:.1f}"
-        return f"Not significant: {figures} may be chance; this set cannot show a gain under {limit} points."
-    return f"Significant {outcome}: {figures}."
 
 
 def _guard_sentence(guard: GuardResult) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llama_index_embft._core.environment import peak_memory_bytes
 from llama_index_embft._core.files import check_output_folder
-from llama_index_embft.embeddings.adapter.embedding import save_adapter
+from llama_index_embft.embeddings.adapter.files import save_adapter
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.errors import ConfigError, DatasetError
@@ -157,7 +157,7 @@ class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
         if model_cls is not None:
             module = model_cls.load(model_path)
         else:
-            from llama_index_embft.embeddings.adapter.embedding import load_adapter_module, read_adapter_config
+            from llama_index_embft.embeddings.adapter.files import load_adapter_module, read_adapter_config
 
             folder = Path(model_path)
             config = read_adapter_config(folder)
@@ -232,7 +232,10 @@ class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
 
     def _load(self) -> BaseEmbedding:
         return load_embed_model(
-            self.model_output_path, base_embed_model=self.embed_model, adapter_model=self._custom_module()
+            self.model_output_path,
+            base_embed_model=self.embed_model,
+            adapter_model=self._custom_module(),
+            force=self._encoder.fingerprint is None,  # the very model that it was trained on
         )
 
     def _device(self) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from llama_index_embft._core.checks import check_choice, check_number
 from llama_index_embft.embeddings.drift import DriftMap, save_drift
-from llama_index_embft.embeddings.fingerprint import ModelIdentity, identify
+from llama_index_embft.embeddings.identity import ModelIdentity, identify
 from llama_index_embft.finetune.drift.fit import fit_low_rank, fit_mlp, fit_procrustes
 from llama_index_embft.finetune.drift.report import DriftReport, DriftScore
 from llama_index_embft.finetune.drift.sample import DriftSample, share_kept

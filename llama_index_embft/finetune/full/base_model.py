@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from llama_index_embft.embeddings.encoding.encoder import SentenceTransformerBackend, as_encoder
+from llama_index_embft.embeddings.describe import describe_base
+from llama_index_embft.embeddings.encoding.backends import SentenceTransformerBackend
+from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.fingerprint import fingerprint_sentence_transformer
-from llama_index_embft.embeddings.loading import describe_base, load_embed_model
-from llama_index_embft.embeddings.truncation import WORTH_SAYING, position_limit, truncation
+from llama_index_embft.embeddings.loading import load_embed_model
+from llama_index_embft.embeddings.sentence_transformer import position_limit
+from llama_index_embft.embeddings.truncation import WORTH_SAYING, truncation
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.finetune.full.arguments import check_tokenizer
 
@@ -42,7 +45,7 @@ class BaseModel(NamedTuple):
     prompts: dict[str, str]
     normalize: bool
     description: dict[str, Any]
-    fingerprint: str
+    fingerprint: str | None
     reads_more: bool = False
 
 

@@ -382,7 +382,8 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
         return trained
 
     def _load(self) -> BaseEmbedding:
-        return load_embed_model(self.model_output_path, device=self.device)
+        trusted = bool(getattr(self._base_model.embedding, "trust_remote_code", False))
+        return load_embed_model(self.model_output_path, device=self.device, trust_remote_code=trusted)
 
     def _rows(self, dataset: EmbeddingQAFinetuneDataset) -> TrainingRows:
         if self.loss == COSENT:

@@ -215,7 +215,7 @@ def _loaded_guide(guide: SentenceTransformer | str, model: SentenceTransformer) 
     if isinstance(guide, str):
         from sentence_transformers import SentenceTransformer
 
-        from llama_index_embft.embeddings.loading import resolve_model_name
+        from llama_index_embft.embeddings.describe import resolve_model_name
 
         try:
             guide = SentenceTransformer(resolve_model_name(guide), device=str(model.device))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from llama_index_embft.embeddings.loading import resolve_model_name
+from llama_index_embft.embeddings.describe import resolve_model_name
 from llama_index_embft.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:

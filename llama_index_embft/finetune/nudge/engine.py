@@ -177,7 +177,9 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
         return result
 
     def _load(self) -> BaseEmbedding:
-        return load_embed_model(self.model_output_path, base_embed_model=self.embed_model)
+        # By force where nothing tells the model from others: it is the very one whose vectors were moved.
+        unknown = self._encoder.fingerprint is None
+        return load_embed_model(self.model_output_path, base_embed_model=self.embed_model, force=unknown)
 
     def _validate(
         self,

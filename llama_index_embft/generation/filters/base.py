@@ -15,17 +15,18 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from llama_index_embft._core.checks import check_number
 from llama_index_embft._core.language import detect_language
-from llama_index_embft.errors import ConfigError
 from llama_index_embft.generation.parse import normalized
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from llama_index_embft.calls.pool import Pool
-    from llama_index_embft.generation.assemble import Candidate
+    from llama_index_embft.calls.counts import Prices
+    from llama_index_embft.calls.queue import RequestQueue
+    from llama_index_embft.generation.assemble import CandidateQuery
     from llama_index_embft.generation.passages import Passage
-    from llama_index_embft.generation.report import Prices
+    from llama_index_embft.generation.report import GenerationReport
 
 
 @dataclass
@@ -34,14 +35,16 @@ class FilterContext:
 
     Attributes:
         passages: The whole corpus, in the order of the nodes.
-        pool: Asks the run's LLM, through the run's journal and limits.
+        queue: Asks the run's LLM, through the run's journal and limits.
+        report: Where the run counts.
         prices: To show the cost.
         show_progress: Whether to draw progress bars.
         shared: Results that one filter leaves for another, such as ranks.
     """
 
     passages: Sequence[Passage]
-    pool: Pool
+    queue: RequestQueue
+    report: GenerationReport
     prices: Prices | None = None
     show_progress: bool = False
     shared: dict[Any, Any] = field(default_factory=dict)
@@ -57,7 +60,7 @@ class QuestionFilter(ABC):
     name: str
 
     @abstractmethod
-    async def drop(self, candidates: Sequence[Candidate], context: FilterContext) -> Mapping[int, str]:
+    async def drop(self, candidates: Sequence[CandidateQuery], context: FilterContext) -> Mapping[int, str]:
         """Say which queries to drop: position in ``candidates`` -> why, in a few words. The rest is kept."""
 
 
@@ -100,7 +103,7 @@ class RefersToText(QuestionFilter):
 
     name = "refers to the text"
 
-    async def drop(self, candidates: Sequence[Candidate], context: FilterContext) -> Mapping[int, str]:  # noqa: ARG002
+    async def drop(self, candidates: Sequence[CandidateQuery], context: FilterContext) -> Mapping[int, str]:  # noqa: ARG002
         """See `QuestionFilter.drop`."""
         found = ((n, _REFERS_EN.search(c.query) or _REFERS_ZH.search(c.query)) for n, c in enumerate(candidates))
         return {n: f"says {match[0]!r}" for n, match in found if match}
@@ -115,7 +118,7 @@ class WrongLanguage(QuestionFilter):
 
     name = "wrong language"
 
-    async def drop(self, candidates: Sequence[Candidate], context: FilterContext) -> Mapping[int, str]:  # noqa: ARG002
+    async def drop(self, candidates: Sequence[CandidateQuery], context: FilterContext) -> Mapping[int, str]:  # noqa: ARG002
         """See `QuestionFilter.drop`."""
         dropped: dict[int, str] = {}
         languages: dict[str, str | None] = {}
@@ -165,11 +168,10 @@ class NearDuplicates(QuestionFilter):
 
     def __init__(self, threshold: float | None = None, *, embed_model: Any = None) -> None:
         self.threshold = threshold if threshold is not None else (0.8 if embed_model is None else 0.95)
-        if not 0 < self.threshold <= 1:
-            raise ConfigError(f"`threshold` of NearDuplicates must be above 0 and at most 1, got {threshold}.")
+        check_number("threshold", self.threshold, above=0, at_most=1)
         self.embed_model = embed_model
 
-    async def drop(self, candidates: Sequence[Candidate], context: FilterContext) -> Mapping[int, str]:  # noqa: ARG002
+    async def drop(self, candidates: Sequence[CandidateQuery], context: FilterContext) -> Mapping[int, str]:  # noqa: ARG002
         """See `QuestionFilter.drop`."""
         import asyncio
 
@@ -250,19 +252,14 @@ def default_filters() -> list[QuestionFilter]:
 
 
 async def apply_filters(
-    candidates: list[Candidate], filters: Sequence[QuestionFilter], context: FilterContext
-) -> list[Candidate]:
-    """Apply filters one after another, counting in the report of the run's asker.
-
-    Raises:
-        ConfigError: Something in the list is no filter.
-    """
-    report = context.pool.asker.report
+    candidates: list[CandidateQuery], filters: Sequence[QuestionFilter], context: FilterContext
+) -> list[CandidateQuery]:
+    """Apply filters one after another, counting in the report of the run."""
     for filter_ in filters:
         if not candidates:
             break
         dropped = await filter_.drop(candidates, context)
         for n, reason in dropped.items():
-            report.drop(filter_.name, candidates[n].query, reason)
+            context.report.drop(filter_.name, candidates[n].query, reason)
         candidates = [candidate for n, candidate in enumerate(candidates) if n not in dropped]
     return candidates

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, Field
 
+from llama_index_embft._core.checks import check_choice, check_number
 from llama_index_embft._core.language import is_chinese
-from llama_index_embft.calls.asking import Asker, Question, model_identity
+from llama_index_embft.calls.asking import LLMCaller, LLMRequest, model_identity
 from llama_index_embft.calls.failures import UnusableAnswerError
-from llama_index_embft.calls.journal import Identity
-from llama_index_embft.calls.pool import Pool, Task
-from llama_index_embft.errors import ConfigError
+from llama_index_embft.calls.journal import RequestIdentity
+from llama_index_embft.calls.progress import CallProgress
+from llama_index_embft.calls.queue import QueuedRequest, RequestQueue
 from llama_index_embft.generation.filters.base import FilterContext, QuestionFilter
-from llama_index_embft.generation.report import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from llama_index.core.llms import LLM
 
-    from llama_index_embft.generation.assemble import Candidate
+    from llama_index_embft.generation.assemble import CandidateQuery
 
 _TEMPLATES: Final = {
     "en": """\
@@ -69,7 +68,7 @@ _SCORE: Final = re.compile(r"(?<![\d.])([1-5])(?:\.\d+)?(?!\d)")
 _NO_SCORE: Final = re.compile(r"<think>.*?</think>|\b1\s*(?:-|–|to|到|至)\s*5\b", re.DOTALL)
 
 
-class Verdict(BaseModel):
+class PairGrade(BaseModel):
     """The judgement of one query and passage."""
 
     score: int = Field(description="1 (useless) to 5 (perfect)")
@@ -93,36 +92,27 @@ class Judge(QuestionFilter):
     name = "judge"
 
     def __init__(self, min_score: int = 4, *, llm: LLM | None = None, on_unjudged: str = "keep") -> None:
-        if not 1 <= min_score <= 5:
-            raise ConfigError(f"`min_score` of Judge must be from 1 to 5, got {min_score}.")
-        if on_unjudged not in ("keep", "drop"):
-            raise ConfigError(f"`on_unjudged` must be 'keep' or 'drop', got {on_unjudged!r}.")
+        check_number("min_score", min_score, at_least=1, at_most=5)
+        check_choice("on_unjudged", on_unjudged, ("keep", "drop"))
         self.min_score = min_score
         self.llm = llm
         self.on_unjudged = on_unjudged
 
-    async def drop(self, candidates: Sequence[Candidate], context: FilterContext) -> Mapping[int, str]:
+    async def drop(self, candidates: Sequence[CandidateQuery], context: FilterContext) -> Mapping[int, str]:
         """See `QuestionFilter.drop`."""
-        pool = pool_for(self.llm, context.pool)
-        progress = Progress(
-            len(candidates),
-            pool.asker.report,
-            context.prices,
-            show=context.show_progress,
-            label="Judging",
-            unit="query",
+        queue = context.queue
+        caller = queue.caller if self.llm is None else queue.caller.sibling(self.llm)
+        judging = RequestQueue(caller, queue.journal, queue.num_workers)
+        progress = CallProgress(
+            len(candidates), context.report, context.prices, show=context.show_progress, label="Judging", unit="query"
         )
-
-        async def on_done() -> None:
-            progress.advance()
-
         try:
-            await pool.ask_all((_task(candidate, pool.asker) for candidate in candidates), on_done=on_done)
+            await judging.get_all((_request(candidate, caller) for candidate in candidates), on_done=progress.advance)
         finally:
             progress.close()
         dropped: dict[int, str] = {}
         for n, candidate in enumerate(candidates):
-            answer = pool.journal.get(_identity(candidate, pool.asker).key)
+            answer = queue.journal.get(_identity(candidate, caller).key)
             if answer is None:
                 if self.on_unjudged == "drop":
                     dropped[n] = "no verdict"
@@ -131,33 +121,22 @@ class Judge(QuestionFilter):
         return dropped
 
 
-def pool_for(llm: LLM | None, pool: Pool) -> Pool:
-    """The run's journal, limits and counts for another round of questions, to another LLM if one is given."""
-    asker = pool.asker
-    if llm is not None:
-        asker = Asker.for_llm(llm, "auto", asker.limiter, asker.policy, asker.report)
-    return Pool(asker, pool.journal, pool.num_workers, "continue")
-
-
-def _identity(candidate: Candidate, asker: Asker) -> Identity:
+def _identity(candidate: CandidateQuery, caller: LLMCaller) -> RequestIdentity:
     passage = candidate.passages[0].bare
     language = "zh" if is_chinese(passage) else "en"
-    text_hash = hashlib.sha256(f"{len(candidate.query)}:{candidate.query}{passage}".encode()).hexdigest()
-    prompt_hash = hashlib.sha256((_TEMPLATES[language] + _FORMATS[language]).encode()).hexdigest()
-    model = model_identity(asker.llm)
-    key = hashlib.sha256("\n".join(("judge", text_hash, prompt_hash, model)).encode()).hexdigest()
-    return Identity("judge", key, text_hash, prompt_hash, model)
+    prompt = _TEMPLATES[language] + _FORMATS[language]
+    return RequestIdentity.of("judge", candidate.query, passage, prompt=prompt, model=model_identity(caller.llm))
 
 
-def _task(candidate: Candidate, asker: Asker) -> Task:
-    def question() -> Question:
+def _request(candidate: CandidateQuery, caller: LLMCaller) -> QueuedRequest:
+    def request() -> LLMRequest:
         passage = candidate.passages[0].bare
         language = "zh" if is_chinese(passage) else "en"
-        shown = asker.fit(passage, _TEMPLATES[language] + candidate.query, 50)
+        shown = caller.fit(passage, _TEMPLATES[language] + candidate.query, 50)
         body = _TEMPLATES[language].format(query=candidate.query, context=shown)
-        return Question(body, _FORMATS[language], Verdict, read_score, expected_tokens=10)
+        return LLMRequest(body, _FORMATS[language], PairGrade, read_score, expected_tokens=10)
 
-    return Task(f"judging {candidate.query!r}", _identity(candidate, asker), question)
+    return QueuedRequest(f"judging {candidate.query!r}", _identity(candidate, caller), request)
 
 
 def read_score(content: Any) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from llama_index_embft._core.checks import check_number
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.generation.filters.base import FilterContext, QuestionFilter
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from llama_index.core.base.base_retriever import BaseRetriever
 
-    from llama_index_embft.generation.assemble import Candidate
+    from llama_index_embft.generation.assemble import CandidateQuery
 
 # Queries at a retriever at once; it may be a remote vector store.
 _RETRIEVALS: Final = 8
@@ -52,13 +53,12 @@ class RoundTrip(QuestionFilter):
     def __init__(self, embed_model: Any = None, *, retriever: BaseRetriever | None = None, top_k: int = 10) -> None:
         if (embed_model is None) == (retriever is None):
             raise ConfigError("RoundTrip needs either `embed_model` or `retriever`.")
-        if top_k < 1:
-            raise ConfigError(f"`top_k` of RoundTrip must be at least 1, got {top_k}.")
+        check_number("top_k", top_k, at_least=1)
         self.embed_model = embed_model
         self.retriever = retriever
         self.top_k = top_k
 
-    async def drop(self, candidates: Sequence[Candidate], context: FilterContext) -> Mapping[int, str]:
+    async def drop(self, candidates: Sequence[CandidateQuery], context: FilterContext) -> Mapping[int, str]:
         """See `QuestionFilter.drop`."""
         if self.retriever is not None:
             found = await self._retrieve(candidates)
@@ -67,11 +67,11 @@ class RoundTrip(QuestionFilter):
             found = [place.rank is not None and place.rank <= self.top_k for place in places]
         return {n: f"its passage is not in the top {self.top_k}" for n, hit in enumerate(found) if not hit}
 
-    async def _retrieve(self, candidates: Sequence[Candidate]) -> list[bool]:
+    async def _retrieve(self, candidates: Sequence[CandidateQuery]) -> list[bool]:
         assert self.retriever is not None
         retriever, turns = self.retriever, asyncio.Semaphore(_RETRIEVALS)
 
-        async def finds(candidate: Candidate) -> bool:
+        async def finds(candidate: CandidateQuery) -> bool:
             async with turns:
                 nodes = await retriever.aretrieve(candidate.query)
             hits = {node.node.node_id for node in nodes[: self.top_k]}
@@ -103,15 +103,15 @@ class Difficulty(QuestionFilter):
     ) -> None:
         if too_easy_margin is None and too_hard_rank is None:
             raise ConfigError("Difficulty needs `too_easy_margin` or `too_hard_rank`.")
-        if too_easy_margin is not None and too_easy_margin < 0:
-            raise ConfigError(f"`too_easy_margin` must be at least 0, got {too_easy_margin}.")
-        if too_hard_rank is not None and too_hard_rank < 1:
-            raise ConfigError(f"`too_hard_rank` must be at least 1, got {too_hard_rank}.")
+        if too_easy_margin is not None:
+            check_number("too_easy_margin", too_easy_margin, at_least=0)
+        if too_hard_rank is not None:
+            check_number("too_hard_rank", too_hard_rank, at_least=1)
         self.embed_model = embed_model
         self.too_easy_margin = too_easy_margin
         self.too_hard_rank = too_hard_rank
 
-    async def drop(self, candidates: Sequence[Candidate], context: FilterContext) -> Mapping[int, str]:
+    async def drop(self, candidates: Sequence[CandidateQuery], context: FilterContext) -> Mapping[int, str]:
         """See `QuestionFilter.drop`."""
         places = await _places(self.embed_model, candidates, context, self.too_hard_rank or 2)
         dropped: dict[int, str] = {}
@@ -124,13 +124,13 @@ class Difficulty(QuestionFilter):
 
 
 async def _places(
-    embed_model: Any, candidates: Sequence[Candidate], context: FilterContext, depth: int
+    embed_model: Any, candidates: Sequence[CandidateQuery], context: FilterContext, depth: int
 ) -> list[_Place]:
     """Search the corpus with every query; exact and blocked, in a thread, so that other work goes on."""
     return await asyncio.to_thread(_search, embed_model, candidates, context, depth)
 
 
-def _search(embed_model: Any, candidates: Sequence[Candidate], context: FilterContext, depth: int) -> list[_Place]:
+def _search(embed_model: Any, candidates: Sequence[CandidateQuery], context: FilterContext, depth: int) -> list[_Place]:
     from llama_index_embft.embeddings.encoding.encoder import as_encoder
     from llama_index_embft.search.topk import top_k
 

@@ -1,23 +1,34 @@
-"""Questions to a judge: within a limit, tried again where that helps, and stopped where it cannot."""
+"""Questions to a judge, from TruLens' threads: through the one queue, stopped where no call can succeed."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import threading
-from typing import TYPE_CHECKING, Any
+import weakref
+from concurrent.futures import CancelledError, Future
+from typing import TYPE_CHECKING, Final
 
 from llama_index_embft._core.optional import require
-from llama_index_embft.calls.asking import is_synchronous, model_name
-from llama_index_embft.calls.connections import without_retries
-from llama_index_embft.calls.failures import Redactor, classify
+from llama_index_embft.calls.asking import LLMCaller, LLMRequest, is_synchronous, model_identity, model_name
+from llama_index_embft.calls.counts import CallCounts
+from llama_index_embft.calls.failures import Redactor
+from llama_index_embft.calls.journal import Journal, RequestIdentity
 from llama_index_embft.calls.limits import RateLimiter
-from llama_index_embft.calls.retrying import Patience, RetryPolicy
-from llama_index_embft.errors import EvaluationError, MissingExtraError
+from llama_index_embft.calls.queue import QueuedRequest, RequestQueue
+from llama_index_embft.calls.running import background_loop
+from llama_index_embft.calls.server import ApiServer, GivenUpError, RetryPolicy
+from llama_index_embft.errors import EvaluationError, GenerationError, MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from llama_index.core.llms import LLM, ChatMessage
+
+
+_AT_ONCE: Final = 64
+_EXPECTED_TOKENS: Final = 200
+_STOPPED: Final = "The evaluation was stopped before the judge was asked."
 
 
 def require_trulens(feature: str) -> None:
@@ -51,51 +62,64 @@ class JudgeCallError(Exception):
 
 
 class JudgeCalls:
-    """Calls to one LLM, from any number of threads.
+    """Calls to one LLM, from any number of threads, each answer kept in a journal.
 
     Args:
         llm: Any LlamaIndex LLM. Its own retries are switched off on a copy, so that they are not multiplied.
         requests_per_minute: Most requests in any window of a minute, attempts included; None for no limit.
         retry_limit: Attempts a question; waiting for a rate limit does not count.
         first_wait: Upper bound of the first pause between attempts in seconds; it doubles.
+        journal_path: File of the journal, which gives the same answer to the same question in a later run; None for a
+            temporary one.
 
     Attributes:
-        requests: Requests sent.
-        retries: Those of them that repeated a question.
-        policy: How long to try, for `Patience`.
-        limiter: Shared by all threads, under a lock.
-        redact: Hides the key in messages.
-        proven: A call has succeeded, so the server is there and accepts us.
+        name: The model.
+        counts: Requests, retries and tokens.
 
     Raises:
         ConfigError: `requests_per_minute` or `retry_limit` is below 1.
+        OutputError: The journal cannot be opened.
     """
 
     def __init__(
-        self, llm: LLM, *, requests_per_minute: int | None = None, retry_limit: int = 3, first_wait: float = 1.0
+        self,
+        llm: LLM,
+        *,
+        requests_per_minute: int | None = None,
+        retry_limit: int = 3,
+        first_wait: float = 1.0,
+        journal_path: str | Path | None = None,
     ) -> None:
-        self.limiter = RateLimiter(requests_per_minute)
-        self.policy = RetryPolicy(limit=retry_limit, first_wait=first_wait)
-        self.redact = Redactor(llm)
-        self.proven = False
-        self._llm: Any = without_retries(llm)
         self.name = model_name(llm)
-        self._lock = threading.Lock()
-        self._stopped = threading.Event()
+        self.counts = CallCounts()
+        policy = RetryPolicy(limit=retry_limit, first_wait=first_wait)
+        server = ApiServer(policy, RateLimiter(requests_per_minute), Redactor(llm), self.counts)
+        caller = LLMCaller.with_server(llm, "text", server)
+        self.concurrent = not is_synchronous(llm)  # local models must not be called by two threads at once
+        self._queue = RequestQueue(caller, Journal(journal_path), num_workers=1)
+        self._identity = model_identity(llm)
+        self._turns = asyncio.Semaphore(_AT_ONCE if self.concurrent else 1)
+        self._loop = background_loop()
+        self._waiting: set[Future[str]] = set()
+        self._stopped = False
         self._fatal = ""
-        # Local models must not be called by two threads at once.
-        self._one_at_a_time = threading.Lock() if is_synchronous(llm) else None
-        self.requests = 0
-        self.retries = 0
+        weakref.finalize(self, _close, self._queue, self._loop)
 
     @property
-    def concurrent(self) -> bool:
-        """Whether several questions may be on their way at the same time."""
-        return self._one_at_a_time is None
+    def requests(self) -> int:
+        """Requests sent."""
+        return self.counts.requests
+
+    @property
+    def retries(self) -> int:
+        """Those of them that repeated a question."""
+        return self.counts.retries
 
     def stop(self) -> None:
         """End all waiting; questions from now on fail with `JudgeCallError`."""
-        self._stopped.set()
+        self._stopped = True
+        for future in list(self._waiting):
+            future.cancel()
 
     def forgive(self) -> None:
         """Let the next question be asked, even if no call could succeed before."""
@@ -108,52 +132,38 @@ class JudgeCalls:
             JudgeUnavailableError: No call can succeed; every later question fails at once with the same words.
             JudgeCallError: This question got no answer.
         """
-        from tenacity import Retrying, retry_if_exception, sleep_using_event
-
-        patience = Patience(self)
+        if self._fatal:
+            raise JudgeUnavailableError(self._fatal)
+        if self._stopped:
+            raise JudgeCallError(_STOPPED)
+        future = asyncio.run_coroutine_threadsafe(self._ask(messages), self._loop)
+        self._waiting.add(future)
         try:
-            for attempt in Retrying(
-                retry=retry_if_exception(patience.should_retry),
-                wait=patience.wait,
-                stop=patience.stop,
-                sleep=sleep_using_event(self._stopped),  # ends early when the evaluation is stopped
-                reraise=True,
-            ):
-                self._wait_for_turn()  # outside the attempt: what it raises is no failure of the call
-                with attempt:
-                    text = self._send(messages, again=attempt.retry_state.attempt_number > 1)
-                    self.proven = True
-                    return text
-        except (JudgeUnavailableError, JudgeCallError):
-            raise
-        except Exception as err:  # noqa: BLE001  # every LLM client has its own exceptions; classify() sorts them
-            failure = classify(err, self.redact)
-            if failure.kind == "fatal" or (failure.kind == "unreachable" and not self.proven):
-                advice = " Check the network and the address." if failure.kind == "unreachable" else ""
-                self._fatal = f"The judge {self.name!r} cannot be asked: {failure.reason.rstrip('.')}.{advice}"
-                # Not `from err`: a logged traceback would show the server's words, with the key in them.
-                raise JudgeUnavailableError(self._fatal) from None
-            raise JudgeCallError(failure.reason) from None
-        raise AssertionError("tenacity returns or raises")  # pragma: no cover
+            return future.result()
+        except CancelledError:
+            raise JudgeCallError(_STOPPED) from None
+        except GivenUpError as err:
+            raise JudgeCallError(err.failure.reason) from None
+        except GenerationError as err:
+            self._fatal = f"The judge {self.name!r} cannot be asked: {err}"
+            raise JudgeUnavailableError(self._fatal) from None
+        finally:
+            self._waiting.discard(future)
 
-    def _send(self, messages: Sequence[ChatMessage], *, again: bool) -> str:
-        with self._lock:
-            self.requests += 1
-            self.retries += again
-        if self._one_at_a_time is None:
-            return str(self._llm.chat(list(messages)).message.content or "")
-        with self._one_at_a_time:
-            return str(self._llm.chat(list(messages)).message.content or "")
+    async def _ask(self, messages: Sequence[ChatMessage]) -> str:
+        text = "\n\n".join(f"{message.role.value}: {message.content}" for message in messages)
+        identity = RequestIdentity.of("chat", text, prompt="", model=self._identity)
+        request = LLMRequest(text, "", None, str, _EXPECTED_TOKENS, tuple(messages))
+        async with self._turns:
+            return str(await self._queue.get(QueuedRequest("judging", identity, lambda: request)))
 
-    def _wait_for_turn(self) -> None:
-        while True:
-            if self._fatal:
-                raise JudgeUnavailableError(self._fatal)
-            if self._stopped.is_set():
-                raise JudgeCallError("The evaluation was stopped before the judge was asked.")
-            with self._lock:
-                seconds = self.limiter.wait_seconds()
-                if seconds <= 0:
-                    self.limiter.spend()
-                    return
-            self._stopped.wait(seconds)
+
+def _close(queue: RequestQueue, loop: asyncio.AbstractEventLoop) -> None:
+    """When nobody asks any more: close the journal and the connections, in the loop that they belong to."""
+
+    async def close() -> None:
+        queue.journal.close()
+        await queue.caller.hang_up()
+
+    if not loop.is_closed():
+        asyncio.run_coroutine_threadsafe(close(), loop)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from llama_index.core.vector_stores.types import BasePydanticVectorStore
 
-    from llama_index_embft.embeddings.encoding.encoder import Encoder, TextKind
+    from llama_index_embft.embeddings.encoding.backends import TextKind
+    from llama_index_embft.embeddings.encoding.encoder import Encoder
     from llama_index_embft.scale.ray.model import ModelSource
 
 logger = logging.getLogger(__name__)

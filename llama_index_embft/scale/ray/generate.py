@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from llama_index_embft._core.optional import require
-from llama_index_embft.calls.asking import Asker, GivenUpError, Question, Reply, is_synchronous
+from llama_index_embft.calls.asking import LLMCaller, LLMRequest, LLMResponse, is_synchronous
+from llama_index_embft.calls.counts import CallCounts
+from llama_index_embft.calls.failures import Redactor
 from llama_index_embft.calls.limits import RateLimiter, Ticket
 from llama_index_embft.calls.running import run_sync
+from llama_index_embft.calls.server import ApiServer, GivenUpError
 from llama_index_embft.errors import ConfigError, GenerationError
-from llama_index_embft.generation.report import GenerationReport
-from llama_index_embft.generation.run import GenerationRun, RunSettings
+from llama_index_embft.generation.run import GenerationRun, RunOptions
 from llama_index_embft.scale.ray.cluster import connected, count_of, on_node, remote
 
 if TYPE_CHECKING:
@@ -22,24 +24,21 @@ if TYPE_CHECKING:
     from llama_index.core.llms import LLM
     from llama_index.core.schema import BaseNode
 
-    from llama_index_embft.calls.asking import Structured
     from llama_index_embft.calls.failures import Failure
-    from llama_index_embft.calls.retrying import RetryPolicy
-    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.calls.server import RetryPolicy
+    from llama_index_embft.calls.settings import Structured
+    from llama_index_embft.generation.assemble import GeneratedDataset
 
 _IN_FLIGHT: Final = 16
-# What a worker counts for the caller's report.
-_COUNTS: Final = ("requests", "retries", "prompt_tokens", "completion_tokens")
 
 
-class Outcome(NamedTuple):
+class RequestOutcome(NamedTuple):
     """How a question ended: exceptions of LLM clients do not survive the way between processes."""
 
-    reply: Reply | None
+    response: LLMResponse | None
     failure: Failure | None
     fatal: str | None
-    counts: dict[str, int]
-    estimated: bool
+    counts: CallCounts
 
 
 class LimiterActor:
@@ -121,33 +120,32 @@ class AskingActor:
         self._llm, self._structured, self._policy = llm, structured, policy
         self._limiter = SharedLimiter(limiter, counts_tokens)
 
-    async def ask(self, question: Question, proven: bool) -> Outcome:
+    async def ask(self, request: LLMRequest, proven: bool) -> RequestOutcome:
         """Ask until there is an answer, or none can be had."""
-        report = GenerationReport()
-        asker = self._asker(report, proven)
-        reply, failure, fatal = None, None, None
+        counts = CallCounts()
+        caller = self._caller(counts, proven)
+        response, failure, fatal = None, None, None
         try:
-            reply = await asker.ask(question)
+            response = await caller.ask(request)
         except GivenUpError as err:
             failure = err.failure
         except GenerationError as err:
             fatal = str(err)
-        self._first.mode = asker.mode  # a server that takes no tools is not asked with them again
-        counts = {name: getattr(report, name) for name in _COUNTS}
-        return Outcome(reply, failure, fatal, counts, report.estimated)
+        self._first.mode = caller.mode  # a server that takes no tools is not asked with them again
+        return RequestOutcome(response, failure, fatal, counts)
 
-    def _asker(self, report: GenerationReport, proven: bool) -> Asker:
-        """An asker with a report of its own, so that the counts of calls in flight are not mixed up."""
-        from dataclasses import replace
-
+    def _caller(self, counts: CallCounts, proven: bool) -> LLMCaller:
+        """A caller with counts of its own, so that those of calls in flight are not mixed up."""
         if not hasattr(self, "_first"):
-            self._first = Asker.for_llm(self._llm, self._structured, self._limiter, self._policy, report)
-        return replace(self._first, report=report, proven=proven)
+            server = ApiServer(self._policy, self._limiter, Redactor(self._llm))
+            self._first = LLMCaller.with_server(self._llm, self._structured, server)
+        server = replace(self._first.server, counts=counts, proven=proven)
+        return replace(self._first, server=server)
 
 
 @dataclass
-class SpreadAsker(Asker):
-    """An `Asker` whose questions are asked by workers.
+class SpreadCaller(LLMCaller):
+    """An `LLMCaller` whose requests are sent by workers.
 
     Attributes:
         actors: The workers.
@@ -156,61 +154,57 @@ class SpreadAsker(Asker):
     actors: list[Any] = field(default_factory=list)
     _busy: list[int] = field(default_factory=list)
 
-    async def ask(self, question: Question) -> Reply:
-        """See `Asker.ask`."""
+    async def ask(self, request: LLMRequest) -> LLMResponse:
+        """See `LLMCaller.ask`."""
         number = self._busy.index(min(self._busy))
         self._busy[number] += 1
         try:
-            outcome: Outcome = await self.actors[number].ask.remote(question, self.proven)
+            outcome: RequestOutcome = await self.actors[number].ask.remote(request, self.server.proven)
         finally:
             self._busy[number] -= 1
-        for name, count in outcome.counts.items():
-            setattr(self.report, name, getattr(self.report, name) + count)
-        self.report.estimated |= outcome.estimated
+        self.server.counts.add(outcome.counts)
         if outcome.fatal is not None:
             raise GenerationError(outcome.fatal)
         if outcome.failure is not None:
             raise GivenUpError(outcome.failure)
-        assert outcome.reply is not None
-        self.proven = True
-        return outcome.reply
+        assert outcome.response is not None
+        self.server.proven = True
+        return outcome.response
 
 
 class _ClusterRun(GenerationRun):
     """A run whose questions are asked by workers; journal, filters and data set stay with the caller."""
 
-    def __init__(self, nodes: Sequence[BaseNode], llm: LLM, settings: RunSettings, workers: int) -> None:
-        super().__init__(nodes, llm, settings)
+    def __init__(self, nodes: Sequence[BaseNode], llm: LLM, options: RunOptions, workers: int) -> None:
+        super().__init__(nodes, llm, options)
         import ray
 
-        counts_tokens = settings.tokens_per_minute is not None
+        calls = options.calls
+        counts_tokens = calls.tokens_per_minute is not None
         # With the caller: if that machine is lost the run is over anyway, and a limiter that starts anew elsewhere
         # would have forgotten what was sent in the last minute.
         here = on_node(ray.get_runtime_context().get_node_id())
         limiter = remote(LimiterActor, num_cpus=0, scheduling_strategy=here).remote(
-            settings.requests_per_minute, settings.tokens_per_minute
+            calls.requests_per_minute, calls.tokens_per_minute
         )
         in_flight = 1 if is_synchronous(llm) else _IN_FLIGHT
-        each = max(1, -(-settings.num_workers // workers)) if settings.num_workers else in_flight
+        each = max(1, -(-calls.num_workers // workers)) if calls.num_workers else in_flight
         lasting = {"max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": "SPREAD"}
         actor = remote(AskingActor, num_cpus=0, max_concurrency=each, **lasting)
+        local = self.caller
         self.actors = [
-            actor.remote(llm, settings.structured, limiter, counts_tokens, settings.policy) for _ in range(workers)
+            actor.remote(llm, calls.structured, limiter, counts_tokens, local.server.policy) for _ in range(workers)
         ]
-        local = self.asker
-        self.asker = SpreadAsker(
+        self.caller = SpreadCaller(
             local.llm,
             local.mode,
             local.may_fall_back,
-            local.limiter,
-            local.policy,
-            local.report,
-            local.redact,
+            local.server,
             local.callers_llm,
             actors=self.actors,
             _busy=[0] * workers,
         )
-        self.num_workers = settings.num_workers or each * workers
+        self.num_workers = calls.num_workers or each * workers
         self._limiter = limiter
 
     def close(self) -> None:
@@ -228,12 +222,12 @@ async def agenerate_qa_embedding_pairs(
     workers: int | None = None,
     address: str | None = None,
     **options: Any,
-) -> EmbeddingQAFinetuneDataset:
+) -> GeneratedDataset:
     """Let an LLM write questions for nodes, asked by the workers of a Ray cluster.
 
     The result is that of `generation.agenerate_qa_embedding_pairs`, with its journal: killed at any moment and called
-    again, it asks only for what is missing. The journal is written here, by one process. ``requests_per_minute`` and
-    ``tokens_per_minute`` hold for all workers together. Where a worker is lost, its questions are asked again; the
+    again, it asks only for what is missing. The journal is written here, by one process. The limits of ``calls`` hold
+    for all workers together. Where a worker is lost, its questions are asked again; the
     journal keeps one answer to each.
 
     This pays where the client itself is the work: a local model on each machine (`CustomLLM`), or more connections than
@@ -244,8 +238,8 @@ async def agenerate_qa_embedding_pairs(
         llm: Any LlamaIndex LLM that can be pickled.
         workers: Processes that ask; None takes one for each CPU of the cluster.
         address: The cluster, see `connected`.
-        **options: The other arguments of `generation.agenerate_qa_embedding_pairs`, by name. ``num_workers`` is the
-            number of questions in flight in all; None takes 16 for each worker, or 1 for an LLM without real async
+        **options: The other arguments of `generation.agenerate_qa_embedding_pairs`, by name. ``calls.num_workers`` is
+            the number of requests in flight in all; None takes 16 for each worker, or 1 for an LLM without real async
             calls.
 
     Raises:
@@ -257,12 +251,13 @@ async def agenerate_qa_embedding_pairs(
     require("ray", feature="Generating on a Ray cluster")
     if workers is not None and workers < 1:
         raise ConfigError(f"`workers` must be at least 1, got {workers}.")
-    if options.get("dry_run"):
-        raise ConfigError("`dry_run` calls nothing, so it needs no cluster; use generate_qa_embedding_pairs for it.")
-    settings = _settings(options)
+    try:
+        run_options = RunOptions(**options)
+    except TypeError as err:
+        raise ConfigError(f"An argument is not known: {err}.") from err
     with connected(address):
         _check_sendable(llm)
-        run = await asyncio.to_thread(_ClusterRun, nodes, llm, settings, workers or count_of("CPU"))
+        run = await asyncio.to_thread(_ClusterRun, nodes, llm, run_options, workers or count_of("CPU"))
         try:
             return await run.generate()
         finally:
@@ -276,18 +271,9 @@ def generate_qa_embedding_pairs(
     workers: int | None = None,
     address: str | None = None,
     **options: Any,
-) -> EmbeddingQAFinetuneDataset:
+) -> GeneratedDataset:
     """Let an LLM write questions on a cluster: `agenerate_qa_embedding_pairs` for code that is not async."""
     return run_sync(agenerate_qa_embedding_pairs(nodes, llm, workers=workers, address=address, **options))
-
-
-def _settings(options: dict[str, Any]) -> RunSettings:
-    # The defaults of the function on one machine, which differ from those of the settings in two places.
-    known = {"output_path": "qa_finetune_dataset.json", "verbose": True, **options}
-    try:
-        return RunSettings(**known)
-    except TypeError as err:
-        raise ConfigError(f"An argument is not known: {err}.") from err
 
 
 def _check_sendable(llm: LLM) -> None:

@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from llama_index_embft.embeddings.loading import load_embed_model, resolve_model_name
+from llama_index_embft.embeddings.describe import resolve_model_name
+from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.errors import ConfigError, EmbftError
 from llama_index_embft.scale.ray.cluster import ScaleError, ask_nodes
 
@@ -54,10 +55,9 @@ def digest_of_model(model: ModelSource, device: str | None) -> str:
     if encoder.fingerprint is None:
         raise ConfigError(
             f"Nothing tells the model {encoder.name} from others, so a repeated run could not know its own results; "
-            "give its `model_name` a value."
+            "give a folder, a name on the hub, or a model of a class that is known (LlamaIndex's own clients)."
         )
-    prompts = "\n".join((encoder.backend.prompt("query"), encoder.backend.prompt("document")))
-    return hashlib.blake2b(f"{encoder.fingerprint}\n{prompts}".encode(), digest_size=16).hexdigest()
+    return encoder.fingerprint
 
 
 def _digest_of_files(folder: Path) -> str:

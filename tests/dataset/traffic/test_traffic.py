@@ -1,4 +1,4 @@
-"""Data sets from clicks, thumbs, LlamaIndex' retrievals and TruLens' records."""
+"""Data sets from clicks, thumbs and LlamaIndex' retrievals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llama_index_embft.dataset import RetrievalLog, TrafficReport, dataset_from_clicks, dataset_from_trulens
+from llama_index_embft.dataset import RetrievalLog, dataset_from_clicks
 from llama_index_embft.errors import ConfigError, DatasetError, OutputError
 
 CORPUS = {name: f"text of {name}" for name in "abcdef"}
@@ -19,7 +19,6 @@ def row(query: str, shown: Any, clicked: Any = None, **more: Any) -> dict[str, A
 
 
 def test_clicks_make_positives_and_what_was_passed_over_negatives() -> None:
-    report = TrafficReport()
     log = [
         row("Who pays?", ["a", "b", "c", "d"], ["c"]),
         row("who  pays?", ["b", "a", "c", "d"], ["c"]),  # the same question, written otherwise
@@ -27,7 +26,8 @@ def test_clicks_make_positives_and_what_was_passed_over_negatives() -> None:
         row("lonely", ["a", "b"], ["b"]),
         row("nothing", ["a", "b"], []),
     ]
-    dataset = dataset_from_clicks(log, CORPUS, report=report)
+    dataset = dataset_from_clicks(log, CORPUS)
+    report = dataset.report
     (query,) = dataset.queries
     assert dataset.queries[query] == "Who pays?"
     assert dataset.relevant_docs[query] == ["c"]
@@ -36,7 +36,7 @@ def test_clicks_make_positives_and_what_was_passed_over_negatives() -> None:
     assert dataset.corpus == CORPUS
     assert (report.impressions, report.queries, report.kept_queries) == (5, 3, 1)
     assert (report.positives, report.negatives) == (1, 2)
-    assert report.clicks_by_rank == [0, 2, 2]
+    assert report.clicks_by_rank == (0, 2, 2)
     assert report.left_out == {"clicked documents with too few clicks": 1, "questions without a positive": 2}
     assert "0% of the clicks went to the first place" in report.notes[0]
     assert "5 answers to 3 questions: 1 questions kept" in str(report)
@@ -51,11 +51,10 @@ def test_a_document_that_was_ever_clicked_is_no_negative_and_a_slip_no_positive(
 
 
 def test_the_most_negatives() -> None:
-    report = TrafficReport()
     log = [row("q", list("abcdef"), ["f"])] * 2
-    dataset = dataset_from_clicks(log, CORPUS, max_negatives=2, report=report)
+    dataset = dataset_from_clicks(log, CORPUS, max_negatives=2)
     assert list(dataset.negative_docs.values()) == [["a", "b"]]
-    assert report.left_out["negatives beyond 2 a question"] == 3
+    assert dataset.report.left_out["negatives beyond 2 a question"] == 3
     assert dataset_from_clicks(log, CORPUS, max_negatives=0).negative_docs == {}
 
 
@@ -158,89 +157,3 @@ def test_retrievals_of_llama_index_become_a_data_set(tmp_path: Path) -> None:
         log.feedback(None, thumbs="up")
     with pytest.raises(OutputError, match="Cannot write the log"):
         RetrievalLog(tmp_path)
-
-
-# --- TruLens ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def trulens_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database that TruLens itself has written: three questions, judged record by record and context by context."""
-    pytest.importorskip("trulens.apps.llamaindex", reason="extra trulens")
-    from llama_index.core import VectorStoreIndex
-    from llama_index.core.base.embeddings.base import BaseEmbedding
-    from llama_index.core.llms import MockLLM
-    from llama_index.core.schema import TextNode
-    from trulens.apps.llamaindex import TruLlama
-    from trulens.core import Metric, Selector
-
-    from llama_index_embft.integrations.trulens.recording import _silent, open_session
-
-    class Axes(BaseEmbedding):
-        def _get_text_embedding(self, text: str) -> list[float]:
-            return [text.count(word) + 0.01 for word in ("apples", "pears", "plums")]
-
-        _get_query_embedding = _get_text_embedding
-
-        async def _aget_query_embedding(self, query: str) -> list[float]:
-            return self._get_text_embedding(query)
-
-    def overlap(question: str, context: str) -> float:
-        return float(any(word in context for word in question.strip("?").split()))
-
-    nodes: Any = [TextNode(text=f"Facts on {fruit}.") for fruit in ("apples", "pears", "plums")]
-    engine = VectorStoreIndex(nodes, embed_model=Axes()).as_query_engine(llm=MockLLM(), similarity_top_k=2)
-    path = tmp_path_factory.mktemp("trulens") / "t.sqlite"
-    session = open_session(path)
-    each = Metric(
-        implementation=overlap,
-        name="each context",
-        selectors={"question": Selector.select_record_input(), "context": Selector.select_context(collect_list=False)},
-    )
-    whole = Metric(
-        implementation=lambda question: 0.0 if "plums" in question else 1.0,
-        name="whole record",
-        selectors={"question": Selector.select_record_input()},
-    )
-    with _silent("trulens", "opentelemetry"):
-        app = TruLlama(engine, app_name="fruit", app_version="v1", feedbacks=[each, whole], start_evaluator=False)
-        with app as recording:
-            for fruit in ("apples", "pears", "plums"):
-                engine.query(f"what about {fruit}?")
-        app.retrieve_feedback_results(record_ids=[record.record_id for record in recording.records], timeout=120)
-    session.force_flush()
-    return path
-
-
-def test_trulens_feedback_on_each_context(trulens_database: Path) -> None:
-    report = TrafficReport()
-    dataset = dataset_from_trulens(trulens_database, "fruit", "v1", feedback="each context", report=report)
-    texts = {
-        dataset.queries[query]: [dataset.corpus[doc] for doc in docs] for query, docs in dataset.relevant_docs.items()
-    }
-    assert texts == {f"what about {fruit}?": [f"Facts on {fruit}."] for fruit in ("apples", "pears", "plums")}
-    assert all(len(docs) == 1 for docs in dataset.negative_docs.values())
-    assert report.impressions == 3
-
-
-def test_trulens_feedback_on_the_record(trulens_database: Path) -> None:
-    dataset = dataset_from_trulens(
-        trulens_database, "fruit", feedback="whole record", corpus={"p": "Facts on pears.", "x": "More."}
-    )
-    assert sorted(dataset.queries.values()) == ["what about apples?", "what about pears?"]
-    assert ["p"] in dataset.relevant_docs.values()
-    assert dataset.corpus["x"] == "More."
-
-
-def test_what_trulens_does_not_have(trulens_database: Path, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="has no feedback 'none'; there is each context, whole record"):
-        dataset_from_trulens(trulens_database, "fruit", feedback="none")
-    with pytest.raises(DatasetError, match="holds no records of the app 'other'"):
-        dataset_from_trulens(trulens_database, "other", feedback="whole record")
-    with pytest.raises(DatasetError, match="There is no TruLens database"):
-        dataset_from_trulens(tmp_path / "none.sqlite", "fruit", feedback="whole record")
-    (tmp_path / "text.sqlite").write_text("no database " * 100)
-    with pytest.raises(DatasetError, match="cannot be read as a TruLens database"):
-        dataset_from_trulens(tmp_path / "text.sqlite", "fruit", feedback="whole record")
-    with pytest.raises(ConfigError, match="`down` must be below `up`"):
-        dataset_from_trulens(trulens_database, "fruit", feedback="whole record", up=0.1, down=0.5)

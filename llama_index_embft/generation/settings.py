@@ -1,0 +1,71 @@
+"""What kind of queries an LLM writes: settings that the functions take and the command line is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence  # noqa: TC003 - the command line reads the annotations
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+
+from llama_index_embft._core.checks import check_choice
+from llama_index_embft._core.options import option
+from llama_index_embft.errors import ConfigError
+
+if TYPE_CHECKING:
+    from llama_index.core.schema import MetadataMode
+
+QueryKind: TypeAlias = Literal["question", "keyword", "title", "paraphrase", "similar_question"]
+"""``question``, ``keyword`` and ``title`` search for the passage (asymmetric); ``paraphrase`` and ``similar_question``
+say the same as the passage in other words (symmetric, for short passages such as FAQ entries)."""
+
+PromptLanguage: TypeAlias = Literal["auto", "en", "zh"]
+
+QUERY_KINDS: Final[tuple[QueryKind, ...]] = get_args(QueryKind)
+QUESTIONS_ONLY: Final[Mapping[QueryKind, float]] = {"question": 1.0}
+
+
+@dataclass(frozen=True)
+class QuestionSettings:
+    """What the LLM writes.
+
+    Attributes:
+        kinds: Kind of query -> share, such as ``{"question": 0.6, "keyword": 0.3, "title": 0.1}``; over many passages
+            the kinds come out in these proportions. None for questions only. For symmetric tasks: ``"paraphrase"`` and
+            ``"similar_question"``.
+        personas: Who asks, such as ``["a first-year analyst", "a driver"]``; one is drawn for each chunk. Empty for
+            nobody.
+        example_queries: Real queries of your users, whose style and length the LLM should match; 6 are drawn for each
+            chunk.
+        with_answers: Ask for answers too; they become ``reference_answers``.
+        language: Language of the prompt. ``"auto"`` takes the Chinese one for Chinese chunks, else the English one,
+            which asks for queries in the chunk's language.
+        metadata_mode: Text of the corpus; the default is ``MetadataMode.EMBED``, which is what an index embeds. The LLM
+            reads the text without metadata.
+
+    Raises:
+        ConfigError: A value is not allowed.
+    """
+
+    kinds: Mapping[QueryKind, float] | None = option(
+        None, "KIND=SHARE: question, keyword, title, paraphrase, similar_question; give it several times."
+    )
+    personas: Sequence[str] = option((), "Who asks; give it several times.")
+    example_queries: Sequence[str] = option((), "File of real queries of your users, one a line, to match in style.")
+    with_answers: bool = option(False, "Ask for answers too.")
+    language: PromptLanguage = option("auto", "Language of the prompt: auto (by chunk), en or zh.")
+    metadata_mode: MetadataMode | str = field(default="embed")
+
+    def __post_init__(self) -> None:
+        check_choice("language", self.language, get_args(PromptLanguage))
+        for name in ("personas", "example_queries"):
+            texts = getattr(self, name)
+            if isinstance(texts, str) or any(not isinstance(text, str) or not text.strip() for text in texts):
+                raise ConfigError(f"`{name}` is {texts!r}; it must be a list of texts that are not empty.")
+        for kind in self.shares:
+            check_choice("kinds", kind, QUERY_KINDS)
+        if not self.shares or any(not 0 < share < float("inf") for share in self.shares.values()):
+            raise ConfigError(f"`kinds` is {dict(self.shares)!r}; it must give each kind a share above 0.")
+
+    @property
+    def shares(self) -> Mapping[QueryKind, float]:
+        """Kind -> share, the default filled in."""
+        return QUESTIONS_ONLY if self.kinds is None else self.kinds
