@@ -126,8 +126,10 @@ class DriftSample:
         if labels is not None:
             at = {int(row): number for number, row in enumerate(searched)}
             relevant = [{at[row] for row in labels[query] if row in at} for query in turn[:fifth].tolist()]
+        fit_new, fit_old = (np.concatenate(side) for side in zip(*pairs, strict=True))
         return cls(
-            *(np.concatenate(side) for side in zip(*pairs, strict=True)),
+            fit_new,
+            fit_old,
             new_docs[searched],
             old_docs[searched],
             validation,
