@@ -158,14 +158,15 @@ def _value(text):
 def _mined(train, strategies, args):
     """The training set with negatives, and the engine's arguments about the teacher."""
     from llama_index_embft.embeddings import load_embed_model
-    from llama_index_embft.mining import CrossEncoder, MiningReport, mine_hard_negatives
+    from llama_index_embft.mining import CrossEncoder, MiningSettings, mine_hard_negatives
 
     base = load_embed_model(minilm(), device=args.device)
-    chosen, report = strategies.split("+"), MiningReport()
+    chosen = strategies.split("+")
     if args.teacher:
         chosen.append(CrossEncoder(_LexicalReranker(map(train.bare_text, train.corpus)), cache=None))
-    mined = mine_hard_negatives(train, base, chosen, args.num_negatives, pad=True, device=args.device, report=report)
-    return mined, {"teacher_scores": report.teacher_scores} if args.teacher else {}
+    settings = MiningSettings(pad=True)
+    mined = mine_hard_negatives(train, base, chosen, args.num_negatives, device=args.device, settings=settings)
+    return mined, {"teacher_scores": mined.teacher_scores} if args.teacher else {}
 
 
 class _LexicalReranker:

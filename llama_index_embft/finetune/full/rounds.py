@@ -7,13 +7,13 @@ Xiong et al., "Approximate Nearest Neighbor Negative Contrastive Learning for De
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.finetune.full.losses.choosing import COSENT
 from llama_index_embft.finetune.full.training.processes import world_size
-from llama_index_embft.mining import DEFAULT_STRATEGIES, MiningReport, mine_hard_negatives
+from llama_index_embft.mining import DEFAULT_STRATEGIES, MiningReport, MiningSettings, mine_hard_negatives
 from llama_index_embft.mining.parsing import as_strategies
 
 if TYPE_CHECKING:
@@ -67,15 +67,20 @@ def _mine(
         embedding: The model.
         number: Of the round, from 1 on. Vectors of the first are cached; those of later ones nobody needs again.
     """
-    report = MiningReport()
-    # Losses take as many negatives for each query, so gaps are filled unless the caller wants it otherwise.
-    options: dict[str, Any] = {"pad": True, **(settings.options or {})}
+    options = dict(settings.options or {})
     if number > 1:
         options["cache"] = None
+    # Losses take as many negatives for each query, so gaps are filled unless the caller wants it otherwise.
+    given = {field.name: options.pop(field.name) for field in fields(MiningSettings) if field.name in options}
     mined = mine_hard_negatives(
-        dataset, embedding, _strategies(settings), settings.negatives or 1, report=report, **options
+        dataset,
+        embedding,
+        _strategies(settings),
+        settings.negatives or 1,
+        settings=MiningSettings(**{"pad": True, **given}),
+        **options,
     )
-    return mined, report
+    return mined, mined.report
 
 
 @dataclass(frozen=True)

@@ -245,5 +245,5 @@ def _check_teacher(labels: list[list[float]], n_negatives: int) -> None:
         return
     reason = "no row has a positive and a negative with a score" if n_negatives else "the queries have no negative_docs"
     raise ConfigError(
-        f"teacher_scores cannot be used: {reason}; mine negatives with a teacher and pass its report.teacher_scores."
+        f"teacher_scores cannot be used: {reason}; mine negatives with a teacher and pass its teacher_scores."
     )

@@ -7,16 +7,16 @@ import json
 import pytest
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
-from llama_index_embft.errors import ConfigError
-from llama_index_embft.mining import (
+from llama_index_embft.dataset.formats import (
     flag_embedding_rows,
     labelled_pairs,
     ntuples,
     pairs,
     teacher_rows,
     triplets,
-    write_jsonl,
+    write_rows,
 )
+from llama_index_embft.errors import ConfigError
 
 
 @pytest.fixture
@@ -85,6 +85,6 @@ def test_teacher_rows(dataset):
 
 
 def test_written_lines_read_back(dataset, tmp_path):
-    assert write_jsonl(triplets(dataset), tmp_path / "t.jsonl") == 8
+    assert write_rows(triplets(dataset), tmp_path / "t.jsonl") == 8
     lines = (tmp_path / "t.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line) for line in lines] == list(triplets(dataset))

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-    from llama_index_embft.mining.forbidden import Forbidden
+    from llama_index_embft.mining.forbidden import ForbiddenNegatives
     from llama_index_embft.search.topk import ExactIndex, TopK
 
 
-PANEL_UNIT: Final = 256
+BLOCK_UNIT: Final = 256
 """Panels begin at multiples of this, so that results do not depend on how large they are."""
 
 
@@ -28,7 +28,7 @@ class Candidates(NamedTuple):
 
 
 @dataclass
-class Material:
+class MiningContext:
     """Everything about one mining run that strategies read.
 
     Attributes:
@@ -47,7 +47,7 @@ class Material:
     queries: NDArray[np.float32]
     corpus: NDArray[np.float32]
     index: ExactIndex
-    forbidden: Forbidden
+    forbidden: ForbiddenNegatives
     num_negatives: int
     depth: int
     seed: int
@@ -69,20 +69,20 @@ class Material:
         return {doc: row for row, doc in enumerate(self.corpus_ids)}
 
 
-class Panel:
+class QueryBlock:
     """Some queries that are worked on together.
 
     Args:
-        material: The run.
+        context: The run.
         start: Number of the first query.
         stop: Number after the last.
     """
 
-    def __init__(self, material: Material, start: int, stop: int) -> None:
-        self.material = material
+    def __init__(self, context: MiningContext, start: int, stop: int) -> None:
+        self.context = context
         self.start, self.stop = start, stop
-        self.query_ids = material.query_ids[start:stop]
-        self.queries = material.queries[start:stop]
+        self.query_ids = context.query_ids[start:stop]
+        self.queries = context.queries[start:stop]
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -90,23 +90,23 @@ class Panel:
     @cached_property
     def ranked(self) -> TopK:
         """The best allowed documents, as deep as any strategy asks: the one search that all share."""
-        return self.material.index.search(
-            self.queries, self.material.depth, exclude=self.material.forbidden.rows[self.start : self.stop]
+        return self.context.index.search(
+            self.queries, self.context.depth, exclude=self.context.forbidden.rows[self.start : self.stop]
         )
 
     @cached_property
     def positives(self) -> NDArray[np.int64]:
         """Rows of the relevant documents: ``(n, most)``, -1 for none."""
-        relevant = [self.material.dataset.relevant_docs[query] for query in self.query_ids]
+        relevant = [self.context.dataset.relevant_docs[query] for query in self.query_ids]
         rows = np.full((len(self), max(map(len, relevant), default=1)), -1, dtype=np.int64)
         for line, docs in enumerate(relevant):
-            rows[line, : len(docs)] = [self.material.row_of[doc] for doc in docs]
+            rows[line, : len(docs)] = [self.context.row_of[doc] for doc in docs]
         return rows
 
     @cached_property
     def positive_scores(self) -> NDArray[np.float32]:
         """Scores of `positives`, same shape; -inf for none."""
-        return self.material.index.scores(self.queries, self.positives)
+        return self.context.index.scores(self.queries, self.positives)
 
     @cached_property
     def lowest_positive(self) -> NDArray[np.float32]:
@@ -116,11 +116,11 @@ class Panel:
 
     def allowed(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Candidates with -1 in place of those that must not be negatives."""
-        return np.where(self.material.forbidden.allows(self.start, rows), rows, -1)
+        return np.where(self.context.forbidden.allows(self.start, rows), rows, -1)
 
     def scored(self, rows: NDArray[np.int64]) -> Candidates:
         """Candidates with their scores."""
-        return Candidates(rows, self.material.index.scores(self.queries, rows))
+        return Candidates(rows, self.context.index.scores(self.queries, rows))
 
     def lottery(self, name: str, columns: Any) -> NDArray[np.uint64]:
         """Random numbers that depend on seed, strategy, query and column alone, not on how queries are grouped.
@@ -132,7 +132,7 @@ class Panel:
         salt = np.uint64(int.from_bytes(name.encode()[-7:].rjust(7, b"\0"), "big"))
         lines = np.arange(self.start, self.stop, dtype=np.uint64)[:, None]
         with np.errstate(over="ignore"):
-            state = _mix(np.uint64(self.material.seed) * np.uint64(0x9E3779B97F4A7C15) + salt)
+            state = _mix(np.uint64(self.context.seed) * np.uint64(0x9E3779B97F4A7C15) + salt)
             drawn: NDArray[np.uint64] = _mix(_mix(lines + state) + np.asarray(columns).astype(np.uint64))
         return drawn
 
