@@ -362,6 +362,7 @@ def test_d13_older_gpus_get_no_emulated_bfloat16(monkeypatch):
 
 def test_d13_the_device_that_was_asked_for_is_the_one_that_trains(monkeypatch, tmp_path):
     """With four GPUs the Trainer would take the first, and all of them through DataParallel."""
+    from accelerate import PartialState
     from sentence_transformers import SentenceTransformerTrainingArguments
 
     from llama_index_embft.finetune.full.training.arguments import EngineArguments
@@ -369,7 +370,7 @@ def test_d13_the_device_that_was_asked_for_is_the_one_that_trains(monkeypatch, t
     current = []
 
     def of_the_trainer(self):
-        self._n_gpu = 4
+        self._n_gpu, self.distributed_state = 4, PartialState(cpu=True)
         return torch.device("cuda:0")
 
     monkeypatch.setattr(SentenceTransformerTrainingArguments, "_setup_devices", property(of_the_trainer))
