@@ -434,6 +434,18 @@ def test_e13_odd_arguments_are_one_sentence(tiny_model_path, options, message):
         engine(tiny_model_path, **options)
 
 
+@pytest.mark.parametrize("flag", ["model", "out", "val", "config", "teacher_scores", "data"])
+def test_e13_names_that_no_disk_takes_are_one_sentence(tiny_model_path, flag):
+    from llama_index_embft.cli.train.command import train
+
+    make_data().save_json("train.json")
+    given = {"data": "train.json", "model": tiny_model_path, "out": "out", "device": "cpu", "progress": False}
+    with pytest.raises(EmbftError) as raised:
+        train(given | {flag: "x" * 300})
+    assert "\n" not in str(raised.value)
+    assert not Path("out").exists()
+
+
 def test_e14_weights_that_are_no_numbers_are_refused(tiny_model_path, tmp_path):
     shutil.copytree(tiny_model_path, tmp_path / "nan")
     tensors = weights(tmp_path / "nan")
