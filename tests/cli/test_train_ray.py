@@ -100,7 +100,7 @@ REFUSED = {
     ("--ray", "auto", "--embed-model", "openai:m"): "--embed-model has no meaning together with --ray; leave it out.",
     ("--ray", "auto", "--api-base", "http://h/v1"): "--api-base has no meaning together with --ray; leave it out.",
     ("--ray", "auto", "--lora-rank", "8"): "lora_rank is not an option of --method full",
-    ("--ray", "auto", "--bias"): "bias has no meaning with method full",
+    ("--ray", "auto", "--bias"): "bias is not an option of --method full",
     ("--ray", "head"): "The Ray address 'head' is not understood; write HOST:PORT",
 }
 

@@ -289,6 +289,8 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
             keep=settings.checkpoint_save_total_limit,
             signature=self._signature(maker, rows, number),
         )
+        if settings.save_checkpoints:
+            checkpoints.check()
         environment = RunEnvironment(
             checkpoints,
             name=Path(self.model_output_path).name,

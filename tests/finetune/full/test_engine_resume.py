@@ -154,12 +154,22 @@ def test_killed_and_resumed_is_never_interrupted(
 
 def test_a_half_written_checkpoint_is_not_taken(tiny_model_path, tmp_path, monkeypatch, uninterrupted):
     monkeypatch.chdir(tmp_path)
-    half = checkpoint_folder("m") / "checkpoint-4"
+    half = checkpoint_folder("m") / ".embft-half.tmp"
     half.mkdir(parents=True)
     (half / "model.safetensors").write_bytes(b"half")
     engine(tiny_model_path, "m", resume_from_checkpoint=True).finetune()
     found, expected = weights("m"), uninterrupted["full"][0]
     assert all((found[name] == expected[name]).all() for name in found)
+
+
+def test_what_is_not_ours_in_the_place_of_a_checkpoint_is_told_before_training(tiny_model_path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (checkpoint_folder("m") / "checkpoint-4").mkdir(parents=True)
+    (checkpoint_folder("m") / "checkpoint-4" / "thesis.tex").write_text("mine")
+    tuner = engine(tiny_model_path, "m")
+    monkeypatch.setattr(tuner, "_measure", lambda: pytest.fail("worked before the checkpoints were looked at"))
+    with pytest.raises(OutputError, match=r"Will not replace the folder .*checkpoint-4"):
+        tuner.finetune()
 
 
 def test_a_run_that_had_stopped_early_does_not_train_on(tiny_model_path, tmp_path, monkeypatch):
@@ -262,5 +272,5 @@ def test_nan_names_step_batch_and_the_last_good_checkpoint(tiny_model_path, tmp_
     # The weights in the checkpoint are those of step 4: finite.
     from safetensors.torch import load_file
 
-    saved = load_file("checkpoints/m/checkpoint-4/model.safetensors")
+    saved = load_file(checkpoint_folder("m") / "checkpoint-4/model.safetensors")
     assert all(torch.isfinite(tensor).all() for tensor in saved.values())

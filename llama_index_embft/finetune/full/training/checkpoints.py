@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from llama_index_embft._core.checks import first_line
-from llama_index_embft._core.files import write_folder_atomically
+from llama_index_embft._core.files import check_replaceable, write_folder_atomically
 from llama_index_embft.errors import ConfigError, EmbftError, OutputError, TrainingError
 from llama_index_embft.finetune.full.run_settings import digest
 
@@ -59,6 +59,15 @@ class Checkpoints:
         self.signature = signature
         self._resumed = False
         self._written = 0
+
+    def check(self) -> None:
+        """Find out before the work that no checkpoint will stand in the place of something that is not ours.
+
+        Raises:
+            OutputError: One would.
+        """
+        for path in self.folder.glob(f"{PREFIX}*"):
+            check_replaceable(path)
 
     def newest(self) -> Path | None:
         """The newest checkpoint; None if there is none."""
