@@ -6,6 +6,8 @@ from index_places import DIM, KINDS, Place, make_nodes
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
+from llama_index_embft.embeddings.identity import sentence_transformer_identity
+
 __all__ = ["DIM", "KINDS", "CountingEmbedding", "Place", "make_nodes"]
 
 
@@ -17,6 +19,11 @@ class CountingEmbedding(HuggingFaceEmbedding):
     @property
     def counted(self) -> dict[str, int]:
         return self._counted
+
+    def identity(self, side, given=None):
+        """That of the class it is derived from: counting changes nothing."""
+        prompt = self._model.prompts["query" if side == "query" else "text"]
+        return sentence_transformer_identity(self._model, prompt, "", self.normalize, self.model_name)
 
     def _add(self, kind: str, n: int) -> None:
         self._counted[kind] = self._counted.get(kind, 0) + n
