@@ -228,15 +228,16 @@ def _trained(method, train, seed, folder, device, chosen):
         return _adapted(base, train, seed, folder / "model", device, {**ADAPTERS[method], **chosen})
     else:
         from llama_index_embft.finetune import SentenceTransformersFinetuneEngine, choose_recipe
-        from llama_index_embft.finetune.full import engine_options
+        from llama_index_embft.finetune.full import engine_arguments
 
+        arguments = engine_arguments(**chosen)
         if method == "recipe":
-            recipe = choose_recipe(train, minilm(), time_budget=1800, device=device, seed=seed, **chosen)
+            recipe = choose_recipe(train, minilm(), time_budget=1800, device=device, seed=seed, **arguments)
             print_table(recipe.rows())
             print(recipe)
-            chosen = {**chosen, **engine_options(recipe)}
+            arguments |= recipe.engine_arguments(arguments.get("loss_settings"))
         engine = SentenceTransformersFinetuneEngine(
-            train, minilm(), out, device=device, seed=seed, show_progress_bar=False, **chosen
+            train, minilm(), out, device=device, seed=seed, show_progress_bar=False, **arguments
         )
     engine.finetune()
     model = engine.get_finetuned_model()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llama_index_embft.finetune.full.settings import LoraSettings
 
 
-def add_lora(model: SentenceTransformer, settings: LoraSettings, seed: int = 42) -> int:
+def add_lora(model: SentenceTransformer, settings: LoraSettings, seed: int = 0) -> int:
     """Freeze the model and put trainable low-rank matrices beside its linear layers; the outputs stay as they are.
 
     Args:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 import random
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft.dataset.near_duplicates import near_duplicate_groups, normalise
 from llama_index_embft.errors import ConfigError
-from llama_index_embft.finetune.full.batches import Relations
+from llama_index_embft.finetune.full.data.batches import Relations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,10 +51,21 @@ class TrainingRows:
         """Hard negatives of each row."""
         return sum(name.startswith("negative_") for name in self.columns)
 
+    @property
+    def most_asked(self) -> int:
+        """Rows whose questions ask about the passage that most of them ask about."""
+        if self.relations is None:
+            return 0
+        return max(Counter(group for groups in self.relations.relevant for group in groups).values(), default=0)
 
-def training_columns(dataset: EmbeddingQAFinetuneDataset, *, use_all_docs: bool) -> dict[str, list[str]]:
-    """Turn queries and their documents into columns ``anchor, positive[, negative_1, …]``; see `training_rows`."""
-    return training_rows(dataset, use_all_docs=use_all_docs).columns
+    def digest(self) -> str:
+        """Hash of all rows, their order included: what a resumed run must find unchanged."""
+        hashed = hashlib.blake2b(digest_size=8)
+        for name, values in self.columns.items():
+            hashed.update(name.encode())
+            for value in values:
+                hashed.update(json.dumps(value).encode() + b"\n")
+        return hashed.hexdigest()
 
 
 def training_rows(

@@ -14,16 +14,17 @@ from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.base.sampler import DefaultBatchSampler
 
 from llama_index_embft.errors import TrainingError
-from llama_index_embft.finetune.full.checkpoints import PREFIX
+from llama_index_embft.finetune.full.training.arguments import tf32
+from llama_index_embft.finetune.full.training.checkpoints import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import nn
 
-    from llama_index_embft.finetune.full.batches import BatchPlan
-    from llama_index_embft.finetune.full.checkpoints import Checkpoints
-    from llama_index_embft.finetune.full.losses import LossMaker
+    from llama_index_embft.finetune.full.data.batches import BatchPlan
+    from llama_index_embft.finetune.full.losses.choosing import LossMaker
+    from llama_index_embft.finetune.full.training.checkpoints import Checkpoints
     from llama_index_embft.finetune.validation import BestState
 
 logger = logging.getLogger(__name__)
@@ -118,7 +119,8 @@ class EngineTrainer(SentenceTransformerTrainer):
         while True:
             state = _random_state()
             try:
-                loss: torch.Tensor = super().training_step(model, dict(inputs), num_items_in_batch)
+                with tf32(self.args.device):
+                    loss: torch.Tensor = super().training_step(model, dict(inputs), num_items_in_batch)
                 break
             except (RuntimeError, MemoryError) as err:
                 if not is_out_of_memory(err):

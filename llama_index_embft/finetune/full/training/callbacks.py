@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-    from llama_index_embft.finetune.full.trainer import BatchPlanSampler
+    from llama_index_embft.finetune.full.training.trainer import BatchPlanSampler
     from llama_index_embft.finetune.validation import BestState
 
 

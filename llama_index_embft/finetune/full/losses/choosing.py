@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from llama_index_embft._core.checks import check_choice, check_number, first_line
 from llama_index_embft.errors import ConfigError, ModelError
-from llama_index_embft.finetune.full.rows import LABEL
+from llama_index_embft.finetune.full.data.rows import LABEL
+from llama_index_embft.finetune.full.settings import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import torch
     from sentence_transformers import SentenceTransformer
 
-    from llama_index_embft.finetune.full.rows import TrainingRows
-    from llama_index_embft.finetune.full.settings import TrainSettings
+    from llama_index_embft.finetune.full.data.rows import TrainingRows
+    from llama_index_embft.finetune.full.settings import LossSettings
 
 # A loss of sentence-transformers, what makes one from the model, or "cosent".
 Loss: TypeAlias = "str | torch.nn.Module | Callable[[SentenceTransformer], torch.nn.Module]"
@@ -36,20 +39,58 @@ class LossMaker:
         make: Mini-batch size, or None for the whole batch at once, to the loss.
         can_cache: Whether `make` heeds the mini-batch size.
         name: For the record.
+        guide: The guide model, where there is one.
     """
 
     make: Callable[[int | None], torch.nn.Module]
     can_cache: bool
     name: str
+    guide: SentenceTransformer | None = None
+
+    def identity(self) -> str:
+        """Short hash of what the loss computes: its class, its numbers, and weights of its own.
+
+        The mini-batch size is left out, which changes no result; a guide has an identity of its own.
+        """
+        return digest(_described(self.make(None)))
+
+
+def _described(module: torch.nn.Module) -> dict[str, Any]:
+    from sentence_transformers import SentenceTransformer
+
+    plain = {
+        name: value
+        if isinstance(value, (bool, int, float, str))
+        else getattr(value, "__qualname__", None) or list(value)
+        for name, value in vars(module).items()
+        if (isinstance(value, (bool, int, float, str)) or callable(value) or _are_numbers(value))
+        and not name.startswith("_")
+        and name not in ("training", "mini_batch_size")
+        and not isinstance(value, SentenceTransformer)
+    }
+    parts = [part for part in module.children() if not isinstance(part, SentenceTransformer)]
+    weights = {
+        name: hashlib.blake2b(weight.detach().cpu().float().numpy().tobytes(), digest_size=8).hexdigest()
+        for name, weight in module.named_parameters(recurse=False)
+    }
+    return {
+        "class": f"{type(module).__module__}.{type(module).__qualname__}",
+        "plain": plain,
+        "weights": weights,
+        "parts": [_described(part) for part in parts],
+    }
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(item, (bool, int, float, str)) for item in value)
 
 
 def loss_maker(
     model: SentenceTransformer,
     rows: TrainingRows,
-    settings: TrainSettings,
+    settings: LossSettings,
     *,
     loss: Loss | None = None,
-    guide_model: SentenceTransformer | str | None = None,
     gather: bool = False,
 ) -> LossMaker:
     """Choose the loss.
@@ -67,25 +108,25 @@ def loss_maker(
     Args:
         model: What is trained.
         rows: The training rows; a column of labels beside hard negatives asks for distillation.
-        settings: Temperature, weights, dimensions.
+        settings: Temperature, weights, dimensions, guide.
         loss: The user's own, as an object or as a function of the model; or ``"cosent"``.
-        guide_model: Says which in-batch negatives are none.
         gather: Share negatives across processes.
 
     Raises:
         ConfigError: Two arguments contradict each other, or a dimension is larger than the model's.
         ModelError: The guide model cannot be loaded.
     """
-    dims = settings.matryoshka_dims
+    dims, guide_model = settings.matryoshka_dims, settings.guide_model
     width = model.get_embedding_dimension()
-    if dims is not None and width is not None and max(dims) > width:
-        raise ConfigError(f"matryoshka_dims holds {max(dims)}, but {width} is all that the model has.")
+    if dims is not None and width is not None:
+        check_number("matryoshka_dims", max(dims), at_most=width, hint="the model has no more dimensions")
     if guide_model is not None and (loss is not None or LABEL in rows.columns):
-        raise ConfigError("guide_model belongs to the default loss; leave out `loss` and teacher_scores, or the guide.")
+        raise ConfigError("guide_model belongs to the default loss; leave out `loss` and teacher scores, or the guide.")
     if loss is not None and not isinstance(loss, str):
         return _own_loss(model, loss, dims)
-    if loss is not None and loss != COSENT:
-        raise ConfigError(f"loss is {loss!r}; the only loss with a name is {COSENT!r}, others are passed as objects.")
+    if loss is not None:
+        check_choice("loss", loss, [COSENT], hint="other losses are passed as objects")
+    guide = None
     if loss == COSENT:
         maker, can_cache, name = _cosent(model, settings), False, "CoSENTLoss"
     elif LABEL in rows.columns:
@@ -98,36 +139,42 @@ def loss_maker(
     from sentence_transformers.base.losses.gradcache import has_static_embedding_input
 
     if has_static_embedding_input(model):  # a bag of tokens has no batch to cut, and needs next to no memory
-        return LossMaker(lambda _: _nested(model, maker(None), dims), False, name)
-    return LossMaker(lambda mini: _nested(model, maker(mini), dims), can_cache, name)
+        return LossMaker(lambda _: _nested(model, maker(None), dims), False, name, guide)
+    return LossMaker(lambda mini: _nested(model, maker(mini), dims), can_cache, name, guide)
 
 
 def first_mini_batch(
-    settings: TrainSettings, rows_per_process: int, documents: int, device: str, length: float | None = None
+    wanted: int | None, rows_per_process: int, documents: int, device: str, tokens: int | None = None
 ) -> int | None:
     """The mini-batch size to start with; None computes the whole batch at once.
 
     Args:
-        settings: `mini_batch_size` decides if it is given.
+        wanted: The user's; it decides if it is given.
         rows_per_process: Rows of a batch.
         documents: Documents of a row.
         device: Type of the device.
-        length: Tokens of a text that the model reads; None: not known.
+        tokens: Of the longest texts, as far as the model reads them; None: not known.
     """
-    if settings.mini_batch_size is not None:
-        return None if settings.mini_batch_size >= rows_per_process else settings.mini_batch_size
+    if wanted is not None:
+        return None if wanted >= rows_per_process else wanted
     rows = _CPU_MINI_BATCH
-    if isinstance(length, int):
-        rows = max(1, min(rows, _CPU_TOKENS // length))
+    if tokens:
+        rows = max(1, min(rows, _CPU_TOKENS // tokens))
     return rows if device == "cpu" and rows_per_process * documents > rows else None
 
 
 def _contrastive(
-    model: SentenceTransformer, settings: TrainSettings, gather: bool
+    model: SentenceTransformer, settings: LossSettings, gather: bool
 ) -> Callable[[int | None], torch.nn.Module]:
     from sentence_transformers.sentence_transformer import losses
 
-    options: dict[str, Any] = {"scale": 1.0 / settings.temperature, "gather_across_devices": gather}
+    from llama_index_embft.finetune.full.losses.similarity import cosines
+
+    options: dict[str, Any] = {
+        "scale": 1.0 / settings.temperature,
+        "similarity_fct": cosines,
+        "gather_across_devices": gather,
+    }
 
     def make(mini: int | None) -> torch.nn.Module:
         if mini is None:
@@ -138,7 +185,7 @@ def _contrastive(
 
 
 def _gist(
-    model: SentenceTransformer, guide: SentenceTransformer, settings: TrainSettings, gather: bool
+    model: SentenceTransformer, guide: SentenceTransformer, settings: LossSettings, gather: bool
 ) -> Callable[[int | None], torch.nn.Module]:
     from sentence_transformers.sentence_transformer import losses
 
@@ -165,9 +212,9 @@ def _gist(
 
 
 def _distillation(
-    model: SentenceTransformer, rows: TrainingRows, settings: TrainSettings, gather: bool
+    model: SentenceTransformer, rows: TrainingRows, settings: LossSettings, gather: bool
 ) -> Callable[[int | None], torch.nn.Module]:
-    from llama_index_embft.finetune.full.distillation import DistillationLoss
+    from llama_index_embft.finetune.full.losses.distillation import DistillationLoss
 
     teacher_temperature = settings.teacher_temperature or _teacher_temperature(
         rows.columns[LABEL], settings.temperature
@@ -189,20 +236,20 @@ def _teacher_temperature(labels: list[list[float]], student: float) -> float:
     return student if bounded else 1.0
 
 
-def _cosent(model: SentenceTransformer, settings: TrainSettings) -> Callable[[int | None], torch.nn.Module]:
+def _cosent(model: SentenceTransformer, settings: LossSettings) -> Callable[[int | None], torch.nn.Module]:
     from sentence_transformers.sentence_transformer import losses
 
     return lambda _: losses.CoSENTLoss(model, scale=1.0 / settings.temperature)
 
 
-def _own_loss(model: SentenceTransformer, loss: Any, dims: tuple[int, ...] | None) -> LossMaker:
+def _own_loss(model: SentenceTransformer, loss: Any, dims: Sequence[int] | None) -> LossMaker:
     from torch import nn
 
     built = loss if isinstance(loss, nn.Module) else loss(model)
     return LossMaker(lambda _: _nested(model, built, dims), False, type(built).__name__)
 
 
-def _nested(model: SentenceTransformer, loss: torch.nn.Module, dims: tuple[int, ...] | None) -> torch.nn.Module:
+def _nested(model: SentenceTransformer, loss: torch.nn.Module, dims: Sequence[int] | None) -> torch.nn.Module:
     if dims is None:
         return loss
     from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
@@ -211,16 +258,16 @@ def _nested(model: SentenceTransformer, loss: torch.nn.Module, dims: tuple[int, 
     return MatryoshkaLoss(model, loss, sorted({*dims, *([width] if width else [])}, reverse=True))
 
 
-def _loaded_guide(guide: SentenceTransformer | str, model: SentenceTransformer) -> SentenceTransformer:
-    if isinstance(guide, str):
-        from sentence_transformers import SentenceTransformer
+def _loaded_guide(guide: object, model: SentenceTransformer) -> SentenceTransformer:
+    from sentence_transformers import SentenceTransformer
 
-        from llama_index_embft.embeddings.describe import resolve_model_name
+    if isinstance(guide, SentenceTransformer):
+        return guide.eval()
+    from llama_index_embft.embeddings.describe import resolve_model_name
 
-        try:
-            guide = SentenceTransformer(resolve_model_name(guide), device=str(model.device))
-        except ModelError:
-            raise
-        except Exception as err:  # transformers, hub and safetensors each raise their own kinds
-            raise ModelError(f"The guide model {guide} cannot be loaded: {str(err).splitlines()[0]}") from err
-    return guide.eval()
+    try:
+        return SentenceTransformer(resolve_model_name(str(guide)), device=str(model.device)).eval()
+    except ModelError:
+        raise
+    except Exception as err:  # transformers, hub and safetensors each raise their own kinds
+        raise ModelError(f"The guide model {guide} cannot be loaded: {first_line(err)}.") from err

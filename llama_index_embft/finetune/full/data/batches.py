@@ -38,10 +38,6 @@ class Relations:
     def __len__(self) -> int:
         return len(self.documents)
 
-    def conflict(self, a: int, b: int) -> bool:
-        """Whether a document of one row answers the question of the other."""
-        return not (self.documents[a].isdisjoint(self.relevant[b]) and self.documents[b].isdisjoint(self.relevant[a]))
-
 
 class _Batch:
     """Rows that fit together, and what they forbid to others."""

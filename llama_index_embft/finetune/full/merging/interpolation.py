@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from llama_index_embft._core.checks import check_number, first_line
 from llama_index_embft.embeddings.describe import resolve_model_name
 from llama_index_embft.errors import ConfigError, ModelError
 
@@ -50,6 +51,7 @@ def choose_merge(
     weights: Sequence[float] = WEIGHTS,
     metric: str = "ndcg@10",
     max_guard_loss: float = 0.005,
+    base_guard_score: float | None = None,
 ) -> MergeChoice:
     """Load the interpolation that is best on validation and loses little enough on the guard.
 
@@ -69,13 +71,14 @@ def choose_merge(
         metric: The metric that decides, on both sets.
         max_guard_loss: Largest drop of the guard metric below the base model's, in the metric's own unit. The default
             is half a point of nDCG.
+        base_guard_score: The guard metric that the loss is counted from; None: that of weight 0. Give it where the base
+            model that is in use is another than weight 0, such as one that reads fewer tokens.
 
     Raises:
         ModelError: The two sets of weights, or the model, have other names or shapes.
         ConfigError: A weight lies outside [0, 1], the limit is negative, or the metric is not measured.
     """
-    if not max_guard_loss >= 0:
-        raise ConfigError(f"max_guard_loss is {max_guard_loss}; it must be 0 or more.")
+    check_number("max_guard_loss", max_guard_loss, at_least=0)
     tried = sorted({0.0, *(_checked(weight) for weight in weights)})
     _check_same_shape(base_weights, tuned_weights, "the base weights", "the tuned weights")
     _check_same_shape(base_weights, model.state_dict(), "the base weights", "the model")
@@ -93,8 +96,9 @@ def choose_merge(
         _load_between(model, base_weights, tuned_weights, 1.0)
         raise
     best = curve[0]
+    base_guard = curve[0].get(f"guard_{metric}") if base_guard_score is None else base_guard_score
     for point in curve[1:]:
-        if not _within_limit(point, curve[0], metric, max_guard_loss):
+        if not _within_limit(point, base_guard, metric, max_guard_loss):
             continue
         if point[metric] > best[metric] or math.isnan(best[metric]):
             best = point
@@ -154,16 +158,15 @@ def _load_between(
                 target.copy_(torch.lerp(base.float(), tuned.to(base.device).float(), weight))
 
 
-def _within_limit(point: Mapping[str, float], base: Mapping[str, float], metric: str, limit: float) -> bool:
+def _within_limit(point: Mapping[str, float], base_guard: float | None, metric: str, limit: float) -> bool:
     if math.isnan(point[metric]):
         return False
     guard = f"guard_{metric}"
-    return guard not in point or base[guard] - point[guard] <= limit + _ROUNDING
+    return guard not in point or base_guard is None or base_guard - point[guard] <= limit + _ROUNDING
 
 
 def _checked(weight: float) -> float:
-    if not 0.0 <= weight <= 1.0:
-        raise ConfigError(f"The merge weight is {weight}; it must lie between 0 (base) and 1 (tuned).")
+    check_number("weight", weight, at_least=0, at_most=1, hint="0 is the base model, 1 the tuned one")
     return float(weight)
 
 
@@ -204,7 +207,7 @@ def _loaded(model: SentenceTransformer | str | Path, trust_remote_code: bool) ->
     try:
         return SentenceTransformer(name, device="cpu", trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as err:
-        raise ModelError(f"The model {name} cannot be loaded: {str(err).splitlines()[0]}") from err
+        raise ModelError(f"The model {name} cannot be loaded: {first_line(err)}.") from err
 
 
 def _shown(model: SentenceTransformer | str | Path, role: str) -> str:

@@ -10,6 +10,8 @@ from sentence_transformers.base.losses.merged_forward import embed_columns
 from sentence_transformers.util import all_gather_with_grad, get_rank
 from torch import Tensor, nn
 
+from llama_index_embft.finetune.full.losses.similarity import cosines
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -84,15 +86,17 @@ class DistillationLoss(CachedLossMixin, nn.Module):
         return loss
 
     def _compute(self, embeddings: list[Tensor], labels: Tensor) -> Tensor:
-        queries, *documents = [nn.functional.normalize(column.float(), dim=-1) for column in embeddings]
+        queries, *documents = [column.float() for column in embeddings]
         rows = len(queries)
         candidates, offset = documents, 0
         if self.gather_across_devices:
             candidates, offset = [all_gather_with_grad(column) for column in documents], get_rank() * rows
-        cosines = queries @ torch.cat(candidates).T
         target = torch.arange(offset, offset + rows, device=queries.device)
-        contrastive = nn.functional.cross_entropy(cosines / self.temperature, target)
-        own = torch.stack([(queries * column).sum(dim=-1) for column in documents], dim=1)  # (rows, 1 + n_negatives)
+        scores = cosines(queries, torch.cat(candidates)) / self.temperature
+        contrastive = nn.functional.cross_entropy(scores, target)
+        own = torch.stack(
+            [nn.functional.cosine_similarity(queries, column, dim=-1) for column in documents], dim=1
+        )  # (rows, 1 + n_negatives)
         return (1.0 - self.weight) * contrastive + self.weight * self._distance(own, labels.to(own))
 
     def _distance(self, own: Tensor, scores: Tensor) -> Tensor:
