@@ -7,7 +7,7 @@ import os
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from llama_index_embft._core.terminal import SafeConsole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from llama_index_embft.evaluation.statistics.findings import QueryChange
     from llama_index_embft.pipeline import TuneOutcome
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+console = SafeConsole()
+errors = SafeConsole(stderr=True)
 
 
 def quiet_libraries() -> None:
