@@ -94,15 +94,15 @@ def test_d10_full_training_reads_what_the_engine_alone_would_read(split, tiny_mo
     from llama_index_embft.finetune.full import engine
     from llama_index_embft.finetune.full.settings import TextSettings
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def made(*_, text, **__):
         assert text.max_seq_length == TextSettings().max_seq_length
-        raise Stop
+        raise StopError
 
     monkeypatch.setattr(engine, "SentenceTransformersFinetuneEngine", made)
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         tune(split, tiny_model_path, tmp_path, method="full")
 
 
@@ -124,13 +124,13 @@ class Writer(CustomLLM):
         if self.error is not None:
             raise self.error
         names = re.findall(r"word\d+", prompt)[:2]
-        return CompletionResponse(text="\n".join(f"What does the passage say about {name}?" for name in names))
+        return CompletionResponse(text="\n".join(f"Where can {name} be found?" for name in names))
 
     def stream_complete(self, prompt, formatted=False, **_):
         raise NotImplementedError
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     status_code = 401
 
 
@@ -171,7 +171,7 @@ def test_c4_one_document_is_refused_before_anything_is_paid(writer, invoke):
 
 def test_c4_a_refused_key_shows_before_documents_are_read(writer, invoke, monkeypatch):
     monkeypatch.setattr("llama_index_embft.dataset.load_documents", lambda *_: pytest.fail("read"))
-    writer.error = Refused("invalid key")
+    writer.error = RefusedError("invalid key")
     error = invoke(*ASKED, "--yes")
     assert isinstance(error, GenerationError)
     assert "refused the API key" in str(error)
