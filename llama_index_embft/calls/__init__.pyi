@@ -3,4 +3,3 @@ from .counts import CallCounts as CallCounts
 from .limits import RateLimiter as RateLimiter
 from .server import RetryPolicy as RetryPolicy
 from .settings import CallSettings as CallSettings
-from .trial import check_llm as check_llm

@@ -44,7 +44,7 @@ def compare(
     """Compare saved reports over the same queries."""
     from rich.markup import escape
 
-    from llama_index_embft.cli._console import console
+    from llama_index_embft.cli.shared.console import console
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.evaluation import compare as compare_reports
 

@@ -26,7 +26,7 @@ def evaluate(
     """Evaluate one embedding model on a data set."""
     from rich.markup import escape
 
-    from llama_index_embft.cli._console import console, show_cut
+    from llama_index_embft.cli.shared.console import console, show_cut
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.embeddings.loading import load_embed_model
     from llama_index_embft.evaluation import evaluate_embed_model

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from llama_index_embft._core.options import option
-from llama_index_embft.cli._ray import RayOption  # noqa: TC001  # typer reads the annotations
-from llama_index_embft.cli._settings import given_settings, settings_from, with_settings
+from llama_index_embft.cli.shared.ray import RayOption  # noqa: TC001  # typer reads the annotations
+from llama_index_embft.cli.shared.settings import given_settings, settings_from, with_settings
 from llama_index_embft.mining.settings import MiningSettings
 from llama_index_embft.scale.ray.settings import MiningWorkers
 
@@ -107,7 +107,7 @@ def mine(
     """
     from rich.console import Console
 
-    from llama_index_embft.cli._ray import check_ray, refuse_with_ray
+    from llama_index_embft.cli.shared.ray import check_ray, refuse_with_ray
     from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
     from llama_index_embft.dataset.formats import write_rows
 

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from llama_index_embft.cli._console import command_line, console, quiet_libraries, show_cut, show_files, show_outcome
+from llama_index_embft.cli.shared.console import (
+    command_line,
+    console,
+    quiet_libraries,
+    show_cut,
+    show_files,
+    show_outcome,
+)
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -105,7 +112,8 @@ def run(
 
 def _client(llm: str | None, llm_model: str | None, api_base: str | None) -> LLM | None:
     """The LLM, once it has answered: nothing is read and nothing paid for a key or a name that is wrong."""
-    from llama_index_embft.calls import check_llm, make_llm
+    from llama_index_embft.calls import make_llm
+    from llama_index_embft.calls.trial import check_llm
     from llama_index_embft.errors import ConfigError
 
     if (llm is None) != (llm_model is None):
@@ -145,7 +153,7 @@ def _asked(
     yes: bool,
 ) -> EmbeddingQAFinetuneDataset:
     from llama_index_embft.calls import CallSettings
-    from llama_index_embft.cli._cost import agree_to_cost
+    from llama_index_embft.cli.shared.cost import agree_to_cost
     from llama_index_embft.embeddings.encoding.cache import default_cache_dir
     from llama_index_embft.generation import estimate_qa_embedding_pairs, generate_qa_embedding_pairs
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from llama_index_embft.dataset.prepared import own_text_documents
 from llama_index_embft.errors import ConfigError, EvaluationError
 from llama_index_embft.evaluation.metrics import (
     DEFAULT_KS,
@@ -386,24 +387,8 @@ def own_documents(dataset: EmbeddingQAFinetuneDataset) -> tuple[frozenset[str], 
     In symmetric data (duplicate questions, counter-arguments) the queries stand in the corpus. A search for a text
     finds the text itself, which says nothing about the model.
     """
-    queries = {query: _folded(text) for query, text in dataset.queries.items()}
-    wanted = set(queries.values())
-    longest = 2 * max(map(len, dataset.queries.values()), default=0) + 20
-    same: dict[str, list[str]] = {}
-    for doc, text in dataset.corpus.items():
-        for shown in {text, dataset.bare_text(doc)}:
-            if len(shown) <= longest and (key := _folded(shown)) in wanted:
-                same.setdefault(key, []).append(doc)
-    if not same:
-        return ()
-    return tuple(
-        frozenset(doc for doc in same.get(text, ()) if doc not in dataset.relevant_docs[query])
-        for query, text in queries.items()
-    )
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.split()).casefold()
+    found = own_text_documents(dataset)
+    return tuple(frozenset(found.get(query, ())) for query in dataset.queries) if found else ()
 
 
 def corpus_text(dataset: EmbeddingQAFinetuneDataset, doc: str, metadata_mode: IndexedText) -> str:

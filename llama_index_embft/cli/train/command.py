@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.checks import check_choice
-from llama_index_embft.cli._console import console, quiet_libraries
+from llama_index_embft.cli.shared.console import console, quiet_libraries
 from llama_index_embft.cli.train.frozen import FROZEN, PROMPTS, check_hosted, frozen_engine, how_to_load
 from llama_index_embft.cli.train.options import GROUPS, METHODS, engine_of, engine_options, takes
 from llama_index_embft.cli.train.ray import ClusterRun, check_cluster, process_count

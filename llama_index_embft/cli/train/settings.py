@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from llama_index_embft.cli._ray import RAY_HELP
+from llama_index_embft.cli.shared.ray import RAY_HELP
 from llama_index_embft.cli.train.config_file import read_config_file
 from llama_index_embft.cli.train.options import GROUPS, METHODS, EngineOption, engine_options, shortened
 from llama_index_embft.errors import ConfigError
