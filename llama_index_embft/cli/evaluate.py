@@ -27,10 +27,9 @@ def evaluate(
     ] = False,
 ) -> None:
     """Evaluate one embedding model on a data set."""
-    from rich.console import Console
     from rich.markup import escape
 
-    from llama_index_embft.cli.shared.console import show_cut
+    from llama_index_embft.cli.shared.console import console, show_cut
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.embeddings.loading import load_embed_model
     from llama_index_embft.evaluation import evaluate_embed_model
@@ -48,7 +47,6 @@ def evaluate(
         show_progress=True,
         device=device,
     )
-    console = Console(highlight=False)
     console.print(f"[bold]{escape(report.label)}[/bold]")
     console.print(report.table().to_rich())
     console.print(f"{len(report.query_ids):,} queries, {report.corpus_size:,} chunks; {report.text}")
