@@ -239,9 +239,9 @@ def _primary(wanted: str | None, names: list[str], reports: list[RetrievalReport
     if name in names:
         return name, []
     lacking = [report for report in reports if name not in report.values]
-    if wanted is None and len(lacking) == len(reports):
+    if wanted is None and len(lacking) in (0, len(reports)):  # nobody has it, or it was not asked for in `metrics`
         found = next((name for name in reversed(names) if name.startswith("ndcg@")), names[-1])
-        return found, [f"The reports have no {usual}; {found} decides."]
+        return found, [f"The reports have no {usual}; {found} decides."] if lacking else []
     shallow = "".join(f" ({report.label!r} has {report.depth} hits a query)" for report in lacking[:1])
     near = get_close_matches(name.lower(), names, n=1)
     guess = f"did you mean {near[0]!r}? " if near else ""

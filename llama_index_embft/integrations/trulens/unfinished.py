@@ -68,19 +68,23 @@ class UnfinishedAnswers:
     def take(self, question: str) -> StoredResponse | None:
         """The next answer to a question that is known already; None: ask."""
         from llama_index.core.schema import NodeWithScore
+        from llama_index.core.storage.docstore.utils import json_to_doc
 
         entries, place = self._known[question], self._taken[question]
         if place >= len(entries):
             return None
         self._taken[question] += 1
         entry = entries[place]
-        return StoredResponse(entry["answer"], [NodeWithScore.from_dict(node) for node in entry["nodes"]])
+        nodes = [NodeWithScore(node=json_to_doc(node), score=score) for node, score in entry["nodes"]]
+        return StoredResponse(entry["answer"], nodes)
 
     def put(self, question: str, answer: str, nodes: Sequence[NodeWithScore]) -> None:
         """Keep an answer; returns when it is on the disk."""
-        if self._path is None or not all(hasattr(node, "to_dict") for node in nodes):
+        from llama_index.core.storage.docstore.utils import doc_to_json
+
+        if self._path is None:
             return
-        entry = {"question": question, "answer": answer, "nodes": [node.to_dict() for node in nodes]}
+        entry = {"question": question, "answer": answer, "nodes": [[doc_to_json(n.node), n.score] for n in nodes]}
         self._write(json.dumps(entry, default=str) + "\n", "a")
 
     def finish(self) -> None:
