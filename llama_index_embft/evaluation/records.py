@@ -55,6 +55,7 @@ class RetrievalReport:
         errors: Query id -> what went wrong; such a query scores 0 and counts.
         notes: Things a reader should know, in words.
         answers: What a query engine answered; empty for retrieval alone.
+        folds: Models that share the queries, each tested on documents that it did not see; 1 for one model on all.
     """
 
     label: str
@@ -76,6 +77,7 @@ class RetrievalReport:
     errors: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
+    folds: int = 1
 
     def __post_init__(self) -> None:
         n = len(self.query_ids)
@@ -186,6 +188,7 @@ class RetrievalReport:
             "errors": self.errors,
             "notes": list(self.notes),
             "answers": list(self.answers),
+            "folds": self.folds,
             "values": {name: values.tolist() for name, values in self.values.items()},
             "queries": [
                 {
@@ -245,6 +248,7 @@ class RetrievalReport:
                 errors=content["errors"],
                 notes=tuple(content["notes"]),
                 answers=tuple(content["answers"]),
+                folds=int(content.get("folds", 1)),
             )
         except (KeyError, TypeError, ValueError) as err:
             if isinstance(err, EvaluationError):
