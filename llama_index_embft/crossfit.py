@@ -24,13 +24,14 @@ _TEST_SHARE: Final = 0.16
 _VAL_SHARE: Final = 0.12
 # With this many test documents the limit of the test is about twice that of very many; with fewer it grows fast.
 _ENOUGH_TEST_DOCUMENTS: Final = 8
-_FEW_DOCUMENTS: Final = 24  # below this, so many test documents would take over a third of the data from training
+_LARGEST_TEST_SHARE: Final = 1 / 3  # more would take too much from training
 _MOST_FOLDS: Final = 5
 # Differences in nDCG@10 between a model and its tuned descendant: standard deviation of one query about its document's
 # mean, and of the documents' means. benchmarks/calibration.py uses the same spread.
 _QUERY_SPREAD: Final = 0.27
 _DOCUMENT_SPREAD: Final = 0.06
 _WORTHWHILE: Final = 0.05
+_DOCUMENT_COUNTS: Final = (24, 30, 40, 50, 60, 80, 100, 120, 150, 200, 300, 400, 500, 700, 1_000, 1_500, 2_000)
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,17 @@ class SplitPlan:
     Attributes:
         n_documents: Source documents that are asked about.
         n_queries: Questions about them.
-        way: ``"split"``: one test side. ``"cross-fit"``: documents are few, so each is tested once, by a model that was
-            trained without it. ``"nothing"``: there is one document, and no split shows anything about others.
+        way: ``"split"``: one test side, which is enough to show a gain of five points, or shows more than the other
+            way. ``"cross-fit"``: each document is tested once, by a model that was trained without it. ``"nothing"``:
+            there is one document, and no way shows anything about others.
         folds: Models to train for the verdict: 1 for a split.
         fractions: Shares of train, validation and test in a single split.
         test_documents: Documents that the verdict rests on.
         test_queries: Questions that it rests on.
         detectable: Gain in nDCG@10 that is found in four cases of five, 0.01 being a point, if the documents differ as
             is usual; infinite where none can be.
-        documents_wanted: Documents that would show a gain of five points; None where these do.
+        documents_wanted: Documents with as many questions each that would show a gain of five points; None where
+            these do.
     """
 
     n_documents: int
@@ -63,7 +66,9 @@ class SplitPlan:
 
     def __str__(self) -> str:
         have = f"{self.n_queries:,} questions about {_documents(self.n_documents)}"
-        more = f"; about {self.documents_wanted:,} documents would show {100 * _WORTHWHILE:g} points"
+        more = ""
+        if self.documents_wanted is not None:
+            more = f"; about {self.documents_wanted:,} documents would show {100 * _WORTHWHILE:g} points"
         if self.way == "nothing":
             return f"{have} cannot show a gain for other documents{more}."
         means = f"cross-fitting over {self.folds} folds" if self.way == "cross-fit" else "a split"
@@ -71,7 +76,7 @@ class SplitPlan:
         if self.detectable >= 1:
             return f"{tested}, which will show no gain, however large{more}."
         shown = f"which shows a gain of {100 * self.detectable:.0f} points or more in four cases of five"
-        return f"{tested}, {shown}{more if self.documents_wanted else ''}."
+        return f"{tested}, {shown}{more}."
 
 
 def plan_split(n_documents: int, n_queries: int, *, cross_fit: bool | None = None) -> SplitPlan:
@@ -84,42 +89,44 @@ def plan_split(n_documents: int, n_queries: int, *, cross_fit: bool | None = Non
     """
     check_number("n_documents", n_documents, at_least=1)
     check_number("n_queries", n_queries, at_least=1)
-    return _plan(n_documents, n_queries, cross_fit, _documents_wanted(n_queries / n_documents))
-
-
-def _plan(n_documents: int, n_queries: int, cross_fit: bool | None, wanted: int) -> SplitPlan:
-    few = n_documents < _FEW_DOCUMENTS
-    share = min(max(_TEST_SHARE, _ENOUGH_TEST_DOCUMENTS / n_documents), 1 / 3)
-    fractions = (1 - _VAL_SHARE - share, _VAL_SHARE, share)
-    if n_documents < 2:
-        return SplitPlan(n_documents, n_queries, "nothing", 1, fractions, 0, 0, float("inf"), wanted)
-    if few if cross_fit is None else cross_fit:
-        folds = min(_MOST_FOLDS, n_documents)
-        limit = _expected_limit(n_documents, n_queries) * (1 + folds / (folds - 1)) ** 0.5
-        tested, way = (n_documents, n_queries), "cross-fit"
-    else:
-        folds, way = 1, "split"
-        tested = max(1, round(share * n_documents)), max(1, round(share * n_queries))
-        limit = _expected_limit(*tested)
+    share = _test_share(n_documents)
+    by_split = max(1, round(share * n_documents)), max(1, round(share * n_queries))
+    split_limit, cross_limit = _expected_limit(*by_split), _cross_fit_limit(n_documents, n_queries)
+    if cross_fit is None:
+        cross_fit = split_limit > _WORTHWHILE and cross_limit < split_limit
+    tested, limit = ((n_documents, n_queries), cross_limit) if cross_fit else (by_split, split_limit)
     return SplitPlan(
-        n_documents,
-        n_queries,
-        "cross-fit" if way == "cross-fit" else "split",
-        folds,
-        fractions,
-        *tested,
-        limit,
-        None if limit <= _WORTHWHILE else wanted,
+        n_documents=n_documents,
+        n_queries=n_queries,
+        way="nothing" if n_documents < 2 else "cross-fit" if cross_fit else "split",
+        folds=_folds(n_documents) if cross_fit else 1,
+        fractions=(1 - _VAL_SHARE - share, _VAL_SHARE, share),
+        test_documents=tested[0] if n_documents > 1 else 0,
+        test_queries=tested[1] if n_documents > 1 else 0,
+        detectable=limit,
+        documents_wanted=None if limit <= _WORTHWHILE else _documents_wanted(n_queries / n_documents),
     )
 
 
+def _test_share(n_documents: int) -> float:
+    return min(max(_TEST_SHARE, _ENOUGH_TEST_DOCUMENTS / n_documents), _LARGEST_TEST_SHARE)
+
+
+def _folds(n_documents: int) -> int:
+    return max(2, min(_MOST_FOLDS, n_documents))
+
+
 def _documents_wanted(queries_each: float) -> int:
-    """Documents, with so many questions each, of which a split shows a gain worth having."""
-    for n in (*range(24, 60, 6), *range(60, 200, 20), *range(200, 2_000, 100)):
-        tested = int(max(_TEST_SHARE, _ENOUGH_TEST_DOCUMENTS / n) * n + 0.5)
-        if _expected_limit(tested, round(tested * queries_each)) <= _WORTHWHILE:
+    """Documents, with so many questions each, that show a gain worth having if each is tested once."""
+    for n in _DOCUMENT_COUNTS:
+        if _cross_fit_limit(n, round(n * queries_each)) <= _WORTHWHILE:
             return n
-    return 2_000
+    return _DOCUMENT_COUNTS[-1]
+
+
+def _cross_fit_limit(n_documents: int, n_queries: int) -> float:
+    folds = _folds(n_documents)
+    return _expected_limit(n_documents, n_queries) * (1 + folds / (folds - 1)) ** 0.5
 
 
 def _expected_limit(n_documents: int, n_queries: int) -> float:

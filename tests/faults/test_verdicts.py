@@ -68,7 +68,7 @@ def test_b1_what_a_folder_can_show_is_said_before_training() -> None:
     few = plan_split(2, 40)
     assert "will show no gain, however large" in str(few)
     assert few.documents_wanted is not None
-    assert (few.way, plan_split(12, 400).way, plan_split(100, 3000).way) == ("cross-fit", "cross-fit", "split")
+    assert [plan_split(n, 20 * n).way for n in (1, 2, 12, 1000)] == ["nothing", "cross-fit", "cross-fit", "split"]
     assert plan_split(12, 400).test_documents == 12
     assert plan_split(12, 400).detectable < plan_split(12, 400, cross_fit=False).detectable
     enough = plan_split(1000, 20_000)
