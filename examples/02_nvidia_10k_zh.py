@@ -197,5 +197,5 @@ else:
 
     for version, model in (("bge", base), ("fine_tuned", embed_model)):
         engine = VectorStoreIndex(nodes, embed_model=model).as_query_engine(llm=llm, similarity_top_k=2)
-        app = evaluate_app(engine, few, "nvidia-10k", version, llm=llm, embed_model=base)
+        app = evaluate_app(few, engine, "nvidia-10k", version, llm=llm, embed_model=base)
     print(app.leaderboard.T)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import rich.table
 
@@ -26,10 +27,10 @@ class TextTable:
     left: int = 1
 
     def to_markdown(self) -> str:
-        """A Markdown table; a vertical bar inside a cell is escaped."""
+        """A Markdown table; a cell cannot break out of it or become HTML."""
         rule = ["---" if column < self.left else "---:" for column in range(len(self.header))]
         lines = [self.header, rule, *self.rows]
-        return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        return "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
 
     def to_text(self) -> str:
         """Columns padded with spaces, for a log or ``print``."""
@@ -43,15 +44,42 @@ class TextTable:
             for line in lines
         )
 
-    def to_rich(self) -> rich.table.Table:
-        """A table for `rich`; markup inside a cell is shown and not interpreted."""
+    def to_html(self, caption: str = "") -> str:
+        """An HTML table; every cell is escaped.
+
+        Args:
+            caption: HTML above the table.
+        """
+
+        def line(tag: str, cells: Sequence[str]) -> str:
+            sides = ("left" if column < self.left else "right" for column in range(len(cells)))
+            return "".join(
+                f"<{tag} style='text-align:{side}'>{escape(cell)}</{tag}>"
+                for side, cell in zip(sides, cells, strict=True)
+            )
+
+        rows = "".join(f"<tr>{line('td', row)}</tr>" for row in self.rows)
+        above = f"<caption>{caption}</caption>" if caption else ""
+        return f"<table>{above}<thead><tr>{line('th', self.header)}</tr></thead><tbody>{rows}</tbody></table>"
+
+    def to_rich(self, styles: Mapping[str, str] | None = None) -> rich.table.Table:
+        """A table for `rich`; markup inside a cell is shown and not interpreted.
+
+        Args:
+            styles: Text of a cell -> its style, such as ``"green"``.
+        """
         from rich.box import SIMPLE_HEAD
-        from rich.markup import escape
+        from rich.markup import escape as shown
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         for column, name in enumerate(self.header):
-            table.add_column(escape(name), justify="left" if column < self.left else "right", no_wrap=column == 0)
+            table.add_column(shown(name), justify="left" if column < self.left else "right", no_wrap=column == 0)
         for row in self.rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*(Text(cell, style=(styles or {}).get(cell, "")) for cell in row))
         return table
+
+
+def _plain(cell: str) -> str:
+    return escape(cell, quote=False).replace("|", "\\|").replace("\n", " ")

@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
-DATABASE = "trulens.sqlite"  # `evaluate_app`'s default; importing it from there would take a while
+from llama_index_embft.integrations.trulens.database import DEFAULT_DATABASE
 
 
 def dashboard(
-    database: Annotated[str, typer.Option(help="SQLite file that `evaluate_app` wrote, or a database URL.")] = DATABASE,
+    database: Annotated[
+        str, typer.Option(help="SQLite file that `evaluate_app` wrote, or a database URL.")
+    ] = DEFAULT_DATABASE,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0: any free one.", min=0, max=65_535)] = 0,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser, where there is a screen.")] = True,
     repair: Annotated[
@@ -22,8 +24,8 @@ def dashboard(
     import sys
     import webbrowser
 
-    from llama_index_embft.integrations.trulens.dashboard import Dashboard
     from llama_index_embft.integrations.trulens.database import repair_database
+    from llama_index_embft.integrations.trulens.monitoring.dashboard import Dashboard
 
     if repair:
         removed = repair_database(database)

@@ -14,9 +14,9 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Write the report of every query, for `embft compare`.")] = None,
     label: Annotated[str | None, typer.Option(help="Name in tables; default: the model's.")] = None,
     k: Annotated[list[int] | None, typer.Option("--k", help="Cut-off; repeat for several. Default: 1 3 5 10.")] = None,
-    text: Annotated[
-        str, typer.Option(help="'embedded': with metadata, as the index does; 'bare': without.")
-    ] = "embedded",
+    metadata_mode: Annotated[
+        str, typer.Option(help="'embed': texts with metadata, as the index embeds them; 'none': without.")
+    ] = "embed",
     csv: Annotated[Path | None, typer.Option(help="Write a line a query, a column a metric.")] = None,
     trec_run: Annotated[Path | None, typer.Option(help="Write the hits as a TREC run file.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Texts a batch; default: chosen by device.")] = None,
@@ -26,9 +26,8 @@ def evaluate(
     """Evaluate one embedding model on a data set."""
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
-    from llama_index_embft.cli._console import show_cut
+    from llama_index_embft.cli.shared.console import show_cut
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.embeddings.loading import load_embed_model
     from llama_index_embft.evaluation import evaluate_embed_model
@@ -40,20 +39,15 @@ def evaluate(
         embed_model,
         ks=tuple(k) if k else (1, 3, 5, 10),
         label=label,
-        text=text,  # type: ignore[arg-type]  # checked there
+        metadata_mode=metadata_mode,  # type: ignore[arg-type]  # checked there
         cache=None if no_cache else "default",
         batch_size=batch_size,
         show_progress=True,
         device=device,
     )
     console = Console(highlight=False)
-    header, *rows = report.grid()
-    table = Table(title=escape(report.label), title_justify="left")
-    for position, name in enumerate(header):
-        table.add_column(name, justify="right" if position else "left")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    console.print(f"[bold]{escape(report.label)}[/bold]")
+    console.print(report.table().to_rich())
     console.print(f"{len(report.query_ids):,} queries, {report.corpus_size:,} chunks; {report.text}")
     show_cut(embed_model, dataset)
     if out is not None:

@@ -217,9 +217,9 @@ def read_drift(folder: str | Path) -> tuple[dict[str, Any], DriftMap]:
     from safetensors.numpy import load_file
 
     folder = Path(folder)
-    if not holds_drift(folder):
-        raise ModelError(f"{folder} holds no drift map; check the path.")
     config = read_config(folder, "drift map")
+    if not holds_drift(folder):
+        raise ModelError(f"{folder} holds no drift map, but a map of the kind {config['kind']!r}; check the path.")
     file = weights_file(folder)
     assert file is not None
     tensors = read_tensors(file, load_file, "drift map")

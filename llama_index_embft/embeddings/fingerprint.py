@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _NOT_DECIDING: Final = frozenset(
     {
         "_attn_implementation", "_attn_implementation_internal", "_commit_hash", "_name_or_path", "architectures",
-        "attn_implementation", "auto_map", "dtype", "id2label", "label2id", "output_attentions",
+        "attn_implementation", "auto_map", "dtype", "id2label", "initializer_range", "label2id", "output_attentions",
         "output_hidden_states", "problem_type", "return_dict", "torch_dtype", "torchscript", "transformers_version",
         "use_cache",
     }
@@ -104,7 +104,8 @@ def fingerprint_sentence_transformer(model: SentenceTransformer, *, normalize: b
 def _config(config: Any) -> Any:
     """A configuration as far as it differs from the defaults of its class."""
     if isinstance(config, dict):
-        return {str(key): _config(value) for key, value in config.items() if key not in _NOT_DECIDING}
+        deciding = {str(key): value for key, value in config.items() if key not in _NOT_DECIDING}
+        return {key: _config(value) for key, value in deciding.items() if "dropout" not in key}
     if hasattr(config, "to_diff_dict"):
         return _config(config.to_diff_dict())
     return _config(config.to_dict()) if hasattr(config, "to_dict") else config

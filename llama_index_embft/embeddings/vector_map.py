@@ -74,7 +74,7 @@ def read_config(folder: Path, what: str) -> dict[str, Any]:
         ModelError: There is no map in the folder, or the file is damaged or of a newer version.
     """
     if weights_file(folder) is None or not (folder / CONFIG_FILE).is_file():
-        raise ModelError(f"{folder} holds no saved {what} ({WEIGHTS_FILE} and {CONFIG_FILE}); check the path.")
+        raise ModelError(f"{folder} holds no {what} ({WEIGHTS_FILE} and {CONFIG_FILE}); check the path.")
     try:
         config: Any = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as err:

@@ -20,6 +20,9 @@ from .systems import (
     RetrievalEvaluator as RetrievalEvaluator,
 )
 from .systems import (
+    aevaluate_query_engine as aevaluate_query_engine,
+)
+from .systems import (
     aevaluate_retriever as aevaluate_retriever,
 )
 from .systems import (

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.files import atomic_write_text
+from llama_index_embft._core.tables import TextTable
 from llama_index_embft.errors import EvaluationError
 from llama_index_embft.evaluation.statistics.findings import (
+    ComparisonRecord,
     Decision,
     GuardResult,
     MetricComparison,
     QueryChange,
     SliceComparison,
     SystemComparison,
+    interval,
     json_number,
 )
 from llama_index_embft.evaluation.statistics.verdict import p_value
@@ -30,40 +32,13 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-    from llama_index_embft.evaluation.records import RetrievalReport
 
 _COUNTS: Final = 6  # column of wins, losses and ties
 FORMAT: Final = "llama-index-embft/comparison"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Comparison:
-    """One or more tuned systems against a base, over the same queries.
-
-    Attributes:
-        base: The base system's report.
-        systems: The tuned systems, in the order given.
-        primary: The metric that verdicts rest on.
-        cluster_by: What was resampled: ``"document"``, ``"chunk"``, ``"query"`` or ``"given"``.
-        n_resamples: Resamples of each test.
-        seed: Their seed.
-        alpha: Level of the tests.
-        notes: Things a reader should know.
-    """
-
-    base: RetrievalReport
-    systems: tuple[SystemComparison, ...]
-    primary: str
-    cluster_by: str
-    n_resamples: int
-    seed: int
-    alpha: float
-    notes: tuple[str, ...]
-
-    @property
-    def metrics(self) -> dict[str, MetricComparison]:
-        """The metrics of the first tuned system."""
-        return self.systems[0].metrics
+class Comparison(ComparisonRecord):
+    """A `ComparisonRecord` that can be shown: in terminals, pull requests, notebooks and browsers."""
 
     @property
     def decision(self) -> Decision:
@@ -149,42 +124,31 @@ class Comparison:
         """A table for a pull request, with the verdict below it."""
         blocks = []
         for system in self.systems:
-            header, *rows = self._rows(system, metrics)
             lines = [f"**{_cell(system.label)}** against **{_cell(self.base.label)}**", ""]
-            lines += ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 2) + "|---|"]
-            lines += ["| " + " | ".join(row) + " |" for row in rows]
-            lines += ["", f"**{system.decision.capitalize()}.** {_cell(' '.join(system.reasons))}"]
+            lines += [self._table(system, metrics).to_markdown(), ""]
+            lines += [f"**{system.decision.capitalize()}.** {_cell(' '.join(system.reasons))}"]
             blocks.append("\n".join(lines))
         notes = "\n".join(f"- {_cell(note)}" for note in self.notes)
         return "\n\n".join([*blocks, notes] if notes else blocks)
 
     def to_rich(self, metrics: tuple[str, ...] | None = None) -> Group:
         """Tables for a terminal of 80 columns or more, one a system; the counts of wins and losses are left out."""
-        from rich.box import SIMPLE_HEAD
         from rich.console import Group
-        from rich.table import Table
         from rich.text import Text
 
-        shown = {
-            "gain": ("gain", "green"),
-            "loss": ("loss", "red"),
-            "same": ("same", ""),
-            "not significant": ("n. s.", ""),
-        }
-        caption = "n. s.: not significant; p (Holm): corrected for the number of tests"
         tables = []
         for system in self.systems:
-            table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
-            table.title = Text(system.label, style="bold") if len(self.systems) > 1 else None
-            header, *rows = self._rows(system, metrics)
-            for position, name in enumerate(header):
-                if position != _COUNTS:
-                    text = not position or position == len(header) - 1
-                    table.add_column(name, justify="left" if text else "right", no_wrap=True)
-            for row in rows:
-                *cells, outcome = row[:_COUNTS] + row[_COUNTS + 1 :]
-                table.add_row(*map(Text, cells), Text(shown[outcome][0], style=shown[outcome][1]))
-            tables.append(table)
+            header, *rows = (
+                [*row[:_COUNTS], *row[_COUNTS + 1 :]]
+                for table in [self._table(system, metrics)]
+                for row in [table.header, *table.rows]
+            )
+            rows = [[*row[:-1], "n. s." if row[-1] == "not significant" else row[-1]] for row in rows]
+            shown = TextTable(header, rows).to_rich(styles={"gain": "green", "loss": "red"})
+            shown.title = Text(system.label, style="bold") if len(self.systems) > 1 else None
+            shown.title_justify = "left"
+            tables.append(shown)
+        caption = "n. s.: not significant; p (Holm): corrected for the number of tests"
         tables[-1].caption, tables[-1].caption_justify = Text(caption, style="dim"), "left"
         return Group(*tables)
 
@@ -211,54 +175,27 @@ class Comparison:
     def _repr_html_(self) -> str:
         parts = []
         for system in self.systems:
-            header, *rows = self._rows(system, None)
-            head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-            body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
             caption = f"<b>{escape(system.label)}</b> against <b>{escape(self.base.label)}</b>"
             parts.append(
-                f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-                f"<p><b>{escape(system.decision.capitalize())}.</b> {escape(' '.join(system.reasons))}</p>"
+                self._table(system, None).to_html(caption)
+                + f"<p><b>{escape(system.decision.capitalize())}.</b> {escape(' '.join(system.reasons))}</p>"
             )
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
         return "".join(parts) + (f"<ul>{notes}</ul>" if notes else "")
 
-    def headline(self) -> tuple[str, ...]:
-        """The few metrics a short table shows: the primary one and the best-known others."""
-        known = tuple(self.metrics)
-        wanted = ("hit_rate@1", "hit_rate@5", "hit_rate@10", "mrr@10", "ndcg@10", "recall@10")
-        same_as_hit_rate = "recall@10" in known and "hit_rate@10" in known and _equal(self, "recall@10", "hit_rate@10")
-        shown = [name for name in wanted if name in known and not (name == "recall@10" and same_as_hit_rate)]
-        if self.primary not in shown:
-            shown.insert(0, self.primary)
-        return tuple(shown) if len(shown) > 1 else known
-
-    def _rows(self, system: SystemComparison, metrics: tuple[str, ...] | None) -> list[list[str]]:
+    def _table(self, system: SystemComparison, metrics: tuple[str, ...] | None) -> TextTable:
         names = metrics if metrics is not None else self.headline()
         unknown = [name for name in names if name not in system.metrics]
         if unknown:
             raise EvaluationError(f"No metric {unknown[0]!r} was compared; there are {', '.join(system.metrics)}.")
-        rows = [["metric", "base", "tuned", "difference", "95 % interval", "p (Holm)", "win/loss/tie", "outcome"]]
-        for name in names:
-            row = system.metrics[name]
+        rows = []
+        for row in (system.metrics[name] for name in names):
             test = row.test
-            rows.append(
-                [
-                    name,
-                    f"{row.base:.4f}",
-                    f"{row.tuned:.4f}",
-                    f"{test.difference:+.4f}",
-                    interval(test.ci95),
-                    p_value(row.p_holm),
-                    f"{test.wins}/{test.losses}/{test.ties}",
-                    row.outcome,
-                ]
-            )
-        return rows
-
-
-def interval(ends: tuple[float, float]) -> str:
-    """An interval for tables; one that does not exist is a dash."""
-    return "–" if any(math.isnan(end) for end in ends) else f"{ends[0]:+.3f} to {ends[1]:+.3f}"
+            figures = [f"{row.base:.4f}", f"{row.tuned:.4f}", f"{test.difference:+.4f}", interval(test.ci95)]
+            counts = f"{test.wins}/{test.losses}/{test.ties}"
+            rows.append([row.metric, *figures, p_value(row.p_holm), counts, row.outcome])
+        header = ["metric", "base", "tuned", "difference", "95 % interval", "p (Holm)", "win/loss/tie", "outcome"]
+        return TextTable(header, rows)
 
 
 def _system_to_dict(system: SystemComparison) -> dict[str, Any]:
@@ -294,8 +231,3 @@ def _flat(metric: MetricComparison) -> dict[str, Any]:
 def _cell(text: str) -> str:
     """Text that cannot break out of a Markdown table or become HTML in it."""
     return escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
-
-
-def _equal(comparison: Comparison, one: str, other: str) -> bool:
-    reports = [comparison.base, *(system.report for system in comparison.systems)]
-    return all((report.values[one] == report.values[other]).all() for report in reports)

@@ -175,12 +175,6 @@ def _by_lookup(
     return query[hit], rank[hit], judgements.grades[known[judged[hit]]]
 
 
-def hits_from_grades(grades: NDArray[np.float64]) -> Hits:
-    """Hits of ranked grades, shape ``(n_queries, depth)``: 0 where the document at that rank is not relevant."""
-    query, rank = np.nonzero(grades > 0)
-    return Hits(query.astype(np.int64), rank.astype(np.int64), grades[query, rank].astype(float))
-
-
 def metric_names(ks: Iterable[int] = DEFAULT_KS, families: Iterable[str] = FAMILIES) -> tuple[str, ...]:
     """Column names in table order, for example ``("hit_rate@1", "hit_rate@3", ...)``; `families` may hold full names.
 

@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from llama_index_embft._core.files import atomic_write_text
+from llama_index_embft._core.tables import TextTable
 from llama_index_embft.errors import EvaluationError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -150,10 +150,14 @@ class RetrievalReport:
         atomic_write_text(path, lines.getvalue())
 
     def to_trec_run(self, path: str | os.PathLike[str], *, tag: str = "embft") -> None:
-        """Save the hits as a TREC run file.
+        """Save the hits as a TREC run file, whole or not at all.
 
         Hits without scores get falling ones, so that their order survives; so do those of a system whose order is not
         that of its scores (a re-ranker that keeps them, say).
+
+        Raises:
+            DatasetError: An id is empty or holds white space, which such a file cannot carry.
+            OutputError: The file cannot be written.
         """
         from llama_index_embft.dataset.formats.trec import write_run
 
@@ -257,56 +261,28 @@ class RetrievalReport:
 
     def to_markdown(self) -> str:
         """A table of the means: a row a metric, a column a cut-off."""
-        header, *body = self.grid()
-        lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
-        return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in body])
+        return self.table().to_markdown()
 
-    def grid(self) -> list[list[str]]:
-        """The means as rows of cells: a header, then a row a metric."""
+    def table(self) -> TextTable:
+        """The means: a row a metric, a column a cut-off."""
         cuts = sorted({name.partition("@")[2] for name in self.values}, key=lambda k: int(k or 0))
         families = dict.fromkeys(name.partition("@")[0] for name in self.values)
-        rows = [["metric", *(f"@{k}" if k else "" for k in cuts)]]
+        rows = []
         for family in families:
             names = [f"{family}@{k}" if k else family for k in cuts]
             rows.append([family, *(f"{self.mean(name):.4f}" if name in self.values else "" for name in names)])
-        return rows
+        return TextTable(["metric", *(f"@{k}" if k else "" for k in cuts)], rows)
 
     def _headline(self) -> dict[str, float]:
         wanted = [name for name in ("hit_rate@10", "mrr@10", "ndcg@10") if name in self.values] or self.metrics[:3]
         return {name: self.mean(name) for name in wanted}
 
     def _repr_html_(self) -> str:
-        header, *body = self.grid()
-        head = "".join(f"<th style='text-align:right'>{escape(cell)}</th>" for cell in header)
-        rows = "".join(
-            "<tr>" + "".join(f"<td style='text-align:right'>{escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in body
-        )
         facts = [f"{len(self.query_ids):,} queries"]
         if self.corpus_size is not None:
             facts.append(f"{self.corpus_size:,} documents")
         facts += [f"{phase} {seconds:.1f} s" for phase, seconds in self.seconds.items()]
         facts += [f"{len(self.errors):,} queries failed"] if self.errors else []
-        return (
-            f"<table><caption><b>{escape(self.label)}</b>: {escape(', '.join(facts))}</caption>"
-            f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{_notes_html(self.notes)}"
-        )
-
-
-def _notes_html(notes: Iterable[str]) -> str:
-    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    return f"<ul>{items}</ul>" if items else ""
-
-
-def record_from_row(report: RetrievalReport, row: int) -> dict[str, Any]:
-    """One query of a report as plain data, for display."""
-    scores = report.hit_scores[row] or (None,) * len(report.hit_ids[row])
-    return {
-        "id": report.query_ids[row],
-        "text": report.queries[row],
-        "relevant": report.relevant[row],
-        "hits": [
-            {"id": doc, "score": score, "grade": report.relevant[row].get(doc, 0)}
-            for doc, score in zip(report.hit_ids[row], scores, strict=True)
-        ],
-    }
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
+        caption = f"<b>{escape(self.label)}</b>: {escape(', '.join(facts))}"
+        return self.table().to_html(caption) + (f"<ul>{notes}</ul>" if notes else "")

@@ -26,15 +26,15 @@ from llama_index_embft.evaluation.records import RetrievalReport
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from llama_index_embft.dataset.formats.trec import Qrels, Run
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
-Qrels = Mapping[str, Mapping[str, int]]
-Run = Mapping[str, Mapping[str, float]]
-TextKind = Literal["embedded", "bare"]
+IndexedText = Literal["embed", "none"]
+"""Which metadata stand in front of a text: ``"embed"`` as the index embeds it, ``"none"`` for the text alone."""
 
 
 @dataclass(frozen=True)
-class Task:
+class RetrievalTask:
     """What systems are scored against: queries with their relevant ids, each field in the order of the queries.
 
     Attributes:
@@ -58,7 +58,7 @@ class Task:
     text: str = ""
 
     @classmethod
-    def of(cls, dataset: EmbeddingQAFinetuneDataset) -> Task:
+    def of(cls, dataset: EmbeddingQAFinetuneDataset) -> RetrievalTask:
         """The task that a data set sets."""
         qrels = dataset.qrels()
         query_ids, queries = tuple(dataset.queries), tuple(dataset.queries.values())
@@ -73,7 +73,7 @@ class Task:
         )
 
     @classmethod
-    def of_qrels(cls, qrels: Qrels, texts: Mapping[str, str] | None = None) -> Task:
+    def of_qrels(cls, qrels: Qrels, texts: Mapping[str, str] | None = None) -> RetrievalTask:
         """The task of bare judgements; queries without a relevant document are left out, as in trec_eval."""
         kept = {query: {doc: grade for doc, grade in docs.items() if grade > 0} for query, docs in qrels.items()}
         kept = {query: docs for query, docs in kept.items() if docs}
@@ -132,7 +132,7 @@ def evaluate_run(
     Raises:
         EvaluationError: A score is not a number, no query of the run is judged, or a metric is unknown.
     """
-    task = Task.of_qrels(judged) if isinstance(judged, Mapping) else Task.of(judged)
+    task = RetrievalTask.of_qrels(judged) if isinstance(judged, Mapping) else RetrievalTask.of(judged)
     missing = [query for query in task.query_ids if query not in run]
     known = set(task.query_ids)
     added = [query for query in run if query not in known]
@@ -157,7 +157,7 @@ def evaluate_run(
 
 
 def report_on(
-    task: Task,
+    task: RetrievalTask,
     rankings: Rankings,
     *,
     label: str,
@@ -264,9 +264,9 @@ def fuse_runs(
     return report_on(task_of(first), rankings, ks=first.ks, metrics=first.metrics, label=name)
 
 
-def task_of(report: RetrievalReport) -> Task:
+def task_of(report: RetrievalReport) -> RetrievalTask:
     """The task that a report was scored against."""
-    return Task(
+    return RetrievalTask(
         query_ids=report.query_ids,
         queries=report.queries,
         relevant=report.relevant,
@@ -285,11 +285,16 @@ def query_documents(dataset: EmbeddingQAFinetuneDataset) -> tuple[str, ...]:
     return tuple(dataset.source_documents.get(chunk, chunk) for chunk in best)
 
 
-def text_in_words(dataset: EmbeddingQAFinetuneDataset, text: TextKind) -> str:
+def corpus_text(dataset: EmbeddingQAFinetuneDataset, doc: str, metadata_mode: IndexedText) -> str:
+    """The text of a document in that mode."""
+    return dataset.corpus[doc] if metadata_mode == "embed" else dataset.bare_text(doc)
+
+
+def text_in_words(dataset: EmbeddingQAFinetuneDataset, metadata_mode: IndexedText) -> str:
     """Which text is searched, for reports."""
     if not dataset.bare_texts:
         return "corpus text as it stands in the data set"
-    if text == "embedded":
+    if metadata_mode == "embed":
         return "the text the index embeds, metadata included"
     return "the bare text, without metadata"
 

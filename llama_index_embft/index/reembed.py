@@ -226,11 +226,13 @@ class IndexSample:
         texts: What was embedded.
         vectors: The stored vectors, shape ``(len(texts), dim)``.
         model: Whose they are.
+        index_size: Nodes of the whole index.
     """
 
     texts: list[str]
     vectors: NDArray[np.float32]
     model: ModelIdentity
+    index_size: int
 
 
 def sample_index(index: IndexLike, n: int = 4000, *, seed: int = 0) -> IndexSample:
@@ -258,7 +260,7 @@ def sample_index(index: IndexLike, n: int = 4000, *, seed: int = 0) -> IndexSamp
         vectors.append(matrix(table.fetch(part), part))
     if not texts:
         raise StoreError(f"{capital(table.label)} is empty; add nodes to it first.")
-    return IndexSample(texts, np.concatenate(vectors), stamp.model)
+    return IndexSample(texts, np.concatenate(vectors), stamp.model, len(ids))
 
 
 def _open_target(index: VectorStoreIndex, persist_dir: str | Path | None) -> VectorTable:

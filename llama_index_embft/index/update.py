@@ -123,6 +123,7 @@ def update_index(
     if same and not Path(journal).exists():
         return UpdateResult(stamp.model, stamp.model, 0, 0, 0, None)
     table.check_writable()
+    table.prepare()
     header = UpdateHeader(table.label, stamp.model, wanted.target, wanted.whole, table.dim())
     with UpdateJournal(journal, header) as book:
         check_journal(book, header, stamp)
@@ -250,6 +251,7 @@ def rollback_index(
                 f"an update to {header.target}; roll back the later update first."
             )
         table.check_writable()
+        table.prepare()
         refuse_added(table, book)
         book.enter("rolling back")
         table.write_stamp(Stamp(header.target, header.dim, "updating", header.source, str(book.path)))

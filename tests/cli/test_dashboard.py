@@ -19,10 +19,9 @@ from typer.testing import CliRunner
 
 from llama_index_embft.cli.app import app
 from llama_index_embft.cli.commands import register
-from llama_index_embft.cli.dashboard import DATABASE
 from llama_index_embft.errors import ConfigError, EvaluationError, MissingExtraError, OutputError
-from llama_index_embft.integrations.trulens import dashboard as trulens_dashboard
-from llama_index_embft.integrations.trulens.evaluate import DEFAULT_DATABASE
+from llama_index_embft.integrations.trulens.database import DEFAULT_DATABASE
+from llama_index_embft.integrations.trulens.monitoring import dashboard as trulens_dashboard
 
 
 def _has_dashboard() -> bool:
@@ -44,7 +43,7 @@ from llama_index_embft.integrations.trulens import evaluate_app
 data = EmbeddingQAFinetuneDataset(queries={"q": "x"}, corpus={"d": "y"}, relevant_docs={"q": ["d"]})
 index = VectorStoreIndex([TextNode(id_="d", text="y")], embed_model=MockEmbedding(embed_dim=2))
 for version in ("base", "tuned"):
-    evaluate_app(index.as_query_engine(llm=MockLLM()), data, "manuals", version)
+    evaluate_app(data, index.as_query_engine(llm=MockLLM()), "manuals", version)
 """
 
 
@@ -52,7 +51,7 @@ for version in ("base", "tuned"):
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dashboard")
     subprocess.run([sys.executable, "-c", _FILL], cwd=folder, check=True, timeout=300)
-    return folder / DATABASE
+    return folder / DEFAULT_DATABASE
 
 
 @pytest.fixture(scope="module")
@@ -139,10 +138,6 @@ def test_the_leaderboard_shows_both_versions(database: Path, monkeypatch) -> Non
     shown = " ".join(str(frame.value.to_string()) for frame in page.dataframe)
     assert "base" in shown
     assert "tuned" in shown
-
-
-def test_the_default_is_that_of_evaluate_app() -> None:
-    assert DATABASE == DEFAULT_DATABASE
 
 
 def test_without_the_extra(monkeypatch, tmp_path: Path) -> None:

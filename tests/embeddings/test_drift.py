@@ -95,10 +95,10 @@ def test_another_model_is_refused(folder: Path, tiny_model_path: str) -> None:
 def test_damaged_files(model: HuggingFaceEmbedding, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds no drift map"):
         DriftEmbedding(model, tmp_path)
-    weights = folder / "drift.safetensors"
+    weights = folder / "adapter.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])  # cut short
-    with pytest.raises(ModelError, match="is damaged"):
+    with pytest.raises(ModelError, match=r"is damaged|cut short"):
         read_drift(folder)
     weights.write_bytes(whole)
     config = json.loads((folder / "config.json").read_text())
@@ -106,7 +106,7 @@ def test_damaged_files(model: HuggingFaceEmbedding, folder: Path, tmp_path: Path
     with pytest.raises(ModelError, match="do not belong together"):
         read_drift(folder)
     (folder / "config.json").write_text("{")
-    with pytest.raises(ModelError, match="is damaged"):
+    with pytest.raises(ModelError, match=r"is damaged|cut short"):
         read_drift(folder)
     (folder / "config.json").write_text(json.dumps(config))
     _, drift_map = read_drift(folder)

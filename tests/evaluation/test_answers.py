@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,7 @@ from test_retrievers import hit
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import EvaluationError
-from llama_index_embft.evaluation import RetrievalReport, compare, evaluate_query_engine
+from llama_index_embft.evaluation import RetrievalReport, aevaluate_query_engine, compare, evaluate_query_engine
 from llama_index_embft.evaluation.systems.query_engine import word_f1
 
 
@@ -35,6 +36,9 @@ class Engine:
         if words.startswith("stream "):
             return StreamingResponse(response_gen=iter(words[7:].split()), source_nodes=[hit(node, 1.0)])
         return Response(response=words, source_nodes=[hit(node, 1.0)])
+
+    async def aquery(self, text: str):
+        return self.query(text)
 
 
 def good() -> Engine:
@@ -77,8 +81,35 @@ def test_judges_of_every_scale(dataset: EmbeddingQAFinetuneDataset) -> None:
     assert report.values["j"].tolist() == [0.25, 0, 0]
     assert "gave no score for 2 answers" in report.notes[-1]
     silent = judge(red={}, yellow={}, sky={})
-    with pytest.raises(EvaluationError, match="no score for any answer"):
-        evaluate_query_engine(dataset, good(), judges={"j": silent})
+    report = evaluate_query_engine(dataset, good(), judges={"j": silent})  # the answers are paid for
+    assert "no score for any answer" in report.notes[-1]
+    assert "j" not in report.values
+    assert report.answers[0] == "the red apple"
+    ones = judge(red={"score": 1.0}, yellow={"score": 5.0}, sky={"score": 1.0})
+    report = evaluate_query_engine(dataset, good(), ks=(1,), judges={"correctness": ones})
+    assert report.values["correctness"].tolist() == [0.0, 1.0, 0.0]
+
+
+def test_the_asynchronous_twin_gives_the_same(dataset: EmbeddingQAFinetuneDataset) -> None:
+    class Judge:
+        def evaluate(self, query, **seen):
+            return EvaluationResult(score=float(len(query) % 5 + 1))
+
+        async def aevaluate(self, query, **seen):
+            if "sky" in query:
+                raise TimeoutError("read timed out")
+            return self.evaluate(query)
+
+    options = {"ks": (1,), "embed_model": MockEmbedding(4), "judges": {"j": Judge()}}
+    one = evaluate_query_engine(dataset, good(), **options)
+    two = asyncio.run(aevaluate_query_engine(dataset, good(), num_workers=2, **options))
+    assert one.answers == two.answers
+    assert one.hit_ids == two.hit_ids
+    for name in ("hit_rate@1", "answer_f1", "answer_similarity"):
+        assert one.values[name].tolist() == two.values[name].tolist()
+    assert one.values["j"].tolist()[:2] == two.values["j"].tolist()[:2]
+    assert two.values["j"][2] == 0
+    assert "TimeoutError: read timed out" in two.notes[-1]
 
 
 def test_reference_answers_for_all_or_none(

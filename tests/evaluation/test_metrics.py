@@ -97,14 +97,6 @@ def test_worked_by_hand() -> None:
     assert {name: float(value[0]) for name, value in got.items()} == pytest.approx(expected)
 
 
-def test_grades_give_the_same_as_rows() -> None:
-    judgements = m.Judgements.from_qrels({"q": {"a": 3, "b": 1}, "r": {"c": 1}}, ["q", "r"], {"a": 0, "b": 1, "c": 2})
-    by_row = m.find_hits(np.array([[2, 0, 1], [0, 1, -1]]), judgements, 3)
-    by_grade = m.hits_from_grades(np.array([[0, 3, 1], [0, 0, 0]]))
-    for left, right in zip(by_row, by_grade, strict=True):
-        np.testing.assert_array_equal(left, right)
-
-
 @pytest.mark.parametrize("few", [0, 1000], ids=["lookup", "comparing"])
 def test_an_empty_place_is_never_the_last_document(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(m, "_FEW_RELEVANT", few)

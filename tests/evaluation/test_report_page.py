@@ -12,9 +12,10 @@ from html.parser import HTMLParser
 import pytest
 from evaluation_helpers import many_queries, noisy_report
 
+from llama_index_embft._core.svg import Scale
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.evaluation import compare
-from llama_index_embft.evaluation.pages.charts import Axis, Forest
+from llama_index_embft.evaluation.pages.charts import Forest
 
 EVIL = "<script>window.broken = 1</script>\"'&amp;</script><!-- ]]> {{ 7 * 7 }}"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -141,11 +142,12 @@ def test_importing_evaluation_is_light() -> None:
 
 
 def test_axis_has_round_ticks() -> None:
-    axis = Axis(0.13, 0.87, 0, 100)
-    assert [tick["label"] for tick in axis.ticks] == ["0.2", "0.4", "0.6", "0.8"]
+    axis = Scale(0.13, 0.87, 0, 100)
+    assert [label for _, label in axis.ticks()] == ["0.2", "0.4", "0.6", "0.8"]
+    assert [label for _, label in Scale(0, 1, 0, 1, 4).ticks()] == ["0.00", "0.25", "0.50", "0.75", "1.00"]
     assert axis(0.13) == 0
     assert axis(0.87) == 100
-    assert Axis(1, 1, 0, 10)(1) == 5  # one value only: in the middle
+    assert Scale(1, 1, 0, 10)(1) == 5  # one value only: in the middle
     forest = Forest([(-0.01, 0.03)])
     assert forest.row(0.5, (-9.0, 9.0)) == forest.row(0.03, (-0.03, 0.03))  # cut at the edge
     assert forest.row(0.0, (float("nan"), 0.1)) is None

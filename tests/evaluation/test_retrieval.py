@@ -79,7 +79,7 @@ def test_real_model_both_ways_and_bare_text(tiny_model_path: str) -> None:
         bare_texts={"x": "one two three", "y": "seven eight", "z": "nine"},
     )
     model = HuggingFaceEmbedding(tiny_model_path, device="cpu")
-    report = evaluate_embed_model(dataset, model, ks=(1, 2), text="bare")
+    report = evaluate_embed_model(dataset, model, ks=(1, 2), metadata_mode="none")
     assert report.mean("hit_rate@1") == 1.0  # the texts are equal
     assert report.hit_scores[0][0] == pytest.approx(1.0, abs=1e-5)
     assert report.text == "the bare text, without metadata"
@@ -159,8 +159,8 @@ def test_bad_arguments(tiny_dataset: EmbeddingQAFinetuneDataset) -> None:
         evaluate_embeddings(
             EmbeddingQAFinetuneDataset(queries={}, corpus={"a": "b"}, relevant_docs={}), QUERIES, CORPUS
         )
-    with pytest.raises(ConfigError, match="`text` must be"):
-        evaluate_embed_model(tiny_dataset, None, text="both")
+    with pytest.raises(ConfigError, match="`metadata_mode` is 'both'"):
+        evaluate_embed_model(tiny_dataset, None, metadata_mode="both")
 
 
 @pytest.mark.data

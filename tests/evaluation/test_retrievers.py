@@ -170,7 +170,7 @@ def test_concurrency_is_bounded_and_keeps_order(tiny_dataset: EmbeddingQAFinetun
     assert report.mean("hit_rate@1") == 1.0
     assert retriever.most == 4
     assert evaluate_retriever(dataset, retriever, ks=(1,), num_workers=3, show_progress=True).hit_ids == report.hit_ids
-    with pytest.raises(ConfigError, match="`num_workers` must be"):
+    with pytest.raises(ConfigError, match="`num_workers` is 0"):
         evaluate_retriever(dataset, retriever, num_workers=0)
 
 

@@ -127,7 +127,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     foreign = None if (folder / WEIGHTS_FILE).is_file() else _foreign_config(folder)
     if foreign is not None:
         return foreign
-    config = read_config(folder, "adapter")
+    config = read_config(folder, "saved adapter")
     if config["kind"] not in _KINDS or not {"transform_queries", "transform_documents"} <= set(config):
         raise ModelError(
             f"{folder / CONFIG_FILE} is of the kind {config['kind']!r} and no adapter's; load the folder with "

@@ -1,52 +1,74 @@
-"""Geometry of the report's plots: numbers in, SVG coordinates out. The templates draw them."""
+"""The plots of a report: figures in, shapes out. `_core.svg` writes them, `plots_png` too."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from llama_index_embft._core.svg import Area, Circle, Drawing, Frame, Polyline, Scale, Shape, fragment, histogram
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from llama_index_embft.evaluation.records import RetrievalReport
-    from llama_index_embft.evaluation.statistics.findings import SystemComparison
+    from llama_index_embft.evaluation.statistics.findings import ComparisonRecord, SystemComparison
 
-# All plots share one drawing area, so that they line up in the page's grid; units are SVG user units.
-WIDTH: Final = 460
-HEIGHT: Final = 270
-LEFT, RIGHT, TOP, BOTTOM = 46, 16, 14, 40
+# All plots share one size, so that they line up in the page's grid.
+_FRAME: Final = Frame()
 _MOST_POINTS: Final = 600  # more bars than pixels only make the page heavier
 _MOST_RANKS: Final = 100
 
 
-class Axis:
-    """A linear scale from data to drawing units, with round tick values."""
+@dataclass(frozen=True)
+class Plot:
+    """One plot, ready to be drawn.
 
-    def __init__(self, low: float, high: float, start: float, end: float, ticks: int = 5) -> None:
-        if not high > low:
-            low, high = low - 0.5, low + 0.5
-        self.low, self.high, self.start, self.end = low, high, start, end
-        step = _round_step((high - low) / ticks)
-        first = math.ceil(low / step - 1e-9)
-        last = math.floor(high / step + 1e-9)
-        self.values = [i * step for i in range(first, last + 1)]
-        self.decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    Attributes:
+        name: File name without its ending.
+        title: Heading.
+        description: What it shows, for those who cannot see it.
+        shapes: What is drawn.
+        keys: Series and name of each thing shown; a remark has no series.
+    """
 
-    def __call__(self, value: float) -> float:
-        """Where a value lies."""
-        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 2)
+    name: str
+    title: str
+    description: str
+    shapes: tuple[Shape, ...]
+    keys: tuple[tuple[str, str], ...]
 
-    @property
-    def ticks(self) -> list[dict[str, Any]]:
-        """Position and label of each tick."""
-        return [{"at": self(value), "label": f"{value:.{self.decimals}f}"} for value in self.values]
+    def to_fragment(self) -> str:
+        """As an element of a page."""
+        return fragment(self.shapes, _FRAME.width, _FRAME.height, self.description)
+
+    def to_drawing(self) -> Drawing:
+        """As a picture of its own, with heading and legend."""
+        return Drawing.of(self.title, [self.shapes], _FRAME, [key for key in self.keys if key[0]])
 
 
-def recall_curves(reports: Sequence[RetrievalReport]) -> dict[str, Any] | None:
+def plots_of(comparison: ComparisonRecord) -> list[Plot]:
+    """Recall curves, each system's change query by query, and each report's score histogram."""
+    reports = [comparison.base, *(system.report for system in comparison.systems)]
+    several = len(comparison.systems) > 1
+    plots = [recall_curves(reports)]
+    for i, system in enumerate(comparison.systems, 1):
+        plot = difference_bars(system, comparison.primary)
+        if several:
+            plot = replace(plot, name=f"differences-{i}", title=f"{plot.title}: {system.label}")
+        plots.append(plot)
+    for i, report in enumerate(reports):
+        scores = score_histogram(report)
+        name = "base" if i == 0 else f"tuned-{i}" if several else "tuned"
+        plots.append(scores and replace(scores, name=f"scores-{name}"))
+    return [plot for plot in plots if plot is not None]
+
+
+def recall_curves(reports: Sequence[RetrievalReport]) -> Plot | None:
     """Recall at every rank, a line a system; None where only one hit was asked for."""
     depth = min(max(report.depth for report in reports), _MOST_RANKS)
     if depth < 2:
@@ -54,39 +76,70 @@ def recall_curves(reports: Sequence[RetrievalReport]) -> dict[str, Any] | None:
     curves = [_recall_at_every_rank(report, min(depth, report.depth)) for report in reports]
     low = math.floor(min(curve.min() for curve in curves) * 10 - 1e-9) / 10
     high = math.ceil(max(curve.max() for curve in curves) * 10 + 1e-9) / 10
-    y = Axis(max(0.0, low), min(1.0, high), HEIGHT - BOTTOM, TOP)
-    x = Axis(1, depth, LEFT, WIDTH - RIGHT)
+    y = _FRAME.y(max(0.0, low), min(1.0, high))
+    x = _FRAME.x(1, depth)
     ranks = sorted({1, *(round(value) for value in x.values if 1 <= value <= depth), depth})
     ranks = [rank for rank in ranks if rank == depth or x(depth) - x(rank) > 18]
-    return {
-        "x": [{"at": x(rank), "label": str(rank)} for rank in ranks],
-        "y": y.ticks,
-        "lines": [
-            {
-                "label": report.label,
-                "points": " ".join(f"{x(k)},{y(value)}" for k, value in enumerate(curve, 1)),
-                "dots": [{"x": x(k), "y": y(value), "title": f"recall@{k} {value:.3f}"} for k, value in _few(curve)],
-            }
-            for report, curve in zip(reports, curves, strict=True)
-        ],
-    }
+    shapes = _FRAME.axes([(x(rank), str(rank)) for rank in ranks], y.ticks(), "hits looked at")
+    keys = []
+    for i, (report, curve) in enumerate(zip(reports, curves, strict=True)):
+        series = "c-base" if i == 0 else f"c-t{(i - 1) % 6}"
+        keys.append((series, report.label))
+        shapes.append(Polyline(tuple((x(k), y(value)) for k, value in enumerate(curve, 1)), f"{series} line"))
+        shapes += [
+            Circle((x(k), y(value)), 3.4, f"{series} dot", f"{report.label}: recall@{k} {value:.3f}")
+            for k, value in _few(curve)
+        ]
+    names = " and ".join(report.label for report in reports)
+    return Plot("recall", "Recall by number of hits", f"Recall at each rank for {names}", tuple(shapes), tuple(keys))
 
 
-def difference_bars(system: SystemComparison) -> dict[str, Any]:
+def difference_bars(system: SystemComparison, metric: str) -> Plot:
     """Each query's change, sorted: how much is gained, lost and left alone."""
     values = np.array([change.difference for change in system.changes])
     reach = max(0.1, float(np.abs(values).max(initial=0)))
-    y = Axis(-reach, reach, HEIGHT - BOTTOM, TOP, ticks=4)
+    y = _FRAME.y(-reach, reach, ticks=4)
     if len(values) > _MOST_POINTS:
         values = values[np.linspace(0, len(values) - 1, _MOST_POINTS).round().astype(int)]
-    width = (WIDTH - RIGHT - LEFT) / len(values)
+    edges = np.linspace(_FRAME.left, _FRAME.width - _FRAME.right, len(values) + 1).round(2).tolist()
     zero = y(0)
 
-    def area(mask: NDArray[np.bool_]) -> str:
-        places = np.flatnonzero(mask)
-        return "".join(f"M{LEFT + i * width:.2f} {zero}V{y(values[i])}h{width:.2f}V{zero}Z" for i in places.tolist())
+    def bars(mask: NDArray[np.bool_], series: str) -> Area:
+        tops = [(edges[i], edges[i + 1], y(values[i])) for i in np.flatnonzero(mask).tolist()]
+        return Area(tuple(((x0, zero), (x0, top), (x1, top), (x1, zero)) for x0, x1, top in tops), series)
 
-    return {"y": y.ticks, "zero": zero, "gains": area(values > 1e-9), "losses": area(values < -1e-9)}
+    test = system.metrics[metric].test
+    return Plot(
+        "differences",
+        f"Change of {metric}, query by query",
+        f"{test.wins} queries gained, {test.losses} lost, {test.ties} did not change",
+        (
+            *_FRAME.axes((), y.ticks(), "queries, from most improved to most harmed"),
+            bars(values > 1e-9, "better"),
+            bars(values < -1e-9, "worse"),
+            _FRAME.level(zero, "zero"),
+        ),
+        (("better", f"{test.wins} improved"), ("worse", f"{test.losses} harmed"), ("", f"{test.ties} unchanged")),
+    )
+
+
+def score_histogram(report: RetrievalReport) -> Plot | None:
+    """Scores of relevant and of other hits: the less they overlap, the better a threshold works."""
+    scores: dict[str, list[float]] = {"others": [], "relevant": []}
+    for ids, values, wanted in zip(report.hit_ids, report.hit_scores, report.relevant, strict=True):
+        for doc, score in zip(ids, values, strict=False):
+            scores["relevant" if doc in wanted else "others"].append(score)
+    n_others, n_relevant = map(len, scores.values())
+    if not n_others + n_relevant:
+        return None
+    shapes = histogram({k: np.array(v) for k, v in scores.items()}, _FRAME, bins=28, x_title="score")
+    return Plot(
+        "scores",
+        f"Scores of hits: {report.label}",
+        f"Scores of {n_relevant} relevant and {n_others} other hits of {report.label}",
+        tuple(shapes),
+        (("relevant", f"{n_relevant} relevant"), ("others", f"{n_others} others"), ("", "share of each")),
+    )
 
 
 def rank_moves(base: RetrievalReport, tuned: RetrievalReport) -> dict[str, Any]:
@@ -104,55 +157,15 @@ def rank_moves(base: RetrievalReport, tuned: RetrievalReport) -> dict[str, Any]:
     counts = np.zeros((len(names), len(names)), dtype=int)
     np.add.at(counts, (band(base.first_ranks(depth)), band(tuned.first_ranks(depth))), 1)
     strongest = max(1, int((counts - np.diag(np.diag(counts))).max()))
-    return {
-        "names": names,
-        "rows": [
-            {
-                "name": names[i],
-                "cells": [
-                    {
-                        "count": int(counts[i, j]),
-                        "kind": "same" if i == j else "better" if j < i else "worse",
-                        "strength": round(min(1.0, counts[i, j] / strongest), 3),
-                    }
-                    for j in range(len(names))
-                ],
-                "total": int(counts[i].sum()),
-            }
-            for i in range(len(names))
-        ],
-        "totals": counts.sum(axis=0).tolist(),
-    }
 
+    def cells(i: int) -> Iterator[dict[str, Any]]:
+        for j in range(len(names)):
+            kind = "same" if i == j else "better" if j < i else "worse"
+            strength = round(min(1.0, counts[i, j] / strongest), 3)
+            yield {"count": int(counts[i, j]), "kind": kind, "strength": strength}
 
-def score_histogram(report: RetrievalReport, bins: int = 28) -> dict[str, Any] | None:
-    """Scores of relevant and of other hits: the less they overlap, the better a threshold works."""
-    relevant: list[float] = []
-    others: list[float] = []
-    for ids, scores, wanted in zip(report.hit_ids, report.hit_scores, report.relevant, strict=True):
-        for doc, score in zip(ids, scores, strict=False):
-            (relevant if doc in wanted else others).append(score)
-    if not relevant and not others:
-        return None
-    low, high = float(min(relevant + others)), float(max(relevant + others))
-    x = Axis(low, high, LEFT, WIDTH - RIGHT)
-    shares = [np.histogram(part, bins, (x.low, x.high))[0] / max(1, len(part)) for part in (others, relevant)]
-    y = Axis(0.0, max(0.05, float(max(share.max() for share in shares))), HEIGHT - BOTTOM, TOP, ticks=4)
-    width = (WIDTH - RIGHT - LEFT) / bins
-
-    def outline(share: NDArray[np.float64]) -> str:
-        steps = "".join(f"V{y(value)}h{width:.2f}" for value in share)
-        return f"M{LEFT} {y(0)}{steps}V{y(0)}Z"
-
-    return {
-        "label": report.label,
-        "x": x.ticks,
-        "y": [{"at": tick["at"], "label": f"{float(tick['label']):.0%}"} for tick in y.ticks],
-        "others": outline(shares[0]),
-        "relevant": outline(shares[1]),
-        "n_relevant": len(relevant),
-        "n_others": len(others),
-    }
+    rows = [{"name": name, "cells": list(cells(i)), "total": int(counts[i].sum())} for i, name in enumerate(names)]
+    return {"names": names, "rows": rows, "totals": counts.sum(axis=0).tolist()}
 
 
 class Forest:
@@ -168,14 +181,20 @@ class Forest:
     def __init__(self, ends: Sequence[tuple[float, float]]) -> None:
         known = [abs(end) for pair in ends for end in pair if math.isfinite(end)]
         self.reach = max(0.005, *known) if known else 0.005
-        self.axis = Axis(-self.reach, self.reach, 6, self.width - 6)
+        self._scale = Scale(-self.reach, self.reach, 6, self.width - 6)
 
-    def row(self, difference: float, ends: tuple[float, float]) -> dict[str, float] | None:
-        """Coordinates of one interval; None where there is none."""
+    def row(self, difference: float, ends: tuple[float, float]) -> str | None:
+        """One interval as an element of a page; None where there is none."""
         if not all(math.isfinite(end) for end in ends):
             return None
-        low, high, at = (self.axis(min(self.reach, max(-self.reach, value))) for value in (*ends, difference))
-        return {"zero": self.axis(0), "low": low, "high": high, "at": at}
+        low, high, at = (self._scale(min(self.reach, max(-self.reach, value))) for value in (*ends, difference))
+        zero, middle = self._scale(0), self.height / 2
+        shapes = (
+            Polyline(((zero, 1), (zero, self.height - 1)), "zero"),
+            Polyline(((low, middle), (high, middle)), "ci"),
+            Circle((at, middle), 4, "at"),
+        )
+        return fragment(shapes, self.width, self.height, style="forest")
 
 
 def _recall_at_every_rank(report: RetrievalReport, depth: int) -> NDArray[np.float64]:
@@ -193,11 +212,3 @@ def _few(curve: NDArray[np.float64]) -> list[tuple[int, float]]:
     n = len(curve)
     ranks = range(1, n + 1) if n <= 10 else sorted({1, *np.linspace(1, n, 10).round().astype(int).tolist()})
     return [(rank, float(curve[rank - 1])) for rank in ranks]
-
-
-def _round_step(raw: float) -> float:
-    magnitude = 10.0 ** math.floor(math.log10(raw))
-    for factor in (1, 2, 2.5, 5, 10):
-        if raw <= factor * magnitude * (1 + 1e-9):
-            return float(factor * magnitude)
-    return 10 * magnitude

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from llama_index_embft.evaluation.comparison import interval
+from llama_index_embft._core.svg import series_rules
 from llama_index_embft.evaluation.pages import charts
+from llama_index_embft.evaluation.statistics.findings import interval
 from llama_index_embft.evaluation.statistics.verdict import p_value, points
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-    from llama_index_embft.evaluation.comparison import Comparison
     from llama_index_embft.evaluation.records import RetrievalReport
-    from llama_index_embft.evaluation.statistics.findings import MetricComparison, SystemComparison
+    from llama_index_embft.evaluation.statistics.findings import ComparisonRecord, MetricComparison, SystemComparison
 
 _SHOWN_HITS: Final = 10
 _FEW_CLUSTERS: Final = 10
@@ -26,11 +26,11 @@ _MOST_QUERIES: Final = 5_000  # the table holds the most changed of these; more 
 _TEXT_BUDGET: Final = 24_000_000  # characters of corpus text in one page
 
 
-def render_comparison(comparison: Comparison, dataset: EmbeddingQAFinetuneDataset | None = None) -> str:
+def render_comparison(comparison: ComparisonRecord, dataset: EmbeddingQAFinetuneDataset | None = None) -> str:
     """The page of a comparison, as HTML.
 
     Args:
-        comparison: What `compare` returned.
+        comparison: What `compare` found.
         dataset: Gives the texts of the hits, without metadata where it has them; None shows ids.
     """
     base = comparison.base
@@ -46,12 +46,11 @@ def render_comparison(comparison: Comparison, dataset: EmbeddingQAFinetuneDatase
             notes=[*comparison.notes, *notes],
             leaderboard=_leaderboard(comparison) if len(comparison.systems) > 1 else None,
             recall=charts.recall_curves(reports),
-            histograms=[chart for chart in map(charts.score_histogram, reports) if chart],
+            histograms=[plot for plot in map(charts.score_histogram, reports) if plot],
             systems=[_system(comparison, system) for system in comparison.systems],
             costs=_costs(reports),
             data=data,
-            size=charts,
-            forest=charts.Forest,
+            series_rules=series_rules(),
         )
     )
 
@@ -70,7 +69,7 @@ def environment() -> Environment:
     )
 
 
-def _facts(comparison: Comparison) -> list[tuple[str, str]]:
+def _facts(comparison: ComparisonRecord) -> list[tuple[str, str]]:
     base = comparison.base
     groups = next(iter(comparison.metrics.values())).test.n_clusters
     facts = [("Queries", f"{len(base.query_ids):,}")]
@@ -85,7 +84,7 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
     return facts
 
 
-def _leaderboard(comparison: Comparison) -> dict[str, Any]:
+def _leaderboard(comparison: ComparisonRecord) -> dict[str, Any]:
     names = comparison.headline()
     reports = [comparison.base, *(system.report for system in comparison.systems)]
     best = {name: max(report.mean(name) for report in reports) for name in names}
@@ -111,7 +110,7 @@ def _leaderboard(comparison: Comparison) -> dict[str, Any]:
     return {"names": names, "rows": rows}
 
 
-def _system(comparison: Comparison, system: SystemComparison) -> dict[str, Any]:
+def _system(comparison: ComparisonRecord, system: SystemComparison) -> dict[str, Any]:
     rows = list(system.metrics.values())
     forest = charts.Forest([row.test.ci95 for row in rows])
     headline = comparison.headline()
@@ -120,7 +119,7 @@ def _system(comparison: Comparison, system: SystemComparison) -> dict[str, Any]:
         "headline": [_metric_row(system.metrics[name], forest) for name in headline],
         "others": [_metric_row(row, forest) for row in rows if row.metric not in headline],
         "reach": points(forest.reach),
-        "bars": charts.difference_bars(system),
+        "bars": charts.difference_bars(system, comparison.primary),
         "moves": charts.rank_moves(comparison.base, system.report),
         "slices": _slices(system),
         "guards": _guards(system),
@@ -192,7 +191,9 @@ def _costs(reports: list[RetrievalReport]) -> list[dict[str, str]]:
     return rows
 
 
-def _query_data(comparison: Comparison, dataset: EmbeddingQAFinetuneDataset | None) -> tuple[dict[str, Any], list[str]]:
+def _query_data(
+    comparison: ComparisonRecord, dataset: EmbeddingQAFinetuneDataset | None
+) -> tuple[dict[str, Any], list[str]]:
     """What the page's script needs for the table of queries, and what to say where it is not everything."""
     base, systems = comparison.base, comparison.systems
     notes: list[str] = []

@@ -172,6 +172,55 @@ class SystemComparison:
         return tuple(change for change in self.changes[: -n - 1 : -1] if order_of_change(change) < (0, 0))
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class ComparisonRecord:
+    """One or more tuned systems against a base, over the same queries: all figures, decisions and remarks.
+
+    Attributes:
+        base: The base system's report.
+        systems: The tuned systems, in the order given.
+        primary: The metric that verdicts rest on.
+        cluster_by: What was resampled: ``"document"``, ``"chunk"``, ``"query"`` or ``"given"``.
+        n_resamples: Resamples of each test.
+        seed: Their seed.
+        alpha: Level of the tests.
+        notes: Things a reader should know.
+    """
+
+    base: RetrievalReport
+    systems: tuple[SystemComparison, ...]
+    primary: str
+    cluster_by: str
+    n_resamples: int
+    seed: int
+    alpha: float
+    notes: tuple[str, ...]
+
+    @property
+    def metrics(self) -> dict[str, MetricComparison]:
+        """The metrics of the first tuned system."""
+        return self.systems[0].metrics
+
+    def headline(self) -> tuple[str, ...]:
+        """The few metrics a short table shows: the primary one and the best-known others."""
+        known = tuple(self.metrics)
+        wanted = ("hit_rate@1", "hit_rate@5", "hit_rate@10", "mrr@10", "ndcg@10", "recall@10")
+        same_as_hit_rate = "recall@10" in known and "hit_rate@10" in known and self._equal("recall@10", "hit_rate@10")
+        shown = [name for name in wanted if name in known and not (name == "recall@10" and same_as_hit_rate)]
+        if self.primary not in shown:
+            shown.insert(0, self.primary)
+        return tuple(shown) if len(shown) > 1 else known
+
+    def _equal(self, one: str, other: str) -> bool:
+        reports = [self.base, *(system.report for system in self.systems)]
+        return all(bool((report.values[one] == report.values[other]).all()) for report in reports)
+
+
+def interval(ends: tuple[float, float]) -> str:
+    """An interval for tables; one that does not exist is a dash."""
+    return "–" if any(math.isnan(end) for end in ends) else f"{ends[0]:+.3f} to {ends[1]:+.3f}"
+
+
 def json_number(value: Any) -> Any:
     """A figure for JSON, which has no NaN: None instead."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

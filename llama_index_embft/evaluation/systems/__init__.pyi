@@ -7,6 +7,7 @@ from .embed_model import (
 from .embed_model import (
     evaluate_embeddings as evaluate_embeddings,
 )
+from .query_engine import aevaluate_query_engine as aevaluate_query_engine
 from .query_engine import evaluate_query_engine as evaluate_query_engine
 from .retriever import aevaluate_retriever as aevaluate_retriever
 from .retriever import evaluate_retriever as evaluate_retriever

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from llama_index_embft._core.checks import check_choice
 from llama_index_embft.errors import ConfigError, EvaluationError
 from llama_index_embft.evaluation.metrics import (
     DEFAULT_KS,
@@ -18,7 +19,7 @@ from llama_index_embft.evaluation.metrics import (
     score_hits,
 )
 from llama_index_embft.evaluation.records import RetrievalReport
-from llama_index_embft.evaluation.runs import TextKind, hash_of, query_documents, text_in_words
+from llama_index_embft.evaluation.runs import IndexedText, corpus_text, hash_of, query_documents, text_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,7 +44,7 @@ def evaluate_embed_model(
     metrics: Iterable[str] = FAMILIES,
     top_k: int | None = None,
     label: str | None = None,
-    text: TextKind = "embedded",
+    metadata_mode: IndexedText = "embed",
     similarity: Similarity = "cosine",
     cache: EmbeddingCache | Literal["default"] | None = "default",
     batch_size: int | None = None,
@@ -62,8 +63,8 @@ def evaluate_embed_model(
         metrics: Families (``"ndcg"`` at every cut-off), full names (``"ndcg@7"``), or ``"r_precision"``.
         top_k: Hits to keep per query; None: as many as the metrics need.
         label: Name in tables; None: the model's name.
-        text: ``"embedded"`` (default) searches the text that the index embeds, metadata included, as users will;
-            ``"bare"`` searches the text without metadata.
+        metadata_mode: ``"embed"`` (default) searches the text that the index embeds, metadata included, as users will;
+            ``"none"`` searches the text alone.
         similarity: ``"cosine"``, as LlamaIndex's in-memory store, or ``"dot"``.
         cache: Where vectors are kept; None keeps nothing. See `as_encoder`.
         batch_size: Texts a batch; None chooses by device.
@@ -76,9 +77,9 @@ def evaluate_embed_model(
     """
     from llama_index_embft.embeddings.encoding.encoder import as_encoder
 
-    if text not in ("embedded", "bare"):
-        raise ConfigError(f"`text` must be 'embedded' or 'bare', got {text!r}.")
-    evaluator = RetrievalEvaluator(dataset, ks=ks, metrics=metrics, top_k=top_k, similarity=similarity, text=text)
+    evaluator = RetrievalEvaluator(
+        dataset, ks=ks, metrics=metrics, top_k=top_k, similarity=similarity, metadata_mode=metadata_mode
+    )
     encoder = as_encoder(embed_model, cache=cache, batch_size=batch_size, show_progress=show_progress)
     start = time.perf_counter()
     queries = encoder.encode_queries(evaluator.query_texts)
@@ -142,7 +143,7 @@ class RetrievalEvaluator:
         metrics: Families, full names such as ``"ndcg@10"``, or ``"r_precision"``.
         top_k: Hits to keep per query; None: as many as the metrics need.
         similarity: ``"cosine"`` or ``"dot"``.
-        text: Which text `corpus_texts` holds.
+        metadata_mode: Which text `corpus_texts` holds.
 
     Raises:
         EvaluationError: The data set has no query or no document, or a metric is unknown.
@@ -157,9 +158,11 @@ class RetrievalEvaluator:
         metrics: Iterable[str] = FAMILIES,
         top_k: int | None = None,
         similarity: Similarity = "cosine",
-        text: TextKind = "embedded",
+        metadata_mode: IndexedText = "embed",
     ) -> None:
         self.names = metric_names(ks, metrics)
+        check_choice("similarity", similarity, ("cosine", "dot"))
+        check_choice("metadata_mode", metadata_mode, ("embed", "none"))
         if not dataset.queries or not dataset.corpus:
             missing = "query" if not dataset.queries else "document"
             raise EvaluationError(f"The data set has no {missing}; evaluation needs at least one.")
@@ -169,9 +172,7 @@ class RetrievalEvaluator:
         ids = list(dataset.corpus)
         self.corpus_order = np.array(sorted(range(len(ids)), key=ids.__getitem__, reverse=True), dtype=np.int64)
         self.corpus_ids = [ids[row] for row in self.corpus_order]
-        self.corpus_texts = [
-            dataset.corpus[doc] if text == "embedded" else dataset.bare_text(doc) for doc in self.corpus_ids
-        ]
+        self.corpus_texts = [corpus_text(dataset, doc, metadata_mode) for doc in self.corpus_ids]
         qrels = dataset.qrels()
         row_of = {doc: row for row, doc in enumerate(self.corpus_ids)}
         self.judgements = Judgements.from_qrels(qrels, self.query_ids, row_of)
@@ -179,7 +180,7 @@ class RetrievalEvaluator:
         self.ks = tuple(sorted({k for k in (parse_metric(name)[1] for name in self.names) if k is not None}))
         self.depth = self._depth(top_k)
         self._documents = query_documents(dataset)
-        self._text = text_in_words(dataset, text)
+        self._text = text_in_words(dataset, metadata_mode)
         self._dataset_hash = hash_of([self.query_ids, self.query_texts, self.relevant])
 
     def scores(
@@ -255,7 +256,7 @@ class RetrievalEvaluator:
             )
         if not ordered:
             corpus = corpus[self.corpus_order]
-        return top_k(queries, corpus, min(self.depth, len(self.corpus_ids)), metric=self.similarity, device=device)
+        return top_k(queries, corpus, min(self.depth, len(self.corpus_ids)), similarity=self.similarity, device=device)
 
     def _score(self, rows: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
         return score_hits(find_hits(rows, self.judgements, len(self.corpus_ids)), self.judgements, self.names)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import logging
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llama_index_embft._core.checks import first_line
+from llama_index_embft._core.vectors import unit_rows
 from llama_index_embft.errors import EvaluationError
 from llama_index_embft.evaluation.metrics import DEFAULT_KS, FAMILIES
-from llama_index_embft.evaluation.systems.retriever import Answer, RetrieverRun, progress
+from llama_index_embft.evaluation.systems.retriever import RetrieverResponse, RetrieverRun, gather, progress
 from llama_index_embft.evaluation.systems.table import tokens
 
 if TYPE_CHECKING:
@@ -20,12 +25,44 @@ if TYPE_CHECKING:
 
     from llama_index.core.base.base_query_engine import BaseQueryEngine
     from llama_index.core.base.embeddings.base import BaseEmbedding
-    from llama_index.core.evaluation import BaseEvaluator
+    from llama_index.core.evaluation import BaseEvaluator, EvaluationResult
     from numpy.typing import NDArray
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.evaluation.records import RetrievalReport
     from llama_index_embft.evaluation.systems.matching import Match
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Judgement:
+    """What a judge says of one answer: a score on its own scale, or whether it passes, or why there is neither."""
+
+    score: float | None = None
+    passing: bool | None = None
+    reason: str = ""
+
+    @classmethod
+    def of(cls, result: EvaluationResult) -> _Judgement:
+        finite = result.score is not None and bool(np.isfinite(result.score))
+        return cls(float(result.score) if finite and result.score is not None else None, result.passing)
+
+    @classmethod
+    def failed(cls, err: Exception) -> _Judgement:
+        return cls(reason=f"{type(err).__name__}: {first_line(err)}")
+
+
+@dataclass(frozen=True)
+class _AnsweredQuery:
+    """One query to an engine and what came back; an empty answer where it failed."""
+
+    response: RetrieverResponse
+    answer: str = ""
+
+    @property
+    def contexts(self) -> list[str]:
+        return [node.get_content() for node in self.response.nodes]
 
 
 def evaluate_query_engine(
@@ -48,6 +85,10 @@ def evaluate_query_engine(
     as 0). Each judge adds a metric of its name. All of them can be compared like any other metric:
     ``compare(base, tuned, primary="answer_f1")``.
 
+    What the engine and the judges have said is paid for and is never thrown away: an answer that a judge cannot be
+    asked about, or gives no score for, counts 0 there, and a judge that scores nothing at all is left out; the notes of
+    the report say so.
+
     Args:
         dataset: Queries, judgements, and perhaps reference answers.
         query_engine: Any LlamaIndex query engine; streaming ones are read to the end.
@@ -56,8 +97,9 @@ def evaluate_query_engine(
         label: Name in tables; None: the class name.
         match: How source nodes are told; see `evaluate_retriever`.
         embed_model: Compares answers with references by meaning.
-        judges: Name -> a LlamaIndex evaluator (faithfulness, relevancy, correctness, …). Its score counts if it is in
-            [0, 1]; one of 1 to 5 is scaled to that; without a score, passing counts 1.
+        judges: Name -> a LlamaIndex evaluator (faithfulness, relevancy, correctness, …). Its scores count if they are
+            in [0, 1]; if one of them is above 1, all are taken as 1 to 5 and scaled to that; without a score, passing
+            counts 1.
         num_workers: Queries asked at the same time, in threads.
         show_progress: Show a progress bar.
 
@@ -71,15 +113,22 @@ def evaluate_query_engine(
     run = RetrieverRun(dataset, query_engine, ks, metrics, label, match, num_workers)
     references = _references(dataset, run.task.query_ids)
 
-    def ask(text: str) -> tuple[Answer, str, list[str]]:
+    def ask(text: str) -> _AnsweredQuery:
         start = time.perf_counter()
         try:
             response = query_engine.query(text)
-            answer = _text_of(response)
+            answer = answer_text(response)
         except Exception as err:  # noqa: BLE001  # whatever an engine raises: it is counted and shown
-            return Answer((), time.perf_counter() - start, err), "", []
-        nodes = response.source_nodes
-        return Answer(nodes, time.perf_counter() - start), answer, [node.get_content() for node in nodes]
+            return _AnsweredQuery(RetrieverResponse((), time.perf_counter() - start, err))
+        return _AnsweredQuery(RetrieverResponse(response.source_nodes, time.perf_counter() - start), answer)
+
+    def judged(judge: BaseEvaluator, query: str, found: _AnsweredQuery, reference: str | None) -> _Judgement:
+        try:
+            return _Judgement.of(
+                judge.evaluate(query=query, response=found.answer, contexts=found.contexts, reference=reference)
+            )
+        except Exception as err:  # noqa: BLE001  # one call of many paid ones
+            return _Judgement.failed(err)
 
     total = len(run.task.queries)
     start = time.perf_counter()
@@ -88,30 +137,101 @@ def evaluate_query_engine(
     else:
         with ThreadPoolExecutor(num_workers) as pool:
             found = list(progress(pool.map(ask, run.task.queries), total, show_progress))
-    report = run.report([answer for answer, _, _ in found], time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    judgements = {
+        name: [
+            None if answered.response.error else judged(judge, query, answered, reference)
+            for query, answered, reference in zip(run.task.queries, found, references, strict=True)
+        ]
+        for name, judge in (judges or {}).items()
+    }
+    return _report(run, found, seconds, references, embed_model, judgements)
 
-    answers = [text for _, text, _ in found]
+
+async def aevaluate_query_engine(
+    dataset: EmbeddingQAFinetuneDataset,
+    query_engine: BaseQueryEngine,
+    *,
+    ks: Iterable[int] = DEFAULT_KS,
+    metrics: Iterable[str] = FAMILIES,
+    label: str | None = None,
+    match: Match = "id",
+    embed_model: BaseEmbedding | None = None,
+    judges: Mapping[str, BaseEvaluator] | None = None,
+    num_workers: int = 8,
+    show_progress: bool = False,
+) -> RetrievalReport:
+    """`evaluate_query_engine`, asynchronous: up to `num_workers` queries, and then judgements, are under way at once.
+
+    Arguments and errors are those of `evaluate_query_engine`. With `embed_model`, the answers are embedded in a thread.
+    """
+    run = RetrieverRun(dataset, query_engine, ks, metrics, label, match, num_workers)
+    references = _references(dataset, run.task.query_ids)
+
+    async def ask(text: str) -> _AnsweredQuery:
+        start = time.perf_counter()
+        try:
+            response = await query_engine.aquery(text)
+            answer = await aanswer_text(response)
+        except Exception as err:  # noqa: BLE001  # whatever an engine raises: it is counted and shown
+            return _AnsweredQuery(RetrieverResponse((), time.perf_counter() - start, err))
+        return _AnsweredQuery(RetrieverResponse(response.source_nodes, time.perf_counter() - start), answer)
+
+    async def judged(
+        judge: BaseEvaluator, query: str, found: _AnsweredQuery, reference: str | None
+    ) -> _Judgement | None:
+        if found.response.error:
+            return None
+        try:
+            return _Judgement.of(
+                await judge.aevaluate(query=query, response=found.answer, contexts=found.contexts, reference=reference)
+            )
+        except Exception as err:  # noqa: BLE001  # one call of many paid ones
+            return _Judgement.failed(err)
+
+    start = time.perf_counter()
+    found = await gather(map(ask, run.task.queries), len(run.task.queries), num_workers, show_progress)
+    seconds = time.perf_counter() - start
+    judgements = {}
+    for name, judge in (judges or {}).items():
+        rows = zip(run.task.queries, found, references, strict=True)
+        judgements[name] = await gather(
+            (judged(judge, *row) for row in rows), len(found), num_workers, show_progress, f"Judging: {name}"
+        )
+    return await asyncio.to_thread(_report, run, found, seconds, references, embed_model, judgements)
+
+
+def _report(
+    run: RetrieverRun,
+    found: Sequence[_AnsweredQuery],
+    seconds: float,
+    references: Sequence[str | None],
+    embed_model: BaseEmbedding | None,
+    judgements: Mapping[str, Sequence[_Judgement | None]],
+) -> RetrievalReport:
+    report = run.report([answered.response for answered in found], seconds)
+    answers = [answered.answer for answered in found]
     values = dict(report.values)
     notes = list(report.notes)
-    if references:
-        values["answer_f1"] = np.array([word_f1(*pair) for pair in zip(answers, references, strict=True)])
+    known = [reference for reference in references if reference is not None]
+    if known:
+        values["answer_f1"] = np.array([word_f1(*pair) for pair in zip(answers, known, strict=True)])
         if embed_model is not None:
-            values["answer_similarity"] = _similarities(embed_model, answers, references)
-    for name, judge in (judges or {}).items():
-        scores = [
-            _judge(judge, query, answer, contexts, references[i] if references else None)
-            if query_id not in report.errors
-            else 0.0
-            for i, (query_id, query, (_, answer, contexts)) in enumerate(
-                zip(run.task.query_ids, run.task.queries, found, strict=True)
-            )
-        ]
-        unscored = sum(score is None for score in scores)
+            values["answer_similarity"] = _similarities(embed_model, answers, known)
+    for name, judged in judgements.items():
+        scores = _on_one_scale([one for one in judged if one is not None])
+        rows = iter(scores)
+        reasons = [one.reason for one, score in zip(filter(None, judged), scores, strict=True) if score is None]
+        unscored = len(reasons)
+        why = next((f" (first: {reason})" for reason in reasons if reason), "")
         if unscored == len(scores):
-            raise EvaluationError(f"The judge {name!r} gave no score for any answer; check its LLM and its prompt.")
-        if unscored:
-            notes.append(f"The judge {name!r} gave no score for {unscored} answers; they count as 0.")
-        values[name] = np.array([score or 0.0 for score in scores])
+            notes.append(f"The judge {name!r} gave no score for any answer{why}, so there is no such metric.")
+        else:
+            if unscored:
+                notes.append(f"The judge {name!r} gave no score for {unscored} answers{why}; they count as 0.")
+            values[name] = np.array([0.0 if one is None else next(rows) or 0.0 for one in judged])
+    for note in notes[len(report.notes) :]:
+        logger.warning("%s: %s", report.label, note)
     return replace(report, values=values, notes=tuple(notes), answers=tuple(answers))
 
 
@@ -122,21 +242,27 @@ def word_f1(answer: str, reference: str) -> float:
     return 2 * shared / (sum(mine.values()) + sum(theirs.values())) if shared else 0.0
 
 
-def _references(dataset: EmbeddingQAFinetuneDataset, query_ids: Sequence[str]) -> list[str]:
+def _references(dataset: EmbeddingQAFinetuneDataset, query_ids: Sequence[str]) -> list[str | None]:
+    """The reference answer of each query; all None where the data set has none."""
     missing = [query for query in query_ids if query not in dataset.reference_answers]
-    if len(missing) == len(query_ids):
-        return []
-    if missing:
+    if missing and len(missing) < len(query_ids):
         raise EvaluationError(
             f"{len(missing)} of {len(query_ids)} queries have no reference answer, for example {missing[0]!r}; "
             "evaluate a `subset` of those that have one."
         )
-    return [dataset.reference_answers[query] for query in query_ids]
+    return [dataset.reference_answers.get(query) for query in query_ids]
 
 
-def _text_of(response: Any) -> str:
-    """The answer in words; a stream is read to its end."""
+def answer_text(response: Any) -> str:
+    """The answer in words; a stream is read to its end, or to where it has been read already."""
     whole = response.get_response() if hasattr(response, "get_response") else response
+    return str(whole.response or "") if hasattr(whole, "response") else str(whole)
+
+
+async def aanswer_text(response: Any) -> str:
+    """`answer_text` of what an asynchronous engine returned."""
+    whole = response.get_response() if hasattr(response, "get_response") else response
+    whole = await whole if inspect.isawaitable(whole) else whole
     return str(whole.response or "") if hasattr(whole, "response") else str(whole)
 
 
@@ -146,14 +272,18 @@ def _similarities(model: BaseEmbedding, answers: list[str], references: list[str
     encoder = as_encoder(model)
     # An empty answer has no meaning to compare; a model would still give it a vector.
     pairs = [encoder.encode_documents([text or " " for text in texts]) for texts in (answers, references)]
-    one, two = (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12) for vectors in pairs)
+    one, two = map(unit_rows, pairs)
     cosine: NDArray[np.float64] = np.clip(np.einsum("ij,ij->i", one, two).astype(np.float64), 0.0, 1.0)
     return np.where([bool(answer.strip()) for answer in answers], cosine, 0.0)
 
 
-def _judge(judge: BaseEvaluator, query: str, answer: str, contexts: list[str], reference: str | None) -> float | None:
-    result = judge.evaluate(query=query, response=answer, contexts=contexts, reference=reference)
-    if result.score is None or not np.isfinite(result.score):
-        return None if result.passing is None else float(result.passing)
-    score = float(result.score)
-    return min(1.0, max(0.0, (score - 1) / 4 if score > 1 else score))
+def _on_one_scale(judged: Sequence[_Judgement]) -> list[float | None]:
+    """Scores in [0, 1]. A 1 is the worst of 1 to 5 and the best of 0 to 1: only all scores together tell which."""
+    to_five = any(one.score is not None and one.score > 1 for one in judged)
+    found: list[float | None] = []
+    for one in judged:
+        if one.score is not None:
+            found.append(min(1.0, max(0.0, (one.score - 1) / 4 if to_five else one.score)))
+        else:
+            found.append(None if one.passing is None else float(one.passing))
+    return found

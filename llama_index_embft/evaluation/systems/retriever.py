@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from llama_index_embft.errors import ConfigError, EvaluationError
+from llama_index_embft._core.checks import check_number
+from llama_index_embft.errors import EvaluationError
 from llama_index_embft.evaluation.metrics import DEFAULT_KS, FAMILIES, metric_names
-from llama_index_embft.evaluation.runs import Rankings, Task, hash_of, report_on
+from llama_index_embft.evaluation.runs import Rankings, RetrievalTask, hash_of, report_on
 from llama_index_embft.evaluation.systems.matching import Match, Matcher
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Coroutine, Iterable, Sequence
 
     from llama_index.core.base.base_retriever import BaseRetriever
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Answer:
+class RetrieverResponse:
     """What came back for one query."""
 
     nodes: Sequence[NodeWithScore]
@@ -82,15 +83,15 @@ def evaluate_retriever(
 
     run = RetrieverRun(dataset, retriever, ks, metrics, label, match, num_workers)
 
-    def ask(text: str) -> Answer:
+    def ask(text: str) -> RetrieverResponse:
         start = time.perf_counter()
         try:
             nodes = retriever.retrieve(text)
             for postprocessor in postprocessors:
                 nodes = postprocessor.postprocess_nodes(nodes, query_bundle=QueryBundle(text))
         except Exception as err:  # noqa: BLE001  # whatever a store or model raises: it is counted and shown
-            return Answer((), time.perf_counter() - start, err)
-        return Answer(nodes, time.perf_counter() - start)
+            return RetrieverResponse((), time.perf_counter() - start, err)
+        return RetrieverResponse(nodes, time.perf_counter() - start)
 
     start = time.perf_counter()
     if num_workers == 1:
@@ -120,28 +121,20 @@ async def aevaluate_retriever(
     from llama_index.core.schema import QueryBundle
 
     run = RetrieverRun(dataset, retriever, ks, metrics, label, match, num_workers)
-    gate = asyncio.Semaphore(num_workers)
-    bar = _bar(len(run.task.queries), show_progress)
 
-    async def ask(text: str) -> Answer:
-        async with gate:
-            start = time.perf_counter()
-            try:
-                nodes = await retriever.aretrieve(text)
-                for postprocessor in postprocessors:
-                    nodes = await postprocessor.apostprocess_nodes(nodes, query_bundle=QueryBundle(text))
-            except Exception as err:  # noqa: BLE001  # whatever a store or model raises: it is counted and shown
-                return Answer((), time.perf_counter() - start, err)
-            finally:
-                bar.update(1)
-            return Answer(nodes, time.perf_counter() - start)
+    async def ask(text: str) -> RetrieverResponse:
+        start = time.perf_counter()
+        try:
+            nodes = await retriever.aretrieve(text)
+            for postprocessor in postprocessors:
+                nodes = await postprocessor.apostprocess_nodes(nodes, query_bundle=QueryBundle(text))
+        except Exception as err:  # noqa: BLE001  # whatever a store or model raises: it is counted and shown
+            return RetrieverResponse((), time.perf_counter() - start, err)
+        return RetrieverResponse(nodes, time.perf_counter() - start)
 
     start = time.perf_counter()
-    try:
-        answers = await asyncio.gather(*(ask(text) for text in run.task.queries))
-    finally:
-        bar.close()
-    return run.report(answers, time.perf_counter() - start)
+    responses = await gather(map(ask, run.task.queries), len(run.task.queries), num_workers, show_progress)
+    return run.report(responses, time.perf_counter() - start)
 
 
 class RetrieverRun:
@@ -157,17 +150,16 @@ class RetrieverRun:
         match: Match,
         num_workers: int,
     ) -> None:
-        if num_workers < 1:
-            raise ConfigError(f"`num_workers` must be at least 1, got {num_workers}.")
+        check_number("num_workers", num_workers, at_least=1)
         if not dataset.queries:
             raise EvaluationError("The data set has no query; evaluation needs at least one.")
         self.names = metric_names(ks, metrics)  # before the work: a typing error must not cost an hour
         self.matcher = Matcher(dataset, match)
-        self.task = _document_task(dataset) if match == "document" else Task.of(dataset)
+        self.task = _document_task(dataset) if match == "document" else RetrievalTask.of(dataset)
         self.label = label or type(retriever).__name__
         self.unknown = ""
 
-    def report(self, answers: Sequence[Answer], seconds: float) -> RetrievalReport:
+    def report(self, answers: Sequence[RetrieverResponse], seconds: float) -> RetrievalReport:
         """Score the answers; `seconds` is the time all of them took together."""
         counts: Counter[str] = Counter()
         found = [self._ranking(answer.nodes, counts) for answer in answers]
@@ -244,9 +236,9 @@ def _settle_ties(ids: list[str], scores: list[float]) -> _Ranking:
     return tuple(ids[i] for i in order), tuple(scores[i] for i in order)
 
 
-def _document_task(dataset: EmbeddingQAFinetuneDataset) -> Task:
+def _document_task(dataset: EmbeddingQAFinetuneDataset) -> RetrievalTask:
     """The same queries, judged by source document: a document is as relevant as its best chunk."""
-    task = Task.of(dataset)
+    task = RetrievalTask.of(dataset)
     relevant = []
     for judged in task.relevant:
         grades: dict[str, int] = {}
@@ -263,15 +255,29 @@ def _document_task(dataset: EmbeddingQAFinetuneDataset) -> Task:
     )
 
 
-def _bar(total: int, show: bool) -> Any:
+def progress(found: Iterable[T], total: int, show: bool, what: str = "Retrieving") -> Iterable[T]:
+    """Pass results on, with a progress bar if wanted."""
     from tqdm.auto import tqdm
 
-    return tqdm(total=total, desc="Retrieving", unit="query", delay=1.0, disable=not show)
-
-
-def progress(answers: Iterable[T], total: int, show: bool) -> Iterable[T]:
-    """Pass answers on, with a progress bar if wanted."""
-    with _bar(total, show) as bar:
-        for answer in answers:
+    with tqdm(total=total, desc=what, unit="query", delay=1.0, disable=not show) as bar:
+        for result in found:
             bar.update(1)
-            yield answer
+            yield result
+
+
+async def gather(
+    work: Iterable[Coroutine[Any, Any, T]], total: int, num_workers: int, show: bool, what: str = "Retrieving"
+) -> list[T]:
+    """Results in order; at most `num_workers` are waited for at the same time."""
+    from tqdm.auto import tqdm
+
+    gate = asyncio.Semaphore(num_workers)
+    with tqdm(total=total, desc=what, unit="query", delay=1.0, disable=not show) as bar:
+
+        async def one(waiting: Coroutine[Any, Any, T]) -> T:
+            async with gate:
+                result = await waiting
+            bar.update(1)
+            return result
+
+        return list(await asyncio.gather(*map(one, work)))

@@ -14,7 +14,16 @@ from llama_index_embft.errors import ConfigError
 from llama_index_embft.evaluation.comparing import compare
 from llama_index_embft.evaluation.metrics import DEFAULT_KS, FAMILIES, rank_order
 from llama_index_embft.evaluation.records import RetrievalReport
-from llama_index_embft.evaluation.runs import Rankings, Task, fuse_runs, hash_of, report_on, task_of, text_in_words
+from llama_index_embft.evaluation.runs import (
+    Rankings,
+    RetrievalTask,
+    corpus_text,
+    fuse_runs,
+    hash_of,
+    report_on,
+    task_of,
+    text_in_words,
+)
 from llama_index_embft.evaluation.systems.embed_model import evaluate_embed_model
 from llama_index_embft.evaluation.systems.retriever import evaluate_retriever
 
@@ -23,7 +32,7 @@ if TYPE_CHECKING:
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.evaluation.comparison import Comparison
-    from llama_index_embft.evaluation.runs import TextKind
+    from llama_index_embft.evaluation.runs import IndexedText
 
 _CJK: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
 _WORDS: Final = re.compile(r"\w+")
@@ -88,7 +97,7 @@ def evaluate_bm25(
     metrics: Iterable[str] = FAMILIES,
     top_k: int | None = None,
     label: str = "BM25",
-    text: TextKind = "embedded",
+    metadata_mode: IndexedText = "embed",
 ) -> RetrievalReport:
     """Evaluate BM25, the lexical baseline that no embedding model should lose to.
 
@@ -101,7 +110,7 @@ def evaluate_bm25(
         metrics: Families or full names.
         top_k: Hits to keep per query; None: the largest cut-off.
         label: Name in tables.
-        text: ``"embedded"`` searches the text the index embeds, ``"bare"`` the text without metadata.
+        metadata_mode: ``"embed"`` searches the text that the index embeds, ``"none"`` the text alone.
 
     Raises:
         MissingExtraError: The extra ``bm25`` is not installed.
@@ -109,7 +118,7 @@ def evaluate_bm25(
     bm25s = require("bm25s", feature="BM25")
     ks = tuple(ks)
     ids = sorted(dataset.corpus, reverse=True)
-    texts = [dataset.corpus[doc] if text == "embedded" else dataset.bare_text(doc) for doc in ids]
+    texts = [corpus_text(dataset, doc, metadata_mode) for doc in ids]
     start = time.perf_counter()
     index = bm25s.BM25()
     index.index([tokens(body) for body in texts], show_progress=False)
@@ -128,7 +137,9 @@ def evaluate_bm25(
     rankings = Rankings(
         tuple(found), tuple(scores), tuple(latencies), {"index": built - start, "search": sum(latencies)}
     )
-    task = replace(Task.of(dataset), corpus_hash=hash_of([ids, texts]), text=text_in_words(dataset, text))
+    task = replace(
+        RetrievalTask.of(dataset), corpus_hash=hash_of([ids, texts]), text=text_in_words(dataset, metadata_mode)
+    )
     return report_on(task, rankings, ks=ks, metrics=metrics, label=label)
 
 
@@ -139,7 +150,7 @@ def rerank_run(
     *,
     top_n: int | None = None,
     label: str | None = None,
-    text: TextKind = "bare",
+    metadata_mode: IndexedText = "none",
     show_progress: bool = False,
 ) -> RetrievalReport:
     """Put the hits of a report into the order of a re-ranker.
@@ -151,7 +162,7 @@ def rerank_run(
             texts that returns a score a text.
         top_n: Hits to re-rank per query; the others keep their order below them. None: all.
         label: Name in tables.
-        text: Which text the re-ranker reads.
+        metadata_mode: Which text the re-ranker reads.
         show_progress: Show a progress bar.
 
     Raises:
@@ -169,7 +180,7 @@ def rerank_run(
     for query, ids, previous in zip(report.queries, report.hit_ids, report.hit_scores, strict=True):
         begin = time.perf_counter()
         head, tail = ids[:top_n], ids[top_n:] if top_n is not None else ()
-        texts = [dataset.bare_text(doc) if text == "bare" else dataset.corpus[doc] for doc in head]
+        texts = [corpus_text(dataset, doc, metadata_mode) for doc in head]
         ranked = order(query, list(head), texts, previous) if head else []
         found.append((*(doc for doc, _ in ranked), *tail))
         # Scores of the two stages have different scales: below the re-ranked part there are none to give.

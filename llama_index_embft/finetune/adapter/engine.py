@@ -29,8 +29,8 @@ from llama_index_embft.finetune.engine import (
     SELECTION_METRIC,
     BaseFinetuneEngine,
     FinetuneResult,
-    frozen_base_record,
 )
+from llama_index_embft.finetune.record import frozen_base_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -232,7 +232,10 @@ class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
 
     def _load(self) -> BaseEmbedding:
         return load_embed_model(
-            self.model_output_path, base_embed_model=self.embed_model, adapter_model=self._custom_module()
+            self.model_output_path,
+            base_embed_model=self.embed_model,
+            adapter_model=self._custom_module(),
+            force=self._encoder.fingerprint is None,  # the very model that it was trained on
         )
 
     def _device(self) -> str:

@@ -19,7 +19,6 @@ from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.finetune.engine import (
     SELECTION_METRIC,
     BaseFinetuneEngine,
-    frozen_base_record,
 )
 from llama_index_embft.finetune.nudge.data import hold_out, positives_of, rows_by_text
 from llama_index_embft.finetune.nudge.exact_step import closed_form_step
@@ -33,6 +32,7 @@ from llama_index_embft.finetune.nudge.steps import (
     own_scores,
     steps_to_try,
 )
+from llama_index_embft.finetune.record import frozen_base_record
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -177,7 +177,9 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
         return result
 
     def _load(self) -> BaseEmbedding:
-        return load_embed_model(self.model_output_path, base_embed_model=self.embed_model)
+        # By force where nothing tells the model from others: it is the very one whose vectors were moved.
+        unknown = self._encoder.fingerprint is None
+        return load_embed_model(self.model_output_path, base_embed_model=self.embed_model, force=unknown)
 
     def _validate(
         self,

@@ -110,6 +110,9 @@ class VectorTable(ABC):
             StoreError: They cannot; the message says what to do.
         """
 
+    def prepare(self) -> None:  # noqa: B027  # most stores find an id at once
+        """Get ready for an update, which looks up every id."""
+
     def as_stored(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Vectors of shape ``(n, dim)`` as the store will give them back: scaled or rounded, where it does so."""
         return vectors

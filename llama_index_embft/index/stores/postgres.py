@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _STAMPS: Final = "embft_index"
+logger = logging.getLogger(__name__)
 
 
 class PostgresTable(VectorTable):
@@ -90,14 +92,36 @@ class PostgresTable(VectorTable):
 
     def write(self, ids: Sequence[str], vectors: NDArray[np.float32]) -> None:
         """See `VectorTable.write`."""
-        from sqlalchemy import bindparam, update
+        from pgvector.sqlalchemy import HALFVEC, Vector
+        from sqlalchemy import String, column, update, values
 
-        statement = (
-            update(self.table).where(self.table.c.node_id == bindparam("row")).values(embedding=bindparam("new"))
+        kind = HALFVEC if self.store.use_halfvec else Vector
+        # One statement a batch: as one a row, each would look for its row anew.
+        new = values(column("node_id", String), column("embedding", kind(self.store.embed_dim)), name="new").data(
+            list(zip(ids, vectors.tolist(), strict=True))
         )
-        rows = [{"row": i, "new": vector} for i, vector in zip(ids, vectors.tolist(), strict=True)]
+        statement = update(self.table).values(embedding=new.c.embedding).where(self.table.c.node_id == new.c.node_id)
         with self.engine.begin() as connection:
-            connection.execute(statement, rows)
+            connection.execute(statement)
+
+    def prepare(self) -> None:
+        """See `VectorTable.prepare`: an index by node id, which `PGVectorStore` does not make."""
+        from sqlalchemy import text
+        from sqlalchemy.exc import SQLAlchemyError
+
+        quote = self.engine.dialect.identifier_preparer
+        name = quote.quote(f"embft_{self.table.name}_node_id"[:63])  # PostgreSQL cuts longer names
+        try:
+            with self.engine.begin() as connection:
+                place = quote.format_table(self.table)
+                connection.execute(text(f"CREATE INDEX IF NOT EXISTS {name} ON {place} (node_id)"))
+                connection.execute(text(f"ANALYZE {place}"))
+        except SQLAlchemyError as err:
+            logger.warning(
+                "No index by node id could be made on %s (%s); the update goes on and takes longer.",
+                self.label,
+                first_line(getattr(err, "orig", None) or err),
+            )
 
     def as_stored(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `VectorTable.as_stored`; a column of type halfvec rounds to 16 bits."""

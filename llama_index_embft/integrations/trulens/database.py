@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import sqlite3
 from pathlib import Path
+from typing import Final
 
 from llama_index_embft.errors import EvaluationError
+
+DEFAULT_DATABASE: Final = "trulens.sqlite"
 
 
 def database_url(database: str | os.PathLike[str]) -> str:

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
+from llama_index_embft._core.checks import check_choice
 from llama_index_embft.errors import ConfigError, EvaluationError
 from llama_index_embft.evaluation.metrics import DEFAULT_KS, FAMILIES
 from llama_index_embft.evaluation.systems.retriever import RetrieverRun, progress
-from llama_index_embft.integrations.trulens.calls import JudgeUnavailableError, require_trulens
-from llama_index_embft.integrations.trulens.database import database_url, repair_database
+from llama_index_embft.integrations.trulens.calls import require_trulens
+from llama_index_embft.integrations.trulens.database import DEFAULT_DATABASE, database_url
 from llama_index_embft.integrations.trulens.feedback import (
     Exchange,
     Feedback,
-    Verdict,
+    FeedbackVerdict,
+    JudgeSettings,
     count_outcomes,
-    embedding_feedbacks,
-    judge_feedbacks,
+    feedbacks_for,
 )
 
 if TYPE_CHECKING:
@@ -38,9 +39,8 @@ if TYPE_CHECKING:
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.evaluation.records import RetrievalReport
     from llama_index_embft.evaluation.systems.matching import Match
-    from llama_index_embft.integrations.trulens.calls import JudgeCalls
 
-DEFAULT_DATABASE: Final = "trulens.sqlite"
+_STORE_SECONDS: Final = 300.0  # that the database may take for the verdicts
 # Of the retrieval metrics, those that go to the leaderboard, at the largest cut-off; the report has all.
 _SHOWN: Final = ("hit_rate", "mrr", "ndcg", "recall")
 
@@ -66,7 +66,7 @@ class AppEvaluation:
     app_version: str
     database: str
     report: RetrievalReport
-    verdicts: dict[str, tuple[Verdict, ...]]
+    verdicts: dict[str, tuple[FeedbackVerdict, ...]]
     record_ids: tuple[str, ...]
     leaderboard: pd.DataFrame
     judge_requests: int = 0
@@ -110,8 +110,7 @@ class AppEvaluation:
         Raises:
             ConfigError: `missing` is neither.
         """
-        if missing not in ("zero", "omit"):
-            raise ConfigError(f"`missing` must be 'zero' or 'omit', got {missing!r}.")
+        check_choice("missing", missing, ("zero", "omit"))
         values, notes = dict(self.report.values), list(self.report.notes)
         for name, verdicts in self.verdicts.items():
             if name in values:
@@ -145,8 +144,8 @@ class AppEvaluation:
 
 
 def evaluate_app(
-    query_engine: BaseQueryEngine,
     dataset: EmbeddingQAFinetuneDataset,
+    query_engine: BaseQueryEngine,
     app_name: str,
     app_version: str,
     *,
@@ -157,10 +156,7 @@ def evaluate_app(
     metrics: Iterable[str] = FAMILIES,
     match: Match = "id",
     overwrite: bool = False,
-    requests_per_minute: int | None = None,
-    retry_limit: int = 3,
-    num_workers: int | None = None,
-    timeout: float = 300.0,
+    judging: JudgeSettings = JudgeSettings(),  # noqa: B008  # frozen
     show_progress: bool = False,
 ) -> AppEvaluation:
     """Record a query engine over the queries of a data set with TruLens, and score what it retrieved and answered.
@@ -170,9 +166,12 @@ def evaluate_app(
     of it goes into a TruLens database, where versions of one app stand side by side; ``embft dashboard`` shows it.
     Questions, contexts and answers are stored there in clear. Latency is not reported: recording takes its own time.
 
+    There is no asynchronous twin: TruLens records one call after another within one context. In an event loop run it
+    by ``asyncio.to_thread``.
+
     Args:
-        query_engine: Any LlamaIndex query engine; streaming ones are read to the end.
         dataset: Queries and judgements.
+        query_engine: Any LlamaIndex query engine; streaming ones are read to the end.
         app_name: Name of the app, the same for base and tuned.
         app_version: Name of this version, such as ``"base"`` or ``"tuned"``.
         llm: The judge: any LlamaIndex LLM. None: no RAG triad.
@@ -184,10 +183,7 @@ def evaluate_app(
         match: How source nodes are told; see `evaluate_retriever`.
         overwrite: Replace what the database holds of this version. Otherwise that is an error: TruLens would average
             old and new records.
-        requests_per_minute: Most requests to the judge in any window of a minute; None for no limit.
-        retry_limit: Attempts a question to the judge; waiting for a rate limit does not count.
-        num_workers: Queries judged at the same time. None takes 8, or 1 for an LLM without real async calls.
-        timeout: Seconds that the database may take for the verdicts; judging is not limited.
+        judging: Limits of the calls to the judge.
         show_progress: Show a progress bar.
 
     Raises:
@@ -200,9 +196,9 @@ def evaluate_app(
     require_trulens("`evaluate_app`")
     from llama_index_embft.integrations.trulens import recording
 
-    _check(query_engine, app_name, app_version, timeout)
+    _check(query_engine, app_name, app_version)
     run = RetrieverRun(dataset, query_engine, ks, metrics, f"{app_name} {app_version}", match, 1)
-    feedbacks, calls = feedbacks_for(llm, embed_model, requests_per_minute, retry_limit, num_workers)
+    feedbacks, calls = feedbacks_for(llm, embed_model, judging)
     shown = _shown(run.names)
     session = recording.open_session(database)
     if recording.count_records(session, app_name, app_version):
@@ -222,10 +218,10 @@ def evaluate_app(
         answers=tuple("" if exchange is None else exchange.answer for _, _, exchange in records),
         latencies=(),
     )
-    verdicts = {name: tuple(Verdict("scored", float(value)) for value in report.values[name]) for name in shown}
+    verdicts = {name: tuple(FeedbackVerdict("scored", float(value)) for value in report.values[name]) for name in shown}
     verdicts |= score_exchanges(feedbacks, [exchange for _, _, exchange in records])
     ids = tuple(record for record, _, _ in records)
-    recorder.store({name: dict(zip(ids, of, strict=True)) for name, of in verdicts.items()}, timeout=timeout)
+    recorder.store({name: dict(zip(ids, of, strict=True)) for name, of in verdicts.items()}, timeout=_STORE_SECONDS)
     return AppEvaluation(
         app_name=app_name,
         app_version=app_version,
@@ -238,36 +234,13 @@ def evaluate_app(
     )
 
 
-def feedbacks_for(
-    llm: LLM | None,
-    embed_model: BaseEmbedding | None,
-    requests_per_minute: int | None,
-    retry_limit: int,
-    num_workers: int | None,
-) -> tuple[list[Feedback], JudgeCalls | None]:
-    """The feedbacks that a judge and an embedding model make possible, and the judge's calls."""
-    from llama_index.core import Settings
-
-    feedbacks: list[Feedback] = []
-    calls = None
-    if llm is not None:
-        feedbacks, calls = judge_feedbacks(
-            llm, requests_per_minute=requests_per_minute, retry_limit=retry_limit, num_workers=num_workers
-        )
-    # Its property would make OpenAI's model where none is set.
-    yardstick = embed_model if embed_model is not None else Settings._embed_model
-    if yardstick is not None:
-        feedbacks = [*feedbacks, *embedding_feedbacks(yardstick)]
-    return feedbacks, calls
-
-
 def score_exchanges(
     feedbacks: Sequence[Feedback], exchanges: Sequence[Exchange | None]
-) -> dict[str, tuple[Verdict, ...]]:
+) -> dict[str, tuple[FeedbackVerdict, ...]]:
     """Feedback -> verdict on each exchange; a query that failed (None) has nothing to judge."""
     given = [exchange for exchange in exchanges if exchange is not None]
-    nothing = Verdict("undefined", reason="The query failed.")
-    found: dict[str, tuple[Verdict, ...]] = {}
+    nothing = FeedbackVerdict("undefined", reason="The query failed.")
+    found: dict[str, tuple[FeedbackVerdict, ...]] = {}
     for feedback in feedbacks:
         scored = iter(feedback.score(given))
         found[feedback.name] = tuple(nothing if exchange is None else next(scored) for exchange in exchanges)
@@ -326,17 +299,15 @@ def paired_differences(base: AppEvaluation, tuned: AppEvaluation) -> pd.DataFram
     return frame
 
 
-def _check(query_engine: Any, app_name: str, app_version: str, timeout: float) -> None:
+def _check(query_engine: Any, app_name: str, app_version: str) -> None:
     for name, value in (("app_name", app_name), ("app_version", app_version)):
         if not isinstance(value, str) or not value.strip():
-            raise ConfigError(f"`{name}` must be a name, got {value!r}.")
+            raise ConfigError(f"`{name}` is {value!r}; it must be a name, such as 'manuals'.")
     if not callable(getattr(query_engine, "query", None)):
         raise ConfigError(
-            f"`query_engine` must have a `query` method, got {type(query_engine).__name__}; for a retriever use "
+            f"`query_engine` is a {type(query_engine).__name__} without a `query` method; for a retriever use "
             "`RetrieverQueryEngine.from_args(retriever, response_mode='no_text')` or `evaluate_retriever`."
         )
-    if not timeout > 0:
-        raise ConfigError(f"`timeout` must be above 0 seconds, got {timeout}.")
 
 
 def _shown(names: Sequence[str]) -> list[str]:
@@ -347,16 +318,6 @@ def _shown(names: Sequence[str]) -> list[str]:
     return [largest[family] for family in _SHOWN if family in largest] or list(largest.values())
 
 
-def _mean(verdicts: Sequence[Verdict]) -> float:
+def _mean(verdicts: Sequence[FeedbackVerdict]) -> float:
     scores = [verdict.score for verdict in verdicts if verdict.score is not None]
     return sum(scores) / len(scores) if scores else float("nan")
-
-
-__all__ = [
-    "AppEvaluation",
-    "JudgeUnavailableError",
-    "evaluate_app",
-    "paired_differences",
-    "read_leaderboard",
-    "repair_database",
-]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
-from llama_index_embft.errors import ConfigError
+from llama_index_embft._core.checks import check_number
+from llama_index_embft._core.vectors import unit_rows
 from llama_index_embft.integrations.trulens.calls import JudgeCallError, JudgeUnavailableError, require_trulens
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
     from llama_index_embft.integrations.trulens.calls import JudgeCalls
 
-Outcome = Literal["scored", "undefined", "unreadable", "failed"]
-OUTCOMES: Final[tuple[Outcome, ...]] = ("scored", "undefined", "unreadable", "failed")
+ScoringOutcome = Literal["scored", "undefined", "unreadable", "failed"]
+OUTCOMES: Final[tuple[ScoringOutcome, ...]] = ("scored", "undefined", "unreadable", "failed")
 
 _WORKERS: Final = 8  # remote judges are waited for, not computed
 
@@ -42,7 +43,7 @@ class Exchange:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class FeedbackVerdict:
     """What one feedback says about one exchange.
 
     Attributes:
@@ -52,9 +53,33 @@ class Verdict:
         reason: The judge's words, or why there is no score.
     """
 
-    outcome: Outcome
+    outcome: ScoringOutcome
     score: float | None = None
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """How the judge is called.
+
+    Attributes:
+        requests_per_minute: Most requests in any window of a minute, repeated ones included; None for no limit.
+        retry_limit: Attempts a question; waiting for a rate limit does not count.
+        num_workers: Exchanges judged at the same time. None takes 8, or 1 for an LLM without real async calls (local
+            models must not be called by two threads).
+
+    Raises:
+        ConfigError: A number is below 1.
+    """
+
+    requests_per_minute: int | None = None
+    retry_limit: int = 3
+    num_workers: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("requests_per_minute", "retry_limit", "num_workers"):
+            if (value := getattr(self, name)) is not None:
+                check_number(name, value, at_least=1)
 
 
 @dataclass(frozen=True)
@@ -67,11 +92,29 @@ class Feedback:
     """
 
     name: str
-    score: Callable[[Sequence[Exchange]], list[Verdict]]
+    score: Callable[[Sequence[Exchange]], list[FeedbackVerdict]]
+
+
+def feedbacks_for(
+    llm: LLM | None, embed_model: BaseEmbedding | None, judging: JudgeSettings
+) -> tuple[list[Feedback], JudgeCalls | None]:
+    """The feedbacks that a judge and an embedding model make possible, and the judge's calls."""
+    from llama_index.core import Settings
+
+    feedbacks: list[Feedback] = []
+    calls = None
+    if llm is not None:
+        feedbacks, calls = judge_feedbacks(llm, judging)
+    # Its property would make OpenAI's model where none is set.
+    yardstick = embed_model if embed_model is not None else Settings._embed_model
+    if yardstick is not None:
+        feedbacks = [*feedbacks, *embedding_feedbacks(yardstick)]
+    return feedbacks, calls
 
 
 def judge_feedbacks(
-    llm: LLM, *, requests_per_minute: int | None = None, retry_limit: int = 3, num_workers: int | None = None
+    llm: LLM,
+    judging: JudgeSettings = JudgeSettings(),  # frozen
 ) -> tuple[list[Feedback], JudgeCalls]:
     """The RAG triad by an LLM: ``context_relevance``, ``groundedness``, ``answer_relevance``.
 
@@ -80,25 +123,19 @@ def judge_feedbacks(
 
     Args:
         llm: Any LlamaIndex LLM.
-        requests_per_minute: Most requests in any window of a minute; None for no limit.
-        retry_limit: Attempts a question to the judge.
-        num_workers: Exchanges judged at the same time. None takes 8, or 1 for an LLM without real async calls (local
-            models must not be called by two threads).
+        judging: How it is called.
 
     Returns:
         The feedbacks, and the counter of the calls that they share.
 
     Raises:
-        ConfigError: A limit is below 1.
         MissingExtraError: The extra ``trulens`` is not installed.
     """
     require_trulens("The RAG triad")
     from llama_index_embft.integrations.trulens.provider import LlamaIndexProvider
 
-    if num_workers is not None and num_workers < 1:
-        raise ConfigError(f"`num_workers` must be at least 1, got {num_workers}.")
-    provider = LlamaIndexProvider(llm, requests_per_minute=requests_per_minute, retry_limit=retry_limit)
-    workers = num_workers or (_WORKERS if provider.calls.concurrent else 1)
+    provider = LlamaIndexProvider(llm, requests_per_minute=judging.requests_per_minute, retry_limit=judging.retry_limit)
+    workers = judging.num_workers or (_WORKERS if provider.calls.concurrent else 1)
 
     def context_relevance(exchange: Exchange) -> tuple[float | None, str]:
         found = [
@@ -136,34 +173,34 @@ def embedding_feedbacks(embed_model: BaseEmbedding | Any) -> list[Feedback]:
 
     encoder = as_encoder(embed_model)
 
-    def cosines(exchanges: Sequence[Exchange], texts: Sequence[Sequence[str]]) -> list[Verdict]:
+    def cosines(exchanges: Sequence[Exchange], texts: Sequence[Sequence[str]]) -> list[FeedbackVerdict]:
         questions = list(dict.fromkeys(exchange.question for exchange in exchanges))
         others = list(dict.fromkeys(text for group in texts for text in group))
         if not others:
-            return [Verdict("undefined", reason="There is no text to compare.") for _ in exchanges]
-        left = dict(zip(questions, _unit(encoder.encode_queries(questions)), strict=True))
-        right = dict(zip(others, _unit(encoder.encode_documents(others)), strict=True))
+            return [FeedbackVerdict("undefined", reason="There is no text to compare.") for _ in exchanges]
+        left = dict(zip(questions, unit_rows(encoder.encode_queries(questions)), strict=True))
+        right = dict(zip(others, unit_rows(encoder.encode_documents(others)), strict=True))
         verdicts = []
         for exchange, group in zip(exchanges, texts, strict=True):
             if not group:
-                verdicts.append(Verdict("undefined", reason="There is no text to compare."))
+                verdicts.append(FeedbackVerdict("undefined", reason="There is no text to compare."))
                 continue
             values = [min(1.0, max(0.0, float(left[exchange.question] @ right[text]))) for text in group]
             shown = ", ".join(f"{value:.3f}" for value in values)
-            verdicts.append(Verdict("scored", sum(values) / len(values), f"Cosines: {shown}."))
+            verdicts.append(FeedbackVerdict("scored", sum(values) / len(values), f"Cosines: {shown}."))
         return verdicts
 
-    def contexts(exchanges: Sequence[Exchange]) -> list[Verdict]:
+    def contexts(exchanges: Sequence[Exchange]) -> list[FeedbackVerdict]:
         return cosines(exchanges, [exchange.contexts for exchange in exchanges])
 
-    def answers(exchanges: Sequence[Exchange]) -> list[Verdict]:
+    def answers(exchanges: Sequence[Exchange]) -> list[FeedbackVerdict]:
         return cosines(exchanges, [(exchange.answer,) if exchange.answer.strip() else () for exchange in exchanges])
 
     return [Feedback("embedding_context_relevance", contexts), Feedback("embedding_answer_relevance", answers)]
 
 
-def count_outcomes(verdicts: Sequence[Verdict]) -> dict[str, int]:
-    """Outcome -> number of verdicts, all outcomes named."""
+def count_outcomes(verdicts: Sequence[FeedbackVerdict]) -> dict[str, int]:
+    """ScoringOutcome -> number of verdicts, all outcomes named."""
     counts = Counter(verdict.outcome for verdict in verdicts)
     return {outcome: counts[outcome] for outcome in OUTCOMES}
 
@@ -176,30 +213,25 @@ def _judged(
     needs_answer: bool,
     needs_contexts: bool,
 ) -> Feedback:
-    def one(exchange: Exchange) -> Verdict:
+    def one(exchange: Exchange) -> FeedbackVerdict:
         if needs_answer and not exchange.answer.strip():
-            return Verdict("undefined", reason="The answer is empty.")
+            return FeedbackVerdict("undefined", reason="The answer is empty.")
         if needs_contexts and not exchange.contexts:
-            return Verdict("undefined", reason="Nothing was retrieved.")
+            return FeedbackVerdict("undefined", reason="Nothing was retrieved.")
         try:
             score, reason = judge(exchange)
         except JudgeUnavailableError:
             raise
         except JudgeCallError as err:
-            return Verdict("failed", reason=str(err))
+            return FeedbackVerdict("failed", reason=str(err))
         if score is None or not np.isfinite(score):
-            return Verdict("unreadable", reason=reason)
-        return Verdict("scored", score, reason)
+            return FeedbackVerdict("unreadable", reason=reason)
+        return FeedbackVerdict("scored", score, reason)
 
-    def score(exchanges: Sequence[Exchange]) -> list[Verdict]:
+    def score(exchanges: Sequence[Exchange]) -> list[FeedbackVerdict]:
         if workers == 1 or len(exchanges) < 2:
             return [one(exchange) for exchange in exchanges]
         with ThreadPoolExecutor(workers) as pool:
             return list(pool.map(one, exchanges))
 
     return Feedback(name, score)
-
-
-def _unit(vectors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    unit: np.ndarray[Any, Any] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return unit

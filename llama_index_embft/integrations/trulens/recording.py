@@ -21,9 +21,10 @@ from trulens.core.otel.instrument import instrument
 from trulens.otel.semconv.trace import ResourceAttributes, SpanAttributes
 
 from llama_index_embft.errors import ConfigError, EvaluationError, OutputError
-from llama_index_embft.evaluation.systems.retriever import Answer
+from llama_index_embft.evaluation.systems.query_engine import answer_text
+from llama_index_embft.evaluation.systems.retriever import RetrieverResponse
 from llama_index_embft.integrations.trulens.database import database_url, refuse_broken_rows, sqlite_file
-from llama_index_embft.integrations.trulens.feedback import Exchange, Verdict
+from llama_index_embft.integrations.trulens.feedback import Exchange, FeedbackVerdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -139,12 +140,6 @@ def _url_of(session: Any) -> str:
 # --- recording --------------------------------------------------------------------------------------------------------
 
 
-def answer_text(response: Any) -> str:
-    """The answer in words; a stream is read to its end, or to where it has been read already."""
-    whole = response.get_response() if hasattr(response, "get_response") else response
-    return str(whole.response or "") if hasattr(whole, "response") else str(whole)
-
-
 def _root_attributes(result: Any, error: Any, *args: Any, **_: Any) -> dict[str, Any]:
     last = args[0].last if args and not error and result is not None else None
     return {} if last is None else {CONTEXTS: list(last.contexts)}
@@ -216,7 +211,7 @@ class Recorder:
         whole_app: bool = True,
     ) -> None:
         self._session = session
-        self._verdicts: dict[str, dict[str, Verdict]] = {name: {} for name in names}
+        self._verdicts: dict[str, dict[str, FeedbackVerdict]] = {name: {} for name in names}
         self.engine = RecordedEngine(engine)
         metrics = [_metric(name, self._verdicts[name]) for name in names]
         make: Any = import_module("trulens.apps.llamaindex").TruLlama if whole_app else TruApp
@@ -235,7 +230,7 @@ class Recorder:
         # Its end would log that there is no evaluator thread to stop; there is none on purpose.
         vars(self._app)["stop_evaluator"] = lambda: None
 
-    def record(self, questions: Iterable[str]) -> list[tuple[str, Answer, Exchange | None]]:
+    def record(self, questions: Iterable[str]) -> list[tuple[str, RetrieverResponse, Exchange | None]]:
         """Ask each question; for each its record's id, the answer with its nodes, and the exchange (None: it failed).
 
         Raises:
@@ -245,7 +240,7 @@ class Recorder:
             raise EvaluationError(
                 "A TruLens recording is going on around this call and would take the records for its own; end it first."
             )
-        records: list[tuple[str, Answer, Exchange | None]] = []
+        records: list[tuple[str, RetrieverResponse, Exchange | None]] = []
         with self._app as recording:
             for question in questions:
                 start, error = time.perf_counter(), None
@@ -256,10 +251,12 @@ class Recorder:
                 seconds = time.perf_counter() - start
                 response = self.engine.last_response
                 nodes = () if response is None else response.source_nodes
-                records.append((recording.records[-1].record_id, Answer(nodes, seconds, error), self.engine.last))
+                records.append(
+                    (recording.records[-1].record_id, RetrieverResponse(nodes, seconds, error), self.engine.last)
+                )
         return records
 
-    def store(self, verdicts: Mapping[str, Mapping[str, Verdict]], *, timeout: float) -> None:
+    def store(self, verdicts: Mapping[str, Mapping[str, FeedbackVerdict]], *, timeout: float) -> None:
         """Write verdicts: feedback -> record id -> verdict. One without a score is stored as missing, never as NaN.
 
         Raises:
@@ -281,7 +278,7 @@ class Recorder:
                 of_record.clear()
 
 
-def _metric(name: str, verdicts: dict[str, Verdict]) -> Metric:
+def _metric(name: str, verdicts: dict[str, FeedbackVerdict]) -> Metric:
     """A metric that looks verdicts up: they are made before, side by side and outside of any recording.
 
     Otherwise the judge's own calls would stand among the records, one after the other.
@@ -291,7 +288,7 @@ def _metric(name: str, verdicts: dict[str, Verdict]) -> Metric:
         # The question is shown with the verdict in the dashboard. Contexts and answer stand in the record; stored with
         # every verdict too, they would make the database several times as large.
         del question
-        verdict = verdicts.get(record_id, Verdict("undefined", reason="There is no verdict."))
+        verdict = verdicts.get(record_id, FeedbackVerdict("undefined", reason="There is no verdict."))
         if verdict.score is None or not math.isfinite(verdict.score):
             raise SkipEval(f"{verdict.outcome}: {verdict.reason}")
         return verdict.score, {"reason": verdict.reason}

@@ -191,7 +191,7 @@ def _out_of_memory(self, features, **kwargs):
 def test_bad_arguments_name_themselves(model):
     with pytest.raises(ConfigError, match="There is no text"):
         encode_texts(model, [])
-    with pytest.raises(ConfigError, match="`precision` must be one of"):
+    with pytest.raises(ConfigError, match="`precision` is 'int3'; it must be one of"):
         encode_texts(model, ["a"], precision="int3")
     assert resolve_precision("float16", model.device) == "float16"
     assert resolve_precision("auto", torch.device("mps")) == "float32"

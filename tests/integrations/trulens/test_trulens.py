@@ -35,8 +35,13 @@ from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, EvaluationError, MissingExtraError, OutputError
 from llama_index_embft.evaluation import RetrievalReport, compare, evaluate_query_engine
-from llama_index_embft.integrations.trulens import evaluate_app, paired_differences, read_leaderboard
-from llama_index_embft.integrations.trulens.evaluate import JudgeUnavailableError, repair_database
+from llama_index_embft.integrations.trulens import (
+    JudgeUnavailableError,
+    evaluate_app,
+    paired_differences,
+    read_leaderboard,
+    repair_database,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +101,7 @@ def test_two_versions_side_by_side_and_compared(tmp_path: Path, capsys) -> None:
         engines = {"base": fruit_engine(llm, wrong=True), "tuned": fruit_engine(llm)}
         found = {
             version: evaluate_app(
-                engine, DATASET, "fruit", version, llm=llm, embed_model=FruitEmbedding(), database=database
+                DATASET, engine, "fruit", version, llm=llm, embed_model=FruitEmbedding(), database=database
             )
             for version, engine in engines.items()
         }
@@ -141,7 +146,7 @@ def test_two_versions_side_by_side_and_compared(tmp_path: Path, capsys) -> None:
 def test_a_streaming_engine_is_read_to_the_end(database: Path) -> None:
     with LoopbackLLM(script=app_and_judge()) as server:
         engine = fruit_engine(model(server), streaming=True)
-        found = evaluate_app(engine, DATASET, "fruit", "streaming", database=database)
+        found = evaluate_app(DATASET, engine, "fruit", "streaming", database=database)
         assert any(request.body.get("stream") for request in server.requests)
     assert found.report.answers[1] == "It is about pears. Nothing else."
     assert sorted(outputs_of(database)) == sorted(found.report.answers)
@@ -154,10 +159,10 @@ def test_without_a_judge_by_the_yardstick_of_the_settings(database: Path, monkey
     tiny = HuggingFaceEmbedding(tiny_model_path, device="cpu")
     nodes: Any = [TextNode(id_=doc, text=text) for doc, text in DATASET.corpus.items()]
     engine = VectorStoreIndex(nodes, embed_model=tiny).as_query_engine(response_mode="no_text", similarity_top_k=2)
-    bare = evaluate_app(engine, DATASET, "tiny", "bare", database=database)
+    bare = evaluate_app(DATASET, engine, "tiny", "bare", database=database)
     assert list(bare.verdicts) == ["hit_rate@10", "mrr@10", "ndcg@10", "recall@10"]
     monkeypatch.setattr(Settings, "_embed_model", tiny)
-    found = evaluate_app(engine, DATASET, "tiny", "with cosines", database=database, ks=(2,))
+    found = evaluate_app(DATASET, engine, "tiny", "with cosines", database=database, ks=(2,))
     assert found.counts()["embedding_context_relevance"]["scored"] == 3
     assert found.counts()["embedding_answer_relevance"]["undefined"] == 3  # there is no answer
     assert found.judge_requests == 0
@@ -176,7 +181,7 @@ def test_unreadable_verdicts_are_counted_and_are_no_nan(database: Path) -> None:
 
     with LoopbackLLM(script=app_and_judge(judge)) as server:
         llm = model(server)
-        found = evaluate_app(fruit_engine(llm), DATASET, "fruit", "v", llm=llm, database=database)
+        found = evaluate_app(DATASET, fruit_engine(llm), "fruit", "v", llm=llm, database=database)
     counts = found.counts()["context_relevance"]
     assert counts == {"scored": 1, "undefined": 0, "unreadable": 2, "failed": 0}
     assert found.means()["context_relevance"] == 1.0
@@ -202,9 +207,7 @@ def test_a_query_that_fails_scores_zero_and_nobody_waits_for_its_verdicts(databa
     )
     with LoopbackLLM(script=app_and_judge()) as server:
         yardstick = FruitEmbedding()
-        found = evaluate_app(
-            engine, DATASET, "table", "v", llm=model(server), embed_model=yardstick, database=database, timeout=60
-        )
+        found = evaluate_app(DATASET, engine, "table", "v", llm=model(server), embed_model=yardstick, database=database)
     assert found.report.errors == {"q2": "RuntimeError: the store is down"}
     assert found.report.values["hit_rate@1"].tolist() == [1, 0, 0]
     assert found.leaderboard["hit_rate@10"].tolist() == pytest.approx([1 / 3])
@@ -217,7 +220,7 @@ def test_a_query_that_fails_scores_zero_and_nobody_waits_for_its_verdicts(databa
 def test_every_query_fails(database: Path) -> None:
     engine = TableEngine(table=dict.fromkeys(DATASET.queries.values(), (ValueError("no"),)))
     with pytest.raises(EvaluationError, match="All 3 queries failed"):
-        evaluate_app(engine, DATASET, "table", "v", database=database)
+        evaluate_app(DATASET, engine, "table", "v", database=database)
 
 
 def test_equal_questions_keep_their_own_scores(database: Path) -> None:
@@ -227,7 +230,7 @@ def test_equal_questions_keep_their_own_scores(database: Path) -> None:
         relevant_docs={"q1": ["apples"], "q2": ["pears"]},
     )
     with LoopbackLLM(script=app_and_judge()) as server:
-        found = evaluate_app(fruit_engine(model(server)), twice, "fruit", "v", database=database)
+        found = evaluate_app(twice, fruit_engine(model(server)), "fruit", "v", database=database)
     assert found.to_pandas()["hit_rate@10"].tolist() == [1.0, 0.0]
     assert found.leaderboard["hit_rate@10"].tolist() == [0.5]
 
@@ -235,18 +238,18 @@ def test_equal_questions_keep_their_own_scores(database: Path) -> None:
 def test_a_version_is_not_averaged_with_its_past(database: Path) -> None:
     with LoopbackLLM(script=app_and_judge()) as server:
         good, bad = fruit_engine(model(server)), fruit_engine(model(server), wrong=True)
-        evaluate_app(bad, DATASET, "fruit", "v", database=database)
+        evaluate_app(DATASET, bad, "fruit", "v", database=database)
         with pytest.raises(EvaluationError, match="overwrite=True"):
-            evaluate_app(good, DATASET, "fruit", "v", database=database)
-        evaluate_app(bad, DATASET, "fruit", "w", database=database)
-        found = evaluate_app(good, DATASET, "fruit", "v", database=database, overwrite=True)
+            evaluate_app(DATASET, good, "fruit", "v", database=database)
+        evaluate_app(DATASET, bad, "fruit", "w", database=database)
+        found = evaluate_app(DATASET, good, "fruit", "v", database=database, overwrite=True)
     assert found.leaderboard["hit_rate@10"].to_dict() == pytest.approx({"v": 1.0, "w": 1 / 3})
 
 
 def test_nan_of_other_metrics_is_found_and_removed(database: Path) -> None:
     with LoopbackLLM(script=app_and_judge()) as server:
         engine = fruit_engine(model(server))
-        evaluate_app(engine, DATASET, "fruit", "v", database=database)
+        evaluate_app(DATASET, engine, "fruit", "v", database=database)
         with sqlite3.connect(database) as connection:
             columns = [row[1] for row in connection.execute("PRAGMA table_info(trulens_events)")]
             values = ", ".join(
@@ -255,12 +258,12 @@ def test_nan_of_other_metrics_is_found_and_removed(database: Path) -> None:
             connection.execute(f"INSERT INTO trulens_events SELECT {values} FROM trulens_events LIMIT 1")
         connection.close()
         with pytest.raises(EvaluationError, match=r"1 rows with NaN.*repair_database"):
-            evaluate_app(engine, DATASET, "fruit", "w", database=database)
+            evaluate_app(DATASET, engine, "fruit", "w", database=database)
         with pytest.raises(EvaluationError, match="NaN"):
             read_leaderboard(database, "fruit")
         assert repair_database(database) == 1
         assert repair_database(database) == 0
-        found = evaluate_app(engine, DATASET, "fruit", "w", database=database)
+        found = evaluate_app(DATASET, engine, "fruit", "w", database=database)
     assert list(found.leaderboard.index) == ["v", "w"]
 
 
@@ -276,7 +279,7 @@ def test_openai_in_the_engine_needs_no_tokenizer_from_the_network(database: Path
         engine = fruit_engine(llm)
         listener._hosts = hosts = []
         try:
-            found = evaluate_app(engine, DATASET, "fruit", "openai", llm=llm, database=database)
+            found = evaluate_app(DATASET, engine, "fruit", "openai", llm=llm, database=database)
         finally:
             listener._hosts = None
     assert set(hosts) == {"127.0.0.1"}
@@ -287,7 +290,7 @@ def test_openai_in_the_engine_needs_no_tokenizer_from_the_network(database: Path
 def test_the_judge_leaves_no_calls_among_the_records(database: Path) -> None:
     with LoopbackLLM(script=app_and_judge()) as server:
         llm = model(server)
-        evaluate_app(fruit_engine(llm), DATASET, "fruit", "v", llm=llm, database=database)
+        evaluate_app(DATASET, fruit_engine(llm), "fruit", "v", llm=llm, database=database)
         assert any(is_judged(request) for request in server.requests)
     assert "Answer with one JSON object only" not in json.dumps(rows_of(database))
 
@@ -296,8 +299,8 @@ def test_the_judge_cannot_be_asked(database: Path) -> None:
     with LoopbackLLM(script=app_and_judge()) as server, LoopbackLLM(key="another") as locked:
         engine = fruit_engine(model(server))
         with pytest.raises(JudgeUnavailableError, match="refused the API key"):
-            evaluate_app(engine, DATASET, "fruit", "v", llm=model(locked), database=database)
-        found = evaluate_app(engine, DATASET, "fruit", "v", llm=model(server), database=database, overwrite=True)
+            evaluate_app(DATASET, engine, "fruit", "v", llm=model(locked), database=database)
+        found = evaluate_app(DATASET, engine, "fruit", "v", llm=model(server), database=database, overwrite=True)
     assert found.leaderboard["answer_relevance"].tolist() == pytest.approx([2 / 3])
 
 
@@ -308,39 +311,37 @@ def test_a_recording_around_is_refused(database: Path) -> None:
         engine = fruit_engine(model(server))
         outer = Recorder(open_session(database), engine, "outer", "v", [])
         with outer._app, pytest.raises(EvaluationError, match="end it first"):
-            evaluate_app(engine, DATASET, "fruit", "v", database=database)
+            evaluate_app(DATASET, engine, "fruit", "v", database=database)
 
 
 def test_bad_arguments(database: Path, monkeypatch, tmp_path: Path) -> None:
     engine = TableEngine(table={})
     retriever = VectorStoreIndex([], embed_model=FruitEmbedding()).as_retriever()
     with pytest.raises(ConfigError, match="no_text"):
-        evaluate_app(retriever, DATASET, "a", "v", database=database)
+        evaluate_app(DATASET, retriever, "a", "v", database=database)
     with pytest.raises(ConfigError, match="app_version"):
-        evaluate_app(engine, DATASET, "a", " ", database=database)
-    with pytest.raises(ConfigError, match="timeout"):
-        evaluate_app(engine, DATASET, "a", "v", database=database, timeout=0)
+        evaluate_app(DATASET, engine, "a", " ", database=database)
     with pytest.raises(EvaluationError, match="no verdicts on an app 'a'"):
         read_leaderboard(database, "a")
     with pytest.raises(EvaluationError, match="no SQLite file"):
         repair_database(tmp_path / "nothing.sqlite")
     (tmp_path / "text.sqlite").write_text("no database at all, but long enough to be read as one" * 9)
     with pytest.raises(EvaluationError, match="not a TruLens database"):
-        evaluate_app(engine, DATASET, "a", "v", database=tmp_path / "text.sqlite")
+        evaluate_app(DATASET, engine, "a", "v", database=tmp_path / "text.sqlite")
     with pytest.raises(EvaluationError, match="not a TruLens database"):
         repair_database(tmp_path / "text.sqlite")
     with pytest.raises(OutputError, match="Cannot make the folder"):
-        evaluate_app(engine, DATASET, "a", "v", database=tmp_path / "text.sqlite" / "db.sqlite")
+        evaluate_app(DATASET, engine, "a", "v", database=tmp_path / "text.sqlite" / "db.sqlite")
     monkeypatch.setenv("TRULENS_OTEL_TRACING", "0")
     with pytest.raises(ConfigError, match="unset it"):
-        evaluate_app(engine, DATASET, "a", "v", database=database)
+        evaluate_app(DATASET, engine, "a", "v", database=database)
 
 
 def test_different_queries_are_not_paired(database: Path) -> None:
     with LoopbackLLM(script=app_and_judge()) as server:
         engine = fruit_engine(model(server))
-        one = evaluate_app(engine, DATASET, "fruit", "v", database=database)
-        two = evaluate_app(engine, DATASET.subset(["q1", "q2"]), "fruit", "w", database=database)
+        one = evaluate_app(DATASET, engine, "fruit", "v", database=database)
+        two = evaluate_app(DATASET.subset(["q1", "q2"]), engine, "fruit", "w", database=database)
     with pytest.raises(EvaluationError, match="different queries"):
         paired_differences(one, two)
 
@@ -348,7 +349,7 @@ def test_different_queries_are_not_paired(database: Path) -> None:
 def test_without_the_extra(database: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "trulens.core", None)
     with pytest.raises(MissingExtraError, match=r"llama-index-embft\[trulens\]"):
-        evaluate_app(TableEngine(table={}), DATASET, "a", "v", database=database)
+        evaluate_app(DATASET, TableEngine(table={}), "a", "v", database=database)
 
 
 def test_a_fresh_process_prints_nothing(tmp_path: Path) -> None:
@@ -357,20 +358,18 @@ def test_a_fresh_process_prints_nothing(tmp_path: Path) -> None:
         "from llama_index.core.llms import MockLLM\n"
         "from llama_index.core.schema import TextNode\n"
         "from llama_index_embft import EmbeddingQAFinetuneDataset\n"
-        "from llama_index_embft.integrations.trulens.evaluate import evaluate_app\n"
+        "from llama_index_embft.integrations.trulens import evaluate_app\n"
         "data = EmbeddingQAFinetuneDataset(queries={'q': 'x'}, corpus={'d': 'y'}, relevant_docs={'q': ['d']})\n"
         "index = VectorStoreIndex([TextNode(id_='d', text='y')], embed_model=MockEmbedding(embed_dim=2))\n"
-        "found = evaluate_app(index.as_query_engine(llm=MockLLM()), data, 'a', 'v', database='db.sqlite')\n"
+        "found = evaluate_app(data, index.as_query_engine(llm=MockLLM()), 'a', 'v', database='db.sqlite')\n"
         "assert found.leaderboard['hit_rate@10'].tolist() == [1.0]\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_the_loggers_are_left_as_they_were(database: Path) -> None:
     before = {name: logging.getLogger(name).level for name in ("trulens", "opentelemetry", "alembic")}
     with LoopbackLLM(script=lambda _: Behaviour(text="Pears.")) as server:
-        evaluate_app(fruit_engine(model(server)), DATASET, "fruit", "v", database=database)
+        evaluate_app(DATASET, fruit_engine(model(server)), "fruit", "v", database=database)
     assert {name: logging.getLogger(name).level for name in before} == before

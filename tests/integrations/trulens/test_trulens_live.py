@@ -81,7 +81,7 @@ def test_answers_are_scored_after_the_request_and_stand_on_the_leaderboard(datab
             assert watched.get_prompts().keys()
             assert scorer.flush(LONG)
             stats = scorer.stats
-        evaluated = evaluate_app(engine, DATASET, "fruit", "tuned", llm=llm, database=database)
+        evaluated = evaluate_app(DATASET, engine, "fruit", "tuned", llm=llm, database=database)
     assert [one.response for one in answers] == list(evaluated.report.answers)
     assert type(answers[0]) is Response
     assert (stats.seen, stats.sampled, stats.scored) == (4, 4, 4)
@@ -251,7 +251,7 @@ def test_nothing_goes_into_another_database(database: Path, tmp_path: Path) -> N
 def test_bad_arguments(database: Path) -> None:
     with pytest.raises(ConfigError, match="Nothing can be scored"):
         LiveScorer("a", "v", database=database)
-    with pytest.raises(ConfigError, match="share between 0 and 1"):
+    with pytest.raises(ConfigError, match="`rate` is 10; it must be at least 0 and at most 1"):
         LiveScorer("a", "v", llm=MockLLM(), database=database, rate=10)
     with pytest.raises(ConfigError, match="max_waiting"):
         LiveScorer("a", "v", llm=MockLLM(), database=database, max_waiting=0)
@@ -264,7 +264,7 @@ def test_no_class_of_llamaindex_is_touched_and_the_end_of_the_process_flushes(tm
         "from llama_index.core.base.response.schema import Response\n"
         "from llama_index.core.query_engine import RetrieverQueryEngine\n"
         "before = [dict(vars(kind)) for kind in (BaseQueryEngine, RetrieverQueryEngine)]\n"
-        "from llama_index_embft.evaluation import LiveScorer\n"
+        "from llama_index_embft.integrations.trulens import LiveScorer\n"
         "scorer = LiveScorer('a', 'v', embed_model=MockEmbedding(embed_dim=2), database='db.sqlite', rate=1.0)\n"
         "scorer.observe('what?', Response(response='this'))\n"
         "assert [dict(vars(kind)) for kind in (BaseQueryEngine, RetrieverQueryEngine)] == before\n"

@@ -18,7 +18,12 @@ from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index_embft.errors import ConfigError, EvaluationError, ModelError
 from llama_index_embft.integrations.trulens import LlamaIndexProvider
 from llama_index_embft.integrations.trulens.calls import JudgeCallError, JudgeCalls, JudgeUnavailableError
-from llama_index_embft.integrations.trulens.feedback import Exchange, embedding_feedbacks, judge_feedbacks
+from llama_index_embft.integrations.trulens.feedback import (
+    Exchange,
+    JudgeSettings,
+    embedding_feedbacks,
+    judge_feedbacks,
+)
 from llama_index_embft.integrations.trulens.provider import sentences
 
 EXCHANGE = Exchange("what?", "One thing. Another thing.", ("first context", "second context"))
@@ -171,7 +176,7 @@ def test_a_question_that_stays_unanswered_fails_alone() -> None:
         return Behaviour(status=500) if "bad" in request.prompt else Behaviour(text=verdict(3))
 
     with LoopbackLLM(script=script) as server:
-        feedbacks, calls = judge_feedbacks(model(server), retry_limit=1)
+        feedbacks, calls = judge_feedbacks(model(server), JudgeSettings(retry_limit=1))
         found = feedbacks[2].score([Exchange("bad?", "a.", ()), Exchange("good?", "a.", ())])
     assert [one.outcome for one in found] == ["failed", "scored"]
     assert "HTTP 500" in found[0].reason
@@ -180,7 +185,7 @@ def test_a_question_that_stays_unanswered_fails_alone() -> None:
 
 def test_a_wrong_key_stops_everything_at_once_and_is_not_shown() -> None:
     with LoopbackLLM(key="another") as server:
-        feedbacks, calls = judge_feedbacks(model(server), num_workers=1)
+        feedbacks, calls = judge_feedbacks(model(server), JudgeSettings(num_workers=1))
         with pytest.raises(JudgeUnavailableError, match="refused the API key") as error:
             feedbacks[0].score([EXCHANGE] * 5)
         with pytest.raises(JudgeUnavailableError):
@@ -236,7 +241,7 @@ class Local(CustomLLM):
 
 def test_a_local_model_is_asked_one_question_at_a_time() -> None:
     llm = Local()
-    feedbacks, calls = judge_feedbacks(llm, num_workers=4)
+    feedbacks, calls = judge_feedbacks(llm, JudgeSettings(num_workers=4))
     assert not calls.concurrent
     assert [one.score for one in feedbacks[2].score([EXCHANGE] * 6)] == [1.0] * 6
     assert llm.most == 1
@@ -247,7 +252,7 @@ def test_limits_below_one(options: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         JudgeCalls(Local(), **options)
     with pytest.raises(ConfigError, match="num_workers"):
-        judge_feedbacks(Local(), num_workers=0)
+        JudgeSettings(num_workers=0)
 
 
 def test_an_embedding_that_is_no_number_is_no_score() -> None:

@@ -1,0 +1,2 @@
+from .dashboard import Dashboard as Dashboard
+from .scorer import LiveScorer as LiveScorer
