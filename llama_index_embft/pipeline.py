@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from llama_index_embft._core.checks import check_choice, check_number
 from llama_index_embft._core.files import atomic_write_text
 from llama_index_embft._core.renaming import rename_with_patience
+from llama_index_embft.crossfit import documents_asked, plan_split
 from llama_index_embft.dataset.split import Split, split_dataset
 from llama_index_embft.embeddings.adapter.files import save_adapter
 from llama_index_embft.embeddings.adapter.modules import linear_adapter
@@ -35,6 +36,8 @@ Method: TypeAlias = Literal["adapter", "full"]
 SplitBy: TypeAlias = Literal["document", "chunk"]
 # A test side of 10 % would be too small to show the few points that fine-tuning brings.
 _FRACTIONS: Final = (0.72, 0.12, 0.16)
+_ENOUGH_TEST_DOCUMENTS: Final = 8
+_DRAWS_OF_SPLIT, _SEEDS_APART = 8, 1_000_003
 METHODS: Final[tuple[Method, ...]] = ("adapter", "full")
 RECORD: Final = "embft.json"
 
@@ -67,10 +70,12 @@ class TuneOutcome:
 
 
 def split_for_tuning(dataset: EmbeddingQAFinetuneDataset, *, by: SplitBy = "document", seed: int = 0) -> Split:
-    """Split into 72 % train, 12 % validation and 16 % test, as far apart as the documents allow.
+    """Split into train, 12 % validation and test, as far apart as the documents allow.
 
+    The test side takes 16 % of the questions, and more where that would be fewer than eight documents: up to a third.
     With three or more source documents no document is on two sides. With two, the test side is one of them and the
-    validation side takes chunks of the other. One alone cannot be split by document.
+    validation side takes chunks of the other. One alone cannot be split by document. What the split can show is said by
+    `plan_split`; where documents are few, `folds_by_document` and `cross_fit` show more.
 
     Args:
         dataset: Questions over a corpus.
@@ -80,17 +85,30 @@ def split_for_tuning(dataset: EmbeddingQAFinetuneDataset, *, by: SplitBy = "docu
     Raises:
         DatasetError: There is only one source document, or too few questions.
     """
-    documents = {dataset.document_of(doc_id) for ids in dataset.relevant_docs.values() for doc_id in ids}
-    if by == "chunk" or len(documents) >= 3:
+    n_documents = len(documents_asked(dataset))
+    if by == "chunk":
         return split_dataset(dataset, by=by, fractions=_FRACTIONS, seed=seed)
-    if len(documents) < 2:
+    if n_documents < 2:
         raise DatasetError(
             "The questions are about one document only, so no other document is left to test on; add documents, or "
             "split this one by chunk (--split-by chunk), which tests on unseen parts of the same document."
         )
-    halves = split_dataset(dataset, by="document", fractions=(0.5, 0.0, 0.5), seed=seed)
-    inner = split_dataset(halves.train, by="chunk", fractions=(0.85, 0.15, 0.0), seed=seed)
-    return Split(inner.train, inner.val, halves.test)
+    if n_documents == 2:
+        halves = split_dataset(dataset, by="document", fractions=(0.5, 0.0, 0.5), seed=seed)
+        inner = split_dataset(halves.train, by="chunk", fractions=(0.85, 0.15, 0.0), seed=seed)
+        return Split(inner.train, inner.val, halves.test)
+    plan = plan_split(n_documents, len(dataset.queries), cross_fit=False)
+    # Shares are of questions, and one long document can fill the test side; another draw then holds more documents.
+    wanted = min(plan.test_documents, _ENOUGH_TEST_DOCUMENTS)
+    best: Split | None = None
+    for attempt in range(_DRAWS_OF_SPLIT):
+        split = split_dataset(dataset, by=by, fractions=plan.fractions, seed=seed + attempt * _SEEDS_APART)
+        if best is None or len(documents_asked(split.test)) > len(documents_asked(best.test)):
+            best = split
+        if len(documents_asked(best.test)) >= wanted:
+            break
+    assert best is not None
+    return best
 
 
 def tune_and_compare(

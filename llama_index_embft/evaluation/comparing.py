@@ -93,7 +93,8 @@ def compare(
     notes += _differences_in_setting([base_report, *reports])
 
     columns = np.column_stack([report.values[name] - base_report.values[name] for report in reports for name in names])
-    tests = paired_tests(columns, labels, n_resamples=n_resamples, seed=seed)
+    folds = max(report.folds for report in (base_report, *reports))
+    tests = paired_tests(columns, labels, folds=folds, n_resamples=n_resamples, seed=seed)
     width = len(names)
     at = names.index(deciding)
     decisive = holm([tests[i * width + at].p for i in range(len(reports))])
@@ -124,7 +125,7 @@ def compare(
         on_these = None
         if chunks is not None:
             moved = columns[:, [i * width + at]]
-            (on_these,) = paired_tests(moved, chunks, n_resamples=n_resamples, seed=seed)
+            (on_these,) = paired_tests(moved, chunks, folds=folds, n_resamples=n_resamples, seed=seed)
         decision, reasons = decide(
             compared[deciding], outcome, decisive[i], guards[i], clustered, on_these=on_these, alpha=alpha
         )
@@ -368,7 +369,13 @@ def _slices(
             rows = [row for row, other in enumerate(names) if other == name]
             before, after = base.values[metric][rows], tuned.values[metric][rows]
             part_labels = None if labels is None else [labels[row] for row in rows]
-            (test,) = paired_tests((after - before)[:, None], part_labels, n_resamples=n_resamples, seed=seed)
+            (test,) = paired_tests(
+                (after - before)[:, None],
+                part_labels,
+                folds=max(base.folds, tuned.folds),
+                n_resamples=n_resamples,
+                seed=seed,
+            )
             parts.append((name, float(before.mean()), float(after.mean()), test))
         corrected = holm([test.p for *_, test in parts])
         found += [SliceComparison(by, *part, p_holm=p) for part, p in zip(parts, corrected, strict=True)]
@@ -391,8 +398,9 @@ def _guards(
         labels, _, _ = _clusters(base, "document")
         for i, report in enumerate(reports):
             difference = (report.values[judged_by] - base.values[judged_by])[:, None]
-            (test,) = paired_tests(difference, labels, n_resamples=n_resamples, seed=seed)
-            p = non_inferiority_p(difference[:, 0], labels, margin=margin, n_resamples=n_resamples, seed=seed)
+            draws = {"folds": max(base.folds, report.folds), "n_resamples": n_resamples, "seed": seed}
+            (test,) = paired_tests(difference, labels, **draws)
+            p = non_inferiority_p(difference[:, 0], labels, margin=margin, **draws)
             outcome = outcome_of(test, test.p, alpha)
             if outcome == "same":  # as everywhere: what changed no query lost nothing on this set
                 p = 0.0

@@ -59,6 +59,7 @@ class RetrievalReport:
         overlap: How many of the questions, and of the documents that answer them, the system was trained or chosen on:
             ``trained_on_queries``, ``trained_on_documents``, ``chosen_on_queries``, ``chosen_on_documents``; empty:
             none that is known.
+        folds: Models that share the queries, each tested on documents that it did not see; 1 for one model on all.
     """
 
     label: str
@@ -81,6 +82,7 @@ class RetrievalReport:
     notes: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
     overlap: dict[str, int] = field(default_factory=dict)
+    folds: int = 1
 
     def __post_init__(self) -> None:
         n = len(self.query_ids)
@@ -199,6 +201,7 @@ class RetrievalReport:
             "notes": list(self.notes),
             "answers": list(self.answers),
             "overlap": self.overlap,
+            "folds": self.folds,
             "values": {name: values.tolist() for name, values in self.values.items()},
             "queries": [
                 {
@@ -313,6 +316,7 @@ class _StoredReport(BaseModel):
     notes: list[str]
     answers: list[str]
     overlap: dict[str, int] = Field(default_factory=dict)
+    folds: int = 1
     values: dict[str, list[float]]
     queries: list[_StoredQuery]
 
