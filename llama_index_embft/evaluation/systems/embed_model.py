@@ -190,7 +190,8 @@ class RetrievalEvaluator:
 
         Args:
             query_embeddings: Shape ``(n_queries, dim)``; numpy or torch.
-            corpus_embeddings: Shape ``(n_documents, dim)``; numpy or torch.
+            corpus_embeddings: Shape ``(n_documents, dim)``; numpy or torch. Or an `ExactIndex` over them in the order
+                of `corpus_texts`, so that a corpus that is searched again is prepared once.
             ordered: The corpus vectors are in the order of `corpus_texts` already. False: in that of the data set.
             device: Torch device of the search.
         """
@@ -247,13 +248,16 @@ class RetrievalEvaluator:
         return top_k or needed
 
     def _search(self, queries: Any, corpus: Any, ordered: bool, device: Any) -> TopK:
-        from llama_index_embft.search.topk import top_k
+        from llama_index_embft.search.topk import ExactIndex, top_k
 
-        if len(queries) != len(self.query_ids) or len(corpus) != len(self.corpus_ids):
+        found = corpus.corpus.n if isinstance(corpus, ExactIndex) else len(corpus)
+        if len(queries) != len(self.query_ids) or found != len(self.corpus_ids):
             raise EvaluationError(
                 f"The data set has {len(self.query_ids)} queries and {len(self.corpus_ids)} documents, but there are "
-                f"{len(queries)} and {len(corpus)} vectors; embed every text, in the order of the data set."
+                f"{len(queries)} and {found} vectors; embed every text, in the order of the data set."
             )
+        if isinstance(corpus, ExactIndex):
+            return corpus.search(queries, min(self.depth, found))
         if not ordered:
             corpus = corpus[self.corpus_order]
         return top_k(queries, corpus, min(self.depth, len(self.corpus_ids)), metric=self.similarity, device=device)

@@ -9,7 +9,7 @@ import numpy as np
 
 from llama_index_embft._core.checks import first_line
 from llama_index_embft.index.stamp import Stamp, StoreError
-from llama_index_embft.index.stores.base import VectorTable, capital, check_unique, integration, only_name
+from llama_index_embft.index.stores.base import VectorTable, capital, check_unique, guarded, integration, only_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,6 +62,7 @@ class PostgresTable(VectorTable):
 
         return VectorStoreIndex.from_vector_store(_open_store(where, table), embed_model=embed_model)
 
+    @guarded
     def id_batches(self, size: int) -> Iterator[list[str]]:
         """See `VectorTable.id_batches`."""
         from sqlalchemy import select
@@ -76,6 +77,7 @@ class PostgresTable(VectorTable):
             last = rows[-1][0]
             yield [row[1] for row in rows]
 
+    @guarded
     def fetch(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """See `VectorTable.fetch`."""
         from sqlalchemy import select
@@ -86,10 +88,12 @@ class PostgresTable(VectorTable):
         check_unique([row[0] for row in rows], self.label)
         return {row[0]: _array(row[1]) for row in rows}
 
+    @guarded
     def nodes(self, ids: Sequence[str]) -> dict[str, BaseNode]:
         """See `VectorTable.nodes`."""
         return {node.node_id: node for node in self.store.get_nodes(node_ids=list(ids))} if ids else {}
 
+    @guarded
     def write(self, ids: Sequence[str], vectors: NDArray[np.float32]) -> None:
         """See `VectorTable.write`."""
         from pgvector.sqlalchemy import HALFVEC, Vector
@@ -100,7 +104,11 @@ class PostgresTable(VectorTable):
         new = values(column("node_id", String), column("embedding", kind(self.store.embed_dim)), name="new").data(
             list(zip(ids, vectors.tolist(), strict=True))
         )
-        statement = update(self.table).values(embedding=new.c.embedding).where(self.table.c.node_id == new.c.node_id)
+        statement = (
+            update(self.table)
+            .values(embedding=cast(new.c.embedding, kind(self.store.embed_dim)))
+            .where(self.table.c.node_id == new.c.node_id)
+        )
         with self.engine.begin() as connection:
             connection.execute(statement)
 
@@ -127,10 +135,12 @@ class PostgresTable(VectorTable):
         """See `VectorTable.as_stored`; a column of type halfvec rounds to 16 bits."""
         return vectors.astype(np.float16).astype(np.float32) if self.store.use_halfvec else vectors
 
+    @guarded
     def dim(self) -> int:
         """See `VectorTable.dim`."""
         return int(self.store.embed_dim)
 
+    @guarded
     def read_stamp(self) -> Stamp | None:
         """See `VectorTable.read_stamp`."""
         from sqlalchemy import inspect, select
@@ -144,6 +154,7 @@ class PostgresTable(VectorTable):
             ).scalar_one_or_none()
         return None if found is None else Stamp.from_json(found, self.label)
 
+    @guarded
     def write_stamp(self, stamp: Stamp) -> None:
         """See `VectorTable.write_stamp`."""
         from sqlalchemy.dialects.postgresql import insert
