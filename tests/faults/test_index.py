@@ -9,8 +9,6 @@ import pickle
 import random
 import shutil
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -397,13 +395,11 @@ def test_e14_nan_in_an_index_is_seen_and_can_be_replaced(tmp_path) -> None:
     vectors[first] = [float("nan")] * DIM
     with pytest.raises(ModelError, match="holds another vector"):
         check_index(index, OLD, verify=3)
-    save_adapter(
-        tmp_path / "both", linear_adapter(DIM), base={}, base_fingerprint=None, record={}, transform_documents=True
-    )
+    options = {"base": {}, "base_fingerprint": None, "record": {}, "transform_documents": True}
+    save_adapter(tmp_path / "both", linear_adapter(DIM), **options)
     both = load_embed_model(tmp_path / "both", base_embed_model=OLD, force=True)
-    if check_is_another(both):
-        with pytest.raises(StoreError, match=rf"NaN or infinity in 1 vectors \(first: the node {first}\)"):
-            update_index(index, both, journal=tmp_path / "a")
+    with pytest.raises(StoreError, match=rf"NaN or infinity in 1 vectors \(first: the node {first}\)"):
+        update_index(index, both, journal=tmp_path / "a")
     assert update_index(index, NEW, journal=tmp_path / "b", cache=None).written == len(vectors)
     assert np.isfinite(vectors[first]).all()
     check_index(index, NEW, verify=3)
@@ -425,21 +421,3 @@ def test_a_store_is_one_class_and_one_line(monkeypatch) -> None:
     assert stamp_index(index, OLD).dim == DIM
     assert len(sample_index(index, 10).texts) == 10
     assert sample_index(index, 10).index_size == 24
-
-
-def test_the_command_says_one_sentence_for_a_damaged_index(tmp_path, tiny_model_path) -> None:
-    persisted(tmp_path / "ix")
-    (tmp_path / "ix" / "docstore.json").write_text("[1, 2")
-    call = [
-        sys.executable,
-        "-m",
-        "llama_index_embft.cli.app",
-        "apply",
-        tiny_model_path,
-        "--index",
-        str(tmp_path / "ix"),
-    ]
-    done = subprocess.run([*call, "--check"], capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    assert "cannot be loaded" in done.stderr

@@ -97,20 +97,16 @@ class PostgresTable(VectorTable):
     def write(self, ids: Sequence[str], vectors: NDArray[np.float32]) -> None:
         """See `VectorTable.write`."""
         from pgvector.sqlalchemy import HALFVEC, Vector
-        from sqlalchemy import String, column, update, values
+        from sqlalchemy import String, cast, column, update, values
 
-        kind = HALFVEC if self.store.use_halfvec else Vector
         # One statement a batch: as one a row, each would look for its row anew.
-        new = values(column("node_id", String), column("embedding", kind(self.store.embed_dim)), name="new").data(
+        kind = (HALFVEC if self.store.use_halfvec else Vector)(self.store.embed_dim)
+        new = values(column("node_id", String), column("embedding", kind), name="new").data(
             list(zip(ids, vectors.tolist(), strict=True))
         )
-        statement = (
-            update(self.table)
-            .values(embedding=cast(new.c.embedding, kind(self.store.embed_dim)))
-            .where(self.table.c.node_id == new.c.node_id)
-        )
+        changed = update(self.table).values(embedding=cast(new.c.embedding, kind))
         with self.engine.begin() as connection:
-            connection.execute(statement)
+            connection.execute(changed.where(self.table.c.node_id == new.c.node_id))
 
     def prepare(self) -> None:
         """See `VectorTable.prepare`: an index by node id, which `PGVectorStore` does not make."""
