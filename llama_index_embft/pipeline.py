@@ -13,7 +13,7 @@ from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.evaluation import compare, evaluate_embed_model
-from llama_index_embft.finetune.engine import result_record
+from llama_index_embft.finetune.record import result_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -155,6 +155,7 @@ def _engine(
             split.train, base, val_dataset=split.val, model_output_path=str(folder), verbose=show_progress, **options
         )
     from llama_index_embft.finetune.full.engine import SentenceTransformersFinetuneEngine
+    from llama_index_embft.finetune.full.settings import TextSettings
 
     description = describe_base(base)
     if description["class_name"] != "HuggingFaceEmbedding":
@@ -168,9 +169,11 @@ def _engine(
         str(folder),
         val_dataset=split.val,
         show_progress_bar=show_progress,
-        query_prompt=description["query_prompt"],
-        document_prompt=description["document_prompt"],
-        max_seq_length=description["max_length"],
+        text=TextSettings(
+            query_prompt=description["query_prompt"],
+            document_prompt=description["document_prompt"],
+            max_seq_length=description["max_length"],
+        ),
         **options,
     )
 

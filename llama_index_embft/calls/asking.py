@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
+import itertools
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+from llama_index_embft._core.redaction import Redactor
 from llama_index_embft.calls.connections import close_own_connections, without_retries
-from llama_index_embft.calls.failures import Redactor
 from llama_index_embft.calls.limits import RateLimiter
 from llama_index_embft.calls.server import ApiServer, GivenUpError, RetryPolicy
 from llama_index_embft.calls.tokens import certainly_fits, count_tokens, cut_to_tokens
@@ -40,6 +41,12 @@ _SETTINGS: Final = (
     "additional_kwargs",
 )
 _WORKERS: Final = 16
+# Answers: characters, nested levels and entries that are looked at, and from where on reading leaves the event loop.
+_LONGEST_ANSWER: Final = 1_000_000
+_DEEPEST_ANSWER: Final = 12
+_LARGEST_ANSWER: Final = 1000
+_READ_AT_ONCE: Final = 4000
+_MOST_TOKENS: Final = 10**9  # a server that reports more for one call does not know
 
 
 class LLMResponse(NamedTuple):
@@ -173,12 +180,16 @@ class LLMCaller:
                 self.mode = "text"
                 return await self._attempt(request)
             raise
+        content = _valid(content, server.redact)
         sent, received = usage or (count_tokens(request.body), count_tokens(str(content)))
         server.limiter.settle(ticket, sent + received)
         server.counts.prompt_tokens += sent
         server.counts.completion_tokens += received
         server.counts.estimated |= usage is None
         server.proven = True  # even if the answer is of no use
+        # Reading takes regular expressions over what somebody else wrote: long answers are read beside the event loop.
+        if len(str(content)) > _READ_AT_ONCE:
+            return LLMResponse(await asyncio.to_thread(request.read, content), sent, received)
         return LLMResponse(request.read(content), sent, received)
 
     async def _call(self, request: LLMRequest) -> tuple[Any, tuple[int, int] | None]:
@@ -224,16 +235,34 @@ class LLMCaller:
         return f"{failure.reason.rstrip('.')} (model {model_name(self.llm)!r}{at})."
 
 
+def _valid(content: Any, redact: Redactor, depth: int = 0) -> Any:
+    """An answer as it may go on: Unicode that can be stored, of bounded size and depth, without our own keys."""
+    if isinstance(content, str):
+        text = content if len(content) <= _LONGEST_ANSWER else content[:_LONGEST_ANSWER]
+        return redact.known(text.encode("utf-8", "replace").decode("utf-8"))
+    if depth >= _DEEPEST_ANSWER:
+        return None
+    if isinstance(content, dict):
+        return {
+            _valid(str(name), redact): _valid(value, redact, depth + 1)
+            for name, value in itertools.islice(content.items(), _LARGEST_ANSWER)
+        }
+    if isinstance(content, (list, tuple)):
+        return [_valid(value, redact, depth + 1) for value in content[:_LARGEST_ANSWER]]
+    return content
+
+
 def _usage(response: Any) -> tuple[int, int] | None:
     """Tokens as reported, in the names of the OpenAI and the Anthropic family; None if absent."""
     counts = dict(getattr(response, "additional_kwargs", None) or {})
     raw = getattr(response, "raw", None)
     usage = raw.get("usage") if isinstance(raw, dict) else getattr(raw, "usage", None)
     if usage is not None:
-        counts = {**(usage if isinstance(usage, dict) else vars(usage)), **counts}
+        counts = {**(usage if isinstance(usage, dict) else getattr(usage, "__dict__", {})), **counts}
     for sent, received in (("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens")):
-        if isinstance(counts.get(sent), int) and isinstance(counts.get(received), int):
-            return counts[sent], counts[received]
+        found = counts.get(sent), counts.get(received)
+        if all(type(count) is int and 0 <= count <= _MOST_TOKENS for count in found):
+            return found  # type: ignore[return-value]  # as `all` has just found
     return None
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from llama_index_embft.cli._console import console, quiet_libraries, show_files, show_outcome
+from llama_index_embft.cli.shared.console import console, quiet_libraries, show_files, show_outcome
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding

@@ -27,7 +27,7 @@ def evaluate(
     from rich.console import Console
     from rich.markup import escape
 
-    from llama_index_embft.cli._console import show_cut
+    from llama_index_embft.cli.shared.console import show_cut
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.embeddings.loading import load_embed_model
     from llama_index_embft.evaluation import evaluate_embed_model

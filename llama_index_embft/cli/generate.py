@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llama_index_embft.calls import CallSettings
-from llama_index_embft.cli._fields import option_of
-from llama_index_embft.cli._ray import RayOption  # noqa: TC001  # typer reads the annotations
+from llama_index_embft.cli.shared.fields import option_of
+from llama_index_embft.cli.shared.ray import RayOption  # noqa: TC001  # typer reads the annotations
 from llama_index_embft.generation import QuestionSettings
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def generate(
     from rich.console import Console
 
     from llama_index_embft.calls import make_llm
-    from llama_index_embft.cli._ray import check_ray
+    from llama_index_embft.cli.shared.ray import check_ray
     from llama_index_embft.dataset import documents_to_nodes, load_documents
     from llama_index_embft.errors import ConfigError
     from llama_index_embft.generation import (

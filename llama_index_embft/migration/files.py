@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import difflib
 import io
+import itertools
+import json
 import tokenize
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from llama_index_embft._core.checks import first_line
 from llama_index_embft._core.files import atomic_write_bytes
 from llama_index_embft.errors import DocumentError
-from llama_index_embft.migration.code import apply, rewrite
-from llama_index_embft.migration.notebook import code_cells, edits_in_file
+from llama_index_embft.migration.code import rewrite
 from llama_index_embft.migration.notes import Note, notes_on
 
 if TYPE_CHECKING:
@@ -23,13 +25,8 @@ if TYPE_CHECKING:
 class Migration:
     """What would change in a file, and what its user should know.
 
-    Attributes:
-        path: The file.
-        before: Its bytes when it was read.
-        after: Its bytes with old imports rewritten; all others are as they were.
-        blocks: Name of a changed block (the file, or a cell) -> its code before and after.
-        notes: What is different beyond the imports.
-        packages: What the new imports need, as names for pip.
+    `before` and `after` are the file's bytes; `blocks` has the code of each changed cell, or of the script, before and
+    after; `notes` say what is different beyond the imports, and `packages` what pip has to install.
     """
 
     path: Path
@@ -60,7 +57,7 @@ class Migration:
             DocumentError: The file has changed since it was read: an open Jupyter, for example.
             OutputError: It cannot be written.
         """
-        if _read(self.path) != self.before:
+        if self.path.read_bytes() != self.before:
             raise DocumentError(f"{self.path} has changed since it was read; close it elsewhere and try again.")
         if self.changed:
             atomic_write_bytes(self.path, self.after)
@@ -69,7 +66,7 @@ class Migration:
 def migrate_file(path: str | os.PathLike[str]) -> Migration:
     """Find what to change in a script (``.py``) or a notebook (``.ipynb``); nothing is written.
 
-    Imports of `llama_index.finetuning`, of `EmbeddingQAFinetuneDataset` from wherever it once lived, of
+    Imports of `llama_index.finetuning`, of `EmbeddingQAFinetuneDataset` from wherever it once lived, of adapters, of
     `llama_index.legacy`, and of the one-package LlamaIndex up to 0.9 are rewritten, as are pip lines in cells. The rest
     of the file stays byte for byte: formatting, comments, outputs, metadata.
 
@@ -77,53 +74,83 @@ def migrate_file(path: str | os.PathLike[str]) -> Migration:
         DocumentError: The file cannot be read, is no notebook, or has another ending.
     """
     file = Path(path)
-    suffix = file.suffix.lower()
-    if suffix not in (".py", ".ipynb"):
+    if file.suffix.lower() not in (".py", ".ipynb"):
         raise DocumentError(f"{file} is neither a script (.py) nor a notebook (.ipynb); save it as one of them.")
-    before = _read(file)
-    text, encoding = _decoded(file, before, notebook=suffix == ".ipynb")
-    return (_notebook if suffix == ".ipynb" else _script)(file, before, text, encoding)
-
-
-def _script(file: Path, before: bytes, text: str, encoding: str) -> Migration:
-    result = rewrite(text)
-    after = apply(text, result.edits)
-    notes = [*result.notes, *notes_on(text, "", set())]
-    blocks = {str(file): (text, after)} if after != text else {}
-    return Migration(file, before, after.encode(encoding), blocks, tuple(notes), tuple(sorted(result.packages)))
-
-
-def _notebook(file: Path, before: bytes, text: str, encoding: str) -> Migration:
-    edits, notes, packages, said = [], [], set(), set[str]()
-    blocks = {}
-    for cell in code_cells(text, str(file)):
-        place = f"cell {cell.number}, "
-        result = rewrite(cell.code, place, cell=True)
-        notes += [*result.notes, *notes_on(cell.code, place, said)]
+    notebook = file.suffix.lower() == ".ipynb"
+    before, text, encoding = _read(file, notebook=notebook)
+    content = _notebook(file, text) if notebook else None
+    blocks, notes, packages, said = {}, [], set[str](), set[str]()
+    for number, cell in enumerate(content["cells"] if content else [{"cell_type": "code", "source": text}], 1):
+        place = f"cell {number}, " if content else ""
+        code = _source(cell, file, number)
+        result = rewrite(code, place, cell=notebook)
+        notes += [*result.notes, *notes_on(code, place, said)]
         packages |= result.packages
-        if result.edits:
-            edits += edits_in_file(text, cell, result.edits)
-            blocks[f"{file}, cell {cell.number}"] = (cell.code, apply(cell.code, result.edits))
-    after = apply(text, edits).encode(encoding) if edits else before
+        if result.code != code:
+            blocks[f"{file}, cell {number}" if content else str(file)] = (code, result.code)
+            is_list = isinstance(cell["source"], list)
+            cell["source"] = result.code.splitlines(keepends=True) if is_list else result.code
+    after = before
+    if blocks:
+        changed = _in_its_style(content, text) if content else next(iter(blocks.values()))[1]
+        after = changed.encode(encoding)
     return Migration(file, before, after, blocks, tuple(notes), tuple(sorted(packages)))
 
 
-def _read(file: Path) -> bytes:
+def _notebook(file: Path, text: str) -> Any:
     try:
-        return file.read_bytes()
+        content = json.loads(text)
+        json.dumps(content)  # what cannot be written back is found out now
+    except RecursionError as err:
+        raise DocumentError(f"{file} is not a notebook: it is nested too deeply.") from err
+    except ValueError as err:
+        reason = first_line(err)
+        raise DocumentError(f"{file} is not a notebook: it is not JSON ({reason}); save it again in Jupyter.") from err
+    cells = content.get("cells") if isinstance(content, dict) else None
+    if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
+        advice = "no `cells` (if it is of before 2015, convert it: jupyter nbconvert --to notebook)"
+        raise DocumentError(f"{file} is not a notebook that can be read: {advice}.")
+    return content
+
+
+def _source(cell: dict[str, Any], file: Path, number: int) -> str:
+    source = cell.get("source") or ""
+    if cell.get("cell_type") != "code":
+        return ""
+    lines = source if isinstance(source, list) else [source]
+    if not all(isinstance(line, str) for line in lines):
+        raise DocumentError(f"{file}: the source of cell {number} is no text; save the notebook again in Jupyter.")
+    return "".join(lines)
+
+
+def _in_its_style(content: Any, text: str) -> str:
+    """A changed notebook as JSON of the file's own style; a file that no writer wrote gets that of Jupyter."""
+    bare = text.strip("\ufeff \t\r\n")
+    old, line_end = json.loads(text), "\r\n" if "\r\n" in text else "\n"
+    for indent, ascii_only, tight in itertools.product((1, 2, 4, "\t", 3, 8, None), (False, True), (False, True)):
+        style: dict[str, Any] = {"indent": indent, "ensure_ascii": ascii_only}
+        style["separators"] = (",", ":" if tight else ": ") if indent or tight else (", ", ": ")
+        if json.dumps(old, **style).replace("\n", line_end) == bare:
+            break
+    else:
+        style = {"indent": 1, "ensure_ascii": False}
+    start = text.index(bare)
+    made = json.dumps(content, **style).replace("\n", line_end)
+    return text[:start] + made + text[start + len(bare) :]
+
+
+def _read(file: Path, *, notebook: bool) -> tuple[bytes, str, str]:
+    """The bytes, the text without a byte order mark, and the encoding that gives the same bytes back."""
+    try:
+        data = file.read_bytes()
+        encoding = "utf-8-sig" if data.startswith(b"\xef\xbb\xbf") else "utf-8"
+        if not notebook:
+            encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+        text = data.decode(encoding)
     except OSError as err:
         raise DocumentError(f"Cannot read {file}: {err.strerror or err}; check the path.") from err
-
-
-def _decoded(file: Path, data: bytes, *, notebook: bool) -> tuple[str, str]:
-    """The text, without a byte order mark, and the encoding that gives the same bytes back."""
-    if b"\0" in data:
-        raise DocumentError(f"{file} holds zero bytes, as no text does; save it as UTF-8.")
-    try:
-        if notebook:
-            encoding = "utf-8-sig" if data.startswith(b"\xef\xbb\xbf") else "utf-8"
-        else:
-            encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
-        return data.decode(encoding), encoding
     except (UnicodeDecodeError, SyntaxError, LookupError) as err:
-        raise DocumentError(f"{file} is not text in its encoding ({err}); save it as UTF-8.") from err
+        raise DocumentError(f"{file} is not text in its encoding ({first_line(err)}); save it as UTF-8.") from err
+    if "\0" in text:
+        raise DocumentError(f"{file} holds zero bytes, as no text does; save it as UTF-8.")
+    return data, text, encoding

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from llama_index.core.llms import LLM
 
-    from llama_index_embft.mining.panel import Material
+    from llama_index_embft.mining.context import MiningContext
 
 _TEMPLATES: Final = {
     "en": """\
@@ -82,9 +82,9 @@ class LLMJudge(Teacher):
     def __str__(self) -> str:
         return "judge"
 
-    def relevant(self, material: Material, pairs: Sequence[Pair]) -> list[bool]:
+    def relevant(self, context: MiningContext, pairs: Sequence[Pair]) -> list[bool]:
         """See `Teacher.relevant`; a pair without a usable answer counts as relevant, since nothing vouches for it."""
-        asked = [self._request(*pair_texts(material, pair)) for pair in pairs]
+        asked = [self._request(*pair_texts(context, pair)) for pair in pairs]
         with Journal(self._journal_path) as journal:
             queue = RequestQueue(self._caller, journal, self._workers)
             run_sync(queue.get_all(asked, on_failed=self.counts.failed.__setitem__))

@@ -25,7 +25,7 @@ GROUP = 16
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """Sizes that bound the memory of a search; results do not depend on them.
 
     Attributes:
@@ -49,7 +49,7 @@ class LowQueries:
     """Queries at low precision, with what the error bound needs.
 
     Args:
-        exact: Shape ``(n, dim)`` float32, from `Rows.take`.
+        exact: Shape ``(n, dim)`` float32, from `EmbeddingRows.take`.
         low: Torch data type.
     """
 
@@ -68,7 +68,7 @@ class LowBlock:
     """A block of documents at low precision, padded to a multiple of 16 rows, with what the error bound needs.
 
     Args:
-        exact: Shape ``(n, dim)`` float32, from `Rows.take`.
+        exact: Shape ``(n, dim)`` float32, from `EmbeddingRows.take`.
         mean: Shape ``(dim,)``: subtracted from each row; any vector is right, the mean is best.
         scale: A power of two that brings norms to about 1.
         low: Torch data type; float32 rows are taken as they are.
@@ -102,7 +102,7 @@ def _norms(rows: Tensor) -> Tensor:
     return norms
 
 
-class Pool:
+class CandidatePool:
     """Candidates of the queries of one panel.
 
     Attributes:
@@ -114,7 +114,7 @@ class Pool:
         spilled: Shape ``(panel,)``: too many candidates; this query must be searched another way.
     """
 
-    def __init__(self, queries: LowQueries, k: int, plan: Plan, n_docs: int) -> None:
+    def __init__(self, queries: LowQueries, k: int, plan: SearchPlan, n_docs: int) -> None:
         import torch
 
         n, device = len(queries.rows), queries.rows.device

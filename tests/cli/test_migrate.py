@@ -18,13 +18,13 @@ from llama_index_embft import EmbeddingAdapterFinetuneEngine, SentenceTransforme
 from llama_index_embft.cli.commands import register
 from llama_index_embft.errors import DocumentError, OutputError
 from llama_index_embft.migration import migrate_file
-from llama_index_embft.migration.code import apply, rewrite
+from llama_index_embft.migration.code import rewrite
 
 SEEDS = Path(os.environ.get("EMBFT_SEEDS", Path(__file__).resolve().parents[3] / "shared" / "seeds"))
 
 
 def migrated(code: str, *, cell: bool = False) -> str:
-    return apply(code, rewrite(code, cell=cell).edits)
+    return rewrite(code, cell=cell).code
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_magics_survive() -> None:
 def test_code_that_does_not_parse_is_changed_line_by_line() -> None:
     code = "def f(:\n  from llama_index.finetuning import (\n  EmbeddingQAFinetuneDataset)\nreturn (\n"
     result = rewrite(code)
-    assert apply(code, result.edits) == code.replace("llama_index.finetuning", "llama_index_embft")
+    assert result.code == code.replace("llama_index.finetuning", "llama_index_embft")
     assert "does not parse" in str(result.notes[0])
 
 
@@ -205,7 +205,7 @@ def test_the_figures_in_the_notes_are_true() -> None:
     from llama_index_embft.migration import notes
 
     for engine in (SentenceTransformersFinetuneEngine, EmbeddingAdapterFinetuneEngine):
-        text = next(text for pattern, text in notes._LINES if engine.__name__ in pattern)
+        text = next(text for pattern, text in notes._LINES.items() if engine.__name__ in pattern)
         parameters = inspect.signature(engine).parameters
         for name, value in re.findall(r"(\w+)=(\w+)", text):
             assert str(parameters[name].default) == value

@@ -421,3 +421,20 @@ def test_a_store_is_one_class_and_one_line(monkeypatch) -> None:
     assert stamp_index(index, OLD).dim == DIM
     assert len(sample_index(index, 10).texts) == 10
     assert sample_index(index, 10).index_size == 24
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "http://user:CANARY-4711@127.0.0.1:1",
+        "http://127.0.0.1:1/?api_key=CANARY-4711",
+        "postgresql://nobody:CANARY-4711@localhost:1/none",
+        "postgresql://nobody@localhost:1/none?password=CANARY-4711",
+        "postgresql://nobody:CANARY-4711@localhost:port/none",
+        "mysql://nobody:CANARY-4711@localhost/none",
+    ],
+)
+def test_e4_secrets_in_the_address_of_an_index_are_hidden(where) -> None:
+    with pytest.raises(EmbftError) as caught:
+        open_index(where, embed_model=OLD)
+    assert "CANARY" not in str(caught.value)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from llama_index_embft._core.checks import check_number
+from llama_index_embft._core.redaction import Redactor
 from llama_index_embft.calls.connections import close_own_connections, without_retries
-from llama_index_embft.calls.failures import Redactor
 from llama_index_embft.calls.limits import RateLimiter
 from llama_index_embft.calls.queue import work_off
 from llama_index_embft.calls.running import background_loop

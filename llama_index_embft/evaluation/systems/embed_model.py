@@ -260,7 +260,7 @@ class RetrievalEvaluator:
             return corpus.search(queries, min(self.depth, found))
         if not ordered:
             corpus = corpus[self.corpus_order]
-        return top_k(queries, corpus, min(self.depth, len(self.corpus_ids)), metric=self.similarity, device=device)
+        return top_k(queries, corpus, min(self.depth, len(self.corpus_ids)), similarity=self.similarity, device=device)
 
     def _score(self, rows: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
         return score_hits(find_hits(rows, self.judgements, len(self.corpus_ids)), self.judgements, self.names)

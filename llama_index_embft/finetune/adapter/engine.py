@@ -30,8 +30,8 @@ from llama_index_embft.finetune.engine import (
     SELECTION_METRIC,
     BaseFinetuneEngine,
     FinetuneResult,
-    frozen_base_record,
 )
+from llama_index_embft.finetune.record import frozen_base_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 import numpy as np
 
 from llama_index_embft._core.checks import first_line
+from llama_index_embft._core.redaction import redact
 from llama_index_embft.errors import ConfigError, EmbftError, MissingExtraError
 from llama_index_embft.index.stamp import StoreError
 
@@ -47,7 +48,7 @@ def guarded(method: Method) -> Method:
             raise
         except Exception as err:
             raise StoreError(
-                f"{capital(table.label)} cannot be read or written ({first_line(err)}); if its files are damaged "
+                f"{capital(table.label)} cannot be read or written ({redact(first_line(err))}); if its files are damaged "
                 "restore them or build the index again, and if it is on a server check that."
             ) from err
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from llama_index_embft._core.checks import first_line
+from llama_index_embft._core.redaction import redact
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.index.stores.base import VectorTable
 
@@ -107,11 +108,15 @@ def open_index(where: str, *, table: str | None = None, embed_model: BaseEmbeddi
         try:
             found = store.is_at(where)
         except (OSError, ValueError) as err:  # a name that is too long, or a folder that must not be read
-            raise ConfigError(f"There is no index at {where[:200]} ({first_line(err)}); check the name.") from err
+            raise ConfigError(
+                f"There is no index at {redact(where)[:200]} ({first_line(err)[:200]}); check the name."
+            ) from err
         if found:
             return OpenedIndex(store.open_at(where, table, embed_model), Path(where) if store.volatile else None)
     if not Path(where).is_dir():
-        raise ConfigError(f"There is no index at {where}; give a folder, or an address (http://, postgresql://).")
+        raise ConfigError(
+            f"There is no index at {redact(where)}; give a folder, or an address (http://, postgresql://)."
+        )
     raise ConfigError(
         f"{where} holds no index: neither index_store.json (persisted LlamaIndex), nor meta.json and collection/ "
         "(Qdrant), nor *.lance (LanceDB)."

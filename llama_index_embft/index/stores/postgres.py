@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from llama_index_embft._core.checks import first_line
+from llama_index_embft._core.redaction import redact
+from llama_index_embft.errors import ConfigError
 from llama_index_embft.index.stamp import Stamp, StoreError
 from llama_index_embft.index.stores.base import VectorTable, capital, check_unique, guarded, integration, only_name
 
@@ -44,7 +46,7 @@ class PostgresTable(VectorTable):
             with store.client.connect():
                 pass
         except SQLAlchemyError as err:
-            reason = first_line(getattr(err, "orig", None) or err)
+            reason = redact(first_line(getattr(err, "orig", None) or err))
             raise StoreError(
                 f"{capital(self.label)} cannot be reached ({reason}); check the address and the server."
             ) from err
@@ -124,7 +126,7 @@ class PostgresTable(VectorTable):
             logger.warning(
                 "No index by node id could be made on %s (%s); the update goes on and takes longer.",
                 self.label,
-                first_line(getattr(err, "orig", None) or err),
+                redact(first_line(getattr(err, "orig", None) or err)),
             )
 
     def as_stored(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -189,8 +191,14 @@ def _open_store(where: str, table: str | None) -> Any:
     from sqlalchemy import create_engine, make_url, text
     from sqlalchemy.exc import SQLAlchemyError
 
-    url = make_url(where)
-    shown = url.render_as_string(hide_password=True)
+    try:
+        url = make_url(where)
+    except (SQLAlchemyError, ValueError) as err:
+        raise ConfigError(
+            f"{redact(where)} is no address of PostgreSQL ({redact(first_line(err))}); give "
+            "postgresql://user@host/database."
+        ) from None  # the cause repeats the address
+    shown = redact(url.render_as_string(hide_password=True))
     # The tables that PGVectorStore made, with the type of their vectors: vector(384) or halfvec(384).
     query = text(
         "SELECT c.relname, format_type(a.atttypid, a.atttypmod) FROM pg_attribute a "
@@ -203,7 +211,7 @@ def _open_store(where: str, table: str | None) -> Any:
             types = {name.removeprefix("data_"): kind for name, kind in connection.execute(query).all()}
         engine.dispose()
     except SQLAlchemyError as err:
-        reason = first_line(getattr(err, "orig", None) or err)
+        reason = redact(first_line(getattr(err, "orig", None) or err))
         raise StoreError(f"PostgreSQL at {shown} cannot be reached ({reason}); check the address.") from err
     name = only_name(sorted(types), table, f"PostgreSQL at {shown}", "table")
     kind, _, size = types[name].partition("(")

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import numpy as np
 
 from llama_index_embft._core.checks import first_line
+from llama_index_embft._core.redaction import redact
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.index.stamp import Stamp, StoreError
 from llama_index_embft.index.stores.base import VectorTable, capital, guarded, integration, only_name
@@ -62,6 +63,7 @@ class QdrantTable(VectorTable):
         module = integration("qdrant", "A Qdrant index")
         from qdrant_client import QdrantClient
 
+        shown = redact(where)
         if not is_address(where):
             check_points(Path(where))
         try:
@@ -69,10 +71,10 @@ class QdrantTable(VectorTable):
             names = [collection.name for collection in client.get_collections().collections]
         except Exception as err:  # whatever a server that is no Qdrant answers, or a folder that another process holds
             raise StoreError(
-                f"Qdrant at {where} cannot be opened ({first_line(err)[:200]}); check that a Qdrant answers at this "
+                f"Qdrant at {shown} cannot be opened ({redact(first_line(err))[:200]}); check that a Qdrant answers at this "
                 "address, or that no other process has the folder open and its files are whole."
             ) from err
-        name = only_name(names, table, f"Qdrant at {where}", "collection")
+        name = only_name(names, table, f"Qdrant at {shown}", "collection")
         store = module.QdrantVectorStore(client=client, collection_name=name)
         return VectorStoreIndex.from_vector_store(store, embed_model=embed_model)
 

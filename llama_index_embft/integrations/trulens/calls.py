@@ -9,9 +9,9 @@ from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Final
 
 from llama_index_embft._core.optional import require
+from llama_index_embft._core.redaction import Redactor
 from llama_index_embft.calls.asking import LLMCaller, LLMRequest, is_synchronous, model_identity, model_name
 from llama_index_embft.calls.counts import CallCounts
-from llama_index_embft.calls.failures import Redactor
 from llama_index_embft.calls.journal import Journal, RequestIdentity
 from llama_index_embft.calls.limits import RateLimiter
 from llama_index_embft.calls.queue import QueuedRequest, RequestQueue
