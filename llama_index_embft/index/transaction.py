@@ -166,6 +166,6 @@ def differ(old: NDArray[np.float32], new: NDArray[np.float32]) -> NDArray[np.boo
     if old.shape != new.shape:
         return np.ones(len(new), dtype=np.bool_)
     # A stored NaN is the same as itself: it must be found again, and is replaced since no new vector holds one.
-    same = np.isclose(old, new, rtol=0.0, atol=_SAME, equal_nan=True)
-    changed: NDArray[np.bool_] = np.logical_not(np.asarray(same)).any(axis=1)
+    same = (np.abs(old - new) <= _SAME) | (old == new) | (np.isnan(old) & np.isnan(new))
+    changed: NDArray[np.bool_] = np.logical_not(same).any(axis=1)
     return changed

@@ -110,13 +110,13 @@ def test_d9_documents_that_stay_are_made_ready_once(monkeypatch) -> None:
     from llama_index_embft.search import rows
 
     made = []
-    whole = rows.Rows.__init__
+    whole = rows.EmbeddingRows.__init__
 
     def counted(self, vectors, metric, device, name) -> None:
         made.append((name, len(vectors)))
         whole(self, vectors, metric, device, name)
 
-    monkeypatch.setattr(rows.Rows, "__init__", counted)
+    monkeypatch.setattr(rows.EmbeddingRows, "__init__", counted)
     dataset = data()
     model = UnknownEmbedding(model_name="mine")
     queries = np.array([model.get_query_embedding(text) for text in dataset.queries.values()], dtype=np.float32)

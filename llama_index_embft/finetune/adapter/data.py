@@ -162,7 +162,7 @@ class VectorValidation:
         self._evaluator = RetrievalEvaluator(dataset)
         self._queries, self._documents, self._both_sides, self._device = queries, documents, both_sides, device
         # Documents that stay are made ready once, and not in every epoch.
-        self._index = ExactIndex(documents, metric=self._evaluator.similarity, device=device)
+        self._index = ExactIndex(documents, similarity=self._evaluator.similarity, device=device)
 
     @property
     def size(self) -> int:

@@ -47,8 +47,9 @@ def guarded(method: Method) -> Method:
         except EmbftError:
             raise
         except Exception as err:
+            reason = redact(first_line(err))
             raise StoreError(
-                f"{capital(table.label)} cannot be read or written ({redact(first_line(err))}); if its files are damaged "
+                f"{capital(table.label)} cannot be read or written ({reason}); if its files are damaged "
                 "restore them or build the index again, and if it is on a server check that."
             ) from err
 
