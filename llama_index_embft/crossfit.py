@@ -126,7 +126,7 @@ def _documents_wanted(queries_each: float) -> int:
 
 def _cross_fit_limit(n_documents: int, n_queries: int) -> float:
     folds = _folds(n_documents)
-    return _expected_limit(n_documents, n_queries) * (1 + folds / (folds - 1)) ** 0.5
+    return float(_expected_limit(n_documents, n_queries) * (1 + folds / (folds - 1)) ** 0.5)
 
 
 def _expected_limit(n_documents: int, n_queries: int) -> float:

@@ -6,7 +6,7 @@ from index_places import DIM, KINDS, Place, make_nodes
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
-from llama_index_embft.embeddings.identity import sentence_transformer_identity
+from llama_index_embft.embeddings import ModelIdentity, identify
 
 __all__ = ["DIM", "KINDS", "CountingEmbedding", "Place", "make_nodes"]
 
@@ -20,10 +20,11 @@ class CountingEmbedding(HuggingFaceEmbedding):
     def counted(self) -> dict[str, int]:
         return self._counted
 
-    def identity(self, side, given=None):
-        """That of the class it is derived from: counting changes nothing."""
-        prompt = self._model.prompts["query" if side == "query" else "text"]
-        return sentence_transformer_identity(self._model, prompt, "", self.normalize, self.model_name)
+    def identity(self, side: str, given: str | None = None) -> ModelIdentity:
+        """That of the class above it: counting changes no vector."""
+        prompts = {"query_instruction": self.query_instruction, "text_instruction": self.text_instruction}
+        plain = HuggingFaceEmbedding(model_name=self.model_name, device="cpu", **prompts)
+        return identify(plain, side, identity=given)
 
     def _add(self, kind: str, n: int) -> None:
         self._counted[kind] = self._counted.get(kind, 0) + n

@@ -216,7 +216,8 @@ class RetrievalEvaluator:
 
         Args:
             query_embeddings: Shape ``(n_queries, dim)``; numpy or torch.
-            corpus_embeddings: Shape ``(n_documents, dim)``; numpy or torch.
+            corpus_embeddings: Shape ``(n_documents, dim)``; numpy or torch. Or an `ExactIndex` over them in the order
+                of `corpus_texts`, so that a corpus that is searched again is prepared once.
             ordered: The corpus vectors are in the order of `corpus_texts` already. False: in that of the data set.
             device: Torch device of the search.
         """
@@ -267,20 +268,23 @@ class RetrievalEvaluator:
 
     def _search(self, queries: Any, corpus: Any, ordered: bool, device: Any) -> tuple[TopK, int]:
         """The hits without those that are the query itself, and in how many queries there were such."""
-        from llama_index_embft.search.topk import TopK, top_k
+        from llama_index_embft.search.topk import ExactIndex, TopK, top_k
 
-        if len(queries) != len(self.query_ids) or len(corpus) != len(self.corpus_ids):
+        held = isinstance(corpus, ExactIndex)
+        count = corpus.corpus.n if held else len(corpus)
+        if len(queries) != len(self.query_ids) or count != len(self.corpus_ids):
             raise EvaluationError(
                 f"The data set has {len(self.query_ids)} queries and {len(self.corpus_ids)} documents, but there are "
-                f"{len(queries)} and {len(corpus)} vectors; embed every text, in the order of the data set."
+                f"{len(queries)} and {count} vectors; embed every text, in the order of the data set."
             )
-        if not ordered:
-            corpus = corpus[self.corpus_order]
-        depth = min(self.depth, len(self.corpus_ids))
+        depth = min(self.depth, count)
         spare = max(map(len, self._own.values()), default=0)
-        found = top_k(
-            queries, corpus, min(depth + spare, len(self.corpus_ids)), similarity=self.similarity, device=device
-        )
+        wanted = min(depth + spare, count)
+        if held:
+            found = corpus.search(queries, wanted)
+        else:
+            in_order = corpus if ordered else corpus[self.corpus_order]
+            found = top_k(queries, in_order, wanted, similarity=self.similarity, device=device)
         if not spare:
             return found, 0
         rows, scores, dropped = found.rows[:, :depth].copy(), found.scores[:, :depth].copy(), 0
