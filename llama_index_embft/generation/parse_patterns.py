@@ -78,9 +78,8 @@ CLOSING: Final = re.compile(
     r"希望(?:这些|以上|对(?:您|你)|能)|如果(?:您|你)(?:需要|还|有|想)|如需|以上(?:是|就是|问题|查询)|这些(?:问题|查询)|请注意|注[：:])",
     re.IGNORECASE,
 )
-_TASK: Final = (
-    r"(?:questions?|quer(?:y|ies)|requests?|passage|excerpt|prompt|an? answer|that\b(?! \w)|the task|with (?:this|that))"
-)
+_OBJECT: Final = r"questions?|quer(?:y|ies)|requests?|passage|excerpt|prompt|an? answer|that\b(?! \w)|the task"
+_TASK: Final = rf"(?:{_OBJECT}|with (?:this|that))"
 _CANNOT: Final = (
     r"(?:can(?:'t|not| not)|won't|will not|could not|couldn't|do not|don't|am (?:unable|not able) to|was unable to)"
 )

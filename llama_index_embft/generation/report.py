@@ -26,6 +26,7 @@ class GenerationReport(CallCounts):
         generated: Queries before the filters.
         kept: Queries in the data set.
         merged: Queries that two chunks share word for word, kept once with both as relevant.
+        unjudged: Queries on which the judge gave no readable verdict.
         dropped: Filter -> number of queries it dropped.
         examples: Filter -> up to 5 pairs (query, why it was dropped).
     """
@@ -39,6 +40,7 @@ class GenerationReport(CallCounts):
     generated: int = 0
     kept: int = 0
     merged: int = 0
+    unjudged: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
@@ -61,6 +63,7 @@ class GenerationReport(CallCounts):
         notes = [(self.empty, "chunks without text"), (self.cut, "chunks cut to the context window")]
         notes += [(count, f"chunks asked again: another {what}") for what, count in self.reasked.items()]
         notes += [(self.short, "chunks with fewer queries than asked for"), (self.merged, "queries shared by chunks")]
+        notes += [(self.unjudged, "queries without a readable verdict of the judge")]
         lines += [f"{count:,} {what}" for count, what in notes if count]
         if self.failed:
             reason, count = Counter(self.failed.values()).most_common(1)[0]
