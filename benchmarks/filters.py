@@ -4,24 +4,23 @@ Good are the questions that people asked (``human``), and those of the LLM-writt
 nobody sees. Which of the latter point at one was decided by reading every question that any version of the filter
 dropped; `POINTS` finds them by words that leave no doubt.
 
-    python benchmarks/filters.py --data ../shared/data
+    python benchmarks/filters.py
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import re
-from pathlib import Path
 from typing import Any
+
+from _common import parser, write_results
 
 from llama_index_embft import EmbeddingQAFinetuneDataset
 from llama_index_embft.generation import NearDuplicates, QuestionFilter, RefersToText, WrongLanguage
 from llama_index_embft.generation.assemble import CandidateQuery
 from llama_index_embft.generation.filters.base import FilterContext
 from llama_index_embft.generation.filters.judge import read_score
-from llama_index_embft.generation.parse import parse_items
+from llama_index_embft.generation.parse import normalized, parse_items
 from llama_index_embft.generation.passages import Passage
 from llama_index_embft.generation.report import GenerationReport
 
@@ -29,7 +28,7 @@ WRITTEN = ("lyft_10k_2021", "uber_10k_2021")
 HUMAN = ("covidqa_en", "cosqa_en", "cranfield_en", "norquad_no", "stard_zh_law")
 # "the context information", "the given text": nobody asks like this without a text in hand.
 POINTS = re.compile(
-    r"context information|(?:the|this|provided|given|above) (?:context|text|passage|excerpt|document|paragraph)\b|"
+    r"context information|information provided(?! in)|(?:the|this|provided|given|above) (?:context|text|passage|excerpt|document|paragraph)\b|"
     r"(?:the|this) (?:given|provided|above) \w+|(?:mentioned|provided|stated|described|listed) (?:above|here)",
     re.IGNORECASE,
 )
@@ -49,7 +48,10 @@ def candidates_of(dataset: EmbeddingQAFinetuneDataset) -> list[CandidateQuery]:
 
 def measure(name: str, dataset: EmbeddingQAFinetuneDataset, *, written: bool) -> list[dict[str, Any]]:
     """A row a filter: what it drops of the good questions, and of all."""
-    items = candidates_of(dataset)
+    # Merged as in a run: a question that two rows share word for word is one.
+    items = list(
+        {(normalized(item.query), *(p.id for p in item.passages)): item for item in candidates_of(dataset)}.values()
+    )
     good = {n for n, item in enumerate(items) if not (written and POINTS.search(item.query))}
     filters: list[QuestionFilter] = [RefersToText(), WrongLanguage(), NearDuplicates()]
     context = FilterContext([], None, GenerationReport())  # type: ignore[arg-type]  # these ask no LLM
@@ -110,15 +112,12 @@ def measure_judge() -> dict[str, Any]:
 
 def main() -> None:
     """Measure and write ``benchmarks/results/filters.json``."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/filters.json"))
-    arguments = parser.parse_args()
+    arguments = parser(__doc__).parse_args()
     rows: list[dict[str, Any]] = []
     for name in WRITTEN:
-        rows += measure(name, EmbeddingQAFinetuneDataset.from_json(arguments.data / f"{name}.json"), written=True)
+        rows += measure(name, EmbeddingQAFinetuneDataset.from_json(arguments.data_dir / f"{name}.json"), written=True)
     for name in HUMAN:
-        path = arguments.data / "human" / f"{name}.json"
+        path = arguments.data_dir / "human" / f"{name}.json"
         rows += measure(name, EmbeddingQAFinetuneDataset.from_json(path), written=False)
     rows.append(measure_judge())
     for row in rows:
@@ -127,7 +126,7 @@ def main() -> None:
                   f"{row['good']:5} good ({row['share_of_good']:.2%})")  # fmt: skip
         else:
             print(row)
-    arguments.out.write_text(json.dumps({"rows": rows}, indent=1, ensure_ascii=False))
+    write_results("filters", rows)
 
 
 if __name__ == "__main__":

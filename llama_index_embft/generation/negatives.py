@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from llama_index_embft._core.checks import check_number
 from llama_index_embft._core.language import is_chinese
-from llama_index_embft.calls.asking import LLMCaller, LLMRequest, model_identity, workers_for
+from llama_index_embft.calls.asking import LLMCaller, LLMRequest, default_journal, model_identity, workers_for
 from llama_index_embft.calls.counts import as_prices
 from llama_index_embft.calls.failures import UnusableAnswerError
 from llama_index_embft.calls.journal import Journal, RequestIdentity, sha256
@@ -140,7 +140,7 @@ async def agenerate_negatives(
     started = time.monotonic()
     report = GenerationReport(chunks=per_query * len(dataset.queries))
     caller = LLMCaller.for_llm(llm, calls, report, retry_limit)
-    with Journal(calls.journal_path) as journal:
+    with Journal(calls.journal_path or default_journal(llm)) as journal:
         queue = RequestQueue(caller, journal, workers_for(llm, calls), on_failure)
         progress = CallProgress(report.chunks, report, as_prices(calls.prices), show=verbose, label="Writing negatives")
         try:

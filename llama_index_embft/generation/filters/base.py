@@ -76,7 +76,8 @@ _REFERS_EN: Final = re.compile(
            indicated|cited|detailed|used|shown|reported|addressed|raised|explained)\s+(?:in|by|within|from))\s+
            (?:the|this|that|these)\s+(?:(?:given|provided|above|following|preceding|aforementioned)\s+)?
            (?:text|passage|context(?:\s+information)?|excerpt|paragraph|document|article|information|content|chunk|snippet|
-           author|section(?:\s+above)?|table\s+above){_ENDS}
+           author|section(?:\s+above)?|table\s+above)
+           (?!\s+(?:provided|given|above|presented|disclosed)\s+(?:in|by|on|about)\b){_ENDS}
       | (?:the|this)\s+(?:given|provided|above|preceding|aforementioned)\s+(?:context\s+)?
            (?:text|passage|context|excerpt|paragraph|document|article|information|content|section|table){_ENDS}
       | (?:the|this)\s+(?:text|passage|excerpt|paragraph|snippet|author|context|document)\s+(?:itself\s+)?
