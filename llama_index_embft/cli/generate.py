@@ -66,8 +66,8 @@ def generate(
     from rich.console import Console
 
     from llama_index_embft.calls import check_llm, make_llm
-    from llama_index_embft.cli._cost import confirm_cost
-    from llama_index_embft.cli._ray import check_ray
+    from llama_index_embft.cli.shared.cost import confirm_cost
+    from llama_index_embft.cli.shared.ray import check_ray
     from llama_index_embft.dataset import documents_to_nodes, load_documents
     from llama_index_embft.errors import ConfigError
     from llama_index_embft.generation import (

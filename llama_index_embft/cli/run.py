@@ -153,7 +153,7 @@ def _asked(
     yes: bool,
 ) -> EmbeddingQAFinetuneDataset:
     from llama_index_embft.calls import CallSettings
-    from llama_index_embft.cli.shared.cost import agree_to_cost
+    from llama_index_embft.cli.shared.cost import confirm_cost
     from llama_index_embft.embeddings.encoding.cache import default_cache_dir
     from llama_index_embft.generation import estimate_qa_embedding_pairs, generate_qa_embedding_pairs
 
@@ -163,7 +163,7 @@ def _asked(
     calls_for: dict[str, Any] = {"num_questions_per_chunk": per_chunk, "output_path": None, "calls": calls}
     estimate = estimate_qa_embedding_pairs(nodes, client, **calls_for)
     console.print(f"   {estimate}", markup=False, soft_wrap=True)
-    agree_to_cost(estimate, yes=yes, max_cost=max_cost)
+    confirm_cost(estimate, yes=yes, max_cost=max_cost)
     return generate_qa_embedding_pairs(nodes, client, **calls_for)
 
 
