@@ -178,7 +178,7 @@ def _about_copied_questions(nodes: list[BaseNode], base: BaseEmbedding, seed: in
     from llama_index_embft.generation.extractive import generate_extractive_pairs
 
     notes = [
-        "These questions were taken from the text, not asked by people. For proof, let an LLM write the questions "
+        "These questions were taken from your text, not asked by people. For proof, let an LLM write the questions "
         "(--llm), or compare both models on questions of your users (embft evaluate, embft compare)."
     ]
     try:
