@@ -132,8 +132,8 @@ def _check_documents(nodes: list[BaseNode]) -> None:
 
     if len(set(dataset_corpus(nodes).source_documents.values())) < 2:
         raise DatasetError(
-            "There is one document only, so no other document is left to test on; add documents, or split this one by "
-            "chunk (--split-by chunk), which tests on unseen parts of the same document."
+            "The questions would be about one document only, so no other document is left to test on; add documents "
+            "or split this one by chunk (--split-by chunk), which tests on unseen parts of the same document."
         )
 
 
