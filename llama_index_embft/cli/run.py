@@ -132,8 +132,8 @@ def _check_documents(nodes: list[BaseNode]) -> None:
 
     if len(set(dataset_corpus(nodes).source_documents.values())) < 2:
         raise DatasetError(
-            "There is one document only, so no other document is left to test on; add documents, or split this one by "
-            "chunk (--split-by chunk), which tests on unseen parts of the same document."
+            "The questions would be about one document only, so no other document is left to test on; add documents "
+            "or split this one by chunk (--split-by chunk), which tests on unseen parts of the same document."
         )
 
 
@@ -178,7 +178,7 @@ def _about_copied_questions(nodes: list[BaseNode], base: BaseEmbedding, seed: in
     from llama_index_embft.generation.extractive import generate_extractive_pairs
 
     notes = [
-        "These questions were taken from the text, not asked by people. For proof, let an LLM write the questions "
+        "These questions were taken from your text, not asked by people. For proof, let an LLM write the questions "
         "(--llm), or compare both models on questions of your users (embft evaluate, embft compare)."
     ]
     try:

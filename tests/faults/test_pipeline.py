@@ -220,4 +220,4 @@ def test_d11_documents_of_one_sentence_are_no_reason_to_stop(invoke, monkeypatch
     error = invoke(documents=8, text=lambda i: sentences[i])
     assert isinstance(error, TrainingError), error
     assert given["against"] == []
-    assert "taken from the text" in given["notes"][0]
+    assert "taken from your text" in given["notes"][0]
