@@ -68,8 +68,8 @@ def run(
     Without --llm the questions are taken from the text itself. They show whether training works on your documents;
     whether it helps with what your users ask, only their questions, or an LLM's, can show.
     """
-    from llama_index_embft._core.dated import dated_folder, point_latest
     from llama_index_embft._core.files import write_folder_atomically
+    from llama_index_embft.cli.shared.dated import dated_folder, point_latest
     from llama_index_embft.dataset import documents_to_nodes, load_documents
     from llama_index_embft.embeddings import load_embed_model, resolve_model_name
     from llama_index_embft.pipeline import reload, split_for_tuning, tune_and_compare

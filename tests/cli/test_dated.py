@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_index_embft._core.dated import dated_folder, point_latest
+from llama_index_embft.cli.shared.dated import dated_folder, point_latest
 
 NOON = datetime(2026, 1, 2, 12, 0, 5)
 
