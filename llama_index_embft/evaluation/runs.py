@@ -111,7 +111,7 @@ class Rankings:
         seconds: Seconds by phase.
         errors: Query id -> what went wrong.
         notes: Things a reader should know.
-        depth: Hits a query that were asked for; None: the system returns as many as it likes.
+        depth: Hits a query that were asked for, or at most returned; None: as many as the longest list has.
     """
 
     ids: tuple[tuple[str, ...], ...]
@@ -210,7 +210,7 @@ def report_on(
     label: str,
     ks: Iterable[int] = DEFAULT_KS,
     metrics: Iterable[str] = FAMILIES,
-    name_by_depth: bool = False,
+    shallow: Literal["rename", "note", "keep"] = "keep",
 ) -> RetrievalReport:
     """Score ranked ids, without those that are the query itself.
 
@@ -220,8 +220,9 @@ def report_on(
         label: Name in tables.
         ks: Cut-offs.
         metrics: Families or full names.
-        name_by_depth: Where the system never returned as many hits as a metric looks at, though there are more
-            documents, the metric is given under the depth that was measured: ``"ndcg@2"`` for ``"ndcg@10"``.
+        shallow: Where the system never returned as many hits as a metric looks at, though there are more documents:
+            ``"rename"`` gives the metric under the depth that was measured, ``"ndcg@2"`` for ``"ndcg@10"``; ``"note"``
+            says so; ``"keep"`` says nothing.
 
     Raises:
         EvaluationError: A metric is unknown.
@@ -230,8 +231,10 @@ def report_on(
     rankings = _without_own(task, rankings)
     row_of: dict[str, int] = {}
     depth = max(1, max(map(len, rankings.ids), default=1))
-    if name_by_depth and (task.corpus_size is None or depth < task.corpus_size):
-        names, note = _measured_names(names, depth)
+    measured = rankings.depth or depth
+    if shallow != "keep" and (task.corpus_size is None or measured < task.corpus_size):
+        renamed, note = _measured_names(names, measured, rename=shallow == "rename")
+        names = renamed if shallow == "rename" else names
         rankings = replace(rankings, notes=(*rankings.notes, *note))
     rows = np.full((len(task.query_ids), depth), -1, dtype=np.int64)
     for query, ids in enumerate(rankings.ids):
@@ -276,7 +279,7 @@ def _without_own(task: RetrievalTask, rankings: Rankings) -> Rankings:
     return replace(rankings, ids=tuple(ids), scores=tuple(scores), notes=notes)
 
 
-def _measured_names(names: tuple[str, ...], depth: int) -> tuple[tuple[str, ...], list[str]]:
+def _measured_names(names: tuple[str, ...], depth: int, *, rename: bool) -> tuple[tuple[str, ...], list[str]]:
     """Names of what was measured by a system that returns at most `depth` hits, and what to say about it."""
     measured: dict[str, str] = {}
     for name in names:
@@ -286,8 +289,9 @@ def _measured_names(names: tuple[str, ...], depth: int) -> tuple[tuple[str, ...]
     if not changed:
         return names, []
     deepest = max(parse_metric(name)[1] or 0 for name in changed)
+    how = "given at that depth" if rename else "no more than those at that depth"
     note = (
-        f"At most {depth} hits came back for any query, so {len(changed)} metrics are given at that depth "
+        f"At most {depth} hits came back for any query, so {len(changed)} metrics are {how} "
         f"({changed[-1]} as {measured[changed[-1]]}); let the system return {deepest} (`similarity_top_k={deepest}`)."
     )
     return tuple(dict.fromkeys(measured.values())), [note]
