@@ -256,8 +256,9 @@ class RetrievalReport:
         )
 
     def to_markdown(self) -> str:
-        """A table of the means: a row a metric, a column a cut-off."""
-        return self.table().to_markdown()
+        """A table of the means, a row a metric, a column a cut-off, and what a reader should know."""
+        notes = "\n".join(f"- {escape(' '.join(note.split()), quote=False)}" for note in self.notes)
+        return self.table().to_markdown() + (f"\n\n{notes}" if notes else "")
 
     def table(self) -> TextTable:
         """The means: a row a metric, a column a cut-off."""
