@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -243,9 +243,10 @@ class RetrievalReport:
             place = ".".join(map(str, first["loc"]))
             raise EvaluationError(f"{path} is a damaged report ({place}: {first['msg']}); write it again.") from err
         queries = stored.queries
-        plain = stored.model_dump(exclude={"queries", "values"})
+        plain: dict[str, Any] = stored.model_dump(exclude={"queries", "values"})
+        plain = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
         return cls(
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()},
+            **plain,
             query_ids=tuple(query.id for query in queries),
             queries=tuple(query.text for query in queries),
             documents=tuple(query.document for query in queries),

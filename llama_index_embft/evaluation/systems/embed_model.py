@@ -19,9 +19,10 @@ from llama_index_embft.evaluation.metrics import (
     score_hits,
 )
 from llama_index_embft.evaluation.records import RetrievalReport
-from llama_index_embft.evaluation.runs import (
+from llama_index_embft.evaluation.runs import check_depth
+from llama_index_embft.evaluation.systems.seen import mark_seen
+from llama_index_embft.evaluation.tasks import (
     IndexedText,
-    check_depth,
     corpus_text,
     hash_of,
     own_documents,
@@ -29,7 +30,6 @@ from llama_index_embft.evaluation.runs import (
     query_documents,
     text_in_words,
 )
-from llama_index_embft.evaluation.systems.seen import mark_seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

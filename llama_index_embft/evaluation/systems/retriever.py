@@ -15,9 +15,10 @@ import numpy as np
 from llama_index_embft._core.checks import check_number
 from llama_index_embft.errors import EvaluationError
 from llama_index_embft.evaluation.metrics import DEFAULT_KS, FAMILIES, metric_names
-from llama_index_embft.evaluation.runs import Rankings, RetrievalTask, hash_of, report_on
+from llama_index_embft.evaluation.runs import Rankings, report_on
 from llama_index_embft.evaluation.systems.matching import Match, Matcher
 from llama_index_embft.evaluation.systems.seen import mark_seen
+from llama_index_embft.evaluation.tasks import RetrievalTask, hash_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Mapping, Sequence
