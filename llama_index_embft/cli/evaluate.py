@@ -50,6 +50,8 @@ def evaluate(
     console.print(f"[bold]{escape(report.label)}[/bold]")
     console.print(report.table().to_rich())
     console.print(f"{len(report.query_ids):,} queries, {report.corpus_size:,} chunks; {report.text}")
+    for note in report.notes:
+        console.print(f"Note: {escape(note)}")
     show_cut(embed_model, dataset)
     if out is not None:
         report.to_json(out)

@@ -246,10 +246,8 @@ class RetrievalReport:
             place = ".".join(map(str, first["loc"]))
             raise EvaluationError(f"{path} is a damaged report ({place}: {first['msg']}); write it again.") from err
         queries = stored.queries
-        plain: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in stored.model_dump(exclude={"queries", "values"}).items()
-        }
+        plain: dict[str, Any] = stored.model_dump(exclude={"queries", "values"})
+        plain = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
         return cls(
             **plain,
             query_ids=tuple(query.id for query in queries),
@@ -262,8 +260,9 @@ class RetrievalReport:
         )
 
     def to_markdown(self) -> str:
-        """A table of the means: a row a metric, a column a cut-off."""
-        return self.table().to_markdown()
+        """A table of the means, a row a metric, a column a cut-off, and what a reader should know."""
+        notes = "\n".join(f"- {escape(' '.join(note.split()), quote=False)}" for note in self.notes)
+        return self.table().to_markdown() + (f"\n\n{notes}" if notes else "")
 
     def table(self) -> TextTable:
         """The means: a row a metric, a column a cut-off."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from llama_index_embft.dataset.prepared import own_text_documents
 from llama_index_embft.errors import ConfigError, EvaluationError
 from llama_index_embft.evaluation.metrics import (
     DEFAULT_KS,
@@ -24,81 +21,12 @@ from llama_index_embft.evaluation.metrics import (
     score_hits,
 )
 from llama_index_embft.evaluation.records import RetrievalReport
+from llama_index_embft.evaluation.tasks import RetrievalTask, own_note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-
-IndexedText = Literal["embed", "none"]
-"""Which metadata stand in front of a text: ``"embed"`` as the index embeds it, ``"none"`` for the text alone."""
-
-
-@dataclass(frozen=True)
-class RetrievalTask:
-    """What systems are scored against: queries with their relevant ids, each field in the order of the queries.
-
-    Attributes:
-        query_ids: Ids of the queries.
-        queries: Their texts.
-        relevant: Relevant ids with grades of at least 1.
-        documents: The source document each query is about.
-        corpus_size: Number of things that can be found; None where it is not known.
-        data_hash: Hash of queries and judgements.
-        corpus_hash: Hash of the texts searched, if known.
-        text: Which text was searched, in words.
-        own: For each query the ids of documents that are the query itself, which are no hits; empty: there are none.
-    """
-
-    query_ids: tuple[str, ...]
-    queries: tuple[str, ...]
-    relevant: tuple[dict[str, int], ...]
-    documents: tuple[str, ...]
-    corpus_size: int | None = None
-    data_hash: str = ""
-    corpus_hash: str = ""
-    text: str = ""
-    own: tuple[frozenset[str], ...] = ()
-
-    @classmethod
-    def of(cls, dataset: EmbeddingQAFinetuneDataset, *, ignore_identical: bool = True) -> RetrievalTask:
-        """The task that a data set sets; `ignore_identical`: the query's own text is no hit."""
-        qrels = dataset.qrels()
-        query_ids, queries = tuple(dataset.queries), tuple(dataset.queries.values())
-        relevant = tuple(qrels[query] for query in query_ids)
-        return cls(
-            query_ids=query_ids,
-            queries=queries,
-            relevant=relevant,
-            documents=query_documents(dataset),
-            corpus_size=len(dataset.corpus),
-            data_hash=hash_of([query_ids, queries, relevant]),
-            own=own_documents(dataset) if ignore_identical else (),
-        )
-
-    @classmethod
-    def of_qrels(
-        cls,
-        qrels: Mapping[str, Mapping[str, int]],
-        texts: Mapping[str, str] | None = None,
-        *,
-        ignore_identical: bool = True,
-    ) -> RetrievalTask:
-        """The task of bare judgements; queries without a relevant document are left out, as BEIR and ranx do.
-
-        `ignore_identical`: a document under the query's own id is no hit, unless some query has its own id among its
-        relevant documents: then queries and documents are merely numbered alike.
-        """
-        kept = {query: {doc: grade for doc, grade in docs.items() if grade > 0} for query, docs in qrels.items()}
-        kept = {query: docs for query, docs in kept.items() if docs}
-        if not kept:
-            raise EvaluationError("The judgements have no relevant document; at least one grade must be above 0.")
-        query_ids, relevant = tuple(kept), tuple(kept.values())
-        queries = tuple((texts or {}).get(query, query) for query in query_ids)
-        documents = tuple(max(docs, key=docs.__getitem__) for docs in relevant)
-        same_ids = ignore_identical and not any(query in docs for query, docs in kept.items())
-        own = tuple(frozenset([query]) for query in query_ids) if same_ids else ()
-        return cls(query_ids, queries, relevant, documents, data_hash=hash_of([query_ids, queries, relevant]), own=own)
 
 
 @dataclass(frozen=True)
@@ -112,7 +40,7 @@ class Rankings:
         seconds: Seconds by phase.
         errors: Query id -> what went wrong.
         notes: Things a reader should know.
-        depth: Hits a query that were asked for; None: the system returns as many as it likes.
+        depth: Hits a query that were asked for, or at most returned; None: as many as the longest list has.
     """
 
     ids: tuple[tuple[str, ...], ...]
@@ -211,7 +139,7 @@ def report_on(
     label: str,
     ks: Iterable[int] = DEFAULT_KS,
     metrics: Iterable[str] = FAMILIES,
-    name_by_depth: bool = False,
+    shallow: Literal["rename", "note", "keep"] = "keep",
 ) -> RetrievalReport:
     """Score ranked ids, without those that are the query itself.
 
@@ -221,8 +149,9 @@ def report_on(
         label: Name in tables.
         ks: Cut-offs.
         metrics: Families or full names.
-        name_by_depth: Where the system never returned as many hits as a metric looks at, though there are more
-            documents, the metric is given under the depth that was measured: ``"ndcg@2"`` for ``"ndcg@10"``.
+        shallow: Where the system never returned as many hits as a metric looks at, though there are more documents:
+            ``"rename"`` gives the metric under the depth that was measured, ``"ndcg@2"`` for ``"ndcg@10"``; ``"note"``
+            says so; ``"keep"`` says nothing.
 
     Raises:
         EvaluationError: A metric is unknown.
@@ -231,8 +160,10 @@ def report_on(
     rankings = _without_own(task, rankings)
     row_of: dict[str, int] = {}
     depth = max(1, max(map(len, rankings.ids), default=1))
-    if name_by_depth and (task.corpus_size is None or depth < task.corpus_size):
-        names, note = _measured_names(names, depth)
+    measured = rankings.depth or depth
+    if shallow != "keep" and (task.corpus_size is None or measured < task.corpus_size):
+        renamed, note = _measured_names(names, measured, rename=shallow == "rename")
+        names = renamed if shallow == "rename" else names
         rankings = replace(rankings, notes=(*rankings.notes, *note))
     rows = np.full((len(task.query_ids), depth), -1, dtype=np.int64)
     for query, ids in enumerate(rankings.ids):
@@ -277,7 +208,7 @@ def _without_own(task: RetrievalTask, rankings: Rankings) -> Rankings:
     return replace(rankings, ids=tuple(ids), scores=tuple(scores), notes=notes)
 
 
-def _measured_names(names: tuple[str, ...], depth: int) -> tuple[tuple[str, ...], list[str]]:
+def _measured_names(names: tuple[str, ...], depth: int, *, rename: bool) -> tuple[tuple[str, ...], list[str]]:
     """Names of what was measured by a system that returns at most `depth` hits, and what to say about it."""
     measured: dict[str, str] = {}
     for name in names:
@@ -287,8 +218,9 @@ def _measured_names(names: tuple[str, ...], depth: int) -> tuple[tuple[str, ...]
     if not changed:
         return names, []
     deepest = max(parse_metric(name)[1] or 0 for name in changed)
+    how = "given at that depth" if rename else "no more than those at that depth"
     note = (
-        f"At most {depth} hits came back for any query, so {len(changed)} metrics are given at that depth "
+        f"At most {depth} hits came back for any query, so {len(changed)} metrics are {how} "
         f"({changed[-1]} as {measured[changed[-1]]}); let the system return {deepest} (`similarity_top_k={deepest}`)."
     )
     return tuple(dict.fromkeys(measured.values())), [note]
@@ -364,48 +296,3 @@ def task_of(report: RetrievalReport) -> RetrievalTask:
         corpus_hash=report.corpus_hash,
         text=report.text,
     )
-
-
-def query_documents(dataset: EmbeddingQAFinetuneDataset) -> tuple[str, ...]:
-    """The source document that each query is about: that of its most relevant chunk, the first of equals."""
-    qrels = dataset.qrels()
-    best = (max(qrels[query], key=qrels[query].__getitem__) for query in dataset.queries)
-    return tuple(dataset.source_documents.get(chunk, chunk) for chunk in best)
-
-
-def own_note(dropped: int) -> str:
-    """What is said of queries that found themselves."""
-    return (
-        f"{dropped} queries found themselves: a hit that is the query's own text or id was left out, as BEIR does "
-        "(`ignore_identical=False` counts it)."
-    )
-
-
-def own_documents(dataset: EmbeddingQAFinetuneDataset) -> tuple[frozenset[str], ...]:
-    """For each query the documents that are the query itself and not relevant to it; empty where there are none.
-
-    In symmetric data (duplicate questions, counter-arguments) the queries stand in the corpus. A search for a text
-    finds the text itself, which says nothing about the model.
-    """
-    found = own_text_documents(dataset)
-    return tuple(frozenset(found.get(query, ())) for query in dataset.queries) if found else ()
-
-
-def corpus_text(dataset: EmbeddingQAFinetuneDataset, doc: str, metadata_mode: IndexedText) -> str:
-    """The text of a document in that mode."""
-    return dataset.corpus[doc] if metadata_mode == "embed" else dataset.bare_text(doc)
-
-
-def text_in_words(dataset: EmbeddingQAFinetuneDataset, metadata_mode: IndexedText) -> str:
-    """Which text is searched, for reports."""
-    if not dataset.bare_texts:
-        return "corpus text as it stands in the data set"
-    if metadata_mode == "embed":
-        return "the text the index embeds, metadata included"
-    return "the bare text, without metadata"
-
-
-def hash_of(parts: Sequence[Any]) -> str:
-    """A short hash of plain data."""
-    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:16]

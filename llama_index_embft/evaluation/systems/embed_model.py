@@ -19,9 +19,10 @@ from llama_index_embft.evaluation.metrics import (
     score_hits,
 )
 from llama_index_embft.evaluation.records import RetrievalReport
-from llama_index_embft.evaluation.runs import (
+from llama_index_embft.evaluation.runs import check_depth
+from llama_index_embft.evaluation.systems.seen import mark_seen
+from llama_index_embft.evaluation.tasks import (
     IndexedText,
-    check_depth,
     corpus_text,
     hash_of,
     own_documents,
@@ -29,7 +30,6 @@ from llama_index_embft.evaluation.runs import (
     query_documents,
     text_in_words,
 )
-from llama_index_embft.evaluation.systems.seen import mark_seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -127,6 +127,7 @@ def evaluate_embeddings(
     label: str = "embeddings",
     similarity: Similarity = "cosine",
     device: str | None = None,
+    ignore_identical: bool = True,
 ) -> RetrievalReport:
     """Like `evaluate_embed_model`, for vectors that exist already.
 
@@ -140,11 +141,14 @@ def evaluate_embeddings(
         label: Name in tables.
         similarity: ``"cosine"`` or ``"dot"``.
         device: Torch device of the search; None takes the vectors' own, or a GPU if there is one.
+        ignore_identical: A document that is the query's own text is no hit; see `evaluate_run`.
 
     Raises:
         EvaluationError: The shapes do not fit the data set, or a metric is unknown.
     """
-    evaluator = RetrievalEvaluator(dataset, ks=ks, metrics=metrics, top_k=top_k, similarity=similarity)
+    evaluator = RetrievalEvaluator(
+        dataset, ks=ks, metrics=metrics, top_k=top_k, similarity=similarity, ignore_identical=ignore_identical
+    )
     return evaluator.report(query_embeddings, corpus_embeddings, label=label, device=device)
 
 

@@ -85,6 +85,8 @@ def evaluate_query_engine(
     as 0). Each judge adds a metric of its name. All of them can be compared like any other metric:
     ``compare(base, tuned, primary="answer_f1")``.
 
+    An engine answers from what it retrieves, which is often less than the metrics look at: a note then says so.
+
     What the engine and the judges have said is paid for and is never thrown away: an answer that a judge cannot be
     asked about, or gives no score for, counts 0 there, and a judge that scores nothing at all is left out; the notes of
     the report say so.
@@ -110,7 +112,7 @@ def evaluate_query_engine(
         EvaluationError: Every query failed, no source node is in the data set, or a query has no reference answer
             while others have.
     """
-    run = RetrieverRun(dataset, query_engine, ks, metrics, label, match, num_workers)
+    run = RetrieverRun(dataset, query_engine, ks, metrics, label, match, num_workers, shallow="note")
     references = _references(dataset, run.task.query_ids)
 
     def ask(text: str) -> _AnsweredQuery:
@@ -165,7 +167,7 @@ async def aevaluate_query_engine(
 
     Arguments and errors are those of `evaluate_query_engine`. With `embed_model`, the answers are embedded in a thread.
     """
-    run = RetrieverRun(dataset, query_engine, ks, metrics, label, match, num_workers)
+    run = RetrieverRun(dataset, query_engine, ks, metrics, label, match, num_workers, shallow="note")
     references = _references(dataset, run.task.query_ids)
 
     async def ask(text: str) -> _AnsweredQuery:

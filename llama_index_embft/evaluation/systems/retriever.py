@@ -8,16 +8,17 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
 from llama_index_embft._core.checks import check_number
 from llama_index_embft.errors import EvaluationError
 from llama_index_embft.evaluation.metrics import DEFAULT_KS, FAMILIES, metric_names
-from llama_index_embft.evaluation.runs import Rankings, RetrievalTask, hash_of, report_on
+from llama_index_embft.evaluation.runs import Rankings, report_on
 from llama_index_embft.evaluation.systems.matching import Match, Matcher
 from llama_index_embft.evaluation.systems.seen import mark_seen
+from llama_index_embft.evaluation.tasks import RetrievalTask, hash_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Mapping, Sequence
@@ -155,6 +156,7 @@ class RetrieverRun:
         match: Match,
         num_workers: int,
         ignore_identical: bool = True,
+        shallow: Literal["rename", "note"] = "rename",
     ) -> None:
         check_number("num_workers", num_workers, at_least=1)
         if not dataset.queries:
@@ -165,6 +167,7 @@ class RetrieverRun:
         self.task = _by_document(task, dataset) if match == "document" else task
         self.label = label or type(retriever).__name__
         self._dataset, self._system = dataset, retriever
+        self._shallow = shallow
         self.unknown = ""
 
     def report(self, answers: Sequence[RetrieverResponse], seconds: float) -> RetrievalReport:
@@ -195,6 +198,8 @@ class RetrieverRun:
             seconds={"retrieve": seconds},
             errors=errors,
             notes=self._notes(counts),
+            # Hits that were counted once, at their best place, were returned all the same.
+            depth=max(1, *(len(answer.nodes) for answer in answers), *(len(ids) for ids, _ in found)),
         )
         for note in rankings.notes:
             logger.warning("%s: %s", self.label, note)
@@ -202,7 +207,7 @@ class RetrieverRun:
             logger.warning(
                 "%s: %d queries failed and score 0 (first: %s).", self.label, len(errors), next(iter(errors.values()))
             )
-        report = report_on(self.task, rankings, label=self.label, ks=(), metrics=self.names, name_by_depth=True)
+        report = report_on(self.task, rankings, label=self.label, ks=(), metrics=self.names, shallow=self._shallow)
         for note in report.notes[len(rankings.notes) :]:
             logger.warning("%s: %s", self.label, note)
         return mark_seen(report, self._dataset, self._system)

@@ -21,26 +21,17 @@ from llama_index_embft.evaluation.metrics import (
     rank_order,
 )
 from llama_index_embft.evaluation.records import RetrievalReport
-from llama_index_embft.evaluation.runs import (
-    Rankings,
-    RetrievalTask,
-    check_depth,
-    corpus_text,
-    fuse_runs,
-    hash_of,
-    report_on,
-    task_of,
-    text_in_words,
-)
+from llama_index_embft.evaluation.runs import Rankings, check_depth, fuse_runs, report_on, task_of
 from llama_index_embft.evaluation.systems.embed_model import evaluate_embed_model
 from llama_index_embft.evaluation.systems.retriever import evaluate_retriever
+from llama_index_embft.evaluation.tasks import RetrievalTask, corpus_text, hash_of, text_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.evaluation.comparison import Comparison
-    from llama_index_embft.evaluation.runs import IndexedText
+    from llama_index_embft.evaluation.tasks import IndexedText
 
 _CJK: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
 _WORDS: Final = re.compile(r"\w+")

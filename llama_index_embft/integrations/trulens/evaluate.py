@@ -205,7 +205,7 @@ def evaluate_app(
     from llama_index_embft.integrations.trulens import recording
 
     _check(query_engine, app_name, app_version)
-    run = RetrieverRun(dataset, query_engine, ks, metrics, f"{app_name} {app_version}", match, 1)
+    run = RetrieverRun(dataset, query_engine, ks, metrics, f"{app_name} {app_version}", match, 1, shallow="note")
     file = sqlite_file(database_url(database))
     session = recording.open_session(database)
     if judging.journal_path is None and file is not None:
@@ -235,7 +235,7 @@ def evaluate_app(
         answers=tuple("" if exchange is None else exchange.answer for _, _, exchange in records),
         latencies=(),
     )
-    verdicts = {name: _measured(report, name) for name in shown}
+    verdicts = {name: tuple(FeedbackVerdict("scored", float(value)) for value in report.values[name]) for name in shown}
     verdicts |= score_exchanges(feedbacks, [exchange for _, _, exchange in records])
     ids = tuple(record for record, _, _ in records)
     recorder.store({name: dict(zip(ids, of, strict=True)) for name, of in verdicts.items()}, timeout=_STORE_SECONDS)
@@ -345,14 +345,6 @@ def _shown(names: Sequence[str]) -> list[str]:
     for name in sorted(names, key=lambda name: int(name.partition("@")[2] or 0)):
         largest[name.partition("@")[0]] = name
     return [largest[family] for family in _SHOWN if family in largest] or list(largest.values())
-
-
-def _measured(report: RetrievalReport, name: str) -> tuple[FeedbackVerdict, ...]:
-    """Verdicts of a retrieval metric; none where the engine returns fewer hits than it looks at."""
-    if name in report.values:
-        return tuple(FeedbackVerdict("scored", float(value)) for value in report.values[name])
-    reason = f"The engine returned at most {report.depth} hits, so {name} was not measured."
-    return (FeedbackVerdict("undefined", reason=reason),) * len(report.query_ids)
 
 
 def _mean(verdicts: Sequence[FeedbackVerdict]) -> float:
