@@ -104,8 +104,9 @@ class Place:
 class PlainEmbedding(BaseEmbedding):
     """Unit vectors made of a hash of the text and of the model's name: a model that loads at once."""
 
-    def identity(self, side: str, given: str | None = None) -> ModelIdentity:
-        return ModelIdentity.of(self.model_name, type(self).__name__, self.model_name, given or "")
+    def identity(self, side, given=None):
+        """A class that knows what decides its vectors speaks for itself."""
+        return ModelIdentity.of(self.model_name, type(self).__name__, self.model_name, side)
 
     def _get_text_embedding(self, text: str) -> list[float]:
         seed = int.from_bytes(hashlib.sha256(f"{self.model_name} {text}".encode()).digest()[:8], "little")
