@@ -23,6 +23,7 @@ from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.embeddings import load_embed_model
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.finetune import EmbeddingAdapterFinetuneEngine, NudgeFinetuneEngine
+from llama_index_embft.finetune.adapter import AdapterLayerSettings
 from llama_index_embft.finetune.nudge import NudgeSettings
 from llama_index_embft.index import check_index, checked_retriever, rollback_index, stamp_index, update_index
 from llama_index_embft.index.stores import open_index, open_table
@@ -72,7 +73,13 @@ def build(base: OpenAIEmbedding, folder: str) -> VectorStoreIndex:
 def train(method: str, base: OpenAIEmbedding, out: str) -> None:
     data, val = make_dataset("number {0} of the alias a{0}"), make_dataset("alias a{0}")
     if method == "adapter":
-        options = {"epochs": 60, "learning_rate": 1e-2, "sides": "both", "device": "cpu", "model_output_path": out}
+        options = {
+            "epochs": 60,
+            "learning_rate": 1e-2,
+            "layer": AdapterLayerSettings(sides="both"),
+            "device": "cpu",
+            "model_output_path": out,
+        }
         engine = EmbeddingAdapterFinetuneEngine(data, base, val_dataset=val, **options)
     else:
         engine = NudgeFinetuneEngine(
@@ -166,7 +173,7 @@ def test_what_cannot_be_is_one_sentence(server: LoopbackLLM, monkeypatch: pytest
         run(tiny_model_path, "--index", "index", "--check", "--api-base", server.api_base)
     with pytest.raises(ConfigError, match="device is for a model that runs here"):
         run("tuned", "--index", "index", *hosted, "--api-base", server.api_base, "--device", "cpu")
-    with pytest.raises(ConfigError, match="it must be above 0"):
+    with pytest.raises(ConfigError, match="it must be at least 1"):
         run("tuned", "--index", "index", *hosted, "--api-base", server.api_base, "--requests-per-minute", 0)
     with pytest.raises(ConfigError, match="base is for an adapter or moved documents"):
         run(tiny_model_path, "--index", "index", *hosted, "--api-base", server.api_base)

@@ -71,6 +71,26 @@ def test_a4_over_a_model_without_an_identity_only_by_force(tmp_path, what) -> No
     assert load_embed_model(folder, base_embed_model=mine, force=True).get_query_embedding("a 1")
 
 
+# --- A6: half precision -----------------------------------------------------------------------------------------------
+
+
+def test_a6_a_frozen_base_stays_what_it_is_and_the_record_says_so(tiny_model_path, tmp_path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    SentenceTransformer(tiny_model_path, device="cpu").half().save_pretrained(str(tmp_path / "half"))
+    base = load_embed_model(tmp_path / "half", device="cpu")
+    out = tmp_path / "a"
+    options = {"val_dataset": data(4), "epochs": 2, "learning_rate": 1e-3, "cache": None, "device": "cpu"}
+    engine = EmbeddingAdapterFinetuneEngine(data(), base, model_output_path=str(out), **options)
+    result = engine.finetune()
+    assert all(np.isfinite(entry["ndcg@10"]) for entry in result.history)
+    tuned = load_embed_model(out, device="cpu")  # the base is loaded as it was, so it is not refused
+    assert {parameter.dtype for parameter in tuned.adapter.parameters()} == {torch.float32}
+    held = {str(p.dtype).removeprefix("torch.") for p in base._model.parameters()}
+    assert {json.loads((out / "embft.json").read_text())["base_precision"]} == held
+    assert tuned.get_query_embedding("a 1") == pytest.approx(engine.get_finetuned_model().get_query_embedding("a 1"))
+
+
 # --- D6: the stock package's arguments --------------------------------------------------------------------------------
 
 

@@ -328,6 +328,7 @@ class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
             val=self.val_dataset,
             scores=(outcome.base_score, outcome.score) if outcome else None,
             settings=self._recorded(outcome.plan if outcome else self._plan),
+            base_precision=_precision(self.embed_model),
             **tried,
         )
         save_adapter(
@@ -347,6 +348,15 @@ class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
             settings["optimizer_class"] = self._settings.optimizer_class.__qualname__
         options = {name: getattr(self._options, name) for name in ("batch_size", "learning_rate", "seed")}
         return {**settings, **options, "sides": self._layer.sides, **plan.shown(), "epochs": plan.epochs}
+
+
+def _precision(embed_model: BaseEmbedding) -> str | None:
+    """In what the base model computes, such as ``"float16"``; None for a hosted one. The adapter itself is float32."""
+    from llama_index_embft.embeddings.sentence_transformer import inner_model
+
+    inner = inner_model(embed_model)
+    parameter = None if inner is None else next(inner.model.parameters(), None)
+    return None if parameter is None else str(parameter.dtype).removeprefix("torch.")
 
 
 def _is_of(adapter: nn.Module, adapter_cls: type[nn.Module]) -> bool:
