@@ -207,13 +207,13 @@ for base, tuned in (
 # %% tags=["ours"]
 from importlib.util import find_spec
 
-from llama_index_embft.embeddings import load_exported
+from llama_index_embft import load_embed_model
 from llama_index_embft.export import export_model
 
 wanted = ["fp16", "onnx-int8"] if find_spec("onnxruntime") and find_spec("onnxscript") else ["fp16"]
 exported = export_model(sft, "served", wanted, val_dataset=infgrad_val)
 print(exported)
-print(type(load_exported(f"served/{wanted[-1]}")).__name__)
+print(type(load_embed_model(f"served/{wanted[-1]}")).__name__)
 
 # %% [markdown]
 # NUDGE 移动文档向量(原文得到 best-gamma = 0,即向量没有变化):只有被训练问题问到的文档会动,

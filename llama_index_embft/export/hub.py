@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
 # Left by training or editing, and no part of the result.
-_NOT_UPLOADED = ["checkpoint-*/*", "checkpoints/*", "runs/*", ".git/*", ".cache/*", "*.tmp", ".DS_Store"]
+_NOT_UPLOADED = [".embft-*", "checkpoint-*/*", "checkpoints/*", "runs/*", ".git/*", ".cache/*", "*.tmp", ".DS_Store"]
 
 
 def check_can_push(repo_id: str, *, token: str | None = None) -> None:

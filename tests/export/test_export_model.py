@@ -125,6 +125,7 @@ def test_a_folder_says_where_it_comes_from(exported, prompted) -> None:
     assert card.data.library_name == "onnx"
     assert "load_exported" in card.text
     assert sorted(p.name for p in (out / "onnx-int8").iterdir()) == [
+        ".embft-files.json",
         "README.md",
         "embft.json",
         "model.onnx",
