@@ -7,11 +7,15 @@ import hashlib
 import inspect
 import itertools
 import logging
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+from llama_index_embft._core.environment import default_cache_dir
 from llama_index_embft._core.redaction import Redactor
 from llama_index_embft.calls.connections import close_own_connections, without_retries
+from llama_index_embft.calls.counts import as_prices
+from llama_index_embft.calls.journal import sha256
 from llama_index_embft.calls.limits import RateLimiter
 from llama_index_embft.calls.server import ApiServer, GivenUpError, RetryPolicy
 from llama_index_embft.calls.tokens import certainly_fits, count_tokens, cut_to_tokens
@@ -19,6 +23,7 @@ from llama_index_embft.errors import ConfigError, GenerationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from llama_index.core.llms import LLM, ChatMessage
     from pydantic import BaseModel
@@ -113,7 +118,14 @@ class LLMCaller:
             GenerationError: See `with_server`.
         """
         limiter = RateLimiter(settings.requests_per_minute, settings.tokens_per_minute)
-        server = ApiServer(RetryPolicy(limit=retry_limit), limiter, Redactor(llm), counts)
+        server = ApiServer(
+            RetryPolicy(limit=retry_limit),
+            limiter,
+            Redactor(llm),
+            counts,
+            prices=as_prices(settings.prices),
+            max_cost=settings.max_cost,
+        )
         return cls.with_server(llm, settings.structured, server)
 
     @classmethod
@@ -134,7 +146,10 @@ class LLMCaller:
 
     def sibling(self, llm: LLM) -> LLMCaller:
         """Prepare another LLM under the same limits and counts."""
-        server = ApiServer(self.server.policy, self.server.limiter, Redactor(llm), self.server.counts)
+        ours = self.server
+        server = ApiServer(
+            ours.policy, ours.limiter, Redactor(llm), ours.counts, prices=ours.prices, max_cost=ours.max_cost
+        )
         return self.with_server(llm, "auto", server)
 
     async def hang_up(self) -> None:
@@ -228,8 +243,8 @@ class LLMCaller:
         return response.message.content or "", _usage(response)  # the model wrote the answer instead of calling
 
     def _fatal_message(self, failure: Failure) -> str:
-        where = getattr(self.llm, "api_base", None) or getattr(self.llm, "base_url", None)
-        at = f" at {self.server.redact(str(where))}" if where else ""
+        where = server_address(self.llm)
+        at = f" at {self.server.redact(where)}" if where else ""
         if failure.kind == "unreachable":
             return f"No connection to the LLM server{at}: {failure.reason} Check the network and the address."
         return f"{failure.reason.rstrip('.')} (model {model_name(self.llm)!r}{at})."
@@ -298,6 +313,32 @@ def workers_for(llm: LLM, settings: CallSettings) -> int:
 def model_name(llm: LLM) -> str:
     """Name of the model, without the lookups of `metadata`, which fail for names that a client does not know."""
     return str(getattr(llm, "model", None) or getattr(llm, "model_name", None) or llm.class_name())
+
+
+def server_address(llm: LLM) -> str:
+    """Where an LLM is called; empty for a service that has one address only."""
+    for name in ("api_base", "base_url", "azure_endpoint", "endpoint"):
+        if found := getattr(llm, name, None):
+            return str(found)
+    return ""
+
+
+def default_journal(llm: LLM) -> Path | None:
+    """The journal of a model at a server, in the user's cache folder: what was asked once is not paid for again.
+
+    None for an LLM class of one's own, whose answers its name does not tell from those of an edited one, and where
+    the folder cannot be written.
+    """
+    module = type(llm).__module__
+    if not module.startswith("llama_index.") or module.startswith("llama_index.core"):
+        return None
+    folder = default_cache_dir() / "journals"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    name = re.sub(r"[^\w.-]+", "-", model_name(llm))[:60]
+    return folder / f"{name}-{sha256(f'{model_identity(llm)} {server_address(llm)}')[:16]}.sqlite"
 
 
 def model_identity(llm: LLM) -> str:

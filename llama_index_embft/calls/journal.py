@@ -152,6 +152,15 @@ class Journal:
             raise
         return connection
 
+    def absorb(self, path: Path) -> None:
+        """Take over the answers of another journal, such as one that an earlier version put beside the output."""
+        if not path.is_file() or path.samefile(self.path):
+            return
+        with Journal(path) as other:
+            rows = other._query("SELECT * FROM answers", ()).fetchall()
+        with self._read_lock:
+            self._reader.executemany(f"{_INSERT['answers']}({', '.join('?' * 9)})", rows)
+
     def get(self, key: str) -> StoredAnswer | None:
         """Look an answer up; None if it is missing."""
         row = self._query(

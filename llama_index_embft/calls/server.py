@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from llama_index_embft._core.checks import check_number
 from llama_index_embft.calls.counts import CallCounts
 from llama_index_embft.calls.failures import Failure, classify
-from llama_index_embft.errors import EmbftError
+from llama_index_embft.errors import EmbftError, GenerationError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
     from llama_index_embft._core.redaction import Redactor
+    from llama_index_embft.calls.counts import Prices
     from llama_index_embft.calls.limits import RateLimiter, Ticket
 
 T = TypeVar("T")
@@ -69,6 +70,8 @@ class ApiServer:
         counts: Where requests, retries and tokens are counted.
         model_kind: What the sentences call it, ``"LLM"`` or ``"embedding"``.
         proven: A call has succeeded, so the server is there and accepts us.
+        prices: For ``max_cost``.
+        max_cost: US dollars from which nothing more is sent; None for no limit.
     """
 
     policy: RetryPolicy
@@ -77,10 +80,24 @@ class ApiServer:
     counts: CallCounts = field(default_factory=CallCounts)
     model_kind: str = "LLM"
     proven: bool = False
+    prices: Prices | None = None
+    max_cost: float | None = None
     _forbidden: int = 0
 
     async def admit(self, tokens: float) -> Ticket | None:
-        """Wait until one request of about ``tokens`` tokens may go, and count it."""
+        """Wait until one request of about ``tokens`` tokens may go, and count it.
+
+        Raises:
+            GenerationError: ``max_cost`` has been spent.
+        """
+        counts = self.counts
+        if self.prices is not None and self.max_cost is not None:
+            spent = self.prices.cost(counts.prompt_tokens, counts.completion_tokens)
+            if spent >= self.max_cost:
+                raise GenerationError(
+                    f"${spent:.4f} have been spent, and `max_cost` is {self.max_cost}; answers so far are stored: "
+                    "raise it and run again to go on."
+                )
         ticket = await self.limiter.acquire(tokens)
         self.counts.requests += 1
         return ticket

@@ -27,7 +27,10 @@ def convert(
     split: Annotated[str | None, typer.Option(help="Split to read, where IN has several.")] = None,
     column: Annotated[
         list[str] | None,
-        typer.Option(help="PART=NAME: which column is the anchor, positive, negative or score. Give it several times."),
+        typer.Option(
+            help="PART=NAME: which column is the anchor, positive, negative, score or answer, or to ignore. "
+            "Give it several times."
+        ),
     ] = None,
     read_option: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE: another option of reading; --list shows them.")
@@ -61,7 +64,8 @@ def convert(
     if split is not None:
         reading["split"] = split
     if column:
-        reading["columns"] = {part: str(value) for part, value in _pairs(column, "--column", plain=True).items()}
+        ignored = [item.partition("=")[2] for item in column if item.startswith("ignore=")]
+        reading["columns"] = {**_pairs(column, "--column", plain=True), **({"ignore": ignored} if ignored else {})}
     with errors_only(_LOG):
         dataset = read_dataset(source, name, on_error="drop" if drop else "raise", **reading)
     console.print(f"Read {source} as {name}: {_contents(dataset)}", markup=False)

@@ -11,7 +11,7 @@ import re
 import unicodedata
 import zlib
 from itertools import chain
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft.errors import ConfigError
 
@@ -38,6 +38,8 @@ _SHINGLE: Final = 3
 # above it; their cost is small beside that of cutting texts into words.
 _PERMUTATIONS: Final = 128
 _MISSED: Final = 1e-4
+# A bucket of more sets than this is compared in blocks: texts waiting x members, as a product of matrices.
+_CROWD, _BLOCK, _COLUMNS = 16, 512, 8192
 
 
 def near_duplicate_groups(texts: Sequence[str], threshold: float = 0.8, *, show_progress: bool = True) -> list[int]:
@@ -104,12 +106,20 @@ def _join_similar(distinct: list[str], threshold: float, groups: DisjointSets, s
     shingled: list[Shingles] = []
     bands, rows = _bands(threshold)
     tables: list[dict[bytes, Bucket]] = [{} for _ in range(bands)]
+    waiting: list[int] = []
+    crowds: dict[int, dict[int, list[int]]] = {}
     for item, (shingles, signature) in enumerate(_signatures(_bar(distinct, show_progress))):
         shingled.append(shingles)
         keys = [signature[band * rows : (band + 1) * rows].tobytes() for band in range(bands)]
         candidates: dict[int, list[list[int]]] = {}
         for table, key in zip(tables, keys, strict=True):
-            for root, members in _by_set(table.get(key), groups).items():
+            bucket = table.get(key)
+            if isinstance(bucket, dict) and len(bucket) > _CROWD:
+                crowds[id(bucket)] = bucket
+                if waiting[-1:] != [item]:
+                    waiting.append(item)
+                continue
+            for root, members in _by_set(bucket, groups).items():
                 candidates.setdefault(root, []).append(members)
         for root, member_lists in candidates.items():
             # One true neighbour is enough to join a whole set; the next members are not even looked at.
@@ -117,6 +127,54 @@ def _join_similar(distinct: list[str], threshold: float, groups: DisjointSets, s
                 groups.join(item, root)
         for table, key in zip(tables, keys, strict=True):
             _put(table, key, item, groups)
+        if len(waiting) == _BLOCK:
+            _join_crowds(waiting, crowds, shingled, threshold, groups)
+    _join_crowds(waiting, crowds, shingled, threshold, groups)
+
+
+def _join_crowds(
+    waiting: list[int],
+    crowds: dict[int, dict[int, list[int]]],
+    shingled: list[Shingles],
+    threshold: float,
+    groups: DisjointSets,
+) -> None:
+    """Compare texts with crowded buckets, many pairs at once; both are empty afterwards.
+
+    Forms that share most of their words fall into the same buckets though they are no near-duplicates. Pair by pair
+    that takes minutes; as products of matrices of shingles it takes seconds.
+    """
+    members = sorted({item for bucket in crowds.values() for items in bucket.values() for item in items})
+    for start in range(0, len(members), _COLUMNS):
+        some = members[start : start + _COLUMNS]
+        for row, column in _similar_pairs([shingled[n] for n in waiting], [shingled[n] for n in some], threshold):
+            groups.join(waiting[row], some[column])
+    waiting.clear()
+    crowds.clear()
+
+
+def _similar_pairs(rows: list[Shingles], columns: list[Shingles], threshold: float) -> Iterator[tuple[int, int]]:
+    """Places of pairs whose overlap is at least the threshold; a text and itself are such a pair."""
+    import numpy as np
+    from scipy.sparse import csr_matrix  # type: ignore[import-untyped, unused-ignore]
+
+    vocabulary = np.unique(np.concatenate(rows))
+
+    def incidence(texts: list[Shingles]) -> Any:
+        shingles = np.concatenate(texts)
+        owner = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
+        place = np.minimum(np.searchsorted(vocabulary, shingles), len(vocabulary) - 1)
+        known = vocabulary[place] == shingles
+        data = np.ones(int(known.sum()), dtype=np.float32)
+        return csr_matrix((data, (owner[known], place[known])), shape=(len(texts), len(vocabulary)))
+
+    ours, theirs = incidence(rows), incidence(columns)
+    # What most texts share is multiplied densely, the long rest of rare shingles sparsely.
+    often = np.asarray(theirs.sum(axis=0)).ravel() > len(columns) / 16
+    common = (ours[:, ~often] @ theirs[:, ~often].T).toarray() + ours[:, often].toarray() @ theirs[:, often].toarray().T
+    sizes = [np.array([len(text) for text in texts], dtype=np.float64) for texts in (rows, columns)]
+    overlap = common / (sizes[0][:, None] + sizes[1][None, :] - common)
+    yield from zip(*(places.tolist() for places in np.nonzero(overlap >= threshold)), strict=True)
 
 
 def _put(table: dict[bytes, Bucket], key: bytes, item: int, groups: DisjointSets) -> None:

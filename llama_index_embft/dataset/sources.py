@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from llama_index_embft._core.checks import first_line
-from llama_index_embft.errors import DatasetError
+from llama_index_embft.errors import DatasetError, EmbftError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +87,25 @@ class Repeated(dict[str, Any]):
 
 class _RepeatedKeyError(ValueError):
     pass
+
+
+class one_sentence:  # noqa: N801  # a context manager; `contextlib.contextmanager` would stop what a generator yields
+    """The boundary around readers of foreign data: whatever another library raises becomes one sentence.
+
+    Args:
+        statement: What did not work, as the beginning of the sentence.
+    """
+
+    def __init__(self, statement: str) -> None:
+        self._statement = statement
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, err: BaseException | None, trace: object) -> None:
+        if isinstance(err, Exception) and not isinstance(err, EmbftError):
+            reason = "it nests too deeply" if isinstance(err, RecursionError) else clipped(first_line(err))[:300]
+            raise DatasetError(f"{self._statement}: {reason}.") from err
 
 
 def clipped(statement: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter
+from statistics import median
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from llama_index_embft.dataset.near_duplicates import DisjointSets, normalise
@@ -12,7 +13,7 @@ from llama_index_embft.dataset.prepared import near_duplicates_of
 from llama_index_embft.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
     from typing import TypeAlias
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
@@ -75,6 +76,8 @@ def split_dataset(
     if not (callable(by) or by in ("document", "chunk")):
         raise ConfigError(f"`by` must be 'document', 'chunk' or a function of (dataset, query_id), got {by!r}.")
     query_ids = sorted(dataset.queries)
+    if by == "document":
+        _warn_without_sources(dataset)
     groups = _query_groups(dataset, query_ids, by, near_duplicates, show_progress)
     sizes = Counter(groups)
     _check_enough(dataset, sizes, wanted, by)
@@ -110,12 +113,11 @@ def _query_groups(
 ) -> list[int]:
     """Number the group of each query; two queries have one number when they must not be parted."""
     source = dataset.source_documents
+    asked = sorted({doc for docs in dataset.relevant_docs.values() for doc in docs})
     chunk_group = near_duplicates_of(
-        dataset,
-        sorted({doc for docs in dataset.relevant_docs.values() for doc in docs}),
-        1.0 if threshold is None else threshold,
-        show_progress=show_progress,
+        dataset, asked, 1.0 if threshold is None else threshold, show_progress=show_progress
     )
+    repeated = _boilerplate(asked, [chunk_group[doc] for doc in asked], source)
     sets = DisjointSets(len(query_ids))
     holder: dict[Hashable, int] = {}  # what a query hangs on -> the first query that hangs on it
     for number, query_id in enumerate(query_ids):
@@ -125,10 +127,42 @@ def _query_groups(
         if callable(by):
             ties.add(("key", by(dataset, query_id)))
         elif by == "document":
-            ties.update(("document", source.get(doc, doc)) for doc in docs)
+            # A question about a page that every document repeats belongs to that page, and to no one document.
+            ties.update(("document", source.get(doc, doc)) for doc in docs if chunk_group[doc] not in repeated)
         for tie in ties:
             sets.join(number, holder.setdefault(tie, number))
     return sets.numbers()
+
+
+def _boilerplate(asked: list[str], similar: list[int], source: Mapping[str, str]) -> set[int]:
+    """Groups of near-duplicates that stand in three documents or more which otherwise differ, such as a legal notice.
+
+    Versions of one manual share most of their chunks; those are no boilerplate, and stay together.
+    """
+    documents: dict[int, set[str]] = {}
+    chunks = Counter(source.get(doc, doc) for doc in asked)
+    for doc, group in zip(asked, similar, strict=True):
+        documents.setdefault(group, set()).add(source.get(doc, doc))
+    shared = Counter(
+        source.get(doc, doc) for doc, group in zip(asked, similar, strict=True) if len(documents[group]) > 1
+    )
+    return {
+        group
+        for group, holders in documents.items()
+        if len(holders) > 2 and median(shared[holder] / chunks[holder] for holder in holders) < 0.5
+    }
+
+
+def _warn_without_sources(dataset: EmbeddingQAFinetuneDataset) -> None:
+    unknown = sum(doc not in dataset.source_documents for doc in dataset.corpus)
+    if unknown:
+        logger.warning(
+            "%d of %d chunks do not say which document they were cut from, so each of them counts as a document of its "
+            "own, and chunks of one document may land in train and in test. If they were cut from longer documents, "
+            "name those: dataset.replace(source_documents=dataset_corpus(nodes).source_documents).",
+            unknown,
+            len(dataset.corpus),
+        )
 
 
 def _assign(sizes: Counter[int], wanted: list[float], seed: int) -> dict[int, int]:

@@ -97,9 +97,12 @@ class BaseFinetuneEngine(ABC):
         Raises:
             TrainingError: `finetune` has not been called, and the output folder holds no earlier result.
         """
+        self._check_trained()
+        return self._load()
+
+    def _check_trained(self) -> None:
         if not (Path(self.model_output_path) / "embft.json").is_file():
             raise TrainingError(f"There is no trained model in {self.model_output_path} yet; call finetune() first.")
-        return self._load()
 
     @abstractmethod
     def _load(self) -> BaseEmbedding:

@@ -32,7 +32,8 @@ _LINES: Final = {
     "0.11: take it out of the import, write embed_model=embed_model (and llm=llm where there is one) in place of "
     "service_context=…, as in VectorStoreIndex(nodes, embed_model=embed_model), and drop ServiceContext.from_defaults.",
     r"\bllama_index\.experimental\b.*\bNudge\b|\bNudge\(": "Nudge of llama_index.experimental is here "
-    "NudgeFinetuneEngine of llama_index_embft.finetune: the same method; the embedding of its get_finetuned_model() goes into the index.",
+    "NudgeFinetuneEngine of llama_index_embft.finetune: the same method; the embedding of its get_finetuned_model() "
+    "goes into the index.",
     r"\.finetune\([^)\s]": "finetune() takes no arguments here; the old one ignored them. Set them on the engine.",
     r"\btrulens_eval\b": "trulens_eval is now trulens: pip install 'llama-index-embft[trulens]', and evaluate_app "
     "records a query engine.",

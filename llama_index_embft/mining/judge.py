@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import BaseModel, Field
 
 from llama_index_embft._core.language import is_chinese
-from llama_index_embft.calls.asking import LLMCaller, LLMRequest, model_identity, workers_for
+from llama_index_embft.calls.asking import LLMCaller, LLMRequest, default_journal, model_identity, workers_for
 from llama_index_embft.calls.counts import CallCounts
 from llama_index_embft.calls.failures import UnusableAnswerError
 from llama_index_embft.calls.journal import Journal, RequestIdentity
@@ -74,7 +74,7 @@ class LLMJudge(Teacher):
     def __init__(self, llm: LLM, calls: CallSettings = CallSettings()) -> None:  # noqa: B008 - frozen
         self.scores = {}
         self.counts = CallCounts()
-        self._journal_path = calls.journal_path
+        self._journal_path = calls.journal_path or default_journal(llm)
         self._workers = workers_for(llm, calls)
         self._caller = LLMCaller.for_llm(llm, calls, self.counts)
         self._model = model_identity(llm)

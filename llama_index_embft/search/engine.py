@@ -185,8 +185,7 @@ def _first_look(
     picked = np.sort(np.random.default_rng(0).choice(corpus.n, min(corpus.n, plan.sample or 4096), replace=False))
     sample = corpus.take(torch.from_numpy(picked).to(device))
     mean = sample.mean(dim=0)
-    _, exponent = np.frexp(float(corpus.norms.max()))
-    scale = 2.0 ** -int(exponent)
+    scale = 2.0**-corpus.exponent
     scores = torch.empty(plan.height * max(plan.width, plan.sample), dtype=plan.low, device=device)
     tiles = [slice(top, min(top + plan.height, len(queries.rows))) for top in range(0, len(queries.rows), plan.height)]
     if plan.sample:

@@ -50,6 +50,11 @@ class EmbeddingRows:
         self.by_rank: Tensor | None = None
         self.rank_of: Tensor | None = None
 
+    @property
+    def exponent(self) -> int:
+        """No row that `take` gives is longer than 2 to this power."""
+        return int(np.frexp(float(self.norms.max()) if self.similarity == "dot" else 1.0)[1])
+
     def order_ties(self, order: Any) -> None:
         """Say which row wins where scores are equal: ``order`` holds all row numbers, the winner first."""
         import torch

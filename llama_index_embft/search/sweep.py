@@ -6,9 +6,10 @@ later. Selection costs little next to the matrix product, because nothing is sor
 groups of 16 scores are passed over when their maximum is below it, and only what reaches it is written down.
 
 The error of a score, with q' and c' the rounded rows, m the mean document and all norms Euclidean, is at most
-``|q - q'| |c - m| + |q'| |(c - m) - c'|`` (Cauchy-Schwarz) for rounding the rows, plus ``2 dim 2^-24 |q'| |c'|`` for
-summing in float32, plus a relative part for rounding the result. The mean is subtracted because it shifts all scores
-of one query alike, which changes no rank, and makes the rows that are rounded shorter.
+``|q - q'| |c - m| + |q'| |(c - m) - c'|`` (Cauchy-Schwarz) for rounding the rows, plus ``2 (dim + 4) 2^-24 |q'| |c'|``
+for summing in float32, plus a relative part for rounding the result. The mean is subtracted because it shifts all
+scores of one query alike, which changes no rank, and makes the rows that are rounded shorter. The whole proof, and what
+it asks of a change, stands in docs/explanation/search.md.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ class CandidatePool:
     def _error(self, tile: slice, block: LowBlock) -> Tensor:
         """Bound of the error of a score before it is rounded itself: ``(height,)``."""
         norms = self.queries.norms[tile]
-        sums = 2e-7 * self.queries.rows.shape[1] * block.longest
+        sums = 2e-7 * (self.queries.rows.shape[1] + 4) * block.longest  # 4: for the last roundings, and those here
         return self.queries.lost[tile] * block.longest + norms * (block.lost + sums)
 
     def offer(self, tile: slice, scores: Tensor, column: int, block: LowBlock) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import sys
 from dataclasses import fields
 
@@ -391,3 +392,29 @@ def test_a_long_curve_is_thinned_and_keeps_the_best(capsys):
     assert len(rows) == 13
     assert "617" in next(row for row in rows if "best" in row)
     assert "999" in rows[-1]
+
+
+def test_groups_in_the_file_are_options_in_one_row(monkeypatch, folder, embft):
+    config = write_config(folder, data="train.json", lora={"rank": 8, "alpha": 16}, loss_settings={"temperature": 0.02})
+    with monkeypatch.context() as patch:
+        seen = caught(patch, "--config", config, "--lora-alpha", "4")
+    assert (seen["lora_rank"], seen["lora_alpha"], seen["temperature"]) == (8, 4.0, 0.02)
+    config = write_config(folder, data="train.json", lora={"ranks": 8})
+    code, _, err = embft("train", "--config", config)
+    assert code == 2
+    assert "unknown key 'ranks' in lora; did you mean 'rank'?" in err
+
+
+def test_help_loads_no_model_library_and_cuts_no_name():
+    import subprocess
+
+    code = "import sys; from llama_index_embft.cli import app; sys.argv = ['embft', 'train', '--help']; app.main()"
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code],
+        capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"}, check=False,
+    )  # fmt: skip
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not loaded & {"torch", "transformers", "sentence_transformers"}
+    for option in engine_options().values():
+        assert f"--{option.name.replace('_', '-')}" in done.stdout, option.name
+    assert "…" not in done.stdout.replace("wandb, mlflow, …", "")

@@ -565,7 +565,7 @@ def test_reading_a_big_file_takes_no_more_memory_than_its_data_set(tmp_path: Pat
         (lambda path: read_dataset([], "pairs", on_error="skip"), "`on_error` must be 'raise' or 'drop'"),
         (
             lambda path: read_dataset([{}], "pairs", columns={"query": "x"}),
-            "`columns` knows the parts anchor",
+            "it knows the parts anchor, positive",
         ),
     ],
 )

@@ -207,8 +207,10 @@ def test_real_files_round_trip_byte_for_byte(shared_data, tmp_path) -> None:
 NOT_A_DATASET: list[tuple[str, bytes, str]] = [
     ("not-json", b"hello", "is not JSON: Expecting value at line 1, column 1"),
     ("empty", b" \n", "is empty; it should hold a data set as JSON"),
-    ("truncated", json.dumps(fields(), indent=4).encode()[:300], "the file ends in the middle (cut off while it was written or copied?) at line"),
-    ("truncated-string", json.dumps(fields()).encode()[:28], "the file ends in the middle (cut off while it was written or copied?) at line 1"),
+    ("truncated", json.dumps(fields(), indent=4).encode()[:300],
+     "the file ends in the middle (cut off while it was written or copied?) at line"),
+    ("truncated-string", json.dumps(fields()).encode()[:28],
+     "the file ends in the middle (cut off while it was written or copied?) at line 1"),
     ("list", b"[1, 2]", "holds [1, 2] (list); a data set is one JSON object with `queries`"),
     ("number", b"3", "holds 3 (int); a data set is"),
     ("null", b"null", "holds None (NoneType); a data set is"),

@@ -362,6 +362,7 @@ def test_d13_older_gpus_get_no_emulated_bfloat16(monkeypatch):
 
 def test_d13_the_device_that_was_asked_for_is_the_one_that_trains(monkeypatch, tmp_path):
     """With four GPUs the Trainer would take the first, and all of them through DataParallel."""
+    from accelerate import PartialState
     from sentence_transformers import SentenceTransformerTrainingArguments
 
     from llama_index_embft.finetune.full.training.arguments import EngineArguments
@@ -369,7 +370,7 @@ def test_d13_the_device_that_was_asked_for_is_the_one_that_trains(monkeypatch, t
     current = []
 
     def of_the_trainer(self):
-        self._n_gpu = 4
+        self._n_gpu, self.distributed_state = 4, PartialState(cpu=True)
         return torch.device("cuda:0")
 
     monkeypatch.setattr(SentenceTransformerTrainingArguments, "_setup_devices", property(of_the_trainer))
@@ -433,6 +434,18 @@ def test_e13_odd_arguments_are_one_sentence(tiny_model_path, options, message):
         engine(tiny_model_path, **options)
 
 
+@pytest.mark.parametrize("flag", ["model", "out", "val", "config", "teacher_scores", "data"])
+def test_e13_names_that_no_disk_takes_are_one_sentence(tiny_model_path, flag):
+    from llama_index_embft.cli.train.command import train
+
+    make_data().save_json("train.json")
+    given = {"data": "train.json", "model": tiny_model_path, "out": "out", "device": "cpu", "progress": False}
+    with pytest.raises(EmbftError) as raised:
+        train(given | {flag: "x" * 300})
+    assert "\n" not in str(raised.value)
+    assert not Path("out").exists()
+
+
 def test_e14_weights_that_are_no_numbers_are_refused(tiny_model_path, tmp_path):
     shutil.copytree(tiny_model_path, tmp_path / "nan")
     tensors = weights(tmp_path / "nan")
@@ -440,3 +453,48 @@ def test_e14_weights_that_are_no_numbers_are_refused(tiny_model_path, tmp_path):
     save_file(tensors, str(tmp_path / "nan" / "model.safetensors"), metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"NaN|not finite"):
         engine(tmp_path / "nan").finetune()
+
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{new}: &{new} [{','.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefg", "bcdefgh", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs: !!int abc", "is not valid YAML"),
+        ("!!int abc: 1", "is not valid YAML"),
+        ("learning_rate: !!float x", "is not valid YAML"),
+        ("model: !!timestamp x", "is not valid YAML"),
+        ("epochs: " + "9" * 6000, "it must be a whole number|is not valid YAML"),
+        ("epochs: 0x" + "f" * 6000, "it must be a whole number|a number of thousands"),
+        ("learning_rate: 1" + "0" * 400, "learning_rate"),
+        ("epochs: .inf", "it must be a whole number"),
+        ("learning_rate: .nan", "`learning_rate` is nan"),
+        (BOMB, "anchors"),
+        ("&a {model: *a}", "anchors"),
+        ("<<: [1]", "is not valid YAML|unknown key"),
+        ("null: 1", "unknown key"),
+        ("? [a]\n: b", "is not valid YAML|unknown key"),
+        ("# " + "x" * 2**21, "has 2,097,154 bytes"),
+        ("out: ''", "is empty"),
+    ],
+)
+def test_e9_any_yaml_ends_in_one_sentence(tiny_model_path, text, message):
+    from llama_index_embft.cli.train.command import _engine
+    from llama_index_embft.cli.train.settings import read_settings
+
+    make_data().save_json("train.json")
+    Path("c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message) as raised:
+        _engine(read_settings(Path("c.yaml"), {"data": "train.json", "model": tiny_model_path, "device": "cpu"}))
+    assert len(str(raised.value)) < 400
+    assert "\n" not in str(raised.value)
+
+
+def test_e9_a_date_is_the_name_of_a_folder():
+    from llama_index_embft.cli.train.settings import read_settings
+
+    Path("c.yaml").write_text("out: 2026-11-31\n")
+    assert read_settings(Path("c.yaml"), {}) == {"out": Path("2026-11-31")}

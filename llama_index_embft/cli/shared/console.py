@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
+import sys
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from llama_index_embft._core.redaction import Redactor
+from llama_index_embft._core.terminal import SafeConsole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,8 +21,8 @@ if TYPE_CHECKING:
     from llama_index_embft.evaluation.statistics.findings import QueryChange
     from llama_index_embft.pipeline import TuneOutcome
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+console = SafeConsole()
+errors = SafeConsole(stderr=True)
 
 
 def quiet_libraries() -> None:
@@ -34,6 +37,11 @@ def quiet_libraries() -> None:
     disable_progress_bar()
     for name in ("sentence_transformers", "httpx", "pypdf"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def command_line() -> str:
+    """The command as it was typed, without passwords and keys, for records of a run."""
+    return Redactor()(shlex.join(["embft", *sys.argv[1:]]))
 
 
 def show_cut(embed_model: BaseEmbedding, dataset: EmbeddingQAFinetuneDataset) -> None:
@@ -51,9 +59,9 @@ def show_outcome(outcome: TuneOutcome, test: EmbeddingQAFinetuneDataset) -> None
     console.print()
     console.print(comparison.to_rich())
     for line in comparison.verdict.split("\n"):
-        console.print(line)
+        console.print(line, markup=False, soft_wrap=True)
     for note in comparison.notes:
-        console.print(f"[dim]Note: {note}[/dim]")
+        console.print(f"Note: {note}", markup=False, soft_wrap=True, style="dim")
     console.print("\n[bold]Before and after[/bold] (the two most improved queries and the most harmed one)")
     for change in (*comparison.improved(2), *comparison.harmed(1)):
         _show_change(change, test)
@@ -76,14 +84,15 @@ def _rank(rank: int | None) -> str:
 def show_files(folder: Path, outcome: TuneOutcome) -> None:
     """Print where the results are."""
     console.print(f"\n[bold]Written to {folder}/[/bold]")
+    decision = outcome.comparison.decision
     rows = [
         ("report.html", "the comparison as a page: open it in a browser"),
         ("report.json", "the same as data"),
-        ("model/", "the tuned model" if outcome.adopted else "your base model, unchanged: no gain is proven"),
+        ("model/", "the tuned model" if outcome.adopted else f"your base model, unchanged: {decision}"),
         ("dataset/", "train, validation and test"),
         ("reports/", "the scores of every query, for embft compare"),
     ]
     if not outcome.adopted:
-        rows.insert(3, ("candidate/", "the trained model whose gain is not proven"))
+        rows.insert(3, ("candidate/", f"the trained model: {decision}"))
     for name, meaning in rows:
         console.print(f"  {name:<13} {meaning}")

@@ -55,6 +55,8 @@ def read_config_file(path: Path) -> dict[Any, Any]:
             raise ConfigError(f"The file {path} has {size:,} bytes; a file of options has at most {_MOST_BYTES:,}.")
         with path.open(encoding="utf-8") as file:
             text = file.read(_MOST_BYTES + 1)  # a device has no size
+    except ConfigError:
+        raise
     except (OSError, ValueError) as err:
         reason = getattr(err, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(f"The file {path} cannot be read: {reason}; give --config a YAML file.") from err

@@ -51,6 +51,7 @@ _TITLES: Final = {
 }
 # Options of the command itself, which it hands on under these or other names.
 _NOT_OPTIONS: Final = frozenset({"method", "time_budget"})
+_LARGEST: Final = 2**53  # no setting is as large, and other libraries stop at some size
 _SIMPLE: Final = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
 
 
@@ -128,7 +129,7 @@ def shortened(value: Any) -> str:
     try:
         text = repr(value)
     except ValueError:  # Python writes no number of more than 4,300 digits
-        return "a number of more digits than can be read"
+        return "a number of thousands of digits"
     return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"
 
 
@@ -143,7 +144,8 @@ def _as(kind: str, value: Any) -> tuple[bool, Any]:
         return False, None
     try:
         # YAML takes 2e-5 for a text, and so does the command line.
-        return True, (int if kind == "int" else float)(value)
+        number = (int if kind == "int" else float)(value)
+        return (False, None) if kind == "int" and abs(number) > _LARGEST else (True, number)
     except (ValueError, OverflowError):
         return False, None
 

@@ -8,13 +8,15 @@ import os
 import uuid
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from llama_index_embft._core.checks import first_line
 from llama_index_embft.dataset.documents.readers import READERS, UnreadableError, read_file
+from llama_index_embft.dataset.sources import clipped
 from llama_index_embft.errors import ConfigError, DatasetError, DocumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from llama_index.core.schema import BaseNode, Document, MetadataMode
 
@@ -22,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 # Metadata that names the source document. It is in no embedded text: a path says where a machine keeps a file.
 _SOURCE_KEY: Final = "file_path"
+_NAMING_KEYS: Final = ("file_name", "document_id", "doc_id", "url", "source", "document_title", "title")
 _SHOWN: Final = 3
 
 
@@ -82,7 +85,11 @@ def _find_files(given: list[Path]) -> dict[Path, str]:
     if not given:
         raise DocumentError("No documents: give at least one file or folder.")
     for path in given:
-        if not path.exists():
+        try:
+            there = path.exists()
+        except (OSError, ValueError) as err:  # a name that is too long, or holds a zero byte
+            raise DocumentError(f"Cannot read {clipped(str(path))}: {first_line(err)}; check the path.") from err
+        if not there:
             raise DocumentError(f"There is no file or folder {path}; check the path.")
         if not path.is_dir() and not path.is_file():
             raise DocumentError(f"{path} is neither a file nor a folder; give the path of a document.")
@@ -98,17 +105,27 @@ def _find_files(given: list[Path]) -> dict[Path, str]:
 def _files_in(folder: Path, shown: Path) -> list[Path]:
     files = [Path(place, name) for place, _, names in os.walk(folder) for name in names]
     visible = [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
-    readable = sorted(file for file in visible if file.suffix.lower() in READERS)
+    inside = [file for file in visible if not file.is_symlink() or _is_within(file, folder)]
+    readable = sorted(file for file in inside if file.suffix.lower() in READERS)
     if not visible:
         raise DocumentError(f"The folder {shown} holds no files; put your documents there or give another folder.")
+    endings = Counter(file.suffix.lower() or "no ending" for file in inside if file.suffix.lower() not in READERS)
+    unread = ", ".join(f"{ending} ({count})" for ending, count in endings.most_common(8))
     if not readable:
-        endings = Counter(file.suffix.lower() or "no ending" for file in visible)
-        seen = ", ".join(f"{ending} ({count})" for ending, count in endings.most_common(8))
         raise DocumentError(
-            f"The folder {shown} holds no file of a kind that can be read, only {seen}; supported are "
-            f"{', '.join(READERS)}."
+            f"The folder {shown} holds no file of a kind that can be read, only "
+            f"{unread or 'links that lead out of it'}; supported are {', '.join(READERS)}."
         )
+    if unread:
+        logger.warning("%s: skipped %d files of a kind that is not read: %s.", shown, endings.total(), unread)
+    outside = [str(file.relative_to(folder)) for file in visible if file not in set(inside)]
+    if outside:
+        logger.warning("%s: did not follow %d links that lead out of it: %s.", shown, len(outside), _some(outside))
     return readable
+
+
+def _is_within(file: Path, folder: Path) -> bool:
+    return Path(os.path.realpath(file)).is_relative_to(folder)
 
 
 def _identified(documents: list[Document], name: str) -> list[Document]:
@@ -165,6 +182,11 @@ def documents_to_nodes(
         nodes = splitter.get_nodes_from_documents(documents, show_progress=show_progress and len(documents) > 500)
     except ValueError as err:  # the metadata alone is longer than a chunk
         raise ConfigError(f"Cannot cut documents into chunks of {chunk_size} tokens: {err}") from err
+    except RecursionError as err:
+        raise DocumentError(
+            "Cannot cut the documents into chunks: one holds a text without words or sentences, which the splitter "
+            "takes apart without end; leave it out."
+        ) from err
     if not nodes:
         raise DocumentError("The documents hold no text to cut into chunks; give other documents.")
     return nodes
@@ -182,8 +204,8 @@ def dataset_corpus(nodes: Iterable[BaseNode], *, metadata_mode: MetadataMode | s
     """Take the corpus of a data set from the nodes of an index.
 
     Args:
-        nodes: Any LlamaIndex nodes. The source document of a node is its file (``file_path``), else the document it was
-            cut from, else itself.
+        nodes: Any LlamaIndex nodes. The source document of a node is its file (``file_path``), else the document that
+            it or its parent nodes were cut from, else what its metadata names (``file_name``, ``url``, ``title`` …).
         metadata_mode: Which metadata stands in front of each text: ``"embed"`` as the index embeds it, ``"none"`` for
             the bare text of the LlamaIndex tutorials, or ``"all"``, ``"llm"``.
 
@@ -203,6 +225,8 @@ def dataset_corpus(nodes: Iterable[BaseNode], *, metadata_mode: MetadataMode | s
         raise ConfigError(f"`metadata_mode` must be one of {known}, got {metadata_mode!r}.") from None
     result = Corpus({}, {}, {})
     empty = 0
+    nodes = list(nodes)
+    by_id = {node.node_id: node for node in nodes}
     for node in nodes:
         bare = node.get_content(MetadataMode.NONE)
         if not bare.strip():
@@ -214,9 +238,31 @@ def dataset_corpus(nodes: Iterable[BaseNode], *, metadata_mode: MetadataMode | s
         result.corpus[node.node_id] = text
         if text != bare:
             result.bare_texts[node.node_id] = bare
-        source: Any = node.metadata.get(_SOURCE_KEY) or node.ref_doc_id
+        source = _source_of(node, by_id)
         if source:
-            result.source_documents[node.node_id] = str(source)
+            result.source_documents[node.node_id] = source
     if empty:
         logger.warning("Left out %d nodes without text.", empty)
     return result
+
+
+def _source_of(node: BaseNode, by_id: Mapping[str, BaseNode]) -> str | None:
+    """The document that a node was cut from, through parsers that cut the nodes of other parsers."""
+    from llama_index.core.schema import ObjectType
+
+    if node.metadata.get(_SOURCE_KEY):
+        return str(node.metadata[_SOURCE_KEY])
+    current, seen = node, set[str]()
+    while True:
+        above = current.source_node or current.parent_node
+        if above is None:
+            return current.node_id if current is not node else None
+        if above.node_type == ObjectType.DOCUMENT or above.node_id in seen:
+            return above.node_id
+        seen.add(above.node_id)
+        if above.node_id not in by_id:
+            break
+        current = by_id[above.node_id]
+    # The node above is not at hand, and it is a piece itself: what all pieces of a document inherit names it.
+    named = next((node.metadata[key] for key in _NAMING_KEYS if node.metadata.get(key)), None)
+    return above.node_id if named is None else str(named)

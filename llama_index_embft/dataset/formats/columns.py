@@ -1,15 +1,13 @@
-"""Rows of texts as sentence-transformers trains on them: pairs, triplets, n-tuples, scored pairs; and a table with ids.
+"""Rows of texts as sentence-transformers trains on them: pairs, triplets, n-tuples and scored pairs.
 
-The rows may be kept in JSON Lines, JSON, CSV, TSV, Parquet or a `datasets.Dataset` (see `_rows`). Their columns are
-known by name, as many write them: ``anchor``/``query``/``question``, ``positive``/``pos``/``answer``, ``negative``,
-``negative_1`` …, ``score``/``label``; ``Query``, ``Positive Document``, ``Hard Negative Document`` are those of
-``infgrad/retrieval_data_llm``. Any other name is given in ``columns``.
+The rows may be kept in JSON Lines, JSON, CSV, TSV, Parquet or a `datasets.Dataset` (see `rows`). Their columns are
+known by name, as many write them: ``anchor``/``query``/``question``, ``positive``/``context``/``passage``,
+``negative``, ``negative_1`` …, ``score``/``label``; ``Query``, ``Positive Document``, ``Hard Negative Document`` are
+those of ``infgrad/retrieval_data_llm``. An ``answer`` beside a context is the reference answer; alone it is the
+positive. Any other name is given in ``columns``. A column that is not taken, and looks as though it said which rows are
+right or what the document is, stops the reading: see `ColumnRoles.check_unused`.
 
 Rows of one query, which has the same text in each, are put together. Ids are made of the texts.
-
-Lost on writing: ids, grades, answers, bare texts, sources, and documents that no query names (``table`` keeps all of
-these). ``pairs`` also loses negatives; ``triplets`` and ``ntuples`` lose queries without enough negatives, and
-``ntuples`` the negatives beyond its n; ``infgrad`` has room for one positive and one negative of a query, its first.
 """
 
 from __future__ import annotations
@@ -20,73 +18,182 @@ from typing import TYPE_CHECKING, Any, Final
 from llama_index_embft.dataset.formats.build import as_number, as_text, as_texts
 from llama_index_embft.dataset.formats.rows import Row, read_rows
 from llama_index_embft.dataset.sources import At, FaultError
-from llama_index_embft.errors import ConfigError
+from llama_index_embft.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from llama_index_embft.dataset.formats.build import Builder
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
+    Given = Mapping[str, str | Sequence[str]]
+
 _NAMES: Final = {
     "anchor": ("anchor", "query", "question", "sentence1", "sentence_a", "text1"),
-    "positive": ("positive", "pos", "positive_document", "answer", "sentence2", "sentence_b", "text2", "passage",
-                 "document", "positives"),
+    "positive": ("positive", "pos", "positive_document", "positives", "sentence2", "sentence_b", "text2", "context",
+                 "contexts", "passage", "document", "paragraph", "chunk"),
     "negative": ("negative", "neg", "hard_negative_document", "hard_negative", "negatives"),
     "score": ("score", "label", "labels", "similarity", "similarity_score"),
+    "answer": ("answer", "reference_answer", "reference", "ground_truth", "ideal_answer", "response"),
 }  # fmt: skip
 _NUMBERED: Final = re.compile(r"(?:hard_)?neg(?:ative)?_?(\d+)")
 
 
-class _Columns:
-    """Which column of a row is what.
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Words in the name of a column that says which rows are right, in several languages.
+_LABEL_WORDS: Final = _words("""
+    label labels labelled labeled relevance relevant irrelevant rel rels relevancy relevanz relevante pertinence
+    pertinent grade grades graded rating ratings rated rate judgement judgment judgements judgments judged judge
+    target targets score scores scored similarity sim gold golden correct incorrect correctness stars vote votes
+    verdict qrel qrels class truth match matches matched duplicate entailment useful helpful usefulness helpfulness
+    annotation annotations feedback thumbs hit hits click clicked clicks accept accepted polarity valid validity
+    quality answerable 标签 相关 相关性 分数 得分
+""")
+_CONTEXT_WORDS: Final = frozenset([*_NAMES["positive"], "passages", "documents", "evidence", "snippet", "chunk_text"])
+_YES_NO: Final = _words("""
+    0 1 -1 0.0 1.0 true false t f yes no y n ja nein oui non si pos neg positive negative good bad relevant irrelevant
+    correct incorrect right wrong up down 是 否 相关 不相关
+""")
+# Small whole numbers in a column of such a name count something.
+_COUNTING_WORDS: Final = _words("""
+    id ids index idx no nr num number page pages chunk row line position pos rank offset start end length len tokens
+    words chars count year month day date time turn step split fold version chapter section level depth size
+""")
+_FEW: Final = 12
+
+
+def plain_name(name: object) -> str:
+    """A column's name in lower case, its words parted by ``_``: ``Is Relevant``, ``isRelevant`` -> ``is_relevant``."""
+    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", str(name).strip())
+    return re.sub(r"[\s\-_.]+", "_", parted).lower()
+
+
+class ColumnRoles:
+    """Which column of a table is what.
+
+    Args:
+        name: What is read, for messages.
+        given: Part -> the column that it is, and ``"ignore"`` -> columns to leave alone.
+        scored: A score is needed.
+        known: Columns of a table whose names are fixed; None finds the parts by name.
 
     Raises:
         ConfigError: `given` names a part that there is not.
-        FaultError: A column is missing.
     """
 
-    def __init__(self, row: Row, given: Mapping[str, str] | None, at: At, *, scored: bool) -> None:
-        unknown = [part for part in given or () if part not in _NAMES]
+    def __init__(
+        self, name: str, given: Given | None, *, scored: bool = False, known: Sequence[str] | None = None
+    ) -> None:
+        given = dict(given or {})
+        ignored = given.pop("ignore", ())
+        unknown = [part for part in given if part not in _NAMES]
         if unknown:
-            raise ConfigError(f"`columns` knows the parts {', '.join(_NAMES)}; got {unknown[0]!r}.")
-        plain = {name: re.sub(r"[ -]+", "_", str(name).strip().lower()) for name in row}
-        self._place = at
-        self._found = {part: self._one(part, row, plain, (given or {}).get(part)) for part in _NAMES}
+            parts = ", ".join([*_NAMES, "ignore"])
+            raise ConfigError(f"`columns` has the part {unknown[0]!r}; it knows the parts {parts}.")
+        self._name, self._given, self._scored, self._known = name, given, scored, known
+        self._ignored = frozenset([ignored] if isinstance(ignored, str) else ignored)
+        self._of_keys: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._values: dict[str, set[str]] = {}
+        self._row: Row = {}
+        self.taken: dict[str, Any] = {}
+
+    def take(self, row: Row, at: At) -> dict[str, Any]:
+        """Part -> column of a row; ``negatives`` is a list of columns, ``known`` the columns that are read.
+
+        Raises:
+            FaultError: A column is missing.
+            DatasetError: A column that nobody reads looks like a label or another document.
+        """
+        keys = tuple(row)
+        found = self._of_keys.get(keys)
+        if found is None:
+            found = self._of_keys[keys] = self._find(row, at)
+            self._row, self.taken = row, found
+            self.check_names(row, found)
+        for name in found["unused"]:
+            seen = self._values.setdefault(name, set())
+            if len(seen) < _FEW and row[name] is not None:
+                seen.add(str(row[name])[:40].strip().lower())
+        return found
+
+    def _find(self, row: Row, at: At) -> dict[str, Any]:
+        if self._known is not None:
+            left = [name for name in row if name not in self._known and name not in self._ignored]
+            return {"unused": left, "negatives": [], **{name: name for name in self._known if name in row}}
+        plain = {name: plain_name(name) for name in row}
+        by_name = {text: name for name, text in reversed(plain.items())}
+        found: dict[str, Any] = {}
+        for part, names in _NAMES.items():
+            given = self._given.get(part)
+            if given is not None and given not in row:
+                raise FaultError(at, "missing column", f"there is no column {given!r}; there are {_list(row)}")
+            free = [name for name in names if name in by_name and by_name[name] not in self._ignored]
+            found[part] = given or next((by_name[name] for name in free), None)
+        if found["positive"] is None and found["answer"] is not None and plain[found["answer"]] == "answer":
+            found["positive"], found["answer"] = found["answer"], None
+        if found["positive"] == found["answer"]:
+            found["answer"] = None
+        for part in ("anchor", "positive", *(["score"] if self._scored else [])):
+            if found[part] is None:
+                statement = f"no column is known as the {part} among {_list(row)}; say which one it is: "
+                raise FaultError(at, "missing column", f"{statement}columns={{{part!r}: …}} (--column {part}=…)")
         numbered = [(int(match[1]), name) for name, text in plain.items() if (match := _NUMBERED.fullmatch(text))]
-        self.negatives = [self._found["negative"]] if self._found["negative"] else []
-        self.negatives += [name for _, name in sorted(numbered)]
-        self.anchor = self._needed("anchor", row)
-        self.positive = self._needed("positive", row)
-        self.score = self._needed("score", row) if scored else self._found["score"]
-        self.known = frozenset(name for name in (self.anchor, self.positive, self.score, *self.negatives) if name)
+        found["negatives"] = [name for name in [found["negative"], *(name for _, name in sorted(numbered))] if name]
+        parts = (found["anchor"], found["positive"], found["score"], found["answer"], *found["negatives"])
+        found["known"] = frozenset(name for name in parts if name)
+        found["unused"] = [name for name in row if name not in found["known"] and name not in self._ignored]
+        return found
 
-    def _one(self, part: str, row: Row, plain: dict[str, str], given: str | None) -> str | None:
-        if given is not None:
-            if given not in row:
-                raise FaultError(self._place, "missing column", f"there is no column {given!r}; there are {_list(row)}")
-            return given
-        by_rank = {text: name for name, text in reversed(plain.items())}
-        return next((by_rank[name] for name in _NAMES[part] if name in by_rank), None)
+    def check_names(self, row: Row, found: Mapping[str, Any]) -> None:
+        """Raise if the name of a column that is not read says that it should be."""
+        for name in found["unused"]:
+            text = plain_name(name)
+            if _LABEL_WORDS.intersection(text.split("_")) and row[name] not in (None, ""):
+                raise self._stopped(name, "a label, grade or score")
+            if text in _CONTEXT_WORDS and row[name] not in (None, "", []):
+                raise self._stopped(name, "another document")
+        if self._scored and found["negatives"]:
+            raise self._stopped(found["negatives"][0], "a negative beside a score")
 
-    def _needed(self, part: str, row: Row) -> str:
-        name = self._found[part]
-        if name is None:
-            raise FaultError(
-                self._place,
-                "missing column",
-                f"no column is known as the {part} among {_list(row)}; say which one it is: columns={{{part!r}: …}}",
-            )
-        return name
+    def check_unused(self) -> None:
+        """Raise if the values of a column that is not read say that it should be: yes and no, or a few small numbers.
+
+        Raises:
+            DatasetError: They do; the message names the columns, the mapping and what changes it.
+        """
+        for name, values in self._values.items():
+            words = _COUNTING_WORDS.intersection(plain_name(name).split("_"))
+            small = all(re.fullmatch(r"-?\d(\.0)?|10", value) for value in values)
+            likely = not words if small else values <= _YES_NO
+            if 1 < len(values) < _FEW and likely:
+                raise self._stopped(name, f"a label or grade (its values are {', '.join(sorted(values))})")
+
+    def _stopped(self, name: str, what: str) -> DatasetError:
+        taken = ", ".join(f"{column!r} as {part}" for part, column in self.taken.items() if isinstance(column, str))
+        use = f'format="scored" with columns={{"score": {name!r}}} (embft convert --from scored --column score={name})'
+        if self._known is not None:
+            use = f"renaming the column {name!r} to one of {', '.join(self._known)}"
+        elif "document" in what:
+            use = f'columns={{"positive": {name!r}}} (--column positive={name})'
+        elif "negative" in what:
+            use = 'format="triplets" (--from triplets)'
+        return DatasetError(
+            f"{self._name}: the columns are {_list(self._row)}; taken are {taken}; {name!r} looks like {what}, and "
+            f"would not be read. Read it by {use}, or leave it out by "
+            f'columns={{"ignore": {name!r}}} (--column ignore={name}).'
+        )
 
 
-def _list(row: Row) -> str:
-    names = [repr(name) for name in row]
-    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "") if names else "none"
+def _list(names: Iterable[Any]) -> str:
+    shown = [repr(name) for name in names]
+    return ", ".join(shown[:8]) + (", …" if len(shown) > 8 else "") if shown else "none"
 
 
 def read(
-    source: Any, build: Builder, *, split: str | None = None, columns: Mapping[str, str] | None = None
+    source: Any, build: Builder, *, split: str | None = None, columns: Given | None = None
 ) -> EmbeddingQAFinetuneDataset:
     """Read pairs, triplets and n-tuples: every row has a query, a positive, and none or more negatives.
 
@@ -98,43 +205,54 @@ def read(
         source: See `read_rows`.
         build: What collects.
         split: The split of a `DatasetDict`.
-        columns: ``anchor``, ``positive``, ``negative``, ``score`` -> the name of the column, where it is not known.
+        columns: ``anchor``, ``positive``, ``negative``, ``score``, ``answer`` -> the name of the column, where it is
+            not known; ``ignore`` -> columns that may be left unread.
+
+    Raises:
+        DatasetError: A column that nobody reads looks like a label, a grade, a score or another document.
     """
+    roles = ColumnRoles(build.source, columns)
     for at, row in read_rows(source, build, split=split):
         with build.row():
-            names = _Columns(row, columns, at, scored=False)
-            query = as_text(row[names.anchor], names.anchor, at)
-            positives = as_texts(row[names.positive], names.positive, at)
+            names = roles.take(row, at)
+            query = as_text(row[names["anchor"]], names["anchor"], at)
+            positives = as_texts(row[names["positive"]], names["positive"], at)
             if not positives:
-                raise FaultError(at, "row without a positive", f"the row has no {names.positive}")
-            cells = [(name, row.get(name)) for name in names.negatives]
+                raise FaultError(at, "row without a positive", f"the row has no {names['positive']}")
+            cells = [(name, row.get(name)) for name in names["negatives"]]
             negatives = [text for name, cell in cells if cell not in (None, "") for text in as_texts(cell, name, at)]
-            scores = _list_of_scores(row, names, len(positives) + len(negatives), at)
+            scores = _list_of_scores(row, names["score"], len(positives) + len(negatives), at)
             query_id = build.add_query(query, at)
-            _link(build, query_id, positives, negatives, scores, at)
-            build.ignore(row, names.known)
+            for number, text in enumerate([*positives, *negatives]):
+                doc = build.add_document(text, at)
+                build.link(query_id, doc, int(number < len(positives)), at)
+                if scores:
+                    build.score(query_id, doc, scores[number])
+            _add_answer(build, query_id, row, names["answer"], at)
+            build.ignore(row, names["known"])
+    roles.check_unused()
     return build.finish()
 
 
-def _link(build: Builder, query: str, positives: list[str], negatives: list[str], scores: list[float], at: At) -> None:
-    for number, text in enumerate([*positives, *negatives]):
-        doc = build.add_document(text, at)
-        build.link(query, doc, int(number < len(positives)), at)
-        if scores:
-            build.score(query, doc, scores[number])
+def _add_answer(build: Builder, query_id: str, row: Row, name: str | None, at: At) -> None:
+    if name is not None and isinstance(row[name], str) and row[name].strip():
+        build.add_answer(query_id, as_text(row[name], name, at), at)
+    elif name is not None and row[name] not in (None, ""):
+        build.lost[f"field {name!r}"] += 1
 
 
-def _list_of_scores(row: Row, names: _Columns, count: int, at: At) -> list[float]:
-    value = row.get(names.score) if names.score else None
+def _list_of_scores(row: Row, name: str | None, count: int, at: At) -> list[float]:
+    value = row[name] if name else None
     if value is None or value == "":
         return []
     if not isinstance(value, (list, tuple)):
-        raise FaultError(
-            at, "score beside a positive", f"a row with one {names.score} is a scored pair; read it as 'scored'"
+        raise DatasetError(
+            f"{at}: a row with one {name} is a scored pair: read it as 'scored' (--from scored), or leave it out by "
+            f'columns={{"ignore": {name!r}}} (--column ignore={name}).'
         )
     if len(value) != count:
         raise FaultError(at, "scores of a wrong number", f"{len(value)} scores for {count} texts")
-    return [as_number(item, f"{names.score}[{n}]", at) for n, item in enumerate(value)]
+    return [as_number(item, f"{name}[{n}]", at) for n, item in enumerate(value)]
 
 
 def read_scored(
@@ -142,30 +260,55 @@ def read_scored(
     build: Builder,
     *,
     split: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    threshold: float = 0.5,
+    columns: Given | None = None,
+    threshold: float | None = None,
 ) -> EmbeddingQAFinetuneDataset:
     """Read scored pairs: a document is relevant from ``threshold`` on, and a negative below.
 
-    Queries without a relevant document are left out and counted.
+    Queries without a relevant document are left out and counted. Scores are kept as ``teacher_scores`` unless they are
+    labels of 0 and 1. Yes and no, true and false are read as 1 and 0.
 
     Args:
         source: See `read_rows`.
         build: What collects.
         split: The split of a `DatasetDict`.
         columns: See `read`; ``anchor`` and ``positive`` are the two texts.
-        threshold: The lowest score of a relevant document; half of the usual scale of 0 to 1.
+        threshold: The lowest score of a relevant document. None: 0.5, for scores from 0 to 1.
+
+    Raises:
+        DatasetError: The scores have another scale than 0 to 1, and no threshold is given.
     """
+    roles = ColumnRoles(build.source, columns, scored=True)
+    judged: list[tuple[At, str, str, float]] = []
     for at, row in read_rows(source, build, split=split):
         with build.row():
-            names = _Columns(row, columns, at, scored=True)
-            query = as_text(row[names.anchor], names.anchor, at)
-            text = as_text(row[names.positive], names.positive, at)
-            value = as_number(row[str(names.score)], str(names.score), at)
+            names = roles.take(row, at)
+            query = as_text(row[names["anchor"]], names["anchor"], at)
+            text = as_text(row[names["positive"]], names["positive"], at)
+            value = _as_score(row[names["score"]], names["score"], at)
             query_id, doc = build.add_query(query, at), build.add_document(text, at)
-            build.link(query_id, doc, int(value >= threshold), at)
-            build.score(query_id, doc, value)
-            build.ignore(row, names.known)
-    if all(value in (0.0, 1.0) for scores in build.scores.values() for value in scores.values()):
-        build.scores.clear()  # labels, not a teacher's scores
-    return build.finish(leave_out_unjudged=f"query without a pair of a score from {threshold:g}")
+            judged.append((at, query_id, doc, value))
+            _add_answer(build, query_id, row, names["answer"], at)
+            build.ignore(row, names["known"])
+    roles.check_unused()
+    values = {value for *_, value in judged}
+    if threshold is None and values and not 0.0 <= min(values) <= max(values) <= 1.0:
+        name = roles.taken["score"]
+        raise DatasetError(
+            f"{build.source}: {name!r} runs from {min(values):g} to {max(values):g}, and nobody says from where on a "
+            "document is relevant; give the lowest such score: threshold=… (--read-option threshold=…)."
+        )
+    least = 0.5 if threshold is None else threshold
+    for at, query_id, doc, value in judged:
+        with build.row():
+            build.link(query_id, doc, int(value >= least), at)
+            if not values <= {0.0, 1.0}:  # those are labels, not a teacher's scores
+                build.score(query_id, doc, value)
+    return build.finish(leave_out_unjudged=f"query without a pair of a score from {least:g}")
+
+
+def _as_score(value: Any, name: str, at: At) -> float:
+    word = str(value).strip().lower()
+    if isinstance(value, (bool, str)) and word in ("true", "yes", "false", "no"):
+        return float(word in ("true", "yes"))
+    return as_number(value, name, at)

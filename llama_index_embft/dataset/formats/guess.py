@@ -8,6 +8,7 @@ from typing import Any
 
 from llama_index_embft.dataset.formats import retrieval, trainer_rows, trec
 from llama_index_embft.dataset.formats.build import Builder
+from llama_index_embft.dataset.formats.columns import plain_name
 from llama_index_embft.dataset.formats.rows import FOLDER_MARKS, container_of, is_table, load_folder, read_rows
 from llama_index_embft.dataset.sources import read_json
 from llama_index_embft.errors import ConfigError, DatasetError
@@ -83,17 +84,21 @@ def _guess_file(path: Path) -> str | None:
 
 
 def _guess_columns(names: list[Any]) -> str | None:
-    there = {str(name).lower() for name in names}
+    there = {plain_name(name) for name in names}
+    labels = {"score", "similarity", "similarity_score"}
+    pairs = bool({"anchor", "query", "question"} & there) and bool(
+        {"positive", "answer", "context", "passage", "document", "paragraph", "chunk"} & there
+    )
     tests: tuple[tuple[str, bool], ...] = (
         ("table", {"query", "document"} <= there and bool({"relevance", "document_id"} & there)),
         ("flag-embedding", {"query", "pos"} <= there),
         ("ragas", "user_input" in there or {"question", "ground_truth"} <= there),
         ("squad", {"context", "question", "answers"} <= there),
-        ("infgrad", {name.lower() for name in trainer_rows.INFGRAD} <= there),
-        ("scored", bool({"score", "similarity", "similarity_score"} & there)),
+        ("infgrad", {plain_name(name) for name in trainer_rows.INFGRAD} <= there),
         ("ntuples", "negative_1" in there),
         ("triplets", "negative" in there),
-        ("pairs", bool({"anchor", "query", "question"} & there) and bool({"positive", "answer", "passage"} & there)),
+        ("scored", bool(labels & there) or (pairs and bool({"label", "labels"} & there))),
+        ("pairs", pairs),
     )
     return next((name for name, fits in tests if fits), None)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -77,6 +78,7 @@ def write_labelled(dataset: EmbeddingQAFinetuneDataset, path: str | os.PathLike[
 
 # --- ragas ------------------------------------------------------------------------------------------------------------
 
+_HOP: Final = re.compile(r"^\s*<\d+-hop>\s*")
 _QUESTION: Final = ("user_input", "question")
 _CONTEXTS: Final = ("reference_contexts", "contexts")
 _ANSWER: Final = ("reference", "ground_truth")
@@ -116,7 +118,7 @@ def _is_separated(source: Any) -> bool:
 def _literal(text: str, at: At) -> Any:
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError) as err:
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as err:
         raise FaultError(at, "wrong type", f"the contexts are not a list in Python's notation: {shown(text)}") from err
 
 
@@ -124,10 +126,16 @@ def _first(row: Row, names: tuple[str, ...]) -> Any:
     return next((row[name] for name in names if row.get(name) is not None), None)
 
 
+def _unmarked(text: str) -> str:
+    """A context without the mark that ragas puts before those of questions over several of them: ``<1-hop>``."""
+    return _HOP.sub("", text) if _HOP.sub("", text).strip() else text
+
+
 def _add(build: Builder, at: At, question: Any, contexts: Any, answer: Any, ids: Any = None) -> None:
     if isinstance(question, list):
         raise FaultError(at, "conversation", "the question is a conversation of several turns, which is not read here")
-    query, texts = as_text(question, "the question", at), as_texts(contexts, "contexts", at)
+    query = as_text(question, "the question", at)
+    texts = [_unmarked(text) for text in as_texts(contexts, "contexts", at)]
     if not texts:
         raise FaultError(at, "question without a context", "the question has no reference context; give it one")
     answer = None if answer is None or (isinstance(answer, str) and not answer.strip()) else answer

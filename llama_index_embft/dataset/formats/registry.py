@@ -25,6 +25,7 @@ from llama_index_embft.dataset.formats import (
 from llama_index_embft.dataset.formats.build import Builder, OnError, counted
 from llama_index_embft.dataset.formats.guess import guess_format, name_of
 from llama_index_embft.dataset.formats.rows import to_table
+from llama_index_embft.dataset.sources import one_sentence
 from llama_index_embft.errors import ConfigError, DatasetError, OutputError
 
 if TYPE_CHECKING:
@@ -235,11 +236,15 @@ def read_dataset(
         DatasetError: It is no data set of that format; the message names the file, the line and the id.
         ConfigError: There is no such format or option.
     """
-    name = format if format is not None else guess_format(source)
+    if format is None:
+        with one_sentence(f"{name_of(source)}: its format cannot be guessed"):
+            format = guess_format(source)
+    name = format
     made = format_named(name)
     _check_options(made, "read", options)
     build = Builder(name_of(source), on_error=on_error)
-    return made.read(source, build, **options)
+    with one_sentence(f"{build.source} cannot be read as {name!r}"):
+        return made.read(source, build, **options)
 
 
 def write_dataset(

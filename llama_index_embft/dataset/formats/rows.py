@@ -15,10 +15,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from llama_index_embft._core.checks import first_line
 from llama_index_embft._core.files import open_atomically, write_folder_atomically
 from llama_index_embft.dataset import sources
-from llama_index_embft.dataset.sources import At, FaultError, parse_json, read_json, read_lines, shown
+from llama_index_embft.dataset.sources import At, FaultError, one_sentence, parse_json, read_json, read_lines, shown
 from llama_index_embft.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
@@ -156,7 +155,7 @@ def _read_parquet(path: Path, build: Builder) -> Iterator[tuple[At, Row]]:
     if not path.is_file():
         raise DatasetError(f"There is no file {path}; check the path.")
     allowed = max(PARQUET_FREE, sources.MAX_RATIO * path.stat().st_size)
-    with _arrow(f"{path} cannot be read as Parquet"), parquet.ParquetFile(path) as file:
+    with one_sentence(f"{path} cannot be read as Parquet"), parquet.ParquetFile(path) as file:
         chunks = [
             file.metadata.row_group(group).column(column).total_uncompressed_size
             for group in range(file.metadata.num_row_groups)
@@ -177,20 +176,6 @@ def _read_parquet(path: Path, build: Builder) -> Iterator[tuple[At, Row]]:
             for row in _rows_of(batch, build):
                 number += 1
                 yield At(os.fspath(path), number, "row"), row
-
-
-class _arrow:  # noqa: N801  # used as a context manager around generators, where `contextmanager` cannot stand
-    """Arrow's errors, and those of `datasets`' own feature types, as one sentence."""
-
-    def __init__(self, statement: str) -> None:
-        self._statement = statement
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, err: BaseException | None, trace: object) -> None:
-        if isinstance(err, Exception) and not isinstance(err, (DatasetError, ConfigError)):
-            raise DatasetError(f"{self._statement}: {first_line(err)[:200]}.") from err
 
 
 def _rows_of(batch: Any, build: Builder) -> Iterator[Row]:
@@ -217,7 +202,7 @@ def load_folder(path: Path) -> Any:
 
     if not any((path / mark).is_file() for mark in FOLDER_MARKS):
         raise DatasetError(f"{path} is no folder of `datasets` (it has no {' or '.join(FOLDER_MARKS)}).")
-    with _arrow(f"{path} cannot be loaded by `datasets`"):
+    with one_sentence(f"{path} cannot be loaded by `datasets`"):
         loaded = load_from_disk(str(path))
         for table in loaded.values() if isinstance(loaded, dict) else [loaded]:
             table.data.validate(full=True)  # Arrow trusts its files: a wrong offset would read beyond them
@@ -236,7 +221,7 @@ def _table_rows(table: Any, name: str, split: str | None, build: Builder) -> Ite
     elif split is not None:
         raise ConfigError(f"{name} has no splits; leave out split={split!r}.")
     number = 0
-    with _arrow(f"{name} cannot be read"):
+    with one_sentence(f"{name} cannot be read"):
         for batch in table.with_format("arrow").iter(_READ_ROWS) if len(table) else ():
             for row in _rows_of(batch, build):
                 number += 1

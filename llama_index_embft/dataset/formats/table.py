@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft.dataset.formats.build import as_grade, as_id, as_text
+from llama_index_embft.dataset.formats.columns import ColumnRoles
 from llama_index_embft.dataset.formats.rows import Row, read_rows, write_rows
 from llama_index_embft.dataset.sources import FaultError
 
 if TYPE_CHECKING:
     import os
     from collections import Counter
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from llama_index_embft.dataset.formats.build import Builder
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
@@ -21,13 +22,26 @@ TABLE: Final = (
 )  # fmt: skip
 
 
-def read(source: Any, build: Builder, *, split: str | None = None) -> EmbeddingQAFinetuneDataset:
+def read(
+    source: Any, build: Builder, *, split: str | None = None, columns: Mapping[str, str | Sequence[str]] | None = None
+) -> EmbeddingQAFinetuneDataset:
     """Read a row for each judgement, with ids: the columns are those of `TABLE`, of which only the texts are needed.
 
     ``relevance`` is the grade, 1 where it is missing; 0 and below is a negative. A row without a query is a document.
+
+    Args:
+        source: See `read_rows`.
+        build: What collects.
+        split: The split of a `DatasetDict`.
+        columns: ``ignore`` -> columns that may be left unread.
+
+    Raises:
+        DatasetError: A column that nobody reads looks like a label, a grade or a score.
     """
+    roles = ColumnRoles(build.source, columns, known=TABLE)
     for at, row in read_rows(source, build, split=split):
         with build.row():
+            roles.take(row, at)
             known = {name: None if row.get(name) in (None, "") else row[name] for name in TABLE}
             texts = {
                 name: as_text(known[name], name, at)
@@ -54,6 +68,7 @@ def read(source: Any, build: Builder, *, split: str | None = None) -> EmbeddingQ
             elif ids["query_id"] is not None:
                 raise FaultError(at, "empty text", f"the query {ids['query_id']!r} has no text")
             build.ignore(row, frozenset(TABLE))
+    roles.check_unused()
     return build.finish()
 
 

@@ -115,9 +115,10 @@ class DriftSample:
         asked_old = None if old_encoder is None else _usable(old_encoder.encode_queries(list(queries)), "old")
         turn = rng.permutation(len(queries))
         fifth = max(len(queries) // 5, 2)
-        pairs = [(new_docs[fit], old_docs[fit])]
+        pairs_new, pairs_old = new_docs[fit], old_docs[fit]
         if asked_old is not None:
-            pairs.append((asked_new[turn[2 * fifth :]], asked_old[turn[2 * fifth :]]))
+            pairs_new = np.concatenate([pairs_new, asked_new[turn[2 * fifth :]]])
+            pairs_old = np.concatenate([pairs_old, asked_old[turn[2 * fifth :]]])
         test, validation = (
             DriftQueries(asked_new[part], None if asked_old is None else asked_old[part])
             for part in (turn[:fifth], turn[fifth : 2 * fifth])
@@ -126,10 +127,9 @@ class DriftSample:
         if labels is not None:
             at = {int(row): number for number, row in enumerate(searched)}
             relevant = [{at[row] for row in labels[query] if row in at} for query in turn[:fifth].tolist()]
-        fit_new, fit_old = (np.concatenate(side) for side in zip(*pairs, strict=True))
         return cls(
-            fit_new,
-            fit_old,
+            pairs_new,
+            pairs_old,
             new_docs[searched],
             old_docs[searched],
             validation,

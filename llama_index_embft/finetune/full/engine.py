@@ -24,6 +24,7 @@ from llama_index_embft.finetune.full.data.holdout import hold_out
 from llama_index_embft.finetune.full.data.rows import scored_rows, training_rows
 from llama_index_embft.finetune.full.losses.choosing import COSENT, GIST_NEGATIVES, Loss, loss_maker
 from llama_index_embft.finetune.full.rounds import Round, check_rounds, rounds_record, train_in_rounds
+from llama_index_embft.finetune.full.run_settings import TrainSettings
 from llama_index_embft.finetune.full.saving import recorded_metrics, save_model, training_result
 from llama_index_embft.finetune.full.settings import (
     HardwareSettings,
@@ -32,7 +33,6 @@ from llama_index_embft.finetune.full.settings import (
     Method,
     RoundsSettings,
     TextSettings,
-    TrainSettings,
     ValidationSettings,
 )
 from llama_index_embft.finetune.full.training.checkpoints import Checkpoints, checkpoint_folder

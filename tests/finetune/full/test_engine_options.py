@@ -14,7 +14,8 @@ from llama_index_embft.embeddings import as_encoder, load_embed_model
 from llama_index_embft.errors import ConfigError, DatasetError, ModelError, TrainingError
 from llama_index_embft.finetune import SentenceTransformersFinetuneEngine
 from llama_index_embft.finetune.full import engine_arguments
-from llama_index_embft.finetune.full.settings import LoraSettings, TrainSettings
+from llama_index_embft.finetune.full.run_settings import TrainSettings
+from llama_index_embft.finetune.full.settings import LoraSettings
 from llama_index_embft.finetune.full.training import trainer as trainer_module
 from llama_index_embft.finetune.full.training.lora import add_lora, merge_lora
 

@@ -14,7 +14,8 @@ from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.finetune import SentenceTransformersFinetuneEngine
 from llama_index_embft.finetune.full import engine_arguments
-from llama_index_embft.finetune.full.settings import HardwareSettings, LoraSettings, TrainSettings
+from llama_index_embft.finetune.full.run_settings import TrainSettings
+from llama_index_embft.finetune.full.settings import HardwareSettings, LoraSettings
 from llama_index_embft.finetune.full.training import trainer as trainer_module
 from llama_index_embft.finetune.full.training.dropout import dropout_off
 from llama_index_embft.finetune.full.training.lora import add_lora

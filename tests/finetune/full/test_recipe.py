@@ -55,9 +55,8 @@ class World:
 
 
 def choose(n=24, **options):
-    return choose_recipe(
-        make_dataset(n), "model", make_dataset(6), **{"learning_rates": (5e-5, 2e-5), "batch_size": 8} | options
-    )
+    plain = {"learning_rates": (5e-5, 2e-5), "batch_size": 8}
+    return choose_recipe(make_dataset(n), "model", make_dataset(6), **plain | options)
 
 
 def test_all_are_tried_briefly_and_the_better_half_longer(monkeypatch):

@@ -97,6 +97,10 @@ class BatchPlan:
                 break
             other = self._arrange(random.Random(f"{seed}/first/{attempt}"), fewest)
             self._first = min(self._first, other, key=len)
+        if len(self._first) > fewest:
+            # Rows that found no place have opened batches, some of one row, which teaches nothing: spread all evenly.
+            even = self._arrange(random.Random(f"{seed}/even"), len(self._first))
+            self._first = even if len(even) <= len(self._first) else self._first
 
     @property
     def largest(self) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from llama_index_embft._core.checks import check_choice, check_number, first_line
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.finetune.full.data.rows import LABEL
-from llama_index_embft.finetune.full.settings import digest
+from llama_index_embft.finetune.full.run_settings import digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from llama_index_embft.finetune.full.settings import TrainSettings
+    from llama_index_embft.finetune.full.run_settings import TrainSettings
 
 
 @dataclass

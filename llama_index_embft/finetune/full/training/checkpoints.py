@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from llama_index_embft._core.checks import first_line
 from llama_index_embft._core.files import write_folder_atomically
 from llama_index_embft.errors import ConfigError, EmbftError, OutputError, TrainingError
-from llama_index_embft.finetune.full.settings import digest
+from llama_index_embft.finetune.full.run_settings import digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

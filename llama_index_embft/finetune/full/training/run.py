@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from llama_index_embft.finetune.full.data.rows import TrainingRows
     from llama_index_embft.finetune.full.losses.choosing import LossMaker
-    from llama_index_embft.finetune.full.settings import TrainSettings
+    from llama_index_embft.finetune.full.run_settings import TrainSettings
     from llama_index_embft.finetune.full.training.callbacks import BestStateCallback
     from llama_index_embft.finetune.full.training.checkpoints import Checkpoints
     from llama_index_embft.finetune.full.training.trainer import EngineTrainer
