@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -126,7 +127,7 @@ def _documents_wanted(queries_each: float) -> int:
 
 def _cross_fit_limit(n_documents: int, n_queries: int) -> float:
     folds = _folds(n_documents)
-    return float(_expected_limit(n_documents, n_queries) * (1 + folds / (folds - 1)) ** 0.5)
+    return _expected_limit(n_documents, n_queries) * math.sqrt(1 + folds / (folds - 1))
 
 
 def _expected_limit(n_documents: int, n_queries: int) -> float:

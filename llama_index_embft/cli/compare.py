@@ -47,6 +47,7 @@ def compare(
     from llama_index_embft.cli.shared.console import console
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.evaluation import compare as compare_reports
+    from llama_index_embft.evaluation.statistics import unseen_loss
 
     dataset = EmbeddingQAFinetuneDataset.from_json(data) if data is not None else None
     result = compare_reports(
@@ -64,6 +65,8 @@ def compare(
     for system in result.systems:
         name = f"{escape(system.label)}: " if len(result.systems) > 1 else ""
         console.print(f"[bold]{name}{system.decision.capitalize()}.[/bold] {escape(' '.join(system.reasons))}")
+        if fail_on_regression and system.decision != "do not adopt":
+            console.print(escape(unseen_loss(system.metrics[result.primary], system.on_these)))
     for note in result.notes:
         console.print(f"Note: {escape(note)}")
     if json is not None:

@@ -82,7 +82,7 @@ def run(
         nodes = documents_to_nodes(documents, chunk_size=chunk_size, chunk_overlap=chunk_overlap)
         console.print(f"[bold]1. Documents:[/bold] {len(documents)} pages or files, {len(nodes)} chunks")
         if split_by == "document":
-            _check_documents(nodes)
+            _check_documents(nodes, questions_per_chunk)
         with console.status("Loading the model"):
             quiet_libraries()
             base = load_embed_model(model)
@@ -125,16 +125,19 @@ def _client(llm: str | None, llm_model: str | None, api_base: str | None) -> LLM
     return client
 
 
-def _check_documents(nodes: list[BaseNode]) -> None:
-    """Refuse one document before questions about it are paid for: no other would be left to test on."""
+def _check_documents(nodes: list[BaseNode], per_chunk: int) -> None:
+    """Say what the documents can show, and refuse one alone, before questions about them are paid for."""
+    from llama_index_embft.crossfit import plan_split
     from llama_index_embft.dataset import dataset_corpus
     from llama_index_embft.errors import DatasetError
 
-    if len(set(dataset_corpus(nodes).source_documents.values())) < 2:
+    n_documents = len(set(dataset_corpus(nodes).source_documents.values()))
+    if n_documents < 2:
         raise DatasetError(
             "The questions would be about one document only, so no other document is left to test on; add documents "
             "or split this one by chunk (--split-by chunk), which tests on unseen parts of the same document."
         )
+    console.print(f"   {plan_split(n_documents, len(nodes) * per_chunk, cross_fit=False)}")
 
 
 def _extractive(nodes: list[BaseNode], per_chunk: int, seed: int) -> EmbeddingQAFinetuneDataset:

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from llama_index_embft.errors import ConfigError, EvaluationError
 from llama_index_embft.evaluation.comparison import Comparison
 from llama_index_embft.evaluation.records import RetrievalReport
+from llama_index_embft.evaluation.statistics.clusters import ClusterBy, chunks_of_few, clusters_of
 from llama_index_embft.evaluation.statistics.findings import (
     GuardResult,
     MetricComparison,
@@ -32,11 +33,7 @@ if TYPE_CHECKING:
 
     from llama_index_embft.evaluation.statistics.findings import Decision
 
-ClusterBy = Literal["document", "query"] | Mapping[str, Any] | None
 GuardReports = Mapping[str, Sequence["RetrievalReport | str | os.PathLike[str]"]]
-
-# Below this a loss on these very documents is looked for too: the test by document would see only a collapse.
-_FEW_DOCUMENTS = 10
 
 
 def compare(
@@ -88,7 +85,7 @@ def compare(
     base_report, *reports = _distinct_labels(_aligned([_load(report) for report in (base, *tuned)]))
     names = _shared_metrics([base_report, *reports], metrics)
     deciding, notes = _primary(primary, names, [base_report, *reports])
-    labels, clustered, more = _clusters(base_report, cluster_by)
+    labels, clustered, more = clusters_of(base_report, cluster_by)
     notes += more
     notes += _differences_in_setting([base_report, *reports])
 
@@ -103,7 +100,7 @@ def compare(
     corrected = [decisive[column // width] for column in range(len(tests))]
     for column, p in zip(others, _holm_distinct(columns[:, others], [tests[c].p for c in others]), strict=True):
         corrected[column] = p
-    chunks = _chunks_of_few(base_report, labels, clustered)
+    chunks = chunks_of_few(base_report, labels, clustered)
     divisions = slice_labels(base_report, slices)
     guards = _guards(guard or {}, len(reports), deciding, max_loss, alpha, n_resamples, seed)
 
@@ -267,38 +264,6 @@ def _without_seen(
     return ("not proven" if decision == "adopt" else decision), (sentence, *reasons)
 
 
-def _clusters(report: RetrievalReport, by: ClusterBy) -> tuple[list[Any] | None, str, list[str]]:
-    """Labels of the independent groups, what they are, and what to say about them."""
-    if by is None or by == "query":
-        return None, "query", []
-    if isinstance(by, Mapping):
-        missing = [query for query in report.query_ids if query not in by]
-        if missing:
-            raise ConfigError(f"`cluster_by` has no label for query {missing[0]!r} (and {len(missing) - 1} more).")
-        return [str(by[query]) for query in report.query_ids], "given", []
-    if by != "document":
-        raise ConfigError(f"`cluster_by` must be 'document', 'query', None or a mapping of query ids, got {by!r}.")
-    chunks = [max(relevant, key=relevant.__getitem__) for relevant in report.relevant]
-    documents = list(report.documents)
-    n_documents = len(set(documents))
-    if documents == chunks:
-        return chunks, "chunk", []
-    if n_documents == 1:
-        note = (
-            "All queries are about one source document, so nothing can be shown about others; add documents, or group "
-            "by query to judge for this one alone."
-        )
-        return documents, "document", [note]
-    return documents, "document", []
-
-
-def _chunks_of_few(report: RetrievalReport, labels: list[Any] | None, clustered: str) -> list[str] | None:
-    """The chunk of each query where its source documents are few, else None."""
-    if clustered != "document" or labels is None or len(set(labels)) >= _FEW_DOCUMENTS:
-        return None
-    return [max(relevant, key=relevant.__getitem__) for relevant in report.relevant]
-
-
 def _differences_in_setting(reports: list[RetrievalReport]) -> list[str]:
     notes = [f"{report.label}: {note}" for report in reports for note in report.notes]
     base = reports[0]
@@ -395,7 +360,7 @@ def _guards(
         judged_by, _ = _primary(
             metric if metric in base.values else None, _shared_metrics([base, *reports], None), [base, *reports]
         )
-        labels, _, _ = _clusters(base, "document")
+        labels, _, _ = clusters_of(base, "document")
         for i, report in enumerate(reports):
             difference = (report.values[judged_by] - base.values[judged_by])[:, None]
             draws = {"folds": max(base.folds, report.folds), "n_resamples": n_resamples, "seed": seed}

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
 
 from llama_index_embft import EmbeddingQAFinetuneDataset
+from llama_index_embft.cli.compare import compare as compare_command
 from llama_index_embft.crossfit import documents_asked, folds_by_document, plan_split
 from llama_index_embft.evaluation import RetrievalReport, compare, evaluate_run
 from llama_index_embft.evaluation.statistics import paired_tests, unseen_loss
@@ -61,6 +65,25 @@ def test_b1_the_gate_sees_any_loss_that_the_data_show(n_documents: int) -> None:
     (system,) = compare(good, finds(dataset, np.arange(len(chances)) > 0, "as good")).systems
     assert system.decision == "not proven"
     assert "Blind under" in unseen_loss(system.metrics["ndcg@10"], system.on_these)
+
+
+def test_b1_the_gate_of_the_command_fails_or_says_what_it_cannot_see(tmp_path) -> None:
+    dataset = questions(2, chunks=50)
+    reports = {"good": np.ones(100, dtype=bool), "as good": np.arange(100) > 0, "broken": np.zeros(100, dtype=bool)}
+    for name, found in reports.items():
+        finds(dataset, found, name).to_json(tmp_path / f"{name}.json")
+
+    app = typer.Typer()
+    app.command()(compare_command)
+
+    def gate(name: str) -> Result:
+        files = [str(tmp_path / "good.json"), str(tmp_path / f"{name}.json")]
+        return CliRunner().invoke(app, [*files, "--fail-on-regression"])
+
+    assert gate("broken").exit_code == 1
+    passed = gate("as good")
+    assert passed.exit_code == 0
+    assert "Blind under" in passed.output
 
 
 def test_b1_what_a_folder_can_show_is_said_before_training() -> None:

@@ -1,3 +1,6 @@
+from .clusters import ClusterBy as ClusterBy
+from .clusters import chunks_of_few as chunks_of_few
+from .clusters import clusters_of as clusters_of
 from .findings import GuardResult as GuardResult
 from .findings import MetricComparison as MetricComparison
 from .findings import QueryChange as QueryChange
