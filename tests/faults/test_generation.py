@@ -438,3 +438,16 @@ def test_e15_vectors_without_numbers_of_their_own_are_refused() -> None:
     with pytest.raises(ModelError, match="nobody knows which belongs to which text"):
         as_encoder(model, cache=None).encode_documents([f"text {n}" for n in range(20)])
     server.shutdown()
+
+
+def test_b10_a_sentence_that_stands_in_two_chunks_asks_for_neither() -> None:
+    from llama_index_embft.generation import generate_extractive_pairs
+
+    shared = "The harbour authority of Lindau raised the mooring fees by nine percent in the spring of 1990."
+    nodes = [
+        TextNode(id_="a", text=f"{shared} The lighthouse keeper painted the western tower of Lindau bright red in 1912."),
+        TextNode(id_="b", text=f"The council of Bregenz sold the old railway station to a brewery in 1954. {shared}"),
+    ]
+    dataset = generate_extractive_pairs(nodes, kinds=("cloze",), num_questions_per_chunk=4)
+    assert dataset.queries
+    assert not any("mooring fees" in query for query in dataset.queries.values())
