@@ -445,7 +445,7 @@ def test_b10_a_sentence_that_stands_in_two_chunks_asks_for_neither() -> None:
 
     shared = "The harbour authority of Lindau raised the mooring fees by nine percent in the spring of 1990."
     nodes = [
-        TextNode(id_="a", text=f"{shared} The lighthouse keeper painted the western tower of Lindau bright red in 1912."),
+        TextNode(id_="a", text=f"{shared} The keeper painted the western tower of Lindau bright red in 1912."),
         TextNode(id_="b", text=f"The council of Bregenz sold the old railway station to a brewery in 1954. {shared}"),
     ]
     dataset = generate_extractive_pairs(nodes, kinds=("cloze",), num_questions_per_chunk=4)
