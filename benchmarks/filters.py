@@ -28,8 +28,10 @@ WRITTEN = ("lyft_10k_2021", "uber_10k_2021")
 HUMAN = ("covidqa_en", "cosqa_en", "cranfield_en", "norquad_no", "stard_zh_law")
 # "the context information", "the given text": nobody asks like this without a text in hand.
 POINTS = re.compile(
-    r"context information|information provided(?! in)|(?:the|this|provided|given|above) (?:context|text|passage|excerpt|document|paragraph)\b|"
-    r"(?:the|this) (?:given|provided|above) \w+|(?:mentioned|provided|stated|described|listed) (?:above|here)",
+    r"context information|information provided(?! in)|"
+    r"(?:the|this|provided|given|above) (?:context|text|passage|"
+    r"excerpt|document|paragraph)\b|(?:the|this) (?:given|provided|above) \w+|"
+    r"(?:mentioned|provided|stated|described|listed) (?:above|here)",
     re.IGNORECASE,
 )
 

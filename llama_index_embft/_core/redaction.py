@@ -22,8 +22,8 @@ _SECRET_NAME: Final = re.compile(
 _NAME: Final = r"[\w.-]{0,40}(?:key|token|secret|passw(?:or)?d|pwd|credentials?|auth(?:orization)?|signature|sig)\d?"
 _PATTERNS: Final = [
     # user:password@ in an address; a password may hold an @, a slash or a colon.
-    (re.compile(r"(?<=://)[^\s/?#'\"<>]{0,300}@"), f"{HIDDEN}@"),
-    (re.compile(r"(?<=://)[^\s:@/?#'\"<>]{1,100}:[^\s@'\"<>]{0,200}@"), f"{HIDDEN}@"),
+    (re.compile(r"(?<=://)[^\s:@/?#'\"<>]{0,100}:[^\s'\"<>]{0,200}@"), f"{HIDDEN}@"),
+    (re.compile(r"(?<=://)[^\s/?#'\"<>]{1,300}@"), f"{HIDDEN}@"),
     # ?api_key=… and password=… of a connection string.
     (re.compile(rf"(?<=[?&;\s])({_NAME})=[^&;#\s'\"<>]{{3,2000}}", re.IGNORECASE), rf"\1={HIDDEN}"),
     # Headers and fields: Authorization: Bearer …, "api_key": "…", x-api-key: …

@@ -100,13 +100,13 @@ def generate(
         llm, llm_model, api_base=api_base, temperature=temperature, context_window=context_window, tools=tools
     )
     OutputFile(out, [])  # a folder of that name should show before the work
-    if not dry_run:
-        check_llm(client)
     wanted = default_filters() if filters else []
     if round_trip is not None:
         wanted.append(RoundTrip(_embed_model(round_trip), top_k=top_k))
     if judge:
         wanted.append(Judge(judge))
+    if not dry_run:
+        check_llm(client)
     documents = load_documents(docs, show_progress=progress)
     nodes = documents_to_nodes(documents, chunk_size=chunk_size, chunk_overlap=chunk_overlap, show_progress=progress)
     console = Console(highlight=False, soft_wrap=True)

@@ -182,6 +182,9 @@ class LoopbackLLM:
         if path == "/stats":
             await self._send(writer, Behaviour(body=json.dumps(self.stats()).encode()))
             return True
+        if path.endswith("/models"):  # the free question which models there are; not counted
+            await self._send(writer, self._list_models(headers.get("authorization", "")))
+            return True
         request = Request(
             self.count, time.monotonic(), path, json.loads(raw or b"{}"), headers.get("authorization", "")
         )
@@ -213,6 +216,14 @@ class LoopbackLLM:
         if behaviour.status == 200:
             self.embedded.update(request.texts)
         return True
+
+    def _list_models(self, authorization: str) -> Behaviour:
+        if self.key is not None and authorization != f"Bearer {self.key}":
+            return Behaviour(401, body=b'{"error": {"message": "Incorrect API key provided."}}')
+        if self.models is None:
+            return Behaviour(404, body=b'{"error": {"message": "not found"}}')
+        models = [{"id": name, "object": "model", "created": 1, "owned_by": "x"} for name in sorted(self.models)]
+        return Behaviour(body=json.dumps({"object": "list", "data": models}).encode())
 
     def _refusal(self, request: Request) -> Behaviour | None:
         if self.key is not None and request.authorization != f"Bearer {self.key}":

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Words from which on a question and a chunk are compared.
+_SHINGLE: Final = 4
+
 DEFAULT_KINDS: Final = ("pattern",)
 # Where there are no templates for the language.
 _FALLBACK_KINDS: Final = ("cloze",)
@@ -86,13 +89,17 @@ def generate_extractive_pairs(
     }
 
     chunks_giving = Counter(key for pairs in found.values() for key in {_key(question) for _, question in pairs})
-    chunks_giving.update(map(_key, chunks))  # a sentence that is the whole of another chunk belongs to that one
+    holders = _holders({_key(question) for pairs in found.values() for _, question in pairs}, chunks)
     queries: dict[str, str] = {}
     relevant_docs: dict[str, list[str]] = {}
     per_kind: Counter[str] = Counter()
     n_without = 0
     for text, ids in ids_of.items():
-        own = [(kind, question) for kind, question in found[text] if chunks_giving[_key(question)] == 1]
+        own = [
+            (kind, question)
+            for kind, question in found[text]
+            if _belongs_to(text, _key(question), chunks_giving, holders)
+        ]
         kinds_here = _kinds_for(chunks[text], kinds)
         chosen = _take_turns(own, kinds_here, num_questions_per_chunk, _random(seed, "turns", text))
         n_without += not chosen
@@ -115,6 +122,26 @@ def generate_extractive_pairs(
         n_without,
     )
     return EmbeddingQAFinetuneDataset(queries=queries, relevant_docs=relevant_docs, **fields._asdict())
+
+
+def _holders(keys: set[str], chunks: Iterable[str]) -> dict[str, set[str]]:
+    """Which chunks hold a question's words in a row: another one than its own would be labelled as not relevant."""
+    starts: dict[tuple[str, ...], list[str]] = {}
+    for key in keys:
+        starts.setdefault(tuple(key.split()[:_SHINGLE]), []).append(key)
+    holders: dict[str, set[str]] = {}
+    for text in chunks:
+        chunk = _key(text)
+        tokens = chunk.split()
+        for n in range(len(tokens) - _SHINGLE + 1):
+            for key in starts.get(tuple(tokens[n : n + _SHINGLE]), ()):
+                if f" {key} " in f" {chunk} ":
+                    holders.setdefault(key, set()).add(text)
+    return holders
+
+
+def _belongs_to(text: str, key: str, chunks_giving: Counter[str], holders: dict[str, set[str]]) -> bool:
+    return chunks_giving[key] == 1 and holders.get(key, set()) <= {text}
 
 
 def headings_of(metadata: Mapping[str, Any], text: str) -> tuple[str, ...]:

@@ -1,0 +1,453 @@
+"""Faults of calls and generation that once passed unseen; each test is named after its line of the list."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata
+from llama_index.core.schema import TextNode
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "llm_server"))
+
+from loopback_llm import Behaviour, LoopbackLLM
+
+from llama_index_embft._core.redaction import Redactor, redact
+from llama_index_embft.calls import CallSettings, asking
+from llama_index_embft.calls.failures import UnusableAnswerError, classify
+from llama_index_embft.calls.journal import Journal, RequestIdentity, StoredAnswer
+from llama_index_embft.calls.server import RetryPolicy
+from llama_index_embft.errors import GenerationError, ModelError, OutputError
+from llama_index_embft.generation import Judge, NearDuplicates, RefersToText, generate_qa_embedding_pairs
+from llama_index_embft.generation.assemble import CandidateQuery
+from llama_index_embft.generation.filters.judge import read_score
+from llama_index_embft.generation.parse import parse_items
+from llama_index_embft.generation.passages import Passage
+
+KEY = "sk-canary-1234567890abcdefghijklmnopqrstuvwxyz"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(asking, "RetryPolicy", lambda limit=3: RetryPolicy(limit, 0.01, 0.05, 2.0))
+    monkeypatch.setenv("EMBFT_CACHE_DIR", str(tmp_path / "cache"))
+
+
+class Scripted(CustomLLM):
+    """Answers by a function of the prompt and the number of the call."""
+
+    answer: Any = None
+    calls: int = 0
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        return LLMMetadata(model_name="scripted")
+
+    def complete(self, prompt: str, formatted: bool = False, **_: Any) -> CompletionResponse:
+        self.calls += 1
+        return CompletionResponse(text=self.answer(prompt, self.calls))
+
+    def stream_complete(self, *_: Any, **__: Any) -> Any:
+        raise NotImplementedError
+
+
+def chapters(count: int) -> list[TextNode]:
+    return [TextNode(id_=str(n), text=f"Chapter {n}: renew the certificate number {n}.") for n in range(count)]
+
+
+def generate(nodes: Any, llm: Any, **options: Any) -> Any:
+    return generate_qa_embedding_pairs(nodes, llm, **{"output_path": None, "verbose": False, **options})
+
+
+def dropped(filter_: Any, queries: list[str]) -> set[int]:
+    passage = Passage("p", "x", "x", "s")
+    items = [CandidateQuery(str(n), query, "", [passage]) for n, query in enumerate(queries)]
+    return set(asyncio.run(filter_.drop(items, None)))
+
+
+# --- A16 to A19: good queries are kept, bad ones are not --------------------------------------------------------------
+
+
+def test_a16_queries_that_differ_in_a_word_are_no_near_duplicates() -> None:
+    drugs = [f"What are the most common side effects of drug{n} in adult patients?" for n in range(100)]
+    assert dropped(NearDuplicates(), drugs) == set()
+    for one, other in (("Windows", "macOS"), ("maximum", "minimum"), ("with", "without")):
+        pair = [f"How is the {word} limit of the client set for all users?" for word in (one, other)]
+        assert dropped(NearDuplicates(), pair) == set()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "How do I change the size of the text in a Tkinter label widget?",
+        "When did the passage of the Affordable Care Act take place?",
+        "How does git rebase handle the content of the merged branch in the context of a conflict?",
+        "How can I align the text to the right in CSS?",
+        "What does the text attribute of an XML element hold?",
+        "How long is the passage through the Panama Canal?",
+        "Who does the author of a pull request ask for a review at Mozilla?",
+        "What does this document retention policy say about the article 5 records?",
+        "英国文学史上文中子是谁？",
+        "这段文字识别软件OCR的准确率是多少？",
+        "维基百科的原文语言版本有哪些？",
+        "以上海为起点的高铁有哪些？",
+    ],
+)
+def test_a16_questions_that_stand_alone_do_not_refer_to_a_text(query: str) -> None:
+    assert dropped(RefersToText(), [query]) == set()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "Unable to connect to the VPN on Windows 11",
+        "I can't find my invoice in the customer portal",
+        "There is no sound from my USB headset",
+        "I don't know my Acme account number",
+        "Sorry about the late payment: which fee applies?",
+        "Unfortunately my parcel was damaged, who pays?",
+        "The document is too large to upload to SharePoint",
+        "无法登录公司VPN怎么办？",
+        "作为一名AI工程师如何申请GPU？",
+        "如果您忘记密码怎么办",
+        "E. coli O157:H7 incubation period",
+        "C. difficile treatment options",
+        "A. thaliana genome size",
+    ],
+)
+def test_a17_the_wording_of_users_is_no_refusal_and_no_option(query: str) -> None:
+    assert [item.query for item in parse_items({"queries": [query]}, limit=5)] == [query]
+    lines = parse_items(f"{query}\nanother keyword query", limit=5, questions_only=False)
+    assert [item.query for item in lines] == [query, "another keyword query"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "grade"),
+    [
+        ("I see 2 flaws, yet it is perfect. Score: 5", 5),
+        ("The query has 1 small flaw.\n\n4", 4),
+        ("On a scale from 1 to 5 I give 4", 4),
+        ("The 2021 revenue of 3 segments is named. 5", 5),
+        ("Maybe 2, maybe 3?</think>4", 4),
+    ],
+)
+def test_a18_the_grade_is_read_and_not_any_number(verdict: str, grade: int) -> None:
+    assert read_score(verdict) == grade
+
+
+@pytest.mark.parametrize("verdict", ["I see 2 flaws", "Rating: 8/10, 2 flaws", "Well done."])
+def test_a18_what_is_no_grade_is_no_grade(verdict: str) -> None:
+    with pytest.raises(UnusableAnswerError):
+        read_score(verdict)
+
+
+def test_a18_queries_without_a_verdict_go_and_are_counted() -> None:
+    def answer(prompt: str, call: int) -> str:
+        if "<query>" not in prompt:
+            return f"What does chapter {call} say about the renewal of certificates?"
+        return "5" if "certificate number 1" in prompt else "A good pair, well done."
+
+    dataset = generate(chapters(12), Scripted(answer=answer), retry_limit=1, filters=[Judge(4)])
+    judged = [docs[0] for docs in dataset.relevant_docs.values()]
+    assert set(judged) == {"1", "10", "11"}
+    assert dataset.report.unjudged == dataset.report.dropped["judge"] == 9
+    assert "9 queries without a readable verdict" in str(dataset.report)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Okay, let me think. What would a user ask?\n</think>\n{0}\n{1}",
+        "[THINK]Is it 1. What?[/THINK]{0}\n{1}",
+        "Alternative Question 1: {0}\n\nAlternative Question 2: {1}",
+        "質問1：{0}\n質問2：{1}",
+        "Kysymys 1: {0}\nKysymys 2: {1}",
+        "| # | Question |\n|---|---|\n| 1 | {0} |\n| 2 | {1} |",
+    ],
+)
+def test_a19_reasoning_labels_and_tables_are_taken_off(answer: str) -> None:
+    wanted = ["What is amber made of?", "Where does the river end?"]
+    assert [item.query for item in parse_items(answer.format(*wanted), limit=5)] == wanted
+
+
+# --- C: money ---------------------------------------------------------------------------------------------------------
+
+
+def openai_like(server: LoopbackLLM, **options: Any) -> Any:
+    from llama_index.llms.openai_like import OpenAILike
+
+    settings = {"model": "m", "api_key": KEY, "is_chat_model": True, "context_window": 8000, **options}
+    return OpenAILike(api_base=server.api_base, **settings)
+
+
+def test_c4_another_output_asks_for_nothing_again(tmp_path: Path) -> None:
+    with LoopbackLLM() as server:
+        first = generate(chapters(6), openai_like(server), output_path=tmp_path / "a.json", filters=[])
+        asked = server.count
+        second = generate(chapters(6), openai_like(server), output_path=tmp_path / "b.json", filters=[])
+        assert server.count == asked
+    assert first == second
+    assert second.report.from_journal == 6
+
+
+def test_c4_a_run_stops_at_what_it_may_cost() -> None:
+    with LoopbackLLM() as server:
+        calls = CallSettings(prices=(1e6, 1e6), max_cost=1.0, num_workers=1)
+        with pytest.raises(GenerationError, match=r"have been spent, and `max_cost` is 1.0; answers so far are stored"):
+            generate(chapters(6), openai_like(server), calls=calls)
+        assert server.count == 1
+
+
+def test_c5_a_403_on_one_passage_leaves_the_others() -> None:
+    nodes = chapters(20)
+    nodes[0] = TextNode(id_="0", text="Example: '; DROP TABLE users;--")
+
+    def script(request: Any) -> Behaviour | None:
+        return Behaviour(403, error="Request blocked by firewall") if "DROP TABLE" in request.prompt else None
+
+    with LoopbackLLM(script=script) as server:
+        dataset = generate(nodes, openai_like(server), filters=[])
+    assert set(dataset.report.failed) == {"0"}
+    assert len(dataset.relevant_docs) == 38
+
+
+def test_c5_a_403_for_everything_stops_soon() -> None:
+    with LoopbackLLM(script=lambda _: Behaviour(403, error="no")) as server:
+        with pytest.raises(GenerationError, match="refused each of 10 requests"):
+            generate(chapters(40), openai_like(server))
+        assert server.count == 10
+
+
+# --- E: hostile answers -----------------------------------------------------------------------------------------------
+
+MEGABYTE = 1_000_000
+SHAPES = {
+    "spaces behind a question": "What is it?" + " " * MEGABYTE + "x",
+    "lines that go on": "what is\n" * (MEGABYTE // 8),
+    "quotes": '"' * MEGABYTE,
+    "escaped quotes": '["' + '\\"' * (MEGABYTE // 2),
+    "brackets": "[" * MEGABYTE,
+    "numbers": "1. " * (MEGABYTE // 3),
+    "bold": "**a" * (MEGABYTE // 3),
+    "parentheses": "What? " + "(" * MEGABYTE,
+    "question marks": "? " * (MEGABYTE // 2),
+    "answers": "Q? answer:" * (MEGABYTE // 10),
+    "tags": "<think>" * (MEGABYTE // 7),
+    "table": "| a | b |\n|--|--|\n" * (MEGABYTE // 18),
+    "labels": "".join(f"Abc {n}: x\n" for n in range(MEGABYTE // 11)),
+    "options": "A) x\n" * (MEGABYTE // 5),
+    "strings": '["a" ' * (MEGABYTE // 5),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_e2_a_megabyte_of_anything_is_read_in_a_second(shape: str) -> None:
+    started = time.process_time()
+    parse_items(SHAPES[shape], limit=50)
+    assert time.process_time() - started < 1.0
+
+
+def test_e3_half_a_surrogate_and_absurd_usage_hang_nothing() -> None:
+    def body(text: str) -> bytes:
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": -(10**30), "completion_tokens": 10**30, "total_tokens": 0}
+        answer = {
+            "id": "x",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "m",
+            "choices": [choice],
+            "usage": usage,
+        }
+        return json.dumps(answer).encode()
+
+    text = "1. What is \ud800 it in the harbour?\n2. Who \udfff pays for the valve?"
+    with LoopbackLLM(script=lambda _: Behaviour(body=body(text))) as server:
+        dataset = generate(chapters(3), openai_like(server), filters=[])
+    assert len(dataset.queries) == 2
+    assert "".join(dataset.queries.values()).isprintable()
+    assert 0 < dataset.report.prompt_tokens < 10_000
+
+
+def test_e3_a_write_that_the_journal_cannot_take_is_reported(tmp_path: Path) -> None:
+    identity = RequestIdentity.of("questions", "text", prompt="p", model="m")
+    with Journal(tmp_path / "j.sqlite") as journal:
+        with pytest.raises(OutputError, match="Cannot write the journal"):
+            asyncio.run(asyncio.wait_for(journal.put(identity, StoredAnswer("x", 10**30, 0)), 20))
+        asyncio.run(journal.put(identity, StoredAnswer("x", 1, 1)))
+        assert journal.get(identity.key) == StoredAnswer("x", 1, 1)
+
+
+def test_e3_a_thread_that_dies_tells_those_who_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(batch: Any) -> Any:
+        raise MemoryError
+
+    identity = RequestIdentity.of("questions", "text", prompt="p", model="m")
+    with Journal(tmp_path / "j.sqlite") as journal:
+        monkeypatch.setattr(
+            "llama_index_embft.calls.journal._parts", lambda batch: (_ for _ in ()).throw(MemoryError())
+        )
+        for _ in range(2):
+            with pytest.raises(OutputError, match="MemoryError"):
+                asyncio.run(asyncio.wait_for(journal.put(identity, StoredAnswer("x", 1, 1)), 20))
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("http://bob:hunter2canary@host:8000/v1", "hunter2canary"),
+        ("http://bob:p@ss/w0rd-canary@host/v1", "w0rd-canary"),
+        ("http://host/v1?api_key=urltokencanary99&x=1", "urltokencanary99"),
+        ("http://127.0.0.1:1?api-key=qdrantcanary77", "qdrantcanary77"),
+        ("postgresql://bob:pgcanary5@db:5432/x", "pgcanary5"),
+        ("host=db password=dsncanary6 user=bob", "dsncanary6"),
+        ("Authorization: Bearer abc.def.canary", "abc.def.canary"),
+        ("{'x-api-key': 'headercanary8'}", "headercanary8"),
+        ("Incorrect API key provided: sk-proj-AAAABBBBCCCCDDDD1234", "AAAABBBBCCCC"),
+        ("token ghp_0123456789abcdefghijABCDEFGHIJ", "ghp_0123456789"),
+        ("AIzaSyD-0123456789abcdefghijk is not valid", "AIzaSyD-0123"),
+        ("AKIAIOSFODNN7EXAMPLE refused", "AKIAIOSFODNN7"),
+    ],
+)
+def test_e4_secrets_of_every_shape_are_hidden(text: str, secret: str) -> None:
+    assert secret not in redact(text)
+    assert "[hidden]" in redact(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "HTTP 500: the model task-force is busy at http://host:8000/v1 (252,878 + 20,040 tokens)",
+        "`max_tokens` is 0; it must be at least 1.",
+        "Cannot read ../data/train.json: the key 'queries' is missing; write to a@b.org",
+    ],
+)
+def test_e4_other_texts_stay_as_they_are(text: str) -> None:
+    assert redact(text) == text
+
+
+@pytest.mark.parametrize("pad", range(360, 405, 3))
+def test_e4_keys_are_hidden_before_texts_are_cut(pad: int) -> None:
+    class Client:
+        api_key = KEY
+
+    reason = classify(RuntimeError(f"{'p' * pad} {KEY} tail {'x' * 100}"), Redactor(Client())).reason
+    assert KEY[:12] not in reason
+
+
+def test_e4_an_answer_that_repeats_the_key_stores_none(tmp_path: Path) -> None:
+    script = lambda _: Behaviour(text=f"1. What does the key {KEY} open?\n2. Who pays for the valve?")  # noqa: E731
+    with LoopbackLLM(script=script) as server:
+        llm = openai_like(server)
+        generate(chapters(2), llm, output_path=tmp_path / "t.json", filters=[])
+    assert not any(KEY.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+class RateLimitError(Exception):
+    """Looks like that of the OpenAI client."""
+
+    status_code = 429
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        super().__init__("slow down")
+        self.response = type("Response", (), {"status_code": 429, "headers": headers})()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"retry-after": "0"},
+        {"retry-after": "-5"},
+        {"retry-after": "9" * 400},
+        {"retry-after": "Mon, 01 Jan 2024 00:00:00 +999999999999999"},
+        {"retry-after": "1.2.3"},
+        {"retry-after-ms": "nan"},
+        {"retry-after-ms": "inf"},
+    ],
+)
+def test_e11_a_senseless_retry_after_is_no_word_of_the_server(headers: dict[str, str]) -> None:
+    failure = classify(RateLimitError(headers), Redactor())
+    assert (failure.kind, failure.retry_after) == ("wait", None)
+
+
+def test_e13_deep_json_is_no_recursion_error() -> None:
+    deep: Any = "What is it?"
+    for _ in range(5000):
+        deep = [deep]
+    assert parse_items(deep, limit=5) == []
+    assert parse_items("[" * 100_000 + "]" * 100_000, limit=5) == []
+
+
+def _embedding_server(order: str) -> tuple[Any, str]:
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            texts = json.loads(self.rfile.read(int(self.headers["content-length"])))["input"]
+            data = [{"object": "embedding", "index": n, "embedding": [float(len(t)), 1.0]} for n, t in enumerate(texts)]
+            if order == "reversed":
+                data.reverse()
+            else:
+                data = [{**one, "index": 0} for one in data]
+            body = json.dumps(
+                {"object": "list", "model": "m", "data": data, "usage": {"prompt_tokens": 1, "total_tokens": 1}}
+            )
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server, f"http://127.0.0.1:{server.server_port}/v1"
+
+
+@pytest.mark.parametrize("max_retries", [0, 2])
+def test_e15_vectors_that_come_out_of_order_go_to_their_texts(max_retries: int) -> None:
+    from llama_index.embeddings.openai import OpenAIEmbedding
+
+    from llama_index_embft.embeddings import as_encoder
+
+    server, base = _embedding_server("reversed")
+    texts = ["x" * n for n in range(1, 26)]
+    model = OpenAIEmbedding(model_name="m", api_base=base, api_key=KEY, embed_batch_size=10, max_retries=max_retries)
+    found = as_encoder(model, cache=None).encode_documents(texts)
+    server.shutdown()
+    ratio = found[:, 0] / found[:, 1]  # of unit length by now
+    np.testing.assert_allclose(ratio, np.arange(1, 26), rtol=1e-4)
+
+
+def test_e15_vectors_without_numbers_of_their_own_are_refused() -> None:
+    from llama_index.embeddings.openai import OpenAIEmbedding
+
+    from llama_index_embft.embeddings import as_encoder
+
+    server, base = _embedding_server("all zero")
+    model = OpenAIEmbedding(model_name="m", api_base=base, api_key=KEY, embed_batch_size=10)
+    with pytest.raises(ModelError, match="nobody knows which belongs to which text"):
+        as_encoder(model, cache=None).encode_documents([f"text {n}" for n in range(20)])
+    server.shutdown()
+
+
+def test_b10_a_sentence_that_stands_in_two_chunks_asks_for_neither() -> None:
+    from llama_index_embft.generation import generate_extractive_pairs
+
+    shared = "The harbour authority of Lindau raised the mooring fees by nine percent in the spring of 1990."
+    nodes = [
+        TextNode(id_="a", text=f"{shared} The keeper painted the western tower of Lindau bright red in 1912."),
+        TextNode(id_="b", text=f"The council of Bregenz sold the old railway station to a brewery in 1954. {shared}"),
+    ]
+    dataset = generate_extractive_pairs(nodes, kinds=("cloze",), num_questions_per_chunk=4)
+    assert dataset.queries
+    assert not any("mooring fees" in query for query in dataset.queries.values())
