@@ -22,7 +22,7 @@ from llama_index_embft.dataset.formats.build import Builder, OnError, as_id, as_
 from llama_index_embft.dataset.formats.retrieval import add_document
 from llama_index_embft.dataset.formats.rows import Row, is_table, read_rows
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-from llama_index_embft.dataset.sources import At, FaultError, shown
+from llama_index_embft.dataset.sources import At, FaultError, one_sentence, shown
 from llama_index_embft.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
