@@ -4,9 +4,10 @@ Thousands of evaluations are drawn in which the tuned system is exactly as good 
 rule that `compare` uses judges each. The share of "gain" must stay at 2.5 %, and 95 % intervals must hold the truth.
 Then the true gain is set to what the rule itself calls detectable, and it must be found in 80 % of the cases.
 
-    python benchmarks/calibration.py            # all sizes, about five minutes on one core
+    python benchmarks/calibration.py            # all sizes, about ten minutes on one core
     python benchmarks/calibration.py --quick    # a few, in seconds
-    python benchmarks/calibration.py --others   # the rules that were not taken, on some of the sizes
+
+The rules that were not taken are measured on the same data by ``calibration_others.py``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from _common import parser, print_table, write_results
 from llama_index_embft.evaluation.statistics import paired_tests
 
 if TYPE_CHECKING:
-
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
@@ -88,9 +88,9 @@ def experiments(
 def rates_of_the_rule(n_documents: int, sizes: str, kind: str, shared: float, n: int) -> dict[str, Any]:
     """False gains and losses, coverage, and power at the detectable difference, in per cent."""
     blocks = experiments(n_documents, sizes, kind, shared, n, seed=0)
-    gains = losses = covered = found = contradictions = 0
+    gains = losses = covered = found = tested = contradictions = 0
     detectable = []
-    for owner, values in blocks:
+    for number, (owner, values) in enumerate(blocks):
         results = paired_tests(values, owner)
         gains += sum(test.p < 0.05 and test.difference > 0 for test in results)
         losses += sum(test.p < 0.05 and test.difference < 0 for test in results)
@@ -98,8 +98,9 @@ def rates_of_the_rule(n_documents: int, sizes: str, kind: str, shared: float, n:
         contradictions += sum((test.p < 0.05) != (test.ci95[0] > 0 or test.ci95[1] < 0) for test in results)
         true = float(np.mean([test.detectable for test in results]))
         detectable.append(true)
-        # The same data moved by the gain: only the sizes and the claim are taken from the run above.
-        found += sum(test.p < 0.05 and test.difference > 0 for test in paired_tests(values + true, owner))
+        if number % 2 == 0:  # the same data moved by the gain; half of them are enough for a figure near 80 %
+            tested += len(results)
+            found += sum(test.p < 0.05 and test.difference > 0 for test in paired_tests(values + true, owner))
     return {
         "documents": n_documents,
         "questions": sizes,
@@ -109,7 +110,7 @@ def rates_of_the_rule(n_documents: int, sizes: str, kind: str, shared: float, n:
         "false loss": round(100 * losses / n, 2),
         "coverage": round(100 * covered / n, 2),
         "detectable": round(100 * float(np.mean(detectable)), 1),
-        "power": round(100 * found / n, 1),
+        "power": round(100 * found / tested, 1),
         "contradictions": contradictions,
         "experiments": n,
     }
@@ -119,13 +120,13 @@ def rule_rows(*, quick: bool, n: int) -> list[dict[str, Any]]:
     """A row a number of documents, kind of sizes and kind of differences."""
     designs = [(g, sizes, 0.2) for g in ((3, 8, 20) if quick else DOCUMENTS) for sizes in SIZES]
     if not quick:
-        designs += [(g, sizes, shared) for g in (3, 5, 8, 12, 20, 40) for sizes in SIZES[:3] for shared in (0.05, 0.6)]
+        designs += [(g, sizes, shared) for g in (5, 12, 40) for sizes in SIZES[:3] for shared in (0.05, 0.6)]
         designs += [(g, "1 each", 0.2) for g in MANY] + [(100, "20 each", 0.2), (400, "unequal", 0.2)]
     rows = []
     for n_documents, sizes, shared in designs:
         for kind in DIFFERENCES:
             cells = n_documents * (1 if sizes == "1 each" else 20)
-            fewer = min(n, max(1_000, 20_000_000 // cells))
+            fewer = min(n, max(1_000, 20_000_000 // cells // COLUMNS * COLUMNS))
             rows.append(rates_of_the_rule(n_documents, sizes, kind, shared, fewer))
     return rows
 
@@ -154,7 +155,7 @@ def main() -> None:
     """Simulate, print and write."""
     options = parser(__doc__)
     options.add_argument("--quick", action="store_true", help="three sizes, 1,000 experiments each, nothing written")
-    options.add_argument("--experiments", type=int, default=10_000, help="evaluations drawn for each figure")
+    options.add_argument("--experiments", type=int, default=4_000, help="evaluations drawn for each figure")
     args = options.parse_args()
     start = time.perf_counter()
     rows = rule_rows(quick=args.quick, n=1_000 if args.quick else args.experiments)

@@ -150,9 +150,11 @@ def _work(side, train, test, model, epochs, device, batch_size, arguments, all_d
 
 def _ours(data, model, epochs, device, batch_size, arguments):
     from llama_index_embft.finetune import SentenceTransformersFinetuneEngine
+    from llama_index_embft.finetune.full import engine_arguments
 
     return SentenceTransformersFinetuneEngine(
-        data, model, "out", batch_size=batch_size, epochs=epochs, device=device, show_progress_bar=False, **arguments
+        data, model, "out", batch_size=batch_size, epochs=epochs, device=device, show_progress_bar=False,
+        **engine_arguments(**arguments),
     )
 
 

@@ -280,10 +280,9 @@ def verdict(queries, corpus, barred, hits) -> str:
 
 def ours(near_duplicates: float | None, search: str = "exact"):
     def make(queries, corpus, folder, device):
-        from llama_index_embft.mining import MiningReport, mine_hard_negatives
+        from llama_index_embft.mining import MiningSettings, mine_hard_negatives
 
         dataset = load(folder)
-        report = MiningReport()
 
         def work():
             return mine_hard_negatives(
@@ -291,13 +290,11 @@ def ours(near_duplicates: float | None, search: str = "exact"):
                 (queries, corpus),
                 f"rank:{RANGE[0] + 1}-{RANGE[1]}:random",
                 NEGATIVES,
-                near_duplicates=near_duplicates,
-                search=search,
                 device=device if search == "exact" else None,
-                report=report,
+                settings=MiningSettings(near_duplicates=near_duplicates, search=search),
             )
 
-        return work, lambda _: f"{report.n_negatives} negatives. " + " ".join(report.notes)
+        return work, lambda mined: f"{mined.report.n_negatives} negatives. " + " ".join(mined.report.notes)
 
     return make
 

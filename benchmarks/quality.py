@@ -158,14 +158,15 @@ def _value(text):
 def _mined(train, strategies, args):
     """The training set with negatives, and the engine's arguments about the teacher."""
     from llama_index_embft.embeddings import load_embed_model
-    from llama_index_embft.mining import CrossEncoder, MiningReport, mine_hard_negatives
+    from llama_index_embft.mining import CrossEncoder, MiningSettings, mine_hard_negatives
 
     base = load_embed_model(minilm(), device=args.device)
-    chosen, report = strategies.split("+"), MiningReport()
+    chosen = strategies.split("+")
     if args.teacher:
         chosen.append(CrossEncoder(_LexicalReranker(map(train.bare_text, train.corpus)), cache=None))
-    mined = mine_hard_negatives(train, base, chosen, args.num_negatives, pad=True, device=args.device, report=report)
-    return mined, {"teacher_scores": report.teacher_scores} if args.teacher else {}
+    settings = MiningSettings(pad=True)
+    mined = mine_hard_negatives(train, base, chosen, args.num_negatives, device=args.device, settings=settings)
+    return mined, {"teacher_scores": mined.teacher_scores} if args.teacher else {}
 
 
 class _LexicalReranker:
@@ -227,15 +228,16 @@ def _trained(method, train, seed, folder, device, chosen):
         return _adapted(base, train, seed, folder / "model", device, {**ADAPTERS[method], **chosen})
     else:
         from llama_index_embft.finetune import SentenceTransformersFinetuneEngine, choose_recipe
-        from llama_index_embft.finetune.full import engine_options
+        from llama_index_embft.finetune.full import engine_arguments
 
+        arguments = engine_arguments(**chosen)
         if method == "recipe":
-            recipe = choose_recipe(train, minilm(), time_budget=1800, device=device, seed=seed, **chosen)
+            recipe = choose_recipe(train, minilm(), time_budget=1800, device=device, seed=seed, **arguments)
             print_table(recipe.rows())
             print(recipe)
-            chosen = {**chosen, **engine_options(recipe)}
+            arguments |= recipe.engine_arguments(arguments.get("loss_settings"))
         engine = SentenceTransformersFinetuneEngine(
-            train, minilm(), out, device=device, seed=seed, show_progress_bar=False, **chosen
+            train, minilm(), out, device=device, seed=seed, show_progress_bar=False, **arguments
         )
     engine.finetune()
     model = engine.get_finetuned_model()

@@ -139,6 +139,7 @@ print(f"{len(mined.queries)} 条合成问题,每条最多 {max(map(len, mined.ne
 
 # %%
 from llama_index_embft import SentenceTransformersFinetuneEngine
+from llama_index_embft.finetune import TextSettings
 
 
 def fine_tune(dataset, name):
@@ -148,7 +149,7 @@ def fine_tune(dataset, name):
         model_output_path=f"checkpoint/{name}",
         epochs=1,
         batch_size=16,
-        query_prompt=INSTRUCTION,
+        text=TextSettings(query_prompt=INSTRUCTION),
         show_progress_bar=False,
     )
     engine.finetune()

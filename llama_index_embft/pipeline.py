@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from llama_index_embft._core.checks import check_choice, check_number
+from llama_index_embft._core.files import atomic_write_text
+from llama_index_embft._core.renaming import rename_with_patience
+from llama_index_embft.crossfit import documents_asked, plan_split
 from llama_index_embft.dataset.split import Split, split_dataset
 from llama_index_embft.embeddings.adapter.files import save_adapter
 from llama_index_embft.embeddings.adapter.modules import linear_adapter
 from llama_index_embft.embeddings.describe import describe_base
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
+from llama_index_embft.embeddings.encoding.run_cache import RunCache
 from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.evaluation import compare, evaluate_embed_model
-from llama_index_embft.finetune.engine import result_record
+from llama_index_embft.finetune.record import result_record
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from llama_index.core import VectorStoreIndex
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -29,7 +36,10 @@ Method: TypeAlias = Literal["adapter", "full"]
 SplitBy: TypeAlias = Literal["document", "chunk"]
 # A test side of 10 % would be too small to show the few points that fine-tuning brings.
 _FRACTIONS: Final = (0.72, 0.12, 0.16)
+_ENOUGH_TEST_DOCUMENTS: Final = 8
+_DRAWS_OF_SPLIT, _SEEDS_APART = 8, 1_000_003
 METHODS: Final[tuple[Method, ...]] = ("adapter", "full")
+RECORD: Final = "embft.json"
 
 
 @dataclass(frozen=True)
@@ -37,22 +47,35 @@ class TuneOutcome:
     """What `tune_and_compare` leaves behind.
 
     Attributes:
-        comparison: Base against tuned, on the test split.
-        result: What training did.
-        adopted: Whether the gain on the test split is significant, so that ``model`` holds the tuned model. If not,
-            ``model`` behaves exactly as the base model, and the tuned one lies in ``candidate``.
+        comparison: Base against tuned, on the test split: the one record of the decision, its reasons and warnings.
+            Terminal, ``report.json``, ``report.html`` and the ``embft.json`` of the models draw from it.
+        result: What training did; ``output_path`` is where the trained model lies.
     """
 
     comparison: Comparison
     result: FinetuneResult
-    adopted: bool
+
+    @property
+    def adopted(self) -> bool:
+        """Whether ``model`` holds the tuned model.
+
+        If not, ``model`` behaves exactly as the base model, and the tuned one lies in ``candidate``.
+        """
+        return self.comparison.decision == "adopt"
+
+    def moved(self, folder: Path, to: Path) -> TuneOutcome:
+        """The same where the folder of the run has been moved: paths inside it follow."""
+        path = to / self.result.output_path.relative_to(folder)
+        return replace(self, result=replace(self.result, output_path=path))
 
 
 def split_for_tuning(dataset: EmbeddingQAFinetuneDataset, *, by: SplitBy = "document", seed: int = 0) -> Split:
-    """Split into 72 % train, 12 % validation and 16 % test, as far apart as the documents allow.
+    """Split into train, 12 % validation and test, as far apart as the documents allow.
 
+    The test side takes 16 % of the questions, and more where that would be fewer than eight documents: up to a third.
     With three or more source documents no document is on two sides. With two, the test side is one of them and the
-    validation side takes chunks of the other. One alone cannot be split by document.
+    validation side takes chunks of the other. One alone cannot be split by document. What the split can show is said by
+    `plan_split`; where documents are few, `folds_by_document` and `cross_fit` show more.
 
     Args:
         dataset: Questions over a corpus.
@@ -62,17 +85,30 @@ def split_for_tuning(dataset: EmbeddingQAFinetuneDataset, *, by: SplitBy = "docu
     Raises:
         DatasetError: There is only one source document, or too few questions.
     """
-    documents = {dataset.document_of(doc_id) for ids in dataset.relevant_docs.values() for doc_id in ids}
-    if by == "chunk" or len(documents) >= 3:
+    n_documents = len(documents_asked(dataset))
+    if by == "chunk":
         return split_dataset(dataset, by=by, fractions=_FRACTIONS, seed=seed)
-    if len(documents) < 2:
+    if n_documents < 2:
         raise DatasetError(
             "The questions are about one document only, so no other document is left to test on; add documents, or "
             "split this one by chunk (--split-by chunk), which tests on unseen parts of the same document."
         )
-    halves = split_dataset(dataset, by="document", fractions=(0.5, 0.0, 0.5), seed=seed)
-    inner = split_dataset(halves.train, by="chunk", fractions=(0.85, 0.15, 0.0), seed=seed)
-    return Split(inner.train, inner.val, halves.test)
+    if n_documents == 2:
+        halves = split_dataset(dataset, by="document", fractions=(0.5, 0.0, 0.5), seed=seed)
+        inner = split_dataset(halves.train, by="chunk", fractions=(0.85, 0.15, 0.0), seed=seed)
+        return Split(inner.train, inner.val, halves.test)
+    plan = plan_split(n_documents, len(dataset.queries), cross_fit=False)
+    # Shares are of questions, and one long document can fill the test side; another draw then holds more documents.
+    wanted = min(plan.test_documents, _ENOUGH_TEST_DOCUMENTS)
+    best: Split | None = None
+    for attempt in range(_DRAWS_OF_SPLIT):
+        split = split_dataset(dataset, by=by, fractions=plan.fractions, seed=seed + attempt * _SEEDS_APART)
+        if best is None or len(documents_asked(split.test)) > len(documents_asked(best.test)):
+            best = split
+        if len(documents_asked(best.test)) >= wanted:
+            break
+    assert best is not None
+    return best
 
 
 def tune_and_compare(
@@ -83,7 +119,9 @@ def tune_and_compare(
     method: Method = "adapter",
     show_progress: bool = True,
     seed: int = 0,
-    may_adopt: bool = True,
+    against: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    command: str = "",
     engine_options: dict[str, Any] | None = None,
 ) -> TuneOutcome:
     """Train on ``split.train``, choose on ``split.val``, compare with the base on ``split.test``, and save everything.
@@ -96,7 +134,10 @@ def tune_and_compare(
             Hugging Face model.
         show_progress: Show progress bars.
         seed: Of training.
-        may_adopt: False where something else already speaks against the tuned model, so that ``model`` stays the base.
+        against: Sentences that speak against the tuned model whatever the test split shows; with one, ``model`` stays
+            the base model.
+        notes: Warnings that belong to the figures; every artefact shows them.
+        command: The command line, for the record.
         engine_options: Further arguments of the engine.
 
     Raises:
@@ -104,27 +145,64 @@ def tune_and_compare(
         TrainingError: Training failed.
         OutputError: The folder cannot be written.
     """
-    if method not in METHODS:
-        raise ConfigError(f"method is {method!r}; choose one of {', '.join(METHODS)}.")
-    base_report = evaluate_embed_model(split.test, base, label="base", show_progress=show_progress)
-    candidate = folder / "candidate"
+    check_choice("method", method, METHODS)
+    check_number("seed", seed, at_least=0)
+    candidate, cache = folder / "candidate", RunCache()
     options = {"seed": seed, **(engine_options or {})}
-    engine = _engine(method, split, base, candidate, show_progress, options)
+    engine = _engine(method, split, base, candidate, show_progress, cache, options)
+    base_report = evaluate_embed_model(
+        split.test, base, label=f"base ({_short_name(base)})", show_progress=show_progress, cache=cache
+    )
     result = engine.finetune()
-    tuned = engine.get_finetuned_model()
-    tuned_report = evaluate_embed_model(split.test, tuned, label=f"tuned ({method})", show_progress=show_progress)
+    tuned_report = evaluate_embed_model(
+        split.test,
+        engine.get_finetuned_model(),
+        label=f"tuned ({method})",
+        show_progress=show_progress,
+        cache=cache,
+    )
     comparison = compare(base_report, tuned_report, seed=seed)
-    adopted = may_adopt and comparison.decision == "adopt"
-    if adopted:
-        candidate.rename(folder / "model")
+    vetoed = bool(against) and comparison.decision == "adopt"
+    comparison = comparison.amended(
+        decision="not proven" if vetoed else None, reasons=against, notes=notes, command=command
+    )
+    outcome = TuneOutcome(comparison, result)
+    _write_decision(candidate, comparison)
+    if outcome.adopted:
+        rename_with_patience(candidate, folder / "model")
+        outcome = replace(outcome, result=replace(result, output_path=folder / "model"))
     else:
         _save_base(folder / "model", base, split)
+        _write_decision(folder / "model", comparison)
     _save_data(split, folder / "dataset")
     base_report.to_json(folder / "reports" / "base.json")
     tuned_report.to_json(folder / "reports" / "tuned.json")
     comparison.to_json(folder / "report.json")
     comparison.to_html(folder / "report.html", split.test)
-    return TuneOutcome(comparison, result, adopted)
+    return outcome
+
+
+def _short_name(model: BaseEmbedding) -> str:
+    """A model's name without the folders above it."""
+    name = str(describe_base(model)["model_name"])
+    return Path(name).name if Path(name).is_dir() else name
+
+
+def _write_decision(folder: Path, comparison: Comparison) -> None:
+    """Put what was decided about a saved model into its own record."""
+    path, metric = folder / RECORD, comparison.metrics[comparison.primary]
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["comparison"] = {
+        "decision": comparison.decision,
+        "reasons": list(comparison.systems[0].reasons),
+        "warnings": list(comparison.notes),
+        "metric": comparison.primary,
+        **metric.to_dict(),
+        "test_hash": comparison.base.data_hash,
+        "command": comparison.command,
+        "date": comparison.date,
+    }
+    atomic_write_text(path, json.dumps(record, indent=2) + "\n")
 
 
 def build_index(dataset: EmbeddingQAFinetuneDataset, embed_model: BaseEmbedding) -> VectorStoreIndex:
@@ -146,15 +224,27 @@ def build_index(dataset: EmbeddingQAFinetuneDataset, embed_model: BaseEmbedding)
 
 
 def _engine(
-    method: Method, split: Split, base: BaseEmbedding, folder: Path, show_progress: bool, options: dict[str, Any]
+    method: Method,
+    split: Split,
+    base: BaseEmbedding,
+    folder: Path,
+    show_progress: bool,
+    cache: RunCache,
+    options: dict[str, Any],
 ) -> Any:
     if method == "adapter":
         from llama_index_embft.finetune.adapter.engine import EmbeddingAdapterFinetuneEngine
 
         return EmbeddingAdapterFinetuneEngine(
-            split.train, base, val_dataset=split.val, model_output_path=str(folder), verbose=show_progress, **options
+            split.train,
+            base,
+            val_dataset=split.val,
+            model_output_path=str(folder),
+            verbose=show_progress,
+            **{"cache": cache, **options},
         )
     from llama_index_embft.finetune.full.engine import SentenceTransformersFinetuneEngine
+    from llama_index_embft.finetune.full.settings import TextSettings
 
     description = describe_base(base)
     if description["class_name"] != "HuggingFaceEmbedding":
@@ -162,16 +252,15 @@ def _engine(
             f"method 'full' trains the weights of a Hugging Face model, and {description['model_name']} is a "
             f"{description['class_name']}; use method 'adapter'."
         )
+    # The prompts are those of the model in use; how much of a text is read is the engine's choice, as it is without us.
+    prompts = TextSettings(query_prompt=description["query_prompt"], document_prompt=description["document_prompt"])
     return SentenceTransformersFinetuneEngine(
         split.train,
         description["model_name"],
         str(folder),
         val_dataset=split.val,
         show_progress_bar=show_progress,
-        query_prompt=description["query_prompt"],
-        document_prompt=description["document_prompt"],
-        max_seq_length=description["max_length"],
-        **options,
+        **{"text": prompts, **options},
     )
 
 

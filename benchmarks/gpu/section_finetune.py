@@ -47,9 +47,11 @@ def _check(kit: Kit, method: str) -> None:
 
 def _engine(data: Any, model: str, out: str, device: str, batch: int, method: str, **changes: Any) -> Any:
     from llama_index_embft.finetune import SentenceTransformersFinetuneEngine
+    from llama_index_embft.finetune.full import engine_arguments
 
     return SentenceTransformersFinetuneEngine(
-        data, model, out, batch_size=batch, epochs=1, device=device, show_progress_bar=False, method=method, **changes
+        data, model, out, batch_size=batch, epochs=1, device=device, show_progress_bar=False, method=method,
+        **engine_arguments(**changes),
     )
 
 

@@ -43,7 +43,11 @@ def check_number(
     ]
     if all(holds for _, _, holds in rules):
         return
-    rule = " and ".join(f"{word} {bound:g}" for word, bound, _ in rules if bound is not None)
+    rule = " and ".join(
+        f"{word} {bound}" if isinstance(bound, int) else f"{word} {bound:g}"
+        for word, bound, _ in rules
+        if bound is not None
+    )
     raise ConfigError(f"`{name}` is {value}; it must be {rule}{f': {hint}' if hint else ''}.")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib import metadata
+from pathlib import Path
 from typing import Final
 
 _PACKAGES: Final = ("llama-index-embft", "llama-index-core", "sentence-transformers", "transformers", "torch")
@@ -28,3 +30,12 @@ def peak_memory_bytes() -> int | None:
         return None
     unit = 1 if platform.system() == "Darwin" else 1024
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
+
+
+def default_cache_dir() -> Path:
+    """Folder of caches and journals: ``$EMBFT_CACHE_DIR``, else the user's cache folder of the platform."""
+    if configured := os.environ.get("EMBFT_CACHE_DIR"):
+        return Path(configured)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("llama-index-embft"))

@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
+import itertools
 import logging
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+from llama_index_embft._core.environment import default_cache_dir
+from llama_index_embft._core.redaction import Redactor
 from llama_index_embft.calls.connections import close_own_connections, without_retries
-from llama_index_embft.calls.failures import Redactor
+from llama_index_embft.calls.counts import as_prices
+from llama_index_embft.calls.journal import sha256
 from llama_index_embft.calls.limits import RateLimiter
 from llama_index_embft.calls.server import ApiServer, GivenUpError, RetryPolicy
 from llama_index_embft.calls.tokens import certainly_fits, count_tokens, cut_to_tokens
@@ -18,6 +23,7 @@ from llama_index_embft.errors import ConfigError, GenerationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from llama_index.core.llms import LLM, ChatMessage
     from pydantic import BaseModel
@@ -40,6 +46,12 @@ _SETTINGS: Final = (
     "additional_kwargs",
 )
 _WORKERS: Final = 16
+# Answers: characters, nested levels and entries that are looked at, and from where on reading leaves the event loop.
+_LONGEST_ANSWER: Final = 1_000_000
+_DEEPEST_ANSWER: Final = 12
+_LARGEST_ANSWER: Final = 1000
+_READ_AT_ONCE: Final = 4000
+_MOST_TOKENS: Final = 10**9  # a server that reports more for one call does not know
 
 
 class LLMResponse(NamedTuple):
@@ -106,7 +118,14 @@ class LLMCaller:
             GenerationError: See `with_server`.
         """
         limiter = RateLimiter(settings.requests_per_minute, settings.tokens_per_minute)
-        server = ApiServer(RetryPolicy(limit=retry_limit), limiter, Redactor(llm), counts)
+        server = ApiServer(
+            RetryPolicy(limit=retry_limit),
+            limiter,
+            Redactor(llm),
+            counts,
+            prices=as_prices(settings.prices),
+            max_cost=settings.max_cost,
+        )
         return cls.with_server(llm, settings.structured, server)
 
     @classmethod
@@ -127,7 +146,10 @@ class LLMCaller:
 
     def sibling(self, llm: LLM) -> LLMCaller:
         """Prepare another LLM under the same limits and counts."""
-        server = ApiServer(self.server.policy, self.server.limiter, Redactor(llm), self.server.counts)
+        ours = self.server
+        server = ApiServer(
+            ours.policy, ours.limiter, Redactor(llm), ours.counts, prices=ours.prices, max_cost=ours.max_cost
+        )
         return self.with_server(llm, "auto", server)
 
     async def hang_up(self) -> None:
@@ -173,12 +195,16 @@ class LLMCaller:
                 self.mode = "text"
                 return await self._attempt(request)
             raise
+        content = _valid(content, server.redact)
         sent, received = usage or (count_tokens(request.body), count_tokens(str(content)))
         server.limiter.settle(ticket, sent + received)
         server.counts.prompt_tokens += sent
         server.counts.completion_tokens += received
         server.counts.estimated |= usage is None
         server.proven = True  # even if the answer is of no use
+        # Reading takes regular expressions over what somebody else wrote: long answers are read beside the event loop.
+        if len(str(content)) > _READ_AT_ONCE:
+            return LLMResponse(await asyncio.to_thread(request.read, content), sent, received)
         return LLMResponse(request.read(content), sent, received)
 
     async def _call(self, request: LLMRequest) -> tuple[Any, tuple[int, int] | None]:
@@ -217,11 +243,28 @@ class LLMCaller:
         return response.message.content or "", _usage(response)  # the model wrote the answer instead of calling
 
     def _fatal_message(self, failure: Failure) -> str:
-        where = getattr(self.llm, "api_base", None) or getattr(self.llm, "base_url", None)
-        at = f" at {self.server.redact(str(where))}" if where else ""
+        where = server_address(self.llm)
+        at = f" at {self.server.redact(where)}" if where else ""
         if failure.kind == "unreachable":
             return f"No connection to the LLM server{at}: {failure.reason} Check the network and the address."
         return f"{failure.reason.rstrip('.')} (model {model_name(self.llm)!r}{at})."
+
+
+def _valid(content: Any, redact: Redactor, depth: int = 0) -> Any:
+    """An answer as it may go on: Unicode that can be stored, of bounded size and depth, without our own keys."""
+    if isinstance(content, str):
+        text = content if len(content) <= _LONGEST_ANSWER else content[:_LONGEST_ANSWER]
+        return redact.known(text.encode("utf-8", "replace").decode("utf-8"))
+    if depth >= _DEEPEST_ANSWER:
+        return None
+    if isinstance(content, dict):
+        return {
+            _valid(str(name), redact): _valid(value, redact, depth + 1)
+            for name, value in itertools.islice(content.items(), _LARGEST_ANSWER)
+        }
+    if isinstance(content, (list, tuple)):
+        return [_valid(value, redact, depth + 1) for value in content[:_LARGEST_ANSWER]]
+    return content
 
 
 def _usage(response: Any) -> tuple[int, int] | None:
@@ -230,10 +273,11 @@ def _usage(response: Any) -> tuple[int, int] | None:
     raw = getattr(response, "raw", None)
     usage = raw.get("usage") if isinstance(raw, dict) else getattr(raw, "usage", None)
     if usage is not None:
-        counts = {**(usage if isinstance(usage, dict) else vars(usage)), **counts}
+        counts = {**(usage if isinstance(usage, dict) else getattr(usage, "__dict__", {})), **counts}
     for sent, received in (("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens")):
-        if isinstance(counts.get(sent), int) and isinstance(counts.get(received), int):
-            return counts[sent], counts[received]
+        found = counts.get(sent), counts.get(received)
+        if all(type(count) is int and 0 <= count <= _MOST_TOKENS for count in found):
+            return found  # type: ignore[return-value]  # as `all` has just found
     return None
 
 
@@ -269,6 +313,32 @@ def workers_for(llm: LLM, settings: CallSettings) -> int:
 def model_name(llm: LLM) -> str:
     """Name of the model, without the lookups of `metadata`, which fail for names that a client does not know."""
     return str(getattr(llm, "model", None) or getattr(llm, "model_name", None) or llm.class_name())
+
+
+def server_address(llm: LLM) -> str:
+    """Where an LLM is called; empty for a service that has one address only."""
+    for name in ("api_base", "base_url", "azure_endpoint", "endpoint"):
+        if found := getattr(llm, name, None):
+            return str(found)
+    return ""
+
+
+def default_journal(llm: LLM) -> Path | None:
+    """The journal of a model at a server, in the user's cache folder: what was asked once is not paid for again.
+
+    None for an LLM class of one's own, whose answers its name does not tell from those of an edited one, and where
+    the folder cannot be written.
+    """
+    module = type(llm).__module__
+    if not module.startswith("llama_index.") or module.startswith("llama_index.core"):
+        return None
+    folder = default_cache_dir() / "journals"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    name = re.sub(r"[^\w.-]+", "-", model_name(llm))[:60]
+    return folder / f"{name}-{sha256(f'{model_identity(llm)} {server_address(llm)}')[:16]}.sqlite"
 
 
 def model_identity(llm: LLM) -> str:

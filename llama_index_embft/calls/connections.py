@@ -7,6 +7,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.request import getproxies
 
+from llama_index_embft.errors import ModelError
+
 if TYPE_CHECKING:
     from llama_index.core.schema import BaseComponent
 
@@ -85,6 +87,39 @@ def _spread_transport() -> Any:
                 await pool.aclose()
 
     return SpreadTransport()
+
+
+def embeddings_in_order(quiet: BaseComponent, callers: BaseComponent, name: str) -> None:
+    """Let the OpenAI client of a copy put vectors into the order of their texts: a server may answer in any.
+
+    LlamaIndex takes the vectors as they come and does not look at their ``index``.
+    """
+    private = getattr(quiet, "__pydantic_private__", None) or {}
+    if "_aclient" not in private or not hasattr(quiet, "_get_aclient"):
+        return
+    with suppress(Exception):  # such as a missing key, which the first call reports
+        quiet._get_aclient()
+    client: Any = private.get("_aclient")
+    if not hasattr(getattr(client, "embeddings", None), "create"):
+        return
+    theirs = (getattr(callers, "__pydantic_private__", None) or {}).get("_aclient")
+    client = client.with_options(**(_fresh_connections(client) if client is theirs else {}))
+    create = client.embeddings.create
+
+    async def in_order(*args: Any, **options: Any) -> Any:
+        response = await create(*args, **options)
+        numbers = [getattr(one, "index", None) for one in response.data]
+        if len(numbers) > 1 and any(number is not None for number in numbers):
+            if {number for number in numbers if type(number) is int} != set(range(len(numbers))):
+                raise ModelError(
+                    f"{name} returned vectors with the numbers {numbers[:5]}…, so nobody knows which belongs to which "
+                    "text; repair the server, or set `embed_batch_size=1`."
+                )
+            response.data = sorted(response.data, key=lambda one: one.index)
+        return response
+
+    client.embeddings.create = in_order
+    private["_aclient"] = client
 
 
 async def close_own_connections(quiet: BaseComponent, callers: BaseComponent) -> None:

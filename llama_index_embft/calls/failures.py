@@ -6,24 +6,20 @@ and the rest is read from the chain of causes.
 
 from __future__ import annotations
 
-import os
+import math
 import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FailureKind = Literal["fatal", "unreachable", "wait", "retry", "passage"]
+    from llama_index_embft._core.redaction import Redactor
 
-_HIDDEN: Final = "[hidden]"
-# By their beginning, after "Bearer", or as the password in an address.
-_KEY_SHAPES: Final = re.compile(
-    r"\b(?:sk|pk|rk|gsk|xai|hf|AIza)[-_][\w*-]{6,}|(?<=Bearer )[^\s'\",}]+|(?<=://)[^/\s@]+(?=@)", re.IGNORECASE
-)
-_SECRET_NAMES: Final = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD)S?$", re.IGNORECASE)
+FailureKind = Literal["fatal", "unreachable", "wait", "retry", "forbidden", "passage"]
+
 _UNKNOWN_MODEL: Final = re.compile(
     r"model.{0,80}(?:not exist|not found|not available|unknown|invalid|unsupported)|(?:unknown|invalid|no such) model",
     re.IGNORECASE | re.DOTALL,
@@ -43,6 +39,11 @@ _REFUSED_NAMES: Final = (
     "NameResolutionError",
     "ConnectTimeout",
 )
+# What a 403 says that is about the caller and not about what was sent.
+_ABOUT_KEY: Final = re.compile(
+    r"api[ _-]?key|credential|token|unauthori[sz]ed|permission|organi[sz]ation|subscription|project|country|territory",
+    re.IGNORECASE,
+)
 _TOO_LONG: Final = re.compile(r"context[_ ]length|maximum context|too long|too many tokens", re.IGNORECASE)
 _TOOLS_REFUSED: Final = re.compile(r"tool|function|response_format|json_schema|grammar", re.IGNORECASE)
 
@@ -58,8 +59,9 @@ class Failure:
     Attributes:
         kind: ``"fatal"`` (no call can succeed: wrong key, unknown model), ``"unreachable"`` (nobody listens: fatal
             unless a call has succeeded before), ``"wait"`` (rate limit: wait, this is nobody's fault), ``"retry"``
-            (may pass: 5xx, dropped connection, timeout, unusable answer), ``"passage"`` (will fail again for this
-            passage only, such as a content filter).
+            (may pass: 5xx, dropped connection, timeout, unusable answer), ``"forbidden"`` (403: a key without rights,
+            or a firewall that dislikes this passage), ``"passage"`` (will fail again for this passage only, such as a
+            content filter).
         reason: One sentence, without any key.
         retry_after: Seconds that the server asks to wait; None where it does not say.
         refuses_tools: The server does not take structured output; plain text may work.
@@ -73,39 +75,10 @@ class Failure:
     unusable: bool = False
 
 
-class Redactor:
-    """Hides secrets in texts that go to a journal, a log or an error message.
-
-    Args:
-        llm: Its key, headers and the like are hidden, and so are all keys and tokens of the environment.
-    """
-
-    def __init__(self, llm: Any = None) -> None:
-        found = [value for name, value in os.environ.items() if _SECRET_NAMES.search(name)]
-        found += list(_secrets_of(llm))
-        # Longest first, or a key that begins like another would leave its tail.
-        self._secrets = sorted({value for value in found if len(value) >= 6}, key=len, reverse=True)
-
-    def __call__(self, text: str) -> str:
-        """Return the text with every known or key-like secret replaced."""
-        for secret in self._secrets:
-            text = text.replace(secret, _HIDDEN)
-        return _KEY_SHAPES.sub(_HIDDEN, text)
-
-
-def _secrets_of(llm: Any) -> Iterator[str]:
-    for name in ("api_key", "token", "default_headers", "headers", "azure_ad_token"):
-        value = getattr(llm, name, None)
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, dict):
-            yield from (word for text in value.values() if isinstance(text, str) for word in (text, *text.split()))
-
-
 def classify(err: BaseException, redact: Redactor, model: str = "LLM") -> Failure:
     """Say what to do about an exception that a call raised; `model` says of what kind of model, for the sentence."""
     status = _status_of(err)
-    text = redact(_one_line(err))
+    text = _one_line(redact(str(err)))
     if isinstance(err, UnusableAnswerError):
         return Failure("retry", text, unusable=True)
     if status is not None:
@@ -124,7 +97,7 @@ def classify(err: BaseException, redact: Redactor, model: str = "LLM") -> Failur
 
 def _by_status(status: int, text: str, err: BaseException, model: str) -> Failure:
     reason = f"HTTP {status}: {text}"
-    if status in (401, 403):
+    if status == 401 or (status == 403 and _ABOUT_KEY.search(text)):
         return Failure("fatal", f"The {model} server refused the API key ({reason}); set the right key and try again.")
     if status == 402 or _NO_MONEY.search(text):
         return Failure("fatal", f"The account at the {model} server has no credit left ({reason}).")
@@ -133,6 +106,8 @@ def _by_status(status: int, text: str, err: BaseException, model: str) -> Failur
             "fatal",
             f"The {model} server does not know this model or address ({reason}); check the model and the API base.",
         )
+    if status == 403:
+        return Failure("forbidden", reason)
     if status == 429:
         return Failure("wait", reason, retry_after=_retry_after(err))
     if status in (408, 409, 425) or status >= 500:
@@ -162,25 +137,30 @@ def _causes(err: BaseException) -> Iterator[BaseException]:
 
 
 def _retry_after(err: BaseException) -> float | None:
-    """Seconds from ``retry-after-ms`` or ``Retry-After`` (a number or a date); None if absent or nonsense."""
+    """Seconds from ``retry-after-ms`` or ``Retry-After`` (a number or a date).
+
+    None if absent or nonsense (no number, not above 0, not finite), so that the usual backoff applies.
+    """
     for cause in _causes(err):
         headers = getattr(getattr(cause, "response", None), "headers", None)
         if headers is None:
             continue
         try:
-            if headers.get("retry-after-ms"):
-                return max(0.0, float(headers["retry-after-ms"]) / 1000)
-            value = headers.get("retry-after")
-            if value is None:
+            milliseconds, value = headers.get("retry-after-ms"), headers.get("retry-after")
+            if milliseconds:
+                seconds = float(milliseconds) / 1000
+            elif value is None:
                 continue
-            if re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
-                return float(value)
-            return max(0.0, (parsedate_to_datetime(value) - datetime.now(timezone.utc)).total_seconds())
-        except (ValueError, TypeError):
+            elif re.fullmatch(r"\s*[+-]?[\d.]+\s*", value):
+                seconds = float(value)
+            else:
+                seconds = (parsedate_to_datetime(value) - datetime.now(timezone.utc)).total_seconds()
+        except Exception:  # noqa: BLE001 - a foreign header: dates alone raise five kinds of exceptions
             return None
+        return seconds if math.isfinite(seconds) and seconds > 0 else None
     return None
 
 
-def _one_line(err: BaseException) -> str:
-    text = " ".join(str(err).split())
+def _one_line(text: str) -> str:
+    text = " ".join(text[:100_000].split())
     return text if len(text) <= 400 else text[:397] + "..."

@@ -121,7 +121,9 @@ class Journal:
             raise OutputError(f"Cannot open the journal {self.path}: {err}; choose another `journal_path`.") from err
         self._read_lock = threading.Lock()
         self._inbox: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._write_all, name="embft-journal", daemon=True)
+        self._died: BaseException | None = None
+        self._in_hand: list[_Write] = []  # read from the inbox and not yet reported on
+        self._thread = threading.Thread(target=self._run_writer, name="embft-journal", daemon=True)
         self._thread.start()
 
     def _open(self) -> sqlite3.Connection:
@@ -149,6 +151,15 @@ class Journal:
             connection.close()
             raise
         return connection
+
+    def absorb(self, path: Path) -> None:
+        """Take over the answers of another journal, such as one that an earlier version put beside the output."""
+        if not path.is_file() or path.samefile(self.path):
+            return
+        with Journal(path) as other:
+            rows = other._query("SELECT * FROM answers", ()).fetchall()
+        with self._read_lock:
+            self._reader.executemany(f"{_INSERT['answers']}({', '.join('?' * 9)})", rows)
 
     def get(self, key: str) -> StoredAnswer | None:
         """Look an answer up; None if it is missing."""
@@ -180,12 +191,13 @@ class Journal:
         Raises:
             OutputError: The disk is full or read-only.
         """
-        payload = json.dumps(answer.payload, ensure_ascii=False)
+        payload = json.dumps(answer.payload)  # ASCII: half a surrogate pair is no text that SQLite takes
         values = (identity.key, identity.task, identity.text_hash, identity.prompt_hash, identity.model, payload)
         await self._write("answers", (*values, *answer[1:], time.time()))
 
     async def put_failure(self, identity: RequestIdentity, reason: str) -> None:
         """Record that a question got no answer, and why; the next run asks it again."""
+        reason = reason.encode("utf-8", "replace").decode("utf-8")
         values = (identity.key, identity.task, reason, time.time())
         await self._write("failures", values)
 
@@ -214,14 +226,38 @@ class Journal:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         self._inbox.put(_Write(table, row, loop, done))
+        if self._died is not None:
+            self._refuse_waiting()
         # A cancelled worker must not lose an answer that was paid for: the thread writes it all the same.
         await asyncio.shield(done)
+
+    def _run_writer(self) -> None:
+        try:
+            self._write_all()
+        except BaseException as err:  # noqa: BLE001 - out of memory, an interpreter that shuts down: nobody may wait on
+            self._died = err
+            self._refuse_waiting()
+
+    def _refuse_waiting(self) -> None:
+        error = OutputError(f"The journal {self.path} cannot be written any more: {self._died!r}. Run again to go on.")
+        for write in [*self._in_hand, *self._drain()]:
+            write.report(error)
+
+    def _drain(self) -> Iterator[_Write]:
+        while True:
+            try:
+                write = self._inbox.get_nowait()
+            except queue.Empty:
+                return
+            if write is not None:
+                yield write
 
     def _write_all(self) -> None:
         connection: sqlite3.Connection | None = None
         finished = False
         while not finished:
             batch, finished = self._gather()
+            self._in_hand = batch
             for part in _parts(batch):
                 error: OutputError | None = None
                 try:
@@ -233,13 +269,14 @@ class Journal:
                         _INSERT[part[0].table] + ", ".join([places] * len(part)),
                         [value for write in part for value in write.row],
                     )
-                except (sqlite3.Error, OutputError) as err:
+                except Exception as err:  # noqa: BLE001 - whoever waits for this write must hear of it, whatever it is
                     error = OutputError(
                         f"Cannot write the journal {self.path}: {err}; free some space or choose another place. "
                         "Answers stored so far are safe."
                     )
                 for write in part:
                     write.report(error)
+            self._in_hand = []
         if connection is not None:
             connection.close()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 from llama_index_embft._core.checks import check_choice, check_number
 from llama_index_embft._core.options import option
 from llama_index_embft.calls.counts import as_prices
+from llama_index_embft.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +31,11 @@ class CallSettings:
         structured: How answers come: ``"tools"`` (function calling), ``"llm"`` (`as_structured_llm`), ``"text"``, or
             ``"auto"`` for the best that the LLM has, with text if the server refuses.
         prices: US dollars for a million tokens sent and received, to show the cost.
-        journal_path: File of the journal; several processes and several runs may share one.
+        max_cost: US dollars after which a run stops, by ``prices``; what was answered is kept. None for no limit.
+        journal_path: File of the journal; several processes and several runs may share one. None takes that of the
+            model at its server in the user's cache folder (``$EMBFT_CACHE_DIR/journals``), so that the same question
+            is paid for once, whatever the output is called. For an LLM class of your own it stands beside the output,
+            or is temporary.
 
     Raises:
         ConfigError: A value is not allowed.
@@ -41,6 +46,7 @@ class CallSettings:
     tokens_per_minute: int | None = option(None, "Most tokens in any minute, prompts and answers.")
     structured: Structured = option("auto", "How answers come: auto, tools, llm or text.")
     prices: tuple[float, float] | None = option(None, "US dollars for a million tokens sent and received.")
+    max_cost: float | None = option(None, "US dollars that may be spent; needs prices.")
     journal_path: str | Path | None = option(None, "File of the journal, which keeps every answer.")
 
     def __post_init__(self) -> None:
@@ -50,3 +56,7 @@ class CallSettings:
                 check_number(name, value, at_least=1, hint=hint)
         check_choice("structured", self.structured, get_args(Structured))
         as_prices(self.prices)
+        if self.max_cost is not None:
+            check_number("max_cost", self.max_cost, above=0)
+            if self.prices is None:
+                raise ConfigError(f"`max_cost` is {self.max_cost}, and there are no `prices` to count by; give both.")

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from llama_index_embft._core.redaction import redact
 from llama_index_embft.errors import EmbftError
 
 app = typer.Typer(
@@ -36,16 +37,25 @@ def _options(
     del version  # its callback has done the work
 
 
+class _RedactingFormatter(logging.Formatter):
+    """Hides secrets in whatever is logged, tracebacks included."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
 def main() -> None:
     """Run the command line; a failure that the user can do something about is one sentence and exit code 2."""
     from llama_index_embft.cli.commands import register
 
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_RedactingFormatter("%(levelname)s: %(message)s"))
     register(app)
     try:
         app()
     except EmbftError as err:
-        typer.echo(f"Error: {err}", err=True)
+        typer.echo(f"Error: {redact(str(err))}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)

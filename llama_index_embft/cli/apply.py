@@ -52,6 +52,9 @@ def apply(
     skip_missing: Annotated[bool, typer.Option("--skip-missing", help="Go on without nodes that are gone.")] = False,
     batch_size: Annotated[int, typer.Option(help="Vectors a batch.")] = 512,
     device: Annotated[str | None, typer.Option(help="Torch device; default: a GPU if there is one.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model; read it first.")
+    ] = False,
 ) -> None:
     """Put a model onto an index: stamp it, check it, update its vectors, or take an update back.
 
@@ -69,7 +72,8 @@ def apply(
     if dry_run and (stamp or check or resume or rollback):
         raise ConfigError("--dry-run is for an update; the other actions say what they do.")
     limits = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
-    embed_model = _load(model, base, device, {"api_base": api_base, **limits})
+    local = {"device": device, "trust_remote_code": trust_remote_code or None}
+    embed_model = _load(model, base, local, {"api_base": api_base, **limits})
     opened = open_index(index, table=table, embed_model=embed_model)
     if stamp:
         made = stamp_index(
@@ -96,7 +100,7 @@ def apply(
         _show(result, "Updated")
 
 
-def _load(model: str, base: str | None, device: str | None, server: dict[str, Any]) -> BaseEmbedding:
+def _load(model: str, base: str | None, local: dict[str, Any], server: dict[str, Any]) -> BaseEmbedding:
     from llama_index_embft.embeddings.drift import DriftEmbedding, holds_drift
     from llama_index_embft.embeddings.loading import load_embed_model
     from llama_index_embft.embeddings.wrapped import WrappedEmbedding
@@ -105,15 +109,15 @@ def _load(model: str, base: str | None, device: str | None, server: dict[str, An
     given = [name for name, value in server.items() if value is not None]
     if given and not any(_is_hosted(name) for name in (model, base)):
         raise ConfigError(f"{given[0]} is for a hosted model; name one as openai:MODEL, or leave it out.")
-    below = None if base is None else _open_model(base, device, server)
+    below = None if base is None else _open_model(base, local, server)
     if holds_drift(Path(model)):
         if below is None:
             raise ConfigError(f"{model} is a drift map; give the new model below it: --base.")
         return DriftEmbedding(below, model)
     if _is_hosted(model):
-        loaded = _open_model(model, device, server)
+        loaded = _open_model(model, local, server)
     else:
-        loaded = load_embed_model(model, base_embed_model=below, device=device)
+        loaded = load_embed_model(model, base_embed_model=below, **_given(local))
     if below is not None and not isinstance(loaded, WrappedEmbedding):
         raise ConfigError(f"base is for an adapter or moved documents, and {model} is a whole model; leave it out.")
     return loaded
@@ -123,17 +127,21 @@ def _is_hosted(name: str | None) -> bool:
     return name is not None and name.startswith("openai:")
 
 
-def _open_model(name: str, device: str | None, server: dict[str, Any]) -> BaseEmbedding:
+def _open_model(name: str, local: dict[str, Any], server: dict[str, Any]) -> BaseEmbedding:
     """A model by its name alone: a hosted one, whose key is in the environment, or one that runs here."""
     from llama_index_embft.embeddings.encoding.hosted import make_embed_model
     from llama_index_embft.embeddings.loading import load_embed_model
     from llama_index_embft.errors import ConfigError
 
     if not _is_hosted(name):
-        return load_embed_model(name, device=device)
-    if device is not None:
-        raise ConfigError(f"device is for a model that runs here, and {name} runs on its server; leave it out.")
+        return load_embed_model(name, **_given(local))
+    for option in _given(local):
+        raise ConfigError(f"{option} is for a model that runs here, and {name} runs on its server; leave it out.")
     return make_embed_model(name, **server)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _journal_beside(index: str, table: str | None, opened: OpenedIndex) -> Path:

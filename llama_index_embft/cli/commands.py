@@ -13,9 +13,9 @@ from llama_index_embft.cli.evaluate import evaluate
 from llama_index_embft.cli.export import export
 from llama_index_embft.cli.generate import generate
 from llama_index_embft.cli.migrate import migrate
-from llama_index_embft.cli.mine import mine
+from llama_index_embft.cli.mine import MineCommand, mine
 from llama_index_embft.cli.run import run
-from llama_index_embft.cli.train.command import train
+from llama_index_embft.cli.train.parameters import register_train
 
 if TYPE_CHECKING:
     import typer
@@ -23,5 +23,9 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Give the app its sub-commands."""
-    for command in (demo, run, generate, mine, train, evaluate, compare, apply, convert, export, migrate, dashboard):
-        app.command()(command)
+    for making in (demo, run, generate):
+        app.command()(making)
+    app.command(cls=MineCommand)(mine)
+    register_train(app)
+    for using in (evaluate, compare, apply, convert, export, migrate, dashboard):
+        app.command()(using)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path  # noqa: TC003  # typer reads the annotations
 from typing import Annotated
 
@@ -16,7 +18,9 @@ def compare(
     markdown: Annotated[Path | None, typer.Option(help="Write the table as Markdown, for a pull request.")] = None,
     plots: Annotated[Path | None, typer.Option(help="Write the plots as SVG and PNG files into this folder.")] = None,
     data: Annotated[Path | None, typer.Option(help="Data set of the reports: gives the page the texts.")] = None,
-    primary: Annotated[str, typer.Option(help="Metric that decides; choose it before you look.")] = "ndcg@10",
+    primary: Annotated[
+        str | None, typer.Option(help="Metric that decides, ndcg@10 if not given; choose it before you look.")
+    ] = None,
     slices: Annotated[
         list[str] | None, typer.Option(help="Look at parts of the queries: document, length, language, script, kind.")
     ] = None,
@@ -38,9 +42,9 @@ def compare(
     ] = False,
 ) -> None:
     """Compare saved reports over the same queries."""
-    from rich.console import Console
     from rich.markup import escape
 
+    from llama_index_embft.cli.shared.console import console
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.evaluation import compare as compare_reports
 
@@ -55,8 +59,7 @@ def compare(
         cluster_by="query" if by_query else "document",
         n_resamples=resamples,
         seed=seed,
-    )
-    console = Console(highlight=False)
+    ).amended(command=shlex.join(["embft", *sys.argv[1:]]))
     console.print(result.to_rich())
     for system in result.systems:
         name = f"{escape(system.label)}: " if len(result.systems) > 1 else ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from llama_index_embft.cli._console import console, quiet_libraries, show_files, show_outcome
+from llama_index_embft.cli.shared.console import command_line, console, quiet_libraries, show_files, show_outcome
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -23,7 +23,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder to write to; an earlier result there is replaced.")] = Path(
         "runs/demo"
     ),
-    seed: Annotated[int, typer.Option(help="Of the split and of training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split and of training.")] = 0,
 ) -> None:
     """Fine-tune on the functions of Python's standard library, and show what changed.
 
@@ -48,10 +48,11 @@ def demo(
             f"   {len(dataset.queries)} questions about {len(dataset.corpus)} functions, split by module: {sizes}"
         )
         console.print(f"[bold]2. Train and compare:[/bold] {DEMO_MODEL}, method {method}")
-        outcome = tune_and_compare(split, base, folder, method=method, seed=seed)
-        console.print(f"   {outcome.result}".replace(str(folder), str(out)))
-        show_outcome(outcome, split.test)
+        written = tune_and_compare(split, base, folder, method=method, seed=seed, command=command_line())
         tuned = reload(folder, base)
+        outcome = written.moved(folder, out)
+        console.print(f"   {outcome.result}", soft_wrap=True, markup=False)
+        show_outcome(outcome, split.test)
         _ask(tuned, split.test)
     show_files(out, outcome)
 

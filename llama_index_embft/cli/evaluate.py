@@ -22,18 +22,20 @@ def evaluate(
     batch_size: Annotated[int | None, typer.Option(help="Texts a batch; default: chosen by device.")] = None,
     device: Annotated[str | None, typer.Option(help="Torch device; default: a GPU if there is one.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Embed everything anew.")] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model; read it first.")
+    ] = False,
 ) -> None:
     """Evaluate one embedding model on a data set."""
-    from rich.console import Console
     from rich.markup import escape
 
-    from llama_index_embft.cli._console import show_cut
+    from llama_index_embft.cli.shared.console import console, show_cut
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.embeddings.loading import load_embed_model
     from llama_index_embft.evaluation import evaluate_embed_model
 
     dataset = EmbeddingQAFinetuneDataset.from_json(data)
-    embed_model = load_embed_model(model, device=device)
+    embed_model = load_embed_model(model, device=device, trust_remote_code=trust_remote_code)
     report = evaluate_embed_model(
         dataset,
         embed_model,
@@ -45,7 +47,6 @@ def evaluate(
         show_progress=True,
         device=device,
     )
-    console = Console(highlight=False)
     console.print(f"[bold]{escape(report.label)}[/bold]")
     console.print(report.table().to_rich())
     console.print(f"{len(report.query_ids):,} queries, {report.corpus_size:,} chunks; {report.text}")

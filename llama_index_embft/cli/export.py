@@ -32,7 +32,7 @@ def export(
     from rich.console import Console
     from rich.markup import escape
 
-    from llama_index_embft.cli._console import quiet_libraries
+    from llama_index_embft.cli.shared.console import quiet_libraries
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.errors import ConfigError
     from llama_index_embft.export.hub import check_can_push

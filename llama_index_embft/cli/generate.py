@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llama_index_embft.calls import CallSettings
-from llama_index_embft.cli._fields import option_of
-from llama_index_embft.cli._ray import RayOption  # noqa: TC001  # typer reads the annotations
+from llama_index_embft.cli.shared.fields import option_of
+from llama_index_embft.cli.shared.ray import RayOption  # noqa: TC001  # typer reads the annotations
 from llama_index_embft.generation import QuestionSettings
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def generate(
     docs: Annotated[list[Path], typer.Argument(help="Files and folders of documents.")],
     llm_model: Annotated[str, typer.Option(help="Name of the LLM at its server.")],
-    out: Annotated[Path, typer.Option(help="The data set (JSON); its journal stands beside it.")],
+    out: Annotated[Path, typer.Option(help="The data set (JSON).")],
     llm: Annotated[
         str, typer.Option(help="Client: openai-like (any compatible server), openai, ollama, anthropic, …")
     ] = "openai-like",
@@ -55,6 +55,8 @@ def generate(
         int | None, typer.Option(help="With --ray: processes that ask. Default: one for each CPU of the cluster.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would take.")] = False,
+    max_cost: Annotated[float | None, option_of(CallSettings, "max_cost")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether to go on.")] = False,
     progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show progress bars.")] = True,
 ) -> None:
     """Let an LLM write queries for your documents.
@@ -63,8 +65,9 @@ def generate(
     """
     from rich.console import Console
 
-    from llama_index_embft.calls import make_llm
-    from llama_index_embft.cli._ray import check_ray
+    from llama_index_embft.calls import check_llm, make_llm
+    from llama_index_embft.cli.shared.cost import confirm_cost
+    from llama_index_embft.cli.shared.ray import check_ray
     from llama_index_embft.dataset import documents_to_nodes, load_documents
     from llama_index_embft.errors import ConfigError
     from llama_index_embft.generation import (
@@ -75,6 +78,7 @@ def generate(
         generate_negatives,
         generate_qa_embedding_pairs,
     )
+    from llama_index_embft.generation.assemble import OutputFile
 
     check_ray(ray, ray_workers=ray_workers)
     if ray is not None and negatives:
@@ -90,11 +94,14 @@ def generate(
         requests_per_minute=requests_per_minute,
         tokens_per_minute=tokens_per_minute,
         prices=prices,
-        journal_path=out.with_suffix(".journal.sqlite"),
+        max_cost=max_cost,
     )
     client = make_llm(
         llm, llm_model, api_base=api_base, temperature=temperature, context_window=context_window, tools=tools
     )
+    OutputFile(out, [])  # a folder of that name should show before the work
+    if not dry_run:
+        check_llm(client)
     wanted = default_filters() if filters else []
     if round_trip is not None:
         wanted.append(RoundTrip(_embed_model(round_trip), top_k=top_k))
@@ -103,12 +110,19 @@ def generate(
     documents = load_documents(docs, show_progress=progress)
     nodes = documents_to_nodes(documents, chunk_size=chunk_size, chunk_overlap=chunk_overlap, show_progress=progress)
     console = Console(highlight=False, soft_wrap=True)
-    if dry_run:  # what it would take is the same on a cluster, whose workers share the limits, so none is asked
-        estimate = estimate_qa_embedding_pairs(
-            nodes, client, num_questions_per_chunk=questions_per_chunk, questions=questions, calls=calls
-        )
+    # What it takes is the same on a cluster, whose workers share the limits, so none is asked.
+    estimate = estimate_qa_embedding_pairs(
+        nodes,
+        client,
+        num_questions_per_chunk=questions_per_chunk,
+        output_path=out,
+        questions=questions,
+        calls=calls,
+    ).with_more(calls_per_query=bool(judge) + negatives, queries_per_chunk=questions_per_chunk)
+    if dry_run:
         console.print(str(estimate), markup=False)
         return
+    confirm_cost(estimate, yes=yes, max_cost=max_cost)
     options: dict[str, Any] = {
         "num_questions_per_chunk": questions_per_chunk,
         "retry_limit": retry_limit,

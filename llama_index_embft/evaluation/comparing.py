@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from llama_index_embft.evaluation.statistics.findings import Decision
+
 ClusterBy = Literal["document", "query"] | Mapping[str, Any] | None
 GuardReports = Mapping[str, Sequence["RetrievalReport | str | os.PathLike[str]"]]
 
@@ -40,7 +43,7 @@ def compare(
     base: RetrievalReport | str | os.PathLike[str],
     *tuned: RetrievalReport | str | os.PathLike[str],
     metrics: Iterable[str] | None = None,
-    primary: str = "ndcg@10",
+    primary: str | None = None,
     cluster_by: ClusterBy = "document",
     slices: Iterable[Slicer] | Mapping[str, Slicer] = (),
     guard: GuardReports | None = None,
@@ -58,7 +61,8 @@ def compare(
         base: The report of the system in use, or a file with it.
         *tuned: The reports of the systems that might replace it.
         metrics: Metrics to compare; None: all that every report has.
-        primary: The metric that decides; where the reports lack it, the last nDCG they have, else their last metric.
+        primary: The metric that decides. None: ``"ndcg@10"``; where no report has it the last nDCG that all have, else
+            their last metric, and a note says so.
         cluster_by: What counts as one independent observation. ``"document"``: all queries about one source document
             (or one chunk, where sources are not known); of a single document nothing about others can be shown.
             ``"query"`` or None: each query. A mapping gives a label for each query id.
@@ -71,7 +75,7 @@ def compare(
         alpha: Level of the tests.
 
     Raises:
-        EvaluationError: The reports are over different queries or judgements, or share no metric.
+        EvaluationError: The reports are over different queries or judgements, share no metric, or have no `primary`.
         ConfigError: An argument has a value that is not allowed.
     """
     if not tuned:
@@ -83,12 +87,14 @@ def compare(
         )
     base_report, *reports = _distinct_labels(_aligned([_load(report) for report in (base, *tuned)]))
     names = _shared_metrics([base_report, *reports], metrics)
-    deciding = _primary(primary, names)
-    labels, clustered, notes = _clusters(base_report, cluster_by)
+    deciding, notes = _primary(primary, names, [base_report, *reports])
+    labels, clustered, more = _clusters(base_report, cluster_by)
+    notes += more
     notes += _differences_in_setting([base_report, *reports])
 
     columns = np.column_stack([report.values[name] - base_report.values[name] for report in reports for name in names])
-    tests = paired_tests(columns, labels, n_resamples=n_resamples, seed=seed)
+    folds = max(report.folds for report in (base_report, *reports))
+    tests = paired_tests(columns, labels, folds=folds, n_resamples=n_resamples, seed=seed)
     width = len(names)
     at = names.index(deciding)
     decisive = holm([tests[i * width + at].p for i in range(len(reports))])
@@ -119,10 +125,11 @@ def compare(
         on_these = None
         if chunks is not None:
             moved = columns[:, [i * width + at]]
-            (on_these,) = paired_tests(moved, chunks, n_resamples=n_resamples, seed=seed)
+            (on_these,) = paired_tests(moved, chunks, folds=folds, n_resamples=n_resamples, seed=seed)
         decision, reasons = decide(
             compared[deciding], outcome, decisive[i], guards[i], clustered, on_these=on_these, alpha=alpha
         )
+        decision, reasons = _without_seen(report, decision, reasons)
         systems.append(
             SystemComparison(
                 report=report,
@@ -222,10 +229,42 @@ def _shared_metrics(reports: list[RetrievalReport], wanted: Iterable[str] | None
     return names
 
 
-def _primary(wanted: str, names: list[str]) -> str:
-    if wanted in names:
-        return wanted
-    return next((name for name in reversed(names) if name.startswith("ndcg@")), names[-1])
+def _primary(wanted: str | None, names: list[str], reports: list[RetrievalReport]) -> tuple[str, list[str]]:
+    """The metric that decides, and what to say where it is not the usual one.
+
+    Raises:
+        EvaluationError: Not all reports have it, or some have the usual one and others do not.
+    """
+    usual = "ndcg@10"
+    name = usual if wanted is None else wanted
+    if name in names:
+        return name, []
+    lacking = [report for report in reports if name not in report.values]
+    if wanted is None and len(lacking) in (0, len(reports)):  # nobody has it, or it was not asked for in `metrics`
+        found = next((name for name in reversed(names) if name.startswith("ndcg@")), names[-1])
+        return found, [f"The reports have no {usual}; {found} decides."] if lacking else []
+    shallow = "".join(f" ({report.label!r} has {report.depth} hits a query)" for report in lacking[:1])
+    near = get_close_matches(name.lower(), names, n=1)
+    guess = f"did you mean {near[0]!r}? " if near else ""
+    what = f"`primary` is {name!r}, which" if wanted is not None else f"The usual metric, {usual},"
+    raise EvaluationError(
+        f"{what} {lacking[0].label if lacking else 'this comparison'!r} does not have{shallow}; {guess}All share "
+        f"{', '.join(names)}: evaluate the systems alike, or name one of these."
+    )
+
+
+def _without_seen(
+    report: RetrievalReport, decision: Decision, reasons: tuple[str, ...]
+) -> tuple[Decision, tuple[str, ...]]:
+    """A gain on questions that the system was trained or chosen on proves nothing."""
+    seen = {use: report.overlap.get(f"{use}_queries", 0) for use in ("trained_on", "chosen_on")}
+    if not any(seen.values()):
+        return decision, reasons
+    n = len(report.query_ids)
+    words = {"trained_on": "was trained on", "chosen_on": "was chosen by"}
+    parts = " and ".join(f"{words[use]} {count} of these {n} questions" for use, count in seen.items() if count)
+    sentence = f"{report.label} {parts}, so no gain on them is proven; evaluate it on questions it has not seen."
+    return ("not proven" if decision == "adopt" else decision), (sentence, *reasons)
 
 
 def _clusters(report: RetrievalReport, by: ClusterBy) -> tuple[list[Any] | None, str, list[str]]:
@@ -275,6 +314,13 @@ def _differences_in_setting(reports: list[RetrievalReport]) -> list[str]:
         other = [query for query, one, two in pairs if one != two and query not in (one, two)]
         if other:
             notes.append(f"{len(other)} queries have other texts in {report.label!r}, for example {other[0]!r}.")
+    depths = {report.label: report.depth for report in reports}
+    if len(set(depths.values())) > 1 and min(depths.values()) < max(max(report.ks, default=1) for report in reports):
+        shown = ", ".join(f"{label!r} {depth}" for label, depth in depths.items())
+        notes.append(
+            f"The systems returned different numbers of hits a query ({shown}); metrics that look deeper than "
+            "the least of them favour the others."
+        )
     for report in reports:
         if report.errors:
             query, error = next(iter(report.errors.items()))
@@ -323,7 +369,13 @@ def _slices(
             rows = [row for row, other in enumerate(names) if other == name]
             before, after = base.values[metric][rows], tuned.values[metric][rows]
             part_labels = None if labels is None else [labels[row] for row in rows]
-            (test,) = paired_tests((after - before)[:, None], part_labels, n_resamples=n_resamples, seed=seed)
+            (test,) = paired_tests(
+                (after - before)[:, None],
+                part_labels,
+                folds=max(base.folds, tuned.folds),
+                n_resamples=n_resamples,
+                seed=seed,
+            )
             parts.append((name, float(before.mean()), float(after.mean()), test))
         corrected = holm([test.p for *_, test in parts])
         found += [SliceComparison(by, *part, p_holm=p) for part, p in zip(parts, corrected, strict=True)]
@@ -340,12 +392,15 @@ def _guards(
                 f"Guard {name!r} has {len(given)} reports; give {n_systems + 1}: the base's, then each tuned system's."
             )
         base, *reports = _aligned([_load(report) for report in given])
-        judged_by = _primary(metric, _shared_metrics([base, *reports], None))
+        judged_by, _ = _primary(
+            metric if metric in base.values else None, _shared_metrics([base, *reports], None), [base, *reports]
+        )
         labels, _, _ = _clusters(base, "document")
         for i, report in enumerate(reports):
             difference = (report.values[judged_by] - base.values[judged_by])[:, None]
-            (test,) = paired_tests(difference, labels, n_resamples=n_resamples, seed=seed)
-            p = non_inferiority_p(difference[:, 0], labels, margin=margin, n_resamples=n_resamples, seed=seed)
+            draws = {"folds": max(base.folds, report.folds), "n_resamples": n_resamples, "seed": seed}
+            (test,) = paired_tests(difference, labels, **draws)
+            p = non_inferiority_p(difference[:, 0], labels, margin=margin, **draws)
             outcome = outcome_of(test, test.p, alpha)
             if outcome == "same":  # as everywhere: what changed no query lost nothing on this set
                 p = 0.0

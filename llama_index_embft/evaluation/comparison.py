@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.evaluation.records import RetrievalReport
 
 _COUNTS: Final = 6  # column of wins, losses and ties
 FORMAT: Final = "llama-index-embft/comparison"
@@ -74,19 +75,30 @@ class Comparison(ComparisonRecord):
         return {
             "format": FORMAT,
             "version": 1,
-            "base": {"label": self.base.label, "seconds": self.base.seconds},
-            "tuned": {"label": self.systems[0].label, "seconds": self.systems[0].report.seconds},
+            "base": _model(self.base),
+            "tuned": _model(self.systems[0].report),
+            "data": {
+                "hash": self.base.data_hash,
+                "queries": len(self.base.query_ids),
+                "corpus_size": self.base.corpus_size,
+                "text": self.base.text,
+            },
             "text": self.base.text,
             "queries": len(self.base.query_ids),
             "corpus_size": self.base.corpus_size,
             "primary": self.primary,
             "decision": self.decision,
             "verdict": self.verdict,
+            "reasons": list(self.systems[0].reasons),
+            "warnings": list(self.notes),
             "cluster_by": self.cluster_by,
             "n_resamples": self.n_resamples,
             "seed": self.seed,
             "alpha": self.alpha,
             "notes": list(self.notes),
+            "versions": self.versions,
+            "date": self.date,
+            "command": self.command,
             "metrics": systems[0]["metrics"],
             "systems": systems,
         }
@@ -212,6 +224,10 @@ def _system_to_dict(system: SystemComparison) -> dict[str, Any]:
         "harmed": [asdict(change) for change in system.harmed()],
         "seconds": system.report.seconds,
     }
+
+
+def _model(report: RetrievalReport) -> dict[str, Any]:
+    return {"label": report.label, "seconds": report.seconds, "overlap": report.overlap}
 
 
 def _plain(part: SliceComparison | GuardResult) -> dict[str, Any]:

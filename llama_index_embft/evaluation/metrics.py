@@ -208,6 +208,13 @@ def parse_metric(name: str) -> tuple[str, int | None]:
     return match[1], int(match[2])
 
 
+def needed_depth(names: Iterable[str], judgements: Judgements) -> int:
+    """Hits a query that the metrics look at."""
+    cuts = [parse_metric(name)[1] for name in names]
+    deepest = max((k for k in cuts if k is not None), default=1)
+    return max(deepest, int(judgements.n_relevant.max(initial=1))) if None in cuts else deepest
+
+
 def score_hits(hits: Hits, judgements: Judgements, names: Iterable[str]) -> dict[str, NDArray[np.float64]]:
     """Compute metrics for each query.
 

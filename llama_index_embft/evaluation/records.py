@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llama_index_embft._core.files import atomic_write_text
 from llama_index_embft._core.tables import TextTable
@@ -55,6 +56,10 @@ class RetrievalReport:
         errors: Query id -> what went wrong; such a query scores 0 and counts.
         notes: Things a reader should know, in words.
         answers: What a query engine answered; empty for retrieval alone.
+        overlap: How many of the questions, and of the documents that answer them, the system was trained or chosen on:
+            ``trained_on_queries``, ``trained_on_documents``, ``chosen_on_queries``, ``chosen_on_documents``; empty:
+            none that is known.
+        folds: Models that share the queries, each tested on documents that it did not see; 1 for one model on all.
     """
 
     label: str
@@ -76,6 +81,8 @@ class RetrievalReport:
     errors: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
+    overlap: dict[str, int] = field(default_factory=dict)
+    folds: int = 1
 
     def __post_init__(self) -> None:
         n = len(self.query_ids)
@@ -137,12 +144,15 @@ class RetrievalReport:
         return pd.DataFrame(self.values, index=pd.Index(self.query_ids, name="query_id", dtype="object"))
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Save a line a query, a column a metric, whole or not at all."""
+        """Save a line a query, a column a metric, whole or not at all.
+
+        An id that a spreadsheet would run as a formula gets an apostrophe in front.
+        """
         lines = io.StringIO()
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerow(["query_id", *self.values])
         writer.writerows(
-            [query, *row]
+            [_no_formula(query), *row]
             for query, *row in zip(self.query_ids, *(v.tolist() for v in self.values.values()), strict=True)
         )
         atomic_write_text(path, lines.getvalue())
@@ -190,6 +200,8 @@ class RetrievalReport:
             "errors": self.errors,
             "notes": list(self.notes),
             "answers": list(self.answers),
+            "overlap": self.overlap,
+            "folds": self.folds,
             "values": {name: values.tolist() for name, values in self.values.items()},
             "queries": [
                 {
@@ -216,7 +228,7 @@ class RetrievalReport:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as err:
             raise EvaluationError(f"Cannot read the report {path}: {err.strerror or err}.") from err
-        except ValueError as err:
+        except (ValueError, RecursionError) as err:
             raise EvaluationError(f"{path} is not JSON ({err}); give a file that `to_json` wrote.") from err
         kind = content.get("format") if isinstance(content, dict) else None
         if kind != FORMAT:
@@ -228,32 +240,26 @@ class RetrievalReport:
                 "run `embft evaluate` again."
             )
         try:
-            queries = content["queries"]
-            return cls(
-                label=content["label"],
-                ks=tuple(content["ks"]),
-                depth=content["depth"],
-                query_ids=tuple(query["id"] for query in queries),
-                queries=tuple(query["text"] for query in queries),
-                documents=tuple(query["document"] for query in queries),
-                relevant=tuple(query["relevant"] for query in queries),
-                hit_ids=tuple(tuple(query["hits"]) for query in queries),
-                hit_scores=tuple(tuple(query["scores"]) for query in queries),
-                values={name: np.array(values, dtype=np.float64) for name, values in content["values"].items()},
-                corpus_size=content["corpus_size"],
-                data_hash=content["data_hash"],
-                corpus_hash=content["corpus_hash"],
-                text=content["text"],
-                seconds=content["seconds"],
-                latencies=tuple(content["latencies"]),
-                errors=content["errors"],
-                notes=tuple(content["notes"]),
-                answers=tuple(content["answers"]),
-            )
-        except (KeyError, TypeError, ValueError) as err:
-            if isinstance(err, EvaluationError):
-                raise
-            raise EvaluationError(f"{path} is a damaged report ({type(err).__name__}: {err}); write it again.") from err
+            stored = _StoredReport.model_validate(content)
+        except ValidationError as err:
+            first = err.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise EvaluationError(f"{path} is a damaged report ({place}: {first['msg']}); write it again.") from err
+        queries = stored.queries
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in stored.model_dump(exclude={"queries", "values"}).items()
+        }
+        return cls(
+            **plain,
+            query_ids=tuple(query.id for query in queries),
+            queries=tuple(query.text for query in queries),
+            documents=tuple(query.document for query in queries),
+            relevant=tuple(query.relevant for query in queries),
+            hit_ids=tuple(tuple(query.hits) for query in queries),
+            hit_scores=tuple(tuple(query.scores) for query in queries),
+            values={name: np.array(values, dtype=np.float64) for name, values in stored.values.items()},
+        )
 
     def to_markdown(self) -> str:
         """A table of the means: a row a metric, a column a cut-off."""
@@ -282,3 +288,48 @@ class RetrievalReport:
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
         caption = f"<b>{escape(self.label)}</b>: {escape(', '.join(facts))}"
         return self.table().to_html(caption) + (f"<ul>{notes}</ul>" if notes else "")
+
+
+class _StoredQuery(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    id: str
+    text: str
+    document: str
+    relevant: dict[str, int] = Field(min_length=1)
+    hits: list[str]
+    scores: list[float]
+
+
+class _StoredReport(BaseModel):
+    """The fields of a saved report; `to_json` writes more, for other readers."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    label: str
+    ks: list[int]
+    depth: int
+    corpus_size: int | None
+    data_hash: str
+    corpus_hash: str
+    text: str
+    seconds: dict[str, float]
+    latencies: list[float]
+    errors: dict[str, str]
+    notes: list[str]
+    answers: list[str]
+    overlap: dict[str, int] = Field(default_factory=dict)
+    folds: int = 1
+    values: dict[str, list[float]]
+    queries: list[_StoredQuery]
+
+
+def _no_formula(text: str) -> str:
+    """An id for a CSV file: spreadsheets take one that begins with one of these signs for a formula and run it."""
+    if text[:1] not in ("=", "+", "-", "@", "\t", "\r"):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text

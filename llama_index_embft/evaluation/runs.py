@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from llama_index_embft.dataset.prepared import own_text_documents
 from llama_index_embft.errors import ConfigError, EvaluationError
 from llama_index_embft.evaluation.metrics import (
     DEFAULT_KS,
@@ -17,6 +18,7 @@ from llama_index_embft.evaluation.metrics import (
     Judgements,
     find_hits,
     metric_names,
+    needed_depth,
     parse_metric,
     rank_order,
     score_hits,
@@ -26,7 +28,6 @@ from llama_index_embft.evaluation.records import RetrievalReport
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from llama_index_embft.dataset.formats.trec import Qrels, Run
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
 IndexedText = Literal["embed", "none"]
@@ -46,6 +47,7 @@ class RetrievalTask:
         data_hash: Hash of queries and judgements.
         corpus_hash: Hash of the texts searched, if known.
         text: Which text was searched, in words.
+        own: For each query the ids of documents that are the query itself, which are no hits; empty: there are none.
     """
 
     query_ids: tuple[str, ...]
@@ -56,10 +58,11 @@ class RetrievalTask:
     data_hash: str = ""
     corpus_hash: str = ""
     text: str = ""
+    own: tuple[frozenset[str], ...] = ()
 
     @classmethod
-    def of(cls, dataset: EmbeddingQAFinetuneDataset) -> RetrievalTask:
-        """The task that a data set sets."""
+    def of(cls, dataset: EmbeddingQAFinetuneDataset, *, ignore_identical: bool = True) -> RetrievalTask:
+        """The task that a data set sets; `ignore_identical`: the query's own text is no hit."""
         qrels = dataset.qrels()
         query_ids, queries = tuple(dataset.queries), tuple(dataset.queries.values())
         relevant = tuple(qrels[query] for query in query_ids)
@@ -70,11 +73,22 @@ class RetrievalTask:
             documents=query_documents(dataset),
             corpus_size=len(dataset.corpus),
             data_hash=hash_of([query_ids, queries, relevant]),
+            own=own_documents(dataset) if ignore_identical else (),
         )
 
     @classmethod
-    def of_qrels(cls, qrels: Qrels, texts: Mapping[str, str] | None = None) -> RetrievalTask:
-        """The task of bare judgements; queries without a relevant document are left out, as in trec_eval."""
+    def of_qrels(
+        cls,
+        qrels: Mapping[str, Mapping[str, int]],
+        texts: Mapping[str, str] | None = None,
+        *,
+        ignore_identical: bool = True,
+    ) -> RetrievalTask:
+        """The task of bare judgements; queries without a relevant document are left out, as BEIR and ranx do.
+
+        `ignore_identical`: a document under the query's own id is no hit, unless some query has its own id among its
+        relevant documents: then queries and documents are merely numbered alike.
+        """
         kept = {query: {doc: grade for doc, grade in docs.items() if grade > 0} for query, docs in qrels.items()}
         kept = {query: docs for query, docs in kept.items() if docs}
         if not kept:
@@ -82,7 +96,9 @@ class RetrievalTask:
         query_ids, relevant = tuple(kept), tuple(kept.values())
         queries = tuple((texts or {}).get(query, query) for query in query_ids)
         documents = tuple(max(docs, key=docs.__getitem__) for docs in relevant)
-        return cls(query_ids, queries, relevant, documents, data_hash=hash_of([query_ids, queries, relevant]))
+        same_ids = ignore_identical and not any(query in docs for query, docs in kept.items())
+        own = tuple(frozenset([query]) for query in query_ids) if same_ids else ()
+        return cls(query_ids, queries, relevant, documents, data_hash=hash_of([query_ids, queries, relevant]), own=own)
 
 
 @dataclass(frozen=True)
@@ -96,6 +112,7 @@ class Rankings:
         seconds: Seconds by phase.
         errors: Query id -> what went wrong.
         notes: Things a reader should know.
+        depth: Hits a query that were asked for; None: the system returns as many as it likes.
     """
 
     ids: tuple[tuple[str, ...], ...]
@@ -104,22 +121,25 @@ class Rankings:
     seconds: dict[str, float] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    depth: int | None = None
 
 
 def evaluate_run(
-    judged: EmbeddingQAFinetuneDataset | Qrels,
-    run: Run,
+    judged: EmbeddingQAFinetuneDataset | Mapping[str, Mapping[str, int]],
+    run: Mapping[str, Mapping[str, float]],
     *,
     ks: Iterable[int] = DEFAULT_KS,
     metrics: Iterable[str] = FAMILIES,
     top_k: int | None = None,
     label: str = "run",
+    ignore_identical: bool = True,
 ) -> RetrievalReport:
     """Score a run: for each query the documents a system returned, with their scores.
 
-    Ranked as trec_eval ranks: by score, equal ones by id, both descending. A judged query that the run lacks scores 0
-    and counts (trec_eval would leave it out); queries that are not judged are left out. Both are noted with their
-    number.
+    Ranked as trec_eval ranks: by score, equal ones by id, both descending. Two means differ from trec_eval's: a judged
+    query that the run lacks scores 0 and counts here (trec_eval leaves it out), and a query of which no document is
+    relevant is left out here (trec_eval counts it with 0). Queries that are not judged are left out. All are noted with
+    their number.
 
     Args:
         judged: A data set, or qrels: query id -> document id -> grade.
@@ -128,11 +148,16 @@ def evaluate_run(
         metrics: Families or full names.
         top_k: Hits to keep per query; None: all.
         label: Name in tables.
+        ignore_identical: A hit that is the query itself (its own text, or with bare judgements its own id) is left out
+            and counted, as BEIR does; False counts it as any other.
 
     Raises:
         EvaluationError: A score is not a number, no query of the run is judged, or a metric is unknown.
     """
-    task = RetrievalTask.of_qrels(judged) if isinstance(judged, Mapping) else RetrievalTask.of(judged)
+    if isinstance(judged, Mapping):
+        task, n_judged = RetrievalTask.of_qrels(judged, ignore_identical=ignore_identical), len(judged)
+    else:
+        task, n_judged = RetrievalTask.of(judged, ignore_identical=ignore_identical), len(judged.queries)
     missing = [query for query in task.query_ids if query not in run]
     known = set(task.query_ids)
     added = [query for query in run if query not in known]
@@ -141,6 +166,12 @@ def evaluate_run(
             f"The run has none of the {len(missing)} judged queries, for example {missing[0]!r}; are the ids the same?"
         )
     notes = []
+    empty = n_judged - len(task.query_ids)
+    if empty:
+        notes.append(
+            f"{empty} judged queries have no relevant document and were left out; trec_eval counts them with 0, so its "
+            f"means are {len(task.query_ids) / n_judged:.4f} times these."
+        )
     if missing:
         notes.append(f"{len(missing)} judged queries are not in the run and score 0, for example {missing[0]!r}.")
     if added:
@@ -152,8 +183,25 @@ def evaluate_run(
         order = rank_order(docs, values)[:top_k]
         ids.append(tuple(docs[i] for i in order))
         scores.append(tuple(float(values[i]) for i in order))
+    longest, needed = max(map(len, ids)), max(parse_metric(name)[1] or 1 for name in metric_names(ks, metrics))
+    if longest < needed and len({len(found) for found in ids if found}) == 1:
+        notes.append(
+            f"Every query has {longest} hits, so metrics at deeper cut-offs, up to {needed}, look at these alone."
+        )
     rankings = Rankings(tuple(ids), tuple(scores), notes=tuple(notes))
     return report_on(task, rankings, ks=ks, metrics=metrics, label=label)
+
+
+def check_depth(top_k: int | None, names: Iterable[str], judgements: Judgements) -> int:
+    """Hits to ask for: what the metrics look at, or more.
+
+    Raises:
+        ConfigError: `top_k` is less.
+    """
+    needed = needed_depth(names, judgements)
+    if top_k is not None and top_k < needed:
+        raise ConfigError(f"`top_k` is {top_k}, but the metrics look at {needed} hits; raise it or lower `ks`.")
+    return top_k or needed
 
 
 def report_on(
@@ -163,8 +211,9 @@ def report_on(
     label: str,
     ks: Iterable[int] = DEFAULT_KS,
     metrics: Iterable[str] = FAMILIES,
+    name_by_depth: bool = False,
 ) -> RetrievalReport:
-    """Score ranked ids.
+    """Score ranked ids, without those that are the query itself.
 
     Args:
         task: Queries and judgements.
@@ -172,13 +221,19 @@ def report_on(
         label: Name in tables.
         ks: Cut-offs.
         metrics: Families or full names.
+        name_by_depth: Where the system never returned as many hits as a metric looks at, though there are more
+            documents, the metric is given under the depth that was measured: ``"ndcg@2"`` for ``"ndcg@10"``.
 
     Raises:
         EvaluationError: A metric is unknown.
     """
     names = metric_names(ks, metrics)
+    rankings = _without_own(task, rankings)
     row_of: dict[str, int] = {}
     depth = max(1, max(map(len, rankings.ids), default=1))
+    if name_by_depth and (task.corpus_size is None or depth < task.corpus_size):
+        names, note = _measured_names(names, depth)
+        rankings = replace(rankings, notes=(*rankings.notes, *note))
     rows = np.full((len(task.query_ids), depth), -1, dtype=np.int64)
     for query, ids in enumerate(rankings.ids):
         rows[query, : len(ids)] = [row_of.setdefault(doc, len(row_of)) for doc in ids]
@@ -187,7 +242,7 @@ def report_on(
     return RetrievalReport(
         label=label,
         ks=tuple(sorted({k for k in (parse_metric(name)[1] for name in names) if k is not None})),
-        depth=depth,
+        depth=rankings.depth or depth,
         query_ids=task.query_ids,
         queries=task.queries,
         documents=task.documents,
@@ -204,6 +259,39 @@ def report_on(
         errors=rankings.errors,
         notes=rankings.notes,
     )
+
+
+def _without_own(task: RetrievalTask, rankings: Rankings) -> Rankings:
+    """Leave out hits that are the query itself, and what then lies deeper than was asked for."""
+    ids, scores, dropped = [], [], 0
+    own = task.own or (frozenset[str](),) * len(rankings.ids)
+    for found, values, mine in zip(rankings.ids, rankings.scores, own, strict=True):
+        kept = [i for i, doc in enumerate(found) if doc not in mine]
+        dropped += len(kept) < len(found)
+        kept = kept[: rankings.depth]
+        ids.append(tuple(found[i] for i in kept))
+        scores.append(tuple(values[i] for i in kept) if values else ())
+    notes = rankings.notes
+    if dropped:
+        notes = (*notes, own_note(dropped))
+    return replace(rankings, ids=tuple(ids), scores=tuple(scores), notes=notes)
+
+
+def _measured_names(names: tuple[str, ...], depth: int) -> tuple[tuple[str, ...], list[str]]:
+    """Names of what was measured by a system that returns at most `depth` hits, and what to say about it."""
+    measured: dict[str, str] = {}
+    for name in names:
+        family, k = parse_metric(name)
+        measured[name] = f"{family}@{depth}" if k is not None and k > depth else name
+    changed = [name for name, other in measured.items() if name != other]
+    if not changed:
+        return names, []
+    deepest = max(parse_metric(name)[1] or 0 for name in changed)
+    note = (
+        f"At most {depth} hits came back for any query, so {len(changed)} metrics are given at that depth "
+        f"({changed[-1]} as {measured[changed[-1]]}); let the system return {deepest} (`similarity_top_k={deepest}`)."
+    )
+    return tuple(dict.fromkeys(measured.values())), [note]
 
 
 def fuse_runs(
@@ -259,7 +347,7 @@ def fuse_runs(
         columns = [[report.latencies[report.row_of[query]] for query in first.query_ids] for report in reports]
         latencies = tuple(map(sum, zip(*columns, strict=True)))
     notes = tuple(f"{report.label}: {note}" for report in reports for note in report.notes)
-    rankings = Rankings(tuple(ids), tuple(scores), latencies, seconds, notes=notes)
+    rankings = Rankings(tuple(ids), tuple(scores), latencies, seconds, notes=notes, depth=depth)
     name = label or " + ".join(report.label for report in reports)
     return report_on(task_of(first), rankings, ks=first.ks, metrics=first.metrics, label=name)
 
@@ -283,6 +371,24 @@ def query_documents(dataset: EmbeddingQAFinetuneDataset) -> tuple[str, ...]:
     qrels = dataset.qrels()
     best = (max(qrels[query], key=qrels[query].__getitem__) for query in dataset.queries)
     return tuple(dataset.source_documents.get(chunk, chunk) for chunk in best)
+
+
+def own_note(dropped: int) -> str:
+    """What is said of queries that found themselves."""
+    return (
+        f"{dropped} queries found themselves: a hit that is the query's own text or id was left out, as BEIR does "
+        "(`ignore_identical=False` counts it)."
+    )
+
+
+def own_documents(dataset: EmbeddingQAFinetuneDataset) -> tuple[frozenset[str], ...]:
+    """For each query the documents that are the query itself and not relevant to it; empty where there are none.
+
+    In symmetric data (duplicate questions, counter-arguments) the queries stand in the corpus. A search for a text
+    finds the text itself, which says nothing about the model.
+    """
+    found = own_text_documents(dataset)
+    return tuple(frozenset(found.get(query, ())) for query in dataset.queries) if found else ()
 
 
 def corpus_text(dataset: EmbeddingQAFinetuneDataset, doc: str, metadata_mode: IndexedText) -> str:

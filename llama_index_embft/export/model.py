@@ -121,7 +121,7 @@ def export_model(
         for name, folder in zip(formats, folders, strict=True):
             inside = kept.enter_context(write_folder_atomically(folder))
             record = _write(name, backend, graph, inside)
-            exported = as_encoder(load_embed_model(inside), cache=None)
+            exported = as_encoder(load_embed_model(inside, trust_remote_code=trust_remote_code), cache=None)
             vectors, speed, report = _measured(exported, val_dataset, name)
             cosines = (vectors * expected).sum(axis=1)
             if name in ("onnx", "openvino") and not cosines.min() > _SAME_COSINE:

@@ -2,20 +2,16 @@ from .adapter import EmbeddingAdapterFinetuneEngine as EmbeddingAdapterFinetuneE
 from .drift import DriftAdapter as DriftAdapter
 from .drift import DriftReport as DriftReport
 from .engine import FinetuneResult as FinetuneResult
-from .full import (
-    Recipe as Recipe,
-)
-from .full import (
-    SentenceTransformersFinetuneEngine as SentenceTransformersFinetuneEngine,
-)
-from .full import (
-    choose_merge as choose_merge,
-)
-from .full import (
-    choose_recipe as choose_recipe,
-)
-from .full import (
-    merge_models as merge_models,
-)
+from .full import HardwareSettings as HardwareSettings
+from .full import LoraSettings as LoraSettings
+from .full import LossSettings as LossSettings
+from .full import Recipe as Recipe
+from .full import RoundsSettings as RoundsSettings
+from .full import SentenceTransformersFinetuneEngine as SentenceTransformersFinetuneEngine
+from .full import TextSettings as TextSettings
+from .full import ValidationSettings as ValidationSettings
+from .full import choose_merge as choose_merge
+from .full import choose_recipe as choose_recipe
+from .full import merge_models as merge_models
 from .nudge import NudgeFinetuneEngine as NudgeFinetuneEngine
 from .nudge import NudgeResult as NudgeResult

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from llama_index_embft._core.environment import package_versions
 from llama_index_embft.errors import TrainingError
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
-
-    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
 SELECTION_METRIC: Final = "ndcg@10"
 
@@ -43,6 +38,8 @@ class FinetuneResult:
         merge_curve: A record for each weight tried: ``weight`` and the metrics, those of the guard with ``guard_``.
         tries: Where several models were tried: a row each, the base model first; ``note`` says which was chosen.
         selection: What chose among them, in words; None where there was nothing to choose.
+        guard_base_score: `metric` on the guard set for the model before training; None without a guard set.
+        guard_score: The same for the model that was saved.
     """
 
     output_path: Path
@@ -62,6 +59,8 @@ class FinetuneResult:
     merge_curve: list[dict[str, float]] = field(default_factory=list)
     tries: list[dict[str, Any]] = field(default_factory=list)
     selection: str | None = None
+    guard_base_score: float | None = None
+    guard_score: float | None = None
 
     @property
     def improved(self) -> bool | None:
@@ -98,91 +97,13 @@ class BaseFinetuneEngine(ABC):
         Raises:
             TrainingError: `finetune` has not been called, and the output folder holds no earlier result.
         """
+        self._check_trained()
+        return self._load()
+
+    def _check_trained(self) -> None:
         if not (Path(self.model_output_path) / "embft.json").is_file():
             raise TrainingError(f"There is no trained model in {self.model_output_path} yet; call finetune() first.")
-        return self._load()
 
     @abstractmethod
     def _load(self) -> BaseEmbedding:
         """Load the saved result."""
-
-
-def result_record(
-    result_kind: str,
-    *,
-    base: dict[str, Any],
-    base_fingerprint: str | None,
-    prompts: dict[str, str],
-    max_length: int | None,
-    train: EmbeddingQAFinetuneDataset,
-    val: EmbeddingQAFinetuneDataset | None,
-    metrics: dict[str, Any],
-    settings: dict[str, Any],
-    guard: EmbeddingQAFinetuneDataset | None = None,
-) -> dict[str, Any]:
-    """The content of ``embft.json``, which stands beside every saved result."""
-    return {
-        "format": 1,
-        "kind": result_kind,
-        "base": base,
-        "base_fingerprint": base_fingerprint,
-        "prompts": prompts,
-        "max_length": max_length,
-        "data": {
-            "train_hash": train.content_hash(),
-            "train_queries": len(train.queries),
-            "val_hash": val.content_hash() if val is not None else None,
-            "val_queries": len(val.queries) if val is not None else 0,
-            "guard_hash": guard.content_hash() if guard is not None else None,
-            "guard_queries": len(guard.queries) if guard is not None else 0,
-        },
-        "metrics": metrics,
-        "settings": settings,
-        "versions": package_versions(),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-
-
-def frozen_base_record(
-    result_kind: str,
-    *,
-    embed_model: BaseEmbedding,
-    base_fingerprint: str | None,
-    train: EmbeddingQAFinetuneDataset,
-    val: EmbeddingQAFinetuneDataset | None,
-    scores: tuple[float | None, float | None] | None,
-    settings: dict[str, Any],
-    **more: Any,
-) -> dict[str, Any]:
-    """The content of ``embft.json`` for a result that sits on a frozen base model.
-
-    Args:
-        result_kind: ``"adapter"`` or ``"nudge"``.
-        embed_model: The base model; its description is under ``base``.
-        base_fingerprint: Of the base model.
-        train: Training set.
-        val: Validation set.
-        scores: Selection metric before and after; None for a state that was not validated.
-        settings: Arguments of the engine.
-        **more: Further entries.
-    """
-    from llama_index_embft.embeddings.describe import describe_base
-
-    base = describe_base(embed_model)
-    record = result_record(
-        result_kind,
-        base=base,
-        base_fingerprint=base_fingerprint,
-        prompts={kind: base[f"{kind}_prompt"] for kind in ("query", "document") if f"{kind}_prompt" in base},
-        max_length=base.get("max_length"),
-        train=train,
-        val=val,
-        metrics={} if scores is None else {"metric": SELECTION_METRIC, "base": scores[0], "best": scores[1]},
-        settings=settings,
-    )
-    return {**record, **more}
-
-
-def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write ``embft.json`` into the folder of a result."""
-    (folder / "embft.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

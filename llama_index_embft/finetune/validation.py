@@ -10,14 +10,13 @@ from llama_index_embft.errors import DatasetError
 from llama_index_embft.finetune.engine import SELECTION_METRIC
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import numpy as np
     import torch
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.base.evaluation import BaseEvaluator
     from torch import nn
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
@@ -30,10 +29,12 @@ class BestState:
 
     Args:
         module: What is trained; its weights are copied to the CPU at each new best.
+        trainable_only: Copy only the weights that are trained, where the others stay as they are (LoRA).
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, *, trainable_only: bool = False) -> None:
         self._module = module
+        self._trainable_only = trainable_only
         self._weights: dict[str, Any] | None = None
         self.base_score: float | None = None
         self.score: float | None = None
@@ -54,13 +55,13 @@ class BestState:
         if self.score is not None and score <= self.score:
             return False
         self.score, self.step = score, step
-        self._weights = weights_of(self._module)
+        self._weights = weights_of(self._module, trainable_only=self._trainable_only)
         return True
 
     def restore(self) -> None:
         """Put the best weights back into the module; without any evaluation, leave it as it is."""
         if self._weights is not None:
-            self._module.load_state_dict(self._weights)
+            self._module.load_state_dict(self._weights, strict=not self._trainable_only)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold to go on as if nothing had happened: scores, and the weights apart."""
@@ -113,13 +114,15 @@ class Validation:
         return dict(self._evaluator.score(queries, documents))
 
 
-class Watch:
-    """What is measured during training: validation, guard, and evaluators of sentence-transformers.
+class TrainingEvaluator:
+    """What is measured before, during and after training: validation, guard, and evaluators of sentence-transformers.
+
+    All of an engine's scores come from here, those of the base model too, so that each is comparable with each.
 
     Args:
         val: The validation set; None: nothing chooses.
         guard: The guard set; its metrics get the prefix ``guard_``.
-        evaluators: Run on the model as it stands.
+        evaluators: Of sentence-transformers; run on the model as it stands.
 
     Raises:
         DatasetError: A set has no query.
@@ -129,11 +132,11 @@ class Watch:
         self,
         val: EmbeddingQAFinetuneDataset | None,
         guard: EmbeddingQAFinetuneDataset | None,
-        evaluators: Sequence[BaseEvaluator] = (),
+        evaluators: Sequence[object] = (),
     ) -> None:
         self.validation = Validation(val) if val is not None else None
         self.guard = Validation(guard, "guard set") if guard is not None else None
-        self.evaluators = list(evaluators)
+        self.evaluators: list[Any] = list(evaluators)
 
     @property
     def empty(self) -> bool:
@@ -143,8 +146,7 @@ class Watch:
     def metrics(self, embedding: BaseEmbedding, model: SentenceTransformer) -> dict[str, float]:
         """All metrics of the model inside the embedding; the model's mode stays as it was."""
         training = model.training
-        found = self.validation_metrics(embedding)
-        found |= {f"guard_{name}": value for name, value in self.guard_metrics(embedding).items()}
+        found = self.set_metrics(embedding)
         for number, evaluator in enumerate(self.evaluators, start=1):
             scores = evaluator(model)
             if not isinstance(scores, dict):
@@ -153,13 +155,10 @@ class Watch:
         model.train(training)
         return found
 
-    def validation_metrics(self, embedding: BaseEmbedding) -> dict[str, float]:
-        """Metrics on the validation set; empty without one."""
-        return _score(self.validation, embedding)
-
-    def guard_metrics(self, embedding: BaseEmbedding) -> dict[str, float]:
-        """Metrics on the guard set, without prefix; empty without one."""
-        return _score(self.guard, embedding)
+    def set_metrics(self, embedding: BaseEmbedding) -> dict[str, float]:
+        """Metrics on the validation set, and those on the guard set with ``guard_`` in front."""
+        guarded = _score(self.guard, embedding)
+        return _score(self.validation, embedding) | {f"guard_{name}": value for name, value in guarded.items()}
 
 
 def _score(validation: Validation | None, embedding: BaseEmbedding) -> dict[str, float]:
@@ -170,6 +169,14 @@ def _score(validation: Validation | None, embedding: BaseEmbedding) -> dict[str,
     return validation.score(queries, encoder.encode_documents(validation.documents))
 
 
-def weights_of(module: nn.Module) -> dict[str, torch.Tensor]:
-    """A copy of a module's weights, on the CPU."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
+def weights_of(module: nn.Module, *, trainable_only: bool = False) -> dict[str, torch.Tensor]:
+    """A copy of a module's weights, on the CPU.
+
+    Args:
+        module: Holds them.
+        trainable_only: Leave out what is frozen, and buffers.
+    """
+    found: Iterable[tuple[str, torch.Tensor]] = module.state_dict().items()
+    if trainable_only:
+        found = ((name, weight) for name, weight in module.named_parameters() if weight.requires_grad)
+    return {name: tensor.detach().cpu().clone() for name, tensor in found}

@@ -110,7 +110,12 @@ class OutputFile:
 
     def __init__(self, path: str | Path | None, passages: Sequence[Passage]) -> None:
         self.path = None if path is None else Path(str(path))
-        if self.path is not None and self.path.is_dir():
+        try:
+            is_folder = self.path is not None and self.path.is_dir()
+        except (OSError, ValueError) as err:  # a name that no file system takes
+            shown = str(path)[:80]
+            raise OutputError(f"Cannot write {shown}…: {type(err).__name__}; choose a shorter name.") from err
+        if is_folder:
             raise OutputError(f"Cannot write {self.path}: it is a folder; give the name of a file.")
         self._checked = False
         self._passages = passages

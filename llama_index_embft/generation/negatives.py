@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from llama_index_embft._core.checks import check_number
 from llama_index_embft._core.language import is_chinese
-from llama_index_embft.calls.asking import LLMCaller, LLMRequest, model_identity, workers_for
+from llama_index_embft.calls.asking import LLMCaller, LLMRequest, default_journal, model_identity, workers_for
 from llama_index_embft.calls.counts import as_prices
 from llama_index_embft.calls.failures import UnusableAnswerError
 from llama_index_embft.calls.journal import Journal, RequestIdentity, sha256
@@ -25,8 +25,8 @@ from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, GenerationError
 from llama_index_embft.generation.assemble import GeneratedDataset
 from llama_index_embft.generation.filters.base import grams
-from llama_index_embft.generation.parse import is_heading, is_refusal
-from llama_index_embft.generation.parse_patterns import FENCE, THINKING
+from llama_index_embft.generation.parse import is_heading, is_refusal, without_reasoning
+from llama_index_embft.generation.parse_patterns import FENCE
 from llama_index_embft.generation.report import GenerationReport
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ _FORMATS: Final = {"en": "Reply with the passage alone.", "zh": "只输出这段
 # Shared 3-grams from which the LLM has copied rather than written; a changed year keeps about 0.95.
 _COPIED: Final = 0.9
 _SHORTEST: Final = 20
+_LONGEST: Final = 50_000
 
 
 class NegativePassage(BaseModel):
@@ -139,7 +140,7 @@ async def agenerate_negatives(
     started = time.monotonic()
     report = GenerationReport(chunks=per_query * len(dataset.queries))
     caller = LLMCaller.for_llm(llm, calls, report, retry_limit)
-    with Journal(calls.journal_path) as journal:
+    with Journal(calls.journal_path or default_journal(llm)) as journal:
         queue = RequestQueue(caller, journal, workers_for(llm, calls), on_failure)
         progress = CallProgress(report.chunks, report, as_prices(calls.prices), show=verbose, label="Writing negatives")
         try:
@@ -223,7 +224,7 @@ def read_passage(content: Any, *, positive: str) -> str:
     """
     if isinstance(content, dict):
         content = content.get("passage", "")
-    lines = FENCE.sub("", THINKING.sub("", str(content))).strip().splitlines()
+    lines = FENCE.sub("", without_reasoning(str(content))[:_LONGEST]).strip().splitlines()
     while lines and (not lines[0].strip() or (is_heading(lines[0]) and lines[0].rstrip().endswith((":", "：")))):
         lines.pop(0)
     text = re.sub(r"\A<passage>\s*|\s*</passage>\Z", "", "\n".join(lines).strip())

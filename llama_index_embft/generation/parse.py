@@ -6,45 +6,64 @@ query (preamble, heading, answer, option, refusal, good wishes) is left out; wha
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import unicodedata
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from llama_index_embft.generation.parse_patterns import (
     ANSWER_FIELDS,
     ANSWER_LABEL,
-    BROKEN_PAIR,
+    ANSWER_TAG,
+    ASKS,
     BULLET,
     CLOSING,
     EMPHASIS,
     FENCE,
+    FINAL_CHANNEL,
     HEADING,
     HEADING_LINE,
     IMPERATIVE,
     INLINE_ANSWER,
     JSON_LINE,
-    JSON_STRING,
     NUMBERED,
+    NUMBERED_LABEL,
     OPTION,
     PREAMBLE,
     QUERY_FIELDS,
     QUESTION_LABEL,
     QUOTES,
+    REASONING_TAG,
     REFUSAL,
     SENTENCES,
-    THINKING,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+
+
+# What is looked at: no LLM writes more queries than fit, and patterns that go back and forth stay quick on this much.
+_LONGEST_TEXT: Final = 32_000
+_LONGEST_LINE: Final = 1_500
+_MOST_LINES: Final = 400
+_MOST_ITEMS: Final = 400
+_DEEPEST: Final = 8
+_MOST_MARKS: Final = 6
 
 
 class Item(NamedTuple):
-    """One query, and its answer where the LLM gave one (else empty)."""
+    """One query, and its answer where the LLM gave one (else empty).
+
+    Attributes:
+        query: The query.
+        answer: Its answer; empty where the LLM gave none.
+        certain: A field or a mark says that it is a query, so it is none of the LLM's phrases around the queries.
+    """
 
     query: str
     answer: str = ""
+    certain: bool = False
 
 
 class _AnswerLine(NamedTuple):
@@ -53,8 +72,9 @@ class _AnswerLine(NamedTuple):
 
 
 def is_refusal(text: str) -> bool:
-    """Tell whether an LLM declines instead of doing what it was asked."""
-    return bool(REFUSAL.match(_plain(text).lstrip("\"'“ ").replace("’", "'")))
+    """Tell whether an LLM declines instead of doing what it was asked; what asks is no refusal."""
+    plain = " ".join(_plain(text[:600]).split()).lstrip("\"'“ ").replace("’", "'")
+    return bool(REFUSAL.match(plain)) and not (_asks(plain) and len(text) <= 600)
 
 
 def normalized(query: str) -> str:
@@ -78,16 +98,37 @@ def parse_items(response: Any, *, limit: int, questions_only: bool = True) -> li
     return _usable(items)[:limit]
 
 
+def without_reasoning(text: str) -> str:
+    """Leave out what a model thought aloud: between tags, before a lone closing tag, after a lone opening one."""
+    _, channel, final = text.rpartition(FINAL_CHANNEL)
+    text = final if channel else text
+    kept: list[str] = []
+    thinking, start = False, 0
+    for tag in REASONING_TAG.finditer(text):
+        if tag["end"]:
+            if not thinking:
+                kept.clear()  # the opening tag was in the prompt: all before this one is reasoning
+            thinking, start = False, tag.end()
+        elif not thinking:
+            kept.append(text[start : tag.start()])
+            thinking = True
+    if not thinking:
+        kept.append(text[start:])
+    return ANSWER_TAG.sub("", "".join(kept))
+
+
 def _usable(items: Iterable[Item]) -> list[Item]:
     found: dict[str, Item] = {}
-    for item in items:
+    for item in itertools.islice(items, _MOST_ITEMS):
         query = _tidy(item.query)
         cut = INLINE_ANSWER.search(query)
         answer = item.answer
         if cut and cut.start() > 0:
             answer = answer or cut["answer"].rstrip(")）] ")
             query = _tidy(query[: cut.start()])
-        if not any(c.isalnum() for c in query) or is_refusal(query) or is_heading(query):
+        # A field of JSON may hold a heading that announces ("Questions:"), and hardly ever a closing phrase.
+        phrase = is_heading(query) and (not item.certain or query.endswith((":", "：")))
+        if not any(c.isalnum() for c in query) or is_refusal(query) or phrase or HEADING_LINE.match(query):
             continue
         answer = _tidy(answer)
         found.setdefault(normalized(query), Item(query, "" if is_refusal(answer) else answer))
@@ -100,20 +141,70 @@ def is_heading(line: str) -> bool:
     if HEADING_LINE.match(plain):
         return True
     announces = plain.endswith((":", "：", "-", "—"))
-    asks = plain.endswith(("?", "？"))
+    asks = plain.endswith(("?", "？", "؟"))
     if PREAMBLE.match(plain) and (announces or not asks):
         return announces or bool(re.search(r"questions?|quer(?:y|ies)|问题|查询|[!.。！]$", plain, re.IGNORECASE))
-    return bool(CLOSING.match(plain))
+    return bool(CLOSING.match(plain)) and not (asks and not re.match("would you like", plain, re.IGNORECASE))
 
 
 def _from_text(response: str, questions_only: bool) -> list[Item]:
-    text = THINKING.sub("", response).strip()
+    text = without_reasoning(response).strip()[:_LONGEST_TEXT]
     text = FENCE.sub("", text).strip()
     structured = _find_json(text)
     if structured is not None:
         return structured
-    lines = [_classify(line) for line in text.splitlines() if line.strip()]
-    return _assemble(lines, questions_only)
+    lines = [" ".join(line.split())[:_LONGEST_LINE] for line in text.splitlines()]
+    lines = [line for line in lines if line][:_MOST_LINES]
+    lines = _without_labels(_without_table(lines))
+    return _assemble(_without_options([_classify(line) for line in lines]), questions_only)
+
+
+def _without_table(lines: list[str]) -> list[str]:
+    """Rows of a Markdown table become the cell that asks, else the longest; the header and the rule go."""
+    rules = {n for n, line in enumerate(lines) if re.fullmatch(r"\|?[ :|-]*-{2,}[ :|-]*\|?", line) and "|" in line}
+    plain: list[str] = []
+    for n, line in enumerate(lines):
+        if n in rules or n + 1 in rules:
+            continue
+        if rules and line.count("|") >= 2:
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            line = next((cell for cell in cells if _asks(cell)), max(cells, key=len))
+            line = f"- {line}"
+        plain.append(line)
+    return plain
+
+
+def _without_labels(lines: list[str]) -> list[str]:
+    """Take "Kysymys 1:", "Kysymys 2:" off, in any language: one label whose numbers count up."""
+    found = [NUMBERED_LABEL.match(_plain(line)) for line in lines]
+    numbers: dict[str, set[int]] = {}
+    for match in found:
+        if match:
+            numbers.setdefault(match["label"].strip().casefold(), set()).add(int(match["number"]))
+    counting = {label for label, seen in numbers.items() if {1, 2} <= seen}
+    return [
+        f"- {_plain(line)[match.end() :]}" if match and match["label"].strip().casefold() in counting else line
+        for line, match in zip(lines, found, strict=True)
+    ]
+
+
+def _without_options(lines: list[_AnswerLine]) -> list[_AnswerLine]:
+    """Leave out multiple-choice options: a run of lines a, b, … below a question; "E. coli incubation" is none."""
+    kept = list(lines)
+    n = 1
+    while n < len(lines):
+        end = n
+        while end < len(lines) and _option_letter(lines[end]) == chr(ord("a") + end - n):
+            end += 1
+        if end - n >= 2 and (_asks(lines[n - 1].text) or lines[n - 1].role == "query"):
+            kept[n:end] = [line._replace(role="skip") for line in lines[n:end]]
+        n = max(end, n + 1)
+    return kept
+
+
+def _option_letter(line: _AnswerLine) -> str:
+    match = OPTION.match(line.text)
+    return match["letter"].lower() if match and line.role == "loose" and not _asks(line.text) else ""
 
 
 def _find_json(text: str) -> list[Item] | None:
@@ -123,10 +214,10 @@ def _find_json(text: str) -> list[Item] | None:
         return None
     body = text[min(starts) :]
     end = max(body.rfind("}"), body.rfind("]")) + 1
-    for candidate in (body[:end], re.sub(r",\s*([}\]])", r"\1", body[:end])):
+    for candidate in (body[:end], re.sub(r",\s{0,20}([}\]])", r"\1", body[:end])):
         try:
             data = json.loads(candidate)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         return _from_json(data) if isinstance(data, dict | list) else None
     return _salvage(body)
@@ -134,14 +225,32 @@ def _find_json(text: str) -> list[Item] | None:
 
 def _salvage(body: str) -> list[Item] | None:
     """The complete strings of JSON that was cut off or has a comma too few."""
-    pairs = [Item(_unescape(q), _unescape(a)) for q, a in BROKEN_PAIR.findall(body)]
-    if pairs:
-        return pairs
-    array = re.match(rf'(?:\{{\s*"\w+"\s*:\s*)?\[\s*(?={JSON_STRING}\s*,?)', body)
-    if array is None:
+    strings = list(_json_strings(body))
+    items: list[Item] = []
+    for (name, is_name), (value, value_is_name) in itertools.pairwise(strings):
+        if is_name and not value_is_name:
+            if name.lower() in QUERY_FIELDS:
+                items.append(Item(value, certain=True))
+            elif name.lower() in ANSWER_FIELDS and items:
+                items[-1] = items[-1]._replace(answer=value)
+    if items:
+        return items
+    if re.match(r'(?:\{\s{0,20}"\w{1,40}"\s{0,20}:\s{0,20})?\[\s{0,20}"', body) is None:
         return None
-    strings = re.findall(JSON_STRING, body[array.end() :])
-    return [Item(_unescape(string)) for string in strings] or None
+    return [Item(text, certain=True) for text, is_name in strings if not is_name] or None
+
+
+def _json_strings(body: str) -> Iterator[tuple[str, bool]]:
+    """The strings that are closed, in one pass; True for a name, which a colon follows."""
+    start = -1
+    for mark in re.finditer(r'\\.|"', body, re.DOTALL):
+        if mark[0] != '"':
+            continue
+        if start < 0:
+            start = mark.end()
+        else:
+            yield _unescape(body[start : mark.start()]), body[mark.end() : mark.end() + 20].lstrip().startswith(":")
+            start = -1
 
 
 def _unescape(string: str) -> str:
@@ -151,24 +260,24 @@ def _unescape(string: str) -> str:
         return string
 
 
-def _from_json(data: Any) -> list[Item]:
+def _from_json(data: Any, depth: int = 0) -> list[Item]:
     if isinstance(data, str):
-        return [Item(data)]
-    if isinstance(data, list):
-        return [item for entry in data for item in _from_json(entry)]
-    if not isinstance(data, dict):
+        return [Item(data, certain=True)]
+    if depth >= _DEEPEST or not isinstance(data, (list, dict)):
         return []
+    if isinstance(data, list):
+        return [item for entry in data[:_MOST_ITEMS] for item in _from_json(entry, depth + 1)]
     lowered = {str(name).lower(): value for name, value in data.items()}
     for name in QUERY_FIELDS:
         if isinstance(lowered.get(name), str):
             answer = next((lowered[field] for field in ANSWER_FIELDS if isinstance(lowered.get(field), str)), "")
-            return [Item(lowered[name], answer)]
+            return [Item(lowered[name], answer, certain=True)]
     lists = [value for value in lowered.values() if isinstance(value, (list, dict))]
     if lists:
-        return [item for value in lists for item in _from_json(value)]
+        return [item for value in lists for item in _from_json(value, depth + 1)]
     # {"1": "What ...?", "question_2": "How ...?"}; other fields ("count": "2", "topic": "x") hold no query.
     return [
-        Item(value)
+        Item(value, certain=True)
         for name, value in lowered.items()
         if isinstance(value, str) and re.fullmatch(r"(?:q|question|query|问题)?[ _-]?\d{1,3}", name)
     ]
@@ -177,7 +286,7 @@ def _from_json(data: Any) -> list[Item]:
 def _classify(raw: str) -> _AnswerLine:
     line = raw.strip()
     marked = False
-    while True:  # marks nest: "- **Question 1:** What ...?"
+    for _ in range(_MOST_MARKS):  # marks nest: "- **Question 1:** What ...?"
         shorter, mark = _strip_mark(line)
         if shorter == line:
             break
@@ -186,8 +295,6 @@ def _classify(raw: str) -> _AnswerLine:
         return _AnswerLine(line, "skip")
     if ANSWER_LABEL.match(line):
         return _AnswerLine(ANSWER_LABEL.sub("", line), "answer")
-    if OPTION.match(line) and not marked:
-        return _AnswerLine(line, "skip")
     if is_refusal(line) or (is_heading(line) and (not marked or line.endswith((":", "：")))):
         return _AnswerLine(line, "skip")
     return _AnswerLine(line, "query" if marked else "loose")
@@ -210,15 +317,17 @@ def _strip_mark(line: str) -> tuple[str, bool]:
 def _assemble(lines: Sequence[_AnswerLine], questions_only: bool) -> list[Item]:
     has_marks = any(line.role == "query" for line in lines)
     loose = [line.text for line in lines if line.role == "loose"]
-    if questions_only and sum(map(_asks, loose)) >= 1:
+    asking = sum(map(_asks, loose))
+    if questions_only and asking >= 1:
         keep_loose = {text for text in loose if _asks(text) or IMPERATIVE.match(text)}
     else:
         keep_loose = set(loose)
     items: list[Item] = []
     open_answer = False
+    takes_turns = questions_only and _take_turns(lines)
     for line in lines:
-        if line.role == "query" and not (items and questions_only and not _asks(line.text) and _answers(items, lines)):
-            items.extend(Item(part) for part in _split_marked(line.text))
+        if line.role == "query" and not (takes_turns and items and not _asks(line.text) and _asks(items[-1].query)):
+            items.extend(Item(part, certain=True) for part in _split_marked(line.text))
             open_answer = False
         elif line.role == "answer" and items:
             items[-1] = items[-1]._replace(answer=line.text)
@@ -227,28 +336,30 @@ def _assemble(lines: Sequence[_AnswerLine], questions_only: bool) -> list[Item]:
             if items and not open_answer and _continues(items[-1].query, line.text):
                 items[-1] = items[-1]._replace(query=f"{items[-1].query} {line.text}")
         elif line.role == "loose" and line.text in keep_loose:
-            alone = questions_only and sum(map(_asks, loose)) == 1
+            alone = questions_only and asking == 1
             items.extend(Item(part) for part in (_split_questions(line.text) if alone else [line.text]))
     return items
 
 
-def _answers(items: Sequence[Item], lines: Sequence[_AnswerLine]) -> bool:
-    """A marked statement right after a marked question is its answer if questions and statements take turns."""
-    marked = [line for line in lines if line.role == "query"]
-    asking = [_asks(line.text) for line in marked]
-    turns = asking == [n % 2 == 0 for n in range(len(asking))] and len(asking) >= 2
-    return turns and _asks(items[-1].query)
+def _take_turns(lines: Sequence[_AnswerLine]) -> bool:
+    """Whether marked questions and marked statements alternate: then a statement is the answer to its question."""
+    asking = [_asks(line.text) for line in lines if line.role == "query"]
+    return asking == [n % 2 == 0 for n in range(len(asking))] and len(asking) >= 2
 
 
 def _asks(text: str) -> bool:
     # "What is Y? (page 3)" asks too.
-    text = INLINE_ANSWER.sub("", text)
-    return bool(re.search(r"[?？][\"'”’」』*_ ）)]*(?:[(（][^()（）]*[)）]\s*)?$", text))
+    return bool(ASKS.search(INLINE_ANSWER.sub("", text)))
 
 
 def _continues(query: str, line: str) -> bool:
     """A wrapped line: the query before it has not ended, and this one starts like the middle of a sentence."""
-    return query[-1] not in ".?!。？！" and not is_heading(line) and (line[0].islower() or not line[0].isascii())
+    return (
+        query[-1] not in ".?!。？！؟"
+        and len(query) < _LONGEST_LINE
+        and not is_heading(line)
+        and (line[0].islower() or not line[0].isascii())
+    )
 
 
 def _split_questions(line: str) -> list[str]:
@@ -271,12 +382,12 @@ def _plain(line: str) -> str:
 
 def _tidy(text: str) -> str:
     """One line, without marks, surrounding quotes or emphasis."""
-    line = " ".join(text.split())
-    while line:
+    line = " ".join(text[:_LONGEST_LINE].split())
+    for _ in range(_MOST_MARKS):
         shorter, _ = _strip_mark(line)
         if len(shorter) > 1 and QUOTES.get(shorter[0]) == shorter[-1] and shorter[0] not in shorter[1:-1]:
             shorter = shorter[1:-1].strip()
-        shorter = re.sub(r"^(.*[?？])(?:\*\*|__|\*|_)$", r"\1", shorter)
+        shorter = re.sub(r"^(.*[?？؟])(?:\*\*|__|\*|_)$", r"\1", shorter)
         if shorter == line:
             break
         line = shorter

@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 from typing import Final
 
-THINKING: Final = re.compile(r"<(think|thinking|reasoning)>.*?(</\1>|\Z)", re.IGNORECASE | re.DOTALL)
+# <think> of the R1 family, [THINK] of Mistral's, ◁think▷ of Kimi's.
+REASONING_TAG: Final = re.compile(
+    r"[<\[◁](?P<end>/?)(?:think|thinking|thoughts?|reasoning|reflection|analysis|scratchpad)[>\]▷]", re.IGNORECASE
+)
+# Of gpt-oss: everything before the last channel is reasoning.
+FINAL_CHANNEL: Final = "<|channel|>final<|message|>"
+ANSWER_TAG: Final = re.compile(r"</?(?:answer|output|final|response|questions?|queries)>", re.IGNORECASE)
 FENCE: Final = re.compile(r"^\s*(```|~~~)[\w+-]*\s*$", re.MULTILINE)
 _HAN_NUMBER: Final = "[一二三四五六七八九十百]{1,4}"
 _NUMBER: Final = rf"(?:\d{{1,3}}|[０-９]{{1,3}}|{_HAN_NUMBER})"
@@ -26,23 +32,33 @@ NUMBERED: Final = re.compile(
 )
 BULLET: Final = re.compile(r"^(?:[-*+•·●○▪■◦‣–—>]+\s+|[•·●○▪■◦‣])")
 HEADING: Final = re.compile(r"^#{1,6}\s+")
-_LABELS: Final = r"questions?|quer(?:y|ies)|search\s+quer(?:y|ies)|keyword\s+quer(?:y|ies)|title\s+quer(?:y|ies)|q"
+_LABELS: Final = (
+    r"questions?|quer(?:y|ies)|q|preguntas?|frage|domanda|pergunta|vraag|pytanie|ot[aá]zka|fr[aå]ga|sp(?:ø|ö)rsm[aå]l|"
+    r"kysymys|soru|câu hỏi|вопрос|питання|سؤال|السؤال|प्रश्न|คำถาม|質問|問|질문|문제"
+)
+_KINDS: Final = (
+    r"(?:(?:alternative|alternate|follow-?up|bonus|additional|extra|sample|example|search|keyword|title|natural|user|"
+    r"similar|factual|simple|complex|multi-hop|first|second|third|fourth|fifth|another|next|final|last)\s+){0,2}"
+)
 QUESTION_LABEL: Final = re.compile(
-    rf"^(?:(?:{_LABELS})\s*(?:no\.?\s*)?(?:[#(]?\s*\d{{1,3}}\s*\)?)?\s*[:：.)\-–]\s*(?=\S)"
-    rf"|(?:问题|提问|题目|问|查询|检索词|关键词查询|标题查询)\s*(?:{_NUMBER})?\s*[：:、.．]\s*(?=\S))",
+    rf"^(?:{_KINDS}(?:{_LABELS})\s?(?:no\.?\s?|№\s?)?(?:[#(]?\s?\d{{1,3}}\s?\)?)?\s?[:：.)\-–]\s?(?=\S)"
+    rf"|(?:问题|提问|题目|问|查询|检索词|关键词查询|标题查询|備选问题|备选问题|問題)\s?(?:{_NUMBER})?\s?[：:、.．]\s?(?=\S))",
     re.IGNORECASE,
 )
+# A label of any language, such as "Kysymys 1:"; counts only where two lines have it with numbers that count up.
+NUMBERED_LABEL: Final = re.compile(r"^(?P<label>[^\W\d_][^\d:：?？]{0,30}?)\s?(?P<number>\d{1,3})\s?[:：.)]\s?(?=\S)")
 ANSWER_LABEL: Final = re.compile(
     rf"^(?:(?:reference\s+|correct\s+)?answers?\s*(?:\d{{1,3}})?\s*[:：\-]|a\s*\d{{0,3}}\s*[:：]"
     rf"|(?:参考答案|标准答案|正确答案|答案|回答|答)\s*(?:{_NUMBER})?\s*[：:])\s*",
     re.IGNORECASE,
 )
+# Lines have single spaces when these are used, so that nothing repeats that could be tried in many ways.
 INLINE_ANSWER: Final = re.compile(
-    r"\s*[(（\[]?\s*(?:\b(?:reference |correct )?answer\s*[:：]|(?<=[?？])\s*A\s*[:：]"
-    r"|(?:参考答案|正确答案|答案|回答|答)\s*[：:])\s*(?P<answer>.*)$",
-    re.IGNORECASE | re.DOTALL,
+    r" ?[(（\[]? ?(?:\b(?:reference |correct )?answer ?[:：]|(?<=[?？؟]) ?A ?[:：]"
+    r"|(?:参考答案|正确答案|答案|回答|答) ?[：:]) ?(?P<answer>.*)$",
+    re.IGNORECASE,
 )
-OPTION: Final = re.compile(r"^[(（]?[A-Ha-h]\s*[).．、）]\s*\S")
+OPTION: Final = re.compile(r"^[(（]?(?P<letter>[A-Ha-h]) ?[).．、）] ?\S")
 HEADING_LINE: Final = re.compile(
     r"^(?:(?:the\s+)?(?:quiz|exam|examination|sample|generated|search)?\s*"
     r"(?:questions?|queries|quer(?:y|ies) list|quiz)"
@@ -59,19 +75,40 @@ PREAMBLE: Final = re.compile(
 CLOSING: Final = re.compile(
     r"^(?:let me know|i hope|hope (?:this|these)|feel free|these (?:questions|queries)|note that|note:|"
     r"please let|would you like|"
-    r"希望|如果(?:您|你)|如需|以上(?:是|就是|问题|查询)|这些(?:问题|查询)|请注意|注[：:])",
+    r"希望(?:这些|以上|对(?:您|你)|能)|如果(?:您|你)(?:需要|还|有|想)|如需|以上(?:是|就是|问题|查询)|这些(?:问题|查询)|请注意|注[：:])",
     re.IGNORECASE,
 )
+_OBJECT: Final = r"questions?|quer(?:y|ies)|requests?|passage|excerpt|prompt|an? answer|that\b(?! \w)|the task"
+_TASK: Final = rf"(?:{_OBJECT}|with (?:this|that))"
+_CANNOT: Final = (
+    r"(?:can(?:'t|not| not)|won't|will not|could not|couldn't|do not|don't|am (?:unable|not able) to|was unable to)"
+)
+# Users write "Unable to connect" and "I can't find my invoice" themselves: a refusal speaks of the task, or of being
+# a model, or says sorry and then that it cannot.
 REFUSAL: Final = re.compile(
-    r"^(?:(?:i(?:'m| am)\s+(?:really |very |so )?(?:sorry|afraid|unable|not able)|sorry\b|my apologies|i apologi[sz]e|"
-    r"i\s+(?:can(?:'t|not)|do not|don't|could not|couldn't|won't|will not)\s+(?:\w+\s+){0,3}"
-    r"(?:help|assist|generate|create|provide|comply|fulfil|answer|write|produce|make|do|find|see|have|know)\b|"
-    r"as an? (?:ai|artificial|language|large)|unfortunately|unable to|there (?:is|are) (?:no|not enough|insufficient)|"
-    r"the (?:given |provided )?(?:passage|text|context|content|document) "
-    r"(?:does not|doesn't|is (?:empty|too|not)|provides no|contains no|lacks))"
-    r"|抱歉|很抱歉|对不起|非常抱歉|我(?:无法|不能|没有办法|没法)|无法(?:生成|提供|回答|根据|完成)"
-    r"|作为一?(?:个|名)?(?:AI|人工智能|大?语言模型)"
-    r"|(?:文本|文章|上下文|内容|资料|段落)(?:中)?(?:没有|不包含|未提供|不足|为空))",
+    rf"^(?:(?:(?:i(?:'m| am) |we(?:'re| are) )?(?:really |very |so )?(?:sorry|afraid)|my apologies|i apologi[sz]e)"
+    rf"(?:[,.!]? (?:but |that |for the inconvenience,? )?(?:as an ai\b|(?:i|we) (?:\w+ )?{_CANNOT})|[.!]*$)"
+    rf"|(?:i|we) {_CANNOT} (?:\w+ ){{0,2}}"
+    r"(?:help|assist|comply|fulfil|generate|create|provide|answer|write|produce|do)\b"
+    rf"(?:[.!]*$|.{{0,60}}?{_TASK})"
+    rf"|(?:i(?:'m| am) )?(?:unable|not able) to (?:generate|create|provide|answer|write|produce|comply|help|assist)\b"
+    rf".{{0,60}}?{_TASK}"
+    r"|as an? (?:ai|artificial intelligence|large language|language)(?: language)? (?:model|assistant|system)\b"
+    r"|as an ai,"
+    r"|(?:unfortunately,? )?(?:the|this) (?:given |provided )?(?:passage|text|context|content|document) "
+    r"(?:does not|doesn't|provides no|contains no|lacks|(?:is|was|seems|appears)(?: to be)? "
+    r"(?:empty|blank|incomplete|too short))"
+    r"(?:[.!]*$| (?:contain|provide|include|have|give|offer|any|enough|sufficient|to|for)\b|$|[.,!])"
+    rf"|(?:unfortunately,? )?there (?:is|are) (?:no|not enough|insufficient|too little) "
+    r"(?:\w+ )?(?:information|content|context|text|passage|details|questions?)\b"
+    rf"|unfortunately,? (?:i|we) {_CANNOT}|not enough (?:information|context)|insufficient (?:information|context))"
+    r"|(?:非常|很|十分)?(?:抱歉|对不起|遗憾)(?:[，,。！!]|$).{0,20}?(?:无法|不能|没有|没法)|(?:非常|很|十分)?(?:抱歉|对不起)[。！!]?$"
+    r"|抱歉.{0,10}(?:无法|不能)"
+    r"|(?:我|本模型)?(?:无法|不能|没有办法|没法)(?:根据|基于|从|为(?:您|你)|生成|提供|回答|完成|创建).{0,20}?"
+    r"(?:问题|查询|请求|任务|答案|内容|文本)|我(?:无法|不能)(?:回答|完成|提供帮助)[。！!]?$"
+    r"|作为一?(?:个|名|款)?(?:AI|人工智能|大型?语言模型|大模型|语言模型)(?:语言)?(?:模型|助手|系统)?[，,]"
+    r"|(?:该|此|这段|给定的?|提供的?|所给的?)?(?:文本|文章|上下文|内容|资料|段落)(?:中|内)?(?:为空|是空的|不足|(?:没有|不包含|未提供)"
+    r"(?:足够|任何|相关|可|有关|信息|内容|具体))",
     re.IGNORECASE,
 )
 IMPERATIVE: Final = re.compile(
@@ -81,12 +118,8 @@ IMPERATIVE: Final = re.compile(
 )
 QUOTES: Final = dict(zip("\"'“‘「『«„`《", "\"'”’」』»“`》", strict=True))
 EMPHASIS: Final = re.compile(r"^(\*\*\*|\*\*|\*|__|_)(?=\S)(.+?)(?<=\S)\1")
-SENTENCES: Final = re.compile(r"(?<=[?？])\s*(?=\S)")
-JSON_STRING: Final = r'"((?:[^"\\]|\\.)*)"'
-BROKEN_PAIR: Final = re.compile(
-    rf'"(?:query|question|q|text)"\s*:\s*{JSON_STRING}(?:\s*,\s*"(?:answer|a|response)"\s*:\s*{JSON_STRING})?',
-    re.IGNORECASE,
-)
+SENTENCES: Final = re.compile(r"(?<=[?？؟])\s?(?=\S)")
+ASKS: Final = re.compile(r"[?？؟՞፧⸮][\"'”’」』»*_ ）)]{0,8}(?:[(（][^()（）]{0,200}[)）] ?)?$")
 # What is left of JSON that could not be read: brackets, a whole object, a field.
 JSON_LINE: Final = re.compile(r'^(?:[\[\]{}],?|[{\[].*[}\]],?|"\w+"\s*:.*)$')
 QUERY_FIELDS: Final = ("query", "question", "q", "text", "问题", "查询")

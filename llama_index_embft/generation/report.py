@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from llama_index_embft.calls.counts import CallCounts
+from llama_index_embft.calls.counts import CallCounts, Prices
 
 # Examples kept of each reason: enough to see what a filter does, and flat in memory.
 _EXAMPLES: Final = 5
+_TOKENS_A_JUDGEMENT: Final = 100
 
 
 @dataclass
@@ -26,6 +27,7 @@ class GenerationReport(CallCounts):
         generated: Queries before the filters.
         kept: Queries in the data set.
         merged: Queries that two chunks share word for word, kept once with both as relevant.
+        unjudged: Queries on which the judge gave no readable verdict.
         dropped: Filter -> number of queries it dropped.
         examples: Filter -> up to 5 pairs (query, why it was dropped).
     """
@@ -39,6 +41,7 @@ class GenerationReport(CallCounts):
     generated: int = 0
     kept: int = 0
     merged: int = 0
+    unjudged: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
@@ -61,6 +64,7 @@ class GenerationReport(CallCounts):
         notes = [(self.empty, "chunks without text"), (self.cut, "chunks cut to the context window")]
         notes += [(count, f"chunks asked again: another {what}") for what, count in self.reasked.items()]
         notes += [(self.short, "chunks with fewer queries than asked for"), (self.merged, "queries shared by chunks")]
+        notes += [(self.unjudged, "queries without a readable verdict of the judge")]
         lines += [f"{count:,} {what}" for count, what in notes if count]
         if self.failed:
             reason, count = Counter(self.failed.values()).most_common(1)[0]
@@ -80,6 +84,7 @@ class GenerationEstimate:
         completion_tokens: Tokens that would come back: an estimate of 30 for a query and 40 for an answer.
         cost: US dollars; None where no prices were given.
         seconds_at_least: What the rate limits alone impose; 0 without limits.
+        prices: What the cost was counted by.
     """
 
     chunks: int
@@ -89,6 +94,20 @@ class GenerationEstimate:
     completion_tokens: int
     cost: float | None
     seconds_at_least: float
+    prices: Prices | None = None
+
+    def with_more(self, *, calls_per_query: int, queries_per_chunk: int) -> GenerationEstimate:
+        """The estimate with a judge or negatives: at most so many calls more, each with the chunk in its prompt."""
+        if not self.calls or not calls_per_query:
+            return self
+        more = self.calls * queries_per_chunk * calls_per_query
+        sent = self.prompt_tokens // self.calls * more
+        received = more * _TOKENS_A_JUDGEMENT
+        total_sent, total_received = self.prompt_tokens + sent, self.completion_tokens + received
+        cost = None if self.prices is None else self.prices.cost(total_sent, total_received)
+        return replace(
+            self, calls=self.calls + more, prompt_tokens=total_sent, completion_tokens=total_received, cost=cost
+        )
 
     def __str__(self) -> str:
         cost = "" if self.cost is None else f", about ${self.cost:.2f}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from pydantic import BaseModel, Field
 
 from llama_index_embft._core.checks import check_choice, check_number
-from llama_index_embft.calls.asking import LLMCaller, LLMRequest, model_identity, workers_for
+from llama_index_embft.calls.asking import LLMCaller, LLMRequest, default_journal, model_identity, workers_for
 from llama_index_embft.calls.counts import as_prices
 from llama_index_embft.calls.failures import UnusableAnswerError
 from llama_index_embft.calls.journal import Journal, RequestIdentity
@@ -86,11 +86,15 @@ class RunOptions:
         if wrong:
             raise ConfigError(f"`filters` holds {wrong[0]!r}, which is no QuestionFilter; did you forget the brackets?")
 
-    def journal_file(self) -> Path | None:
+    def beside_output(self) -> Path | None:
+        """The journal beside the output; None without one."""
+        return None if self.output_path is None else Path(str(self.output_path)).with_suffix(".journal.sqlite")
+
+    def journal_file(self, llm: LLM) -> Path | None:
         """Where the journal is; None for a temporary one."""
         if self.calls.journal_path is not None:
             return Path(str(self.calls.journal_path))
-        return None if self.output_path is None else Path(str(self.output_path)).with_suffix(".journal.sqlite")
+        return default_journal(llm) or self.beside_output()
 
 
 class GenerationRun:
@@ -125,8 +129,10 @@ class GenerationRun:
         """Ask for what the journal lacks, filter, and write the data set."""
         started = time.monotonic()
         options, report = self.options, self.report
-        output = OutputFile(options.output_path, self.passages)
-        with Journal(options.journal_file()) as journal:
+        output = OutputFile(options.output_path, self.passages)  # before anything is paid for
+        with Journal(options.journal_file(self.caller.callers_llm)) as journal:
+            if options.calls.journal_path is None and (beside := options.beside_output()) is not None:
+                journal.absorb(beside)
             queue = RequestQueue(self.caller, journal, self.num_workers, options.on_failure)
             progress = CallProgress(
                 len(self.passages), report, self.prices, show=options.verbose, label="Writing questions"
@@ -154,7 +160,7 @@ class GenerationRun:
     async def estimate(self) -> GenerationEstimate:
         """Count what `generate` would ask."""
         limits = self.options.calls
-        file = self.options.journal_file()
+        file = self.options.journal_file(self.caller.callers_llm)
         calls = known = prompt_tokens = 0
         with Journal(file if file is not None and file.exists() else None) as journal:
             for n, passage in enumerate(self.passages):
@@ -173,7 +179,9 @@ class GenerationRun:
         # The first minute's quota goes at once.
         seconds = max(0.0, max(by_requests, by_tokens) - 1) * 60
         cost = None if self.prices is None else self.prices.cost(prompt_tokens, completion_tokens)
-        return GenerationEstimate(len(self.passages), calls, known, prompt_tokens, completion_tokens, cost, seconds)
+        return GenerationEstimate(
+            len(self.passages), calls, known, prompt_tokens, completion_tokens, cost, seconds, self.prices
+        )
 
     def _requests(self, journal: Journal) -> Iterator[QueuedRequest]:
         for passage in self.passages:

@@ -11,6 +11,7 @@ import numpy as np
 from llama_index_embft.embeddings.identity import ModelIdentity, identify
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.index.stamp import StoreError
+from llama_index_embft.index.stores.base import capital
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,13 +74,18 @@ class AdaptedVectors(VectorChange):
 
     words = "send the stored vectors through the adapter"
 
-    def __init__(self, model: AdapterEmbedding) -> None:
-        self.target = identify(model)
+    def __init__(self, model: AdapterEmbedding, target: ModelIdentity) -> None:
+        self.target = target
         self._model = model
 
     def vectors(self, table: VectorTable, ids: Sequence[str], old: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `VectorChange.vectors`."""
-        del table, ids
+        broken = np.flatnonzero(~np.isfinite(old).all(axis=1))
+        if broken.size:
+            raise StoreError(
+                f"{capital(table.label)} holds NaN or infinity in {broken.size} vectors (first: the node "
+                f"{ids[broken[0]]}); embed these nodes again: update_index(index, MODEL) with the model below."
+            )
         return self._model.transform(old, "document")
 
 
@@ -88,10 +94,12 @@ class ReembeddedVectors(VectorChange):
 
     words = "embed every text again"
 
-    def __init__(self, model: BaseEmbedding, cache: EmbeddingCache | Literal["default"] | None) -> None:
+    def __init__(
+        self, model: BaseEmbedding, target: ModelIdentity, cache: EmbeddingCache | Literal["default"] | None
+    ) -> None:
         from llama_index_embft.embeddings.encoding.encoder import as_encoder
 
-        self.target = identify(model)
+        self.target = target
         self._encoder = as_encoder(model, cache=cache)
 
     def vectors(self, table: VectorTable, ids: Sequence[str], old: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -101,7 +109,11 @@ class ReembeddedVectors(VectorChange):
 
 
 def as_change(
-    change: Any, stamp: Stamp, embed_model: BaseEmbedding | None, cache: EmbeddingCache | Literal["default"] | None
+    change: Any,
+    stamp: Stamp,
+    embed_model: BaseEmbedding | None,
+    cache: EmbeddingCache | Literal["default"] | None,
+    identity: str | None = None,
 ) -> VectorChange:
     """What the first argument of `update_index` means for an index with this stamp.
 
@@ -117,8 +129,12 @@ def as_change(
     if isinstance(change, Mapping):
         if embed_model is None:
             raise ConfigError("Vectors alone do not say who made them; pass the model too: embed_model=...")
-        target = identify(embed_model)
-        moved_from = identify(embed_model.base_embed_model) if isinstance(embed_model, NudgedEmbedding) else target
+        target = identify(embed_model, identity=identity)
+        moved_from = (
+            identify(embed_model.base_embed_model, identity=identity)
+            if isinstance(embed_model, NudgedEmbedding)
+            else target
+        )
         return ListedVectors(change, target, whole=stamp.model not in (target, moved_from))
     if not isinstance(change, BaseEmbedding):
         raise ConfigError(
@@ -127,16 +143,16 @@ def as_change(
     if embed_model is not None:
         raise ConfigError("`embed_model` belongs to vectors by node id; a model needs no other beside it.")
     if isinstance(change, NudgedEmbedding):
-        base = identify(change.base_embed_model)
-        if stamp.model not in (base, identify(change)):
+        base = identify(change.base_embed_model, identity=identity)
+        if stamp.model not in (base, identify(change, identity=identity)):
             raise ModelError(
                 f"The moved vectors start from those of {base}, but {stamp.model} embedded the index; run NUDGE over "
                 "the model that embedded it."
             )
-        return ListedVectors(change.moved, identify(change), whole=False)
-    if isinstance(change, AdapterEmbedding) and identify(change.base_embed_model) == stamp.model:
-        return AdaptedVectors(change)
-    return ReembeddedVectors(change, cache)
+        return ListedVectors(change.moved, identify(change, identity=identity), whole=False)
+    if isinstance(change, AdapterEmbedding) and identify(change.base_embed_model, identity=identity) == stamp.model:
+        return AdaptedVectors(change, identify(change, identity=identity))
+    return ReembeddedVectors(change, identify(change, identity=identity), cache)
 
 
 def texts_of(table: VectorTable, ids: Sequence[str]) -> dict[str, str]:

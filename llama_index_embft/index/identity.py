@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
+    from llama_index_embft.embeddings.identity import ModelIdentity
     from llama_index_embft.index.stores.base import VectorTable
     from llama_index_embft.index.stores.opening import IndexLike
 
@@ -34,6 +35,7 @@ def stamp_index(
     verify: int = 3,
     persist_dir: str | Path | None = None,
     overwrite: bool = False,
+    identity: str | None = None,
 ) -> Stamp:
     """Write into an index which model embedded it; see `open_table` for the place.
 
@@ -46,6 +48,7 @@ def stamp_index(
             noticed; 3 cost nothing and catch another model. 0 believes you.
         persist_dir: See `open_table`.
         overwrite: Replace the stamp of another model, or one that says an update is under way.
+        identity: For a model of a class that is not known: a name that you change whenever its vectors change.
 
     Returns:
         The stamp.
@@ -55,18 +58,18 @@ def stamp_index(
         StoreError: It is empty, or being updated.
     """
     table = open_table(index, persist_dir=persist_dir)
-    identity = identify(embed_model)
-    known = table.read_stamp()
-    if known is not None and not overwrite:
+    who = identify(embed_model, identity=identity)
+    known = None if overwrite else table.read_stamp()  # a damaged one can be overwritten
+    if known is not None:
         if known.state != "ready":
             raise StoreError(_busy(table, known))
         # A stamp of an earlier version says nothing that could be compared; `verify` compares vectors instead.
-        if known.model.fingerprint != identity.fingerprint and not (verify and known.model.of_earlier_version):
+        if known.model.fingerprint != who.fingerprint and not (verify and known.model.of_earlier_version):
             raise ModelError(
-                f"{capital(table.label)} was embedded by {known.model}, not by {identity}; to change its vectors call "
+                f"{capital(table.label)} was embedded by {known.model}, not by {who}; to change its vectors call "
                 "update_index or reembed_index, and if the stamp is wrong pass overwrite=True."
             )
-    stamp = Stamp(model=identity, dim=table.dim())
+    stamp = Stamp(model=who, dim=table.dim())
     if verify:
         _verify(table, embed_model, verify)
     table.write_stamp(stamp)
@@ -74,7 +77,12 @@ def stamp_index(
 
 
 def check_index(
-    index: IndexLike, embed_model: BaseEmbedding, *, verify: int = 0, persist_dir: str | Path | None = None
+    index: IndexLike,
+    embed_model: BaseEmbedding,
+    *,
+    verify: int = 0,
+    persist_dir: str | Path | None = None,
+    identity: str | None = None,
 ) -> Stamp:
     """Make sure that a model's queries may search an index.
 
@@ -86,6 +94,7 @@ def check_index(
         embed_model: The model that is to search it.
         verify: Documents that are embedded again and compared with what the index holds.
         persist_dir: See `open_table`.
+        identity: See `stamp_index`.
 
     Returns:
         The stamp of the index.
@@ -95,19 +104,18 @@ def check_index(
         StoreError: The index is not stamped, or it is being updated and holds the vectors of two models.
     """
     table = open_table(index, persist_dir=persist_dir)
-    stamp = check_stamp(table, identify(embed_model).fingerprint, str(identify(embed_model)))
+    stamp = check_stamp(table, identify(embed_model, identity=identity))
     if verify:
         _verify(table, embed_model, verify)
     return stamp
 
 
-def check_stamp(table: VectorTable, fingerprint: str, shown: str) -> Stamp:
+def check_stamp(table: VectorTable, model: ModelIdentity) -> Stamp:
     """`check_index` for a model whose document identity is known: reads the stamp and nothing else.
 
     Args:
         table: The index.
-        fingerprint: Of the model's documents.
-        shown: The model in words.
+        model: Whose documents the index should hold.
 
     Raises:
         ModelError: See `check_index`.
@@ -116,15 +124,10 @@ def check_stamp(table: VectorTable, fingerprint: str, shown: str) -> Stamp:
     stamp = required_stamp(table)
     if stamp.state != "ready":
         raise StoreError(_busy(table, stamp))
-    if stamp.model.of_earlier_version:
+    refuse_earlier(table, stamp)
+    if stamp.model != model:
         raise ModelError(
-            f"{capital(table.label)} was stamped by an earlier version, which identified models by other things; stamp "
-            "it again with the model that embedded it: stamp_index(index, embed_model), or: "
-            "embft apply MODEL --index INDEX --stamp."
-        )
-    if stamp.model.fingerprint != fingerprint:
-        raise ModelError(
-            f"{capital(table.label)} was embedded by {stamp.model} and cannot be searched with {shown}: load "
+            f"{capital(table.label)} was embedded by {stamp.model} and cannot be searched with {model}: load "
             "the model that embedded it, fit a DriftAdapter from the one to the other, or re-embed it."
         )
     return stamp
@@ -143,6 +146,20 @@ def required_stamp(table: VectorTable) -> Stamp:
             "stamp_index(index, embed_model), or: embft apply MODEL --index INDEX --stamp."
         )
     return stamp
+
+
+def refuse_earlier(table: VectorTable, stamp: Stamp) -> None:
+    """Refuse a stamp that can be compared with no model of today.
+
+    Raises:
+        ModelError: It is of an earlier version.
+    """
+    if stamp.model.of_earlier_version:
+        raise ModelError(
+            f"{capital(table.label)} was stamped by an earlier version, which identified models by other things; stamp "
+            "it again with the model that embedded it: stamp_index(index, embed_model), or: "
+            "embft apply MODEL --index INDEX --stamp."
+        )
 
 
 def _busy(table: VectorTable, stamp: Stamp) -> str:
@@ -185,7 +202,7 @@ def _verify(table: VectorTable, embed_model: BaseEmbedding, n: int) -> None:
                 f"{len(vector)}: another model embedded it, or this one has changed since."
             )
         cosine = float(stored @ vector / max(float(np.linalg.norm(stored) * np.linalg.norm(vector)), 1e-12))
-        if cosine < _SAME:
+        if not cosine >= _SAME:  # NaN is not
             raise ModelError(
                 f"{capital(table.label)} holds another vector for the node {node_id} than {embed_model.model_name} "
                 f"makes now (cosine {cosine:.3f}): another model embedded it, with another prompt, or this one "

@@ -6,9 +6,10 @@ ones. Until the second store is complete the old one answers, through a `DriftEm
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from llama_index_embft.index.stores.opening import IndexLike
 
 
+_RANKED: Final = "old, ranked by new"
+
+
 @dataclass(frozen=True)
 class ReembedResult:
     """How far a re-embedding is.
@@ -69,6 +73,7 @@ def reembed_index(
     max_nodes: int | None = None,
     persist_dir: str | Path | None = None,
     cache: EmbeddingCache | Literal["default"] | None = "default",
+    identity: str | None = None,
 ) -> ReembedResult:
     """Embed the nodes of an index with another model, into another store; the old one is only read.
 
@@ -91,6 +96,7 @@ def reembed_index(
         max_nodes: Stop after so many, to work in pieces; None does all.
         persist_dir: Where a new index over a SimpleVectorStore was persisted, empty at first.
         cache: For embedding, see `as_encoder`.
+        identity: Of the new model, see `stamp_index`.
 
     Raises:
         StoreError: Old and new are one store, the new one holds another model's vectors or cannot delete nodes that
@@ -108,11 +114,11 @@ def reembed_index(
         raise StoreError(
             f"{capital(source.label)} cannot be re-embedded into itself; give another collection, table or index."
         )
-    identity = identify(new_embed_model)
+    who = identify(new_embed_model, identity=identity)
     stamp, present = target.read_stamp(), _ids(target)
-    if present and (stamp is None or stamp.model != identity or stamp.state == "updating"):
+    if present and (stamp is None or stamp.model != who or stamp.state == "updating"):
         held = "unknown vectors" if stamp is None else f"vectors of {stamp.model}"
-        raise StoreError(f"{capital(target.label)} already holds {held}; give an empty one for {identity}.")
+        raise StoreError(f"{capital(target.label)} already holds {held}; give an empty one for {who}.")
     order = _by_count(_ids(source), counts)
     known = set(present)
     waiting = [i for i in order if i not in known][:max_nodes]
@@ -120,8 +126,8 @@ def reembed_index(
     for start in range(0, len(waiting), batch_size):
         ids = waiting[start : start + batch_size]
         vectors = encoder.encode_documents(list(texts_of(source, ids).values()))
-        check_values(vectors, identity)
-        building = Stamp(identity, vectors.shape[1], "building")
+        check_values(vectors, who)
+        building = Stamp(who, vectors.shape[1], "building")
         # Before the first vector: a store with vectors and no stamp is refused, so a kill must not leave one. (Ready
         # means that nodes were added to the old index since the new one was complete.)
         if stamp != building:
@@ -141,7 +147,7 @@ def reembed_index(
     done = known.intersection(order).union(waiting)
     complete = len(done) == len(order) and stamp is not None
     if complete and stamp is not None:
-        target.write_stamp(Stamp(identity, stamp.dim))
+        target.write_stamp(Stamp(who, stamp.dim))
     return ReembedResult(len(done), len(order), _share(counts, done), complete)
 
 
@@ -195,22 +201,50 @@ class MigratingRetriever(BaseRetriever):
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         text = query_bundle.query_str  # not the bundle: retrievers leave their model's vector in it
-        stamp = self._target.read_stamp()
-        if stamp is not None and stamp.state == "ready":
-            check_stamp(self._target, self._identity.fingerprint, str(self._identity))
-            whole = self._new_index.as_retriever(embed_model=self._new_model, similarity_top_k=self._k)
-            return self._counted(whole.retrieve(text), "new")
+        if self._complete():
+            return self._counted(self._whole().retrieve(text), "new")
         hits = self._old.retrieve(text)
+        vectors = self._new_vectors(hits)
+        if vectors is None:
+            return self._counted(hits[: self._k], "old")
+        return self._counted(self._ranked(hits, vectors, self._new_model.get_query_embedding(text)), _RANKED)
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        text = query_bundle.query_str
+        if await asyncio.to_thread(self._complete):
+            return self._counted(await self._whole().aretrieve(text), "new")
+        hits = await self._old.aretrieve(text)
+        vectors = await asyncio.to_thread(self._new_vectors, hits)
+        if vectors is None:
+            return self._counted(hits[: self._k], "old")
+        query = await self._new_model.aget_query_embedding(text)
+        return self._counted(self._ranked(hits, vectors, query), _RANKED)
+
+    def _complete(self) -> bool:
+        """Whether the new index is whole."""
+        stamp = self._target.read_stamp()
+        if stamp is None or stamp.state != "ready":
+            return False
+        check_stamp(self._target, self._identity)
+        return True
+
+    def _whole(self) -> BaseRetriever:
+        return self._new_index.as_retriever(embed_model=self._new_model, similarity_top_k=self._k)
+
+    def _new_vectors(self, hits: list[NodeWithScore]) -> NDArray[np.float32] | None:
+        """The new model's vectors of the candidates; None where one is missing."""
+        stamp = self._target.read_stamp()
         ids = [hit.node.node_id for hit in hits]
         found = self._target.fetch(ids) if stamp is not None and stamp.model == self._identity else {}
-        if not hits or len(found) < len(set(ids)):
-            return self._counted(hits[: self._k], "old")
-        query = np.asarray(self._new_model.get_query_embedding(text), dtype=np.float32)
-        scores = unit_rows(matrix(found, ids)) @ unit_rows(query[None, :])[0]
+        return matrix(found, ids) if hits and len(found) == len(set(ids)) else None
+
+    def _ranked(
+        self, hits: list[NodeWithScore], vectors: NDArray[np.float32], query: list[float]
+    ) -> list[NodeWithScore]:
+        scores = unit_rows(vectors) @ unit_rows(np.asarray([query], dtype=np.float32))[0]
         for hit, score in zip(hits, scores.tolist(), strict=True):
             hit.score = score
-        hits.sort(key=lambda hit: -(hit.score or 0.0))
-        return self._counted(hits[: self._k], "old, ranked by new")
+        return sorted(hits, key=lambda hit: -(hit.score or 0.0))[: self._k]
 
     def _counted(self, hits: list[NodeWithScore], by: str) -> list[NodeWithScore]:
         self.counts.update(hit.node.node_id for hit in hits)
@@ -226,11 +260,13 @@ class IndexSample:
         texts: What was embedded.
         vectors: The stored vectors, shape ``(len(texts), dim)``.
         model: Whose they are.
+        index_size: Nodes of the whole index.
     """
 
     texts: list[str]
     vectors: NDArray[np.float32]
     model: ModelIdentity
+    index_size: int
 
 
 def sample_index(index: IndexLike, n: int = 4000, *, seed: int = 0) -> IndexSample:
@@ -246,7 +282,7 @@ def sample_index(index: IndexLike, n: int = 4000, *, seed: int = 0) -> IndexSamp
     """
     table = open_table(index)
     stamp = required_stamp(table)
-    check_stamp(table, stamp.model.fingerprint, str(stamp.model))
+    check_stamp(table, stamp.model)
     ids = _ids(table)
     rows = np.sort(np.random.default_rng(seed).permutation(len(ids))[:n])
     chosen = [ids[row] for row in rows]
@@ -258,7 +294,7 @@ def sample_index(index: IndexLike, n: int = 4000, *, seed: int = 0) -> IndexSamp
         vectors.append(matrix(table.fetch(part), part))
     if not texts:
         raise StoreError(f"{capital(table.label)} is empty; add nodes to it first.")
-    return IndexSample(texts, np.concatenate(vectors), stamp.model)
+    return IndexSample(texts, np.concatenate(vectors), stamp.model, len(ids))
 
 
 def _open_target(index: VectorStoreIndex, persist_dir: str | Path | None) -> VectorTable:

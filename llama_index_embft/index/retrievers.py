@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ class CheckedRetriever(BaseRetriever):
         index: A stamped index.
         embed_model: The model for the queries.
         counts: Counts how often each node is retrieved, for `reembed_index`; None makes a new counter.
+        identity: See `stamp_index`.
         **kwargs: For ``index.as_retriever``, such as ``similarity_top_k``.
 
     Attributes:
@@ -42,24 +44,25 @@ class CheckedRetriever(BaseRetriever):
         embed_model: BaseEmbedding,
         *,
         counts: Counter[str] | None = None,
+        identity: str | None = None,
         **kwargs: Any,
     ) -> None:
         self._table = open_table(index)
-        self._identity = identify(embed_model)
+        self._identity = identify(embed_model, identity=identity)
         self._check()
         self._retriever = index.as_retriever(embed_model=embed_model, **kwargs)
         self.counts: Counter[str] = Counter() if counts is None else counts
         super().__init__(callback_manager=self._retriever.callback_manager)
 
     def _check(self) -> None:
-        check_stamp(self._table, self._identity.fingerprint, str(self._identity))
+        check_stamp(self._table, self._identity)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         self._check()
         return self._counted(self._retriever.retrieve(query_bundle))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        self._check()
+        await asyncio.to_thread(self._check)  # a server is asked, and the loop must not wait for it
         return self._counted(await self._retriever.aretrieve(query_bundle))
 
     def _counted(self, hits: list[NodeWithScore]) -> list[NodeWithScore]:
@@ -75,7 +78,7 @@ def checked_retriever(
     Args:
         index: A stamped index; see `stamp_index`.
         embed_model: The model for the queries; None takes the index's own.
-        **kwargs: For ``index.as_retriever``, such as ``similarity_top_k``.
+        **kwargs: For ``index.as_retriever``, such as ``similarity_top_k``, and for `CheckedRetriever`.
 
     Raises:
         ModelError: Another model embedded the index.

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
+from llama_index_embft._core.checks import first_line
 from llama_index_embft.embeddings.identity import ModelIdentity
 from llama_index_embft.errors import EmbftError
 
@@ -53,11 +54,11 @@ class Stamp:
         )
 
     @classmethod
-    def from_json(cls, text: str, where: str) -> Self:
+    def from_json(cls, text: Any, where: str) -> Self:
         """Read what `to_json` wrote.
 
         Args:
-            text: The line.
+            text: The line; anything else is a damaged stamp.
             where: The index, for messages.
 
         Raises:
@@ -70,19 +71,29 @@ class Stamp:
                 raise ValueError(f"unknown state {data['state']!r}")
             target = data["target"]
             stamp = cls(
-                model=ModelIdentity(**data["model"]),
+                model=_identity_of(data["model"]),
                 dim=int(data["dim"]),
                 state=data["state"],
-                target=None if target is None else ModelIdentity(**target),
-                journal=data["journal"],
+                target=None if target is None else _identity_of(target),
+                journal=None if data["journal"] is None else str(data["journal"]),
             )
-        except (ValueError, KeyError, TypeError) as err:
+            if stamp.state == "updating" and stamp.target is None:
+                raise ValueError("an update without a target")
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as err:
             raise StoreError(
-                f"The stamp of {where} is damaged ({err}); stamp the index again: stamp_index(index, embed_model)."
+                f"The stamp of {where} is damaged ({first_line(err)}); stamp the index again: "
+                "stamp_index(index, embed_model, overwrite=True)."
             ) from err
         if newer:
             raise StoreError(f"The stamp of {where} was written by a newer llama-index-embft; upgrade it.")
         return stamp
+
+
+def _identity_of(found: dict[str, Any]) -> ModelIdentity:
+    fingerprint, name = found["fingerprint"], found["name"]
+    if not isinstance(fingerprint, str) or not isinstance(name, str):
+        raise TypeError("an identity that is no text")
+    return ModelIdentity(fingerprint, name)
 
 
 def _to_dict(identity: ModelIdentity) -> dict[str, Any]:

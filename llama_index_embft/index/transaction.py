@@ -165,5 +165,7 @@ def differ(old: NDArray[np.float32], new: NDArray[np.float32]) -> NDArray[np.boo
     """Shape ``(n,)``: which rows of two arrays of shape ``(n, dim)`` are not the same vector."""
     if old.shape != new.shape:
         return np.ones(len(new), dtype=np.bool_)
-    differ: NDArray[np.bool_] = np.abs(old - new).max(axis=1) > _SAME
-    return differ
+    # A stored NaN is the same as itself: it must be found again, and is replaced since no new vector holds one.
+    same = (np.abs(old - new) <= _SAME) | (old == new) | (np.isnan(old) & np.isnan(new))
+    changed: NDArray[np.bool_] = np.logical_not(same).any(axis=1)
+    return changed

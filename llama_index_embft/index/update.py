@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from llama_index_embft._core.checks import check_choice, check_number
 from llama_index_embft.index.changes import ReembeddedVectors, as_change, check_new
-from llama_index_embft.index.identity import required_stamp
+from llama_index_embft.index.identity import refuse_earlier, required_stamp
 from llama_index_embft.index.journal import UpdateHeader, UpdateJournal, require_journal
 from llama_index_embft.index.stamp import Stamp, StoreError
 from llama_index_embft.index.stores.base import capital, matrix
@@ -85,6 +85,7 @@ def update_index(
     batch_size: int = 512,
     missing: Missing = "error",
     cache: EmbeddingCache | Literal["default"] | None = "default",
+    identity: str | None = None,
 ) -> UpdateResult:
     """Replace document vectors of a stamped index.
 
@@ -107,6 +108,7 @@ def update_index(
         batch_size: Vectors a batch; 512 are about 1 MB and a transaction.
         missing: Nodes that are listed and not, or no longer, in the index: ``"error"`` or ``"skip"``.
         cache: For embedding texts, see `as_encoder`.
+        identity: Of the new model, see `stamp_index`.
 
     Raises:
         StoreError: The index is not stamped, is under another update, cannot be updated in place, lost nodes, or has
@@ -118,11 +120,13 @@ def update_index(
     _check(batch_size, missing)
     table = open_table(index, persist_dir=persist_dir)
     stamp = required_stamp(table)
-    wanted = as_change(change, stamp, embed_model, cache)
+    refuse_earlier(table, stamp)
+    wanted = as_change(change, stamp, embed_model, cache, identity)
     same = stamp.state == "ready" and wanted.target == stamp.model and not wanted.ids
     if same and not Path(journal).exists():
         return UpdateResult(stamp.model, stamp.model, 0, 0, 0, None)
     table.check_writable()
+    table.prepare()
     header = UpdateHeader(table.label, stamp.model, wanted.target, wanted.whole, table.dim())
     with UpdateJournal(journal, header) as book:
         check_journal(book, header, stamp)
@@ -140,6 +144,7 @@ def plan_update(
     *,
     embed_model: BaseEmbedding | None = None,
     batch_size: int = 512,
+    identity: str | None = None,
 ) -> UpdatePlan:
     """What `update_index` would do; writes nothing and embeds nothing.
 
@@ -148,6 +153,7 @@ def plan_update(
         change: See `update_index`.
         embed_model: See `update_index`.
         batch_size: See `update_index`.
+        identity: See `update_index`.
 
     Raises:
         EmbftError: As `update_index` would before it writes.
@@ -155,7 +161,8 @@ def plan_update(
     check_number("batch_size", batch_size, at_least=1)
     table = open_table(index)
     stamp = required_stamp(table)
-    wanted = as_change(change, stamp, embed_model, None)
+    refuse_earlier(table, stamp)
+    wanted = as_change(change, stamp, embed_model, None, identity)
     if stamp.state == "ready" and wanted.target == stamp.model and not wanted.ids:
         return UpdatePlan(stamp.model, stamp.model, 0, 0, "nothing: the index holds this model's document vectors")
     table.check_writable()
@@ -250,6 +257,7 @@ def rollback_index(
                 f"an update to {header.target}; roll back the later update first."
             )
         table.check_writable()
+        table.prepare()
         refuse_added(table, book)
         book.enter("rolling back")
         table.write_stamp(Stamp(header.target, header.dim, "updating", header.source, str(book.path)))

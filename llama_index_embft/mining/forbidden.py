@@ -1,7 +1,9 @@
 """Documents that must never be negatives of a query, because they answer it, or most likely do.
 
 These are its positives, texts that are exactly or nearly the same as one, and chunks that share text with one: the
-splitter repeats the end of a chunk at the start of the next, and a parent chunk holds its children.
+splitter repeats the end of a chunk at the start of the next, and a parent chunk holds its children. Where queries are
+documents too (duplicate questions, arguments), the query's own text is kept out as well: it is the most similar
+document of all, and says nothing about what an answer looks like.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from llama_index_embft.dataset.near_duplicates import near_duplicate_groups, normalise
+from llama_index_embft.dataset.near_duplicates import normalise
+from llama_index_embft.dataset.prepared import own_text_documents, prepare_corpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,18 +26,20 @@ if TYPE_CHECKING:
 POSITIVE: Final = "positive"
 DUPLICATE: Final = "duplicate of a positive"
 OVERLAP: Final = "overlap with a positive"
+OWN_TEXT: Final = "the query's own text"
 
 _SHARED: Final = 8  # words; a splitter repeats whole sentences, and fewer words are shared by chance
 _CROWD: Final = 256  # so many chunks with one beginning share a page header
 
 
-class Forbidden:
+class ForbiddenNegatives:
     """Who must not be a negative of whom.
 
     Args:
         dataset: Queries, documents and positives.
         threshold: Overlap from which two texts count as the same, see `near_duplicate_groups`; 1.0 for equal words.
             None for equal texts, and then shared text is not looked for either.
+        exclude_own_text: Keep out documents that are the query itself, word for word.
         show_progress: Show a bar over long work.
 
     Attributes:
@@ -43,26 +48,35 @@ class Forbidden:
     """
 
     def __init__(
-        self, dataset: EmbeddingQAFinetuneDataset, threshold: float | None, *, show_progress: bool = False
+        self,
+        dataset: EmbeddingQAFinetuneDataset,
+        threshold: float | None,
+        *,
+        exclude_own_text: bool = True,
+        show_progress: bool = False,
     ) -> None:
-        ids = list(dataset.corpus)
-        texts = [dataset.bare_texts.get(doc, text) for doc, text in dataset.corpus.items()]
-        row_of = {doc: row for row, doc in enumerate(ids)}
+        corpus = prepare_corpus(dataset)
+        texts = corpus.bare_texts(dataset)
         groups: Sequence[int | str] = texts
         if threshold is not None:
-            groups = near_duplicate_groups(texts, threshold, show_progress=show_progress)
+            groups = corpus.near_duplicates(dataset, threshold, show_progress=show_progress)
         self._twins = _members(groups)
         self._overlaps = _overlaps(texts) if threshold is not None else {}
-        self.counts = dict.fromkeys((POSITIVE, DUPLICATE, OVERLAP), 0)
+        own_text = own_text_documents(dataset) if exclude_own_text else {}
+        rules = (POSITIVE, DUPLICATE, OVERLAP, OWN_TEXT) if own_text else (POSITIVE, DUPLICATE, OVERLAP)
+        self.counts = dict.fromkeys(rules, 0)
         self.rows: list[NDArray[np.int64]] = []
         for query in dataset.queries:
-            positives = {row_of[doc] for doc in dataset.relevant_docs[query]}
-            twins = {twin for row in positives for twin in self._twins.get(row, ())} - positives
-            overlaps = {near for row in positives for near in self._overlaps.get(row, ())} - positives - twins
-            for rule, found in ((POSITIVE, positives), (DUPLICATE, twins), (OVERLAP, overlaps)):
-                self.counts[rule] += len(found)
-            self.rows.append(np.array(sorted(positives | twins | overlaps), dtype=np.int64))
-        self._n_docs = len(ids)
+            positives = {corpus.row_of[doc] for doc in dataset.relevant_docs[query]}
+            twins = {twin for row in positives for twin in self._twins.get(row, ())}
+            overlaps = {near for row in positives for near in self._overlaps.get(row, ())}
+            itself = {corpus.row_of[doc] for doc in own_text.get(query, ())}
+            kept_out: set[int] = set()
+            for rule, found in zip(rules, (positives, twins, overlaps, itself), strict=False):
+                self.counts[rule] += len(found - kept_out)
+                kept_out |= found
+            self.rows.append(np.array(sorted(kept_out), dtype=np.int64))
+        self._n_docs = len(corpus.ids)
         owners = np.repeat(np.arange(len(self.rows)), [len(rows) for rows in self.rows])
         self._keys = owners * self._n_docs + np.concatenate([*self.rows, np.empty(0, dtype=np.int64)])
 

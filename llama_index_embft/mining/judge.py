@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import BaseModel, Field
 
 from llama_index_embft._core.language import is_chinese
-from llama_index_embft.calls.asking import LLMCaller, LLMRequest, model_identity, workers_for
+from llama_index_embft.calls.asking import LLMCaller, LLMRequest, default_journal, model_identity, workers_for
 from llama_index_embft.calls.counts import CallCounts
 from llama_index_embft.calls.failures import UnusableAnswerError
 from llama_index_embft.calls.journal import Journal, RequestIdentity
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from llama_index.core.llms import LLM
 
-    from llama_index_embft.mining.panel import Material
+    from llama_index_embft.mining.context import MiningContext
 
 _TEMPLATES: Final = {
     "en": """\
@@ -74,7 +74,7 @@ class LLMJudge(Teacher):
     def __init__(self, llm: LLM, calls: CallSettings = CallSettings()) -> None:  # noqa: B008 - frozen
         self.scores = {}
         self.counts = CallCounts()
-        self._journal_path = calls.journal_path
+        self._journal_path = calls.journal_path or default_journal(llm)
         self._workers = workers_for(llm, calls)
         self._caller = LLMCaller.for_llm(llm, calls, self.counts)
         self._model = model_identity(llm)
@@ -82,9 +82,9 @@ class LLMJudge(Teacher):
     def __str__(self) -> str:
         return "judge"
 
-    def relevant(self, material: Material, pairs: Sequence[Pair]) -> list[bool]:
+    def relevant(self, context: MiningContext, pairs: Sequence[Pair]) -> list[bool]:
         """See `Teacher.relevant`; a pair without a usable answer counts as relevant, since nothing vouches for it."""
-        asked = [self._request(*pair_texts(material, pair)) for pair in pairs]
+        asked = [self._request(*pair_texts(context, pair)) for pair in pairs]
         with Journal(self._journal_path) as journal:
             queue = RequestQueue(self._caller, journal, self._workers)
             run_sync(queue.get_all(asked, on_failed=self.counts.failed.__setitem__))

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 Strategy = Source | Filter | Teacher
 
+DEFAULT_STRATEGIES: Final = ("rank:1-100", "margin:0.95")
+
 _NUMBER: Final = r"(-?(?:\d+\.?\d*|\.\d+))"
 _FORMS: Final[dict[str, tuple[str, Callable[..., Strategy]]]] = {
     "rank:10-50": (r"rank:(\d+)-(\d+)", lambda first, last: RankWindow(int(first), int(last))),
@@ -82,11 +84,11 @@ def as_strategies(given: Sequence[Any] | str, *, llm: LLM | None = None) -> list
         elif isinstance(item, (Source, Filter, Teacher)):
             strategies.append(item)
         else:
-            raise ConfigError(f"A strategy is a text such as 'rank:10-50' or an object, got {item!r}.")
+            raise ConfigError(f"The strategy {item!r} is neither a text such as 'rank:10-50' nor a strategy object.")
     names = [str(strategy) for strategy in strategies]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ConfigError(f"The strategy {twice[0]!r} is named twice.")
+        raise ConfigError(f"The strategy {twice[0]!r} is named twice; leave one out.")
     if not any(isinstance(strategy, Source) for strategy in strategies):
         strategies.insert(0, RankWindow(1, 100))
     return strategies

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from llama_index_embft._core.files import atomic_write_text
+from llama_index_embft._core.tables import TextTable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +20,7 @@ _QUANTILES: Final = (0, 5, 25, 50, 75, 95, 100)
 _SHOWN_CHARS: Final = 160
 
 
-class Reading(NamedTuple):
+class ExampleDocument(NamedTuple):
     """A document of an example: id, text without metadata, similarity, and the strategy that found it."""
 
     id: str
@@ -28,16 +29,16 @@ class Reading(NamedTuple):
     source: str
 
 
-class Example(NamedTuple):
+class MinedExample(NamedTuple):
     """A query with its positives and negatives, to be read by a person."""
 
     query_id: str
     query: str
-    positives: list[Reading]
-    negatives: list[Reading]
+    positives: list[ExampleDocument]
+    negatives: list[ExampleDocument]
 
 
-class Distribution(NamedTuple):
+class ScoreDistribution(NamedTuple):
     """Scores of one kind: how many, and the 0, 5, 25, 50, 75, 95 and 100 % quantiles."""
 
     name: str
@@ -47,7 +48,7 @@ class Distribution(NamedTuple):
 
 @dataclass
 class MiningReport:
-    """What a mining run did. Pass an empty one to `mine_hard_negatives` and read it afterwards.
+    """What a mining run did: ``report`` of what `mine_hard_negatives` returns.
 
     Attributes:
         strategies: What was asked for, in text form.
@@ -66,7 +67,6 @@ class MiningReport:
         negative_scores: Shape ``(n_queries, num_negatives)``: similarities in the order of ``negative_docs``; NaN
             where a query has fewer.
         origin: Same shape: number of the source in ``taken`` (one past the last for padding), -1 for none.
-        teacher_scores: Query id -> document id -> score of the cross-encoder, positives included, for distillation.
         examples: Ten queries chosen at random.
         notes: Further remarks.
         seconds: Wall-clock seconds of the embedding, and of all.
@@ -87,8 +87,7 @@ class MiningReport:
     positive_scores: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
     negative_scores: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
     origin: NDArray[np.int8] = field(default_factory=lambda: np.empty((0, 0), dtype=np.int8))
-    teacher_scores: dict[str, dict[str, float]] = field(default_factory=dict)
-    examples: list[Example] = field(default_factory=list)
+    examples: list[MinedExample] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -109,7 +108,7 @@ class MiningReport:
             found.append(f"{self.padded} of {self.n_negatives} negatives are random ones that fill gaps (pad=True).")
         return found
 
-    def distributions(self) -> list[Distribution]:
+    def distributions(self) -> list[ScoreDistribution]:
         """Score distributions of the positives, the negatives of each source, and all negatives."""
         kinds = [("positives", self.positive_scores)]
         names = [*self.taken, "padding"]
@@ -119,26 +118,31 @@ class MiningReport:
                 kinds.append((f"negatives, {name}", scores))
         kinds.append(("negatives", self.negative_scores[np.isfinite(self.negative_scores)]))
         return [
-            Distribution(name, len(scores), tuple(float(x) for x in np.percentile(scores, _QUANTILES)))
+            ScoreDistribution(name, len(scores), tuple(float(x) for x in np.percentile(scores, _QUANTILES)))
             for name, scores in kinds
             if len(scores)
         ]
 
     def __str__(self) -> str:
-        lines = [
+        notes = [f"Note: {warning}" for warning in self.warnings()]
+        parts = [self.headline(), *(table.to_text() for _, table in self._tables()), "\n".join(notes)]
+        return "\n\n".join(part for part in parts if part)
+
+    def headline(self) -> str:
+        """The result in one sentence, without its full stop."""
+        return (
             f"{self.n_negatives} negatives for {self.n_queries} queries among {self.n_documents} documents, by "
-            + ", ".join(self.strategies),
-            "",
-            f"{'similarity':<28}{'n':>9}" + "".join(f"{f'{q} %':>8}" for q in _QUANTILES),
-        ]
-        lines += [
-            f"{kind.name:<28}{kind.n:>9}" + "".join(f"{x:>8.3f}" for x in kind.quantiles)
-            for kind in self.distributions()
-        ]
-        lines += ["", f"{'candidates':<44}{'count':>9}"]
-        lines += [f"{name:<44}{count:>9}" for name, count in self._counts()]
-        lines += ["", *(f"Note: {warning}" for warning in self.warnings())] if self.warnings() else []
-        return "\n".join(lines)
+            + ", ".join(self.strategies)
+        )
+
+    def _tables(self) -> list[tuple[str, TextTable]]:
+        """Titles and tables: the distributions of scores, and what became of the candidates."""
+        similarities = TextTable(
+            ["similarity", "n", *(f"{q} %" for q in _QUANTILES)],
+            [[kind.name, str(kind.n), *(f"{x:.3f}" for x in kind.quantiles)] for kind in self.distributions()],
+        )
+        candidates = TextTable(["candidates", "count"], [[name, str(count)] for name, count in self._counts()])
+        return [("Similarity to the query", similarities), ("Candidates", candidates)]
 
     def _counts(self) -> list[tuple[str, int]]:
         return [
@@ -155,9 +159,10 @@ class MiningReport:
         lines = []
         for example in self.examples:
             lines.append(f"? {_cut(example.query)}")
-            lines += [f"  + {reading.score:.3f} {_cut(reading.text)}" for reading in example.positives[:2]]
+            lines += [f"  + {document.score:.3f} {_cut(document.text)}" for document in example.positives[:2]]
             lines += [
-                f"  - {reading.score:.3f} [{reading.source}] {_cut(reading.text)}" for reading in example.negatives[:3]
+                f"  - {document.score:.3f} [{document.source}] {_cut(document.text)}"
+                for document in example.negatives[:3]
             ]
         return "\n".join(lines)
 
@@ -183,8 +188,8 @@ class MiningReport:
                 {
                     "query_id": example.query_id,
                     "query": example.query,
-                    "positives": [reading._asdict() for reading in example.positives],
-                    "negatives": [reading._asdict() for reading in example.negatives],
+                    "positives": [document._asdict() for document in example.positives],
+                    "negatives": [document._asdict() for document in example.negatives],
                 }
                 for example in self.examples
             ],
@@ -208,7 +213,12 @@ class MiningReport:
         """
         from llama_index_embft.mining.page import render
 
-        atomic_write_text(path, render(self))
+        scores = {
+            "positives": self.positive_scores,
+            "negatives": self.negative_scores[np.isfinite(self.negative_scores)],
+        }
+        page = render(self.headline(), self.warnings(), scores, self._tables(), self.examples)
+        atomic_write_text(path, page)
 
 
 def _cut(text: str) -> str:

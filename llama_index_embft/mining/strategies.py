@@ -17,7 +17,7 @@ import numpy as np
 from llama_index_embft._core.optional import require
 from llama_index_embft.dataset.near_duplicates import normalise
 from llama_index_embft.errors import ConfigError
-from llama_index_embft.mining.panel import PANEL_UNIT, Candidates, without_repeats
+from llama_index_embft.mining.context import BLOCK_UNIT, Candidates, without_repeats
 from llama_index_embft.search.topk import ExactIndex
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from llama_index_embft.mining.panel import Material, Panel
+    from llama_index_embft.mining.context import MiningContext, QueryBlock
 
 
 class Source(ABC):
@@ -36,11 +36,11 @@ class Source(ABC):
         """Ranks of the shared search that it reads; 0 for none."""
         return 0
 
-    def prepare(self, material: Material) -> None:  # noqa: B027 - most have nothing to prepare
-        """Called once before the first panel."""
+    def prepare(self, context: MiningContext) -> None:  # noqa: B027 - most have nothing to prepare
+        """Called once before the first block."""
 
     @abstractmethod
-    def propose(self, panel: Panel) -> Candidates:
+    def propose(self, block: QueryBlock) -> Candidates:
         """Candidates for some queries, none of them forbidden, in the order in which they should be taken."""
 
 
@@ -48,7 +48,7 @@ class Filter(ABC):
     """Takes candidates away that may answer the query, at next to no cost."""
 
     @abstractmethod
-    def keeps(self, panel: Panel, candidates: Candidates) -> NDArray[np.bool_]:
+    def keeps(self, block: QueryBlock, candidates: Candidates) -> NDArray[np.bool_]:
         """Which candidates stay: ``(n, m)``."""
 
 
@@ -80,12 +80,12 @@ class RankWindow(Source):
         """See `Source.depth`."""
         return self.last
 
-    def propose(self, panel: Panel) -> Candidates:
+    def propose(self, block: QueryBlock) -> Candidates:
         """See `Source.propose`."""
-        rows = panel.ranked.rows[:, self.first - 1 : self.last]
-        scores = panel.ranked.scores[:, self.first - 1 : self.last]
+        rows = block.ranked.rows[:, self.first - 1 : self.last]
+        scores = block.ranked.scores[:, self.first - 1 : self.last]
         if self.pick == "random":
-            order = np.argsort(panel.lottery(str(self), rows), axis=1)
+            order = np.argsort(block.lottery(str(self), rows), axis=1)
             rows, scores = np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
         return Candidates(rows, scores)
 
@@ -114,32 +114,32 @@ class ScoreWindow(Source):
         """See `Source.depth`; where the ranks reach below the window, they hold all of it."""
         return 256
 
-    def propose(self, panel: Panel) -> Candidates:
+    def propose(self, block: QueryBlock) -> Candidates:
         """See `Source.propose`; every document in the window has the same chance."""
-        wanted = 4 * panel.material.num_negatives
-        rows, scores = panel.ranked
+        wanted = 4 * block.context.num_negatives
+        rows, scores = block.ranked
         inside = (rows >= 0) & (scores >= self.low) & (scores <= self.high)
-        lots = np.where(inside, panel.lottery(str(self), rows) >> np.uint64(1), np.uint64(1 << 63))
+        lots = np.where(inside, block.lottery(str(self), rows) >> np.uint64(1), np.uint64(1 << 63))
         order = np.argsort(lots, axis=1)[:, :wanted]
-        found = np.full((len(panel), wanted), -1, dtype=np.int64)
+        found = np.full((len(block), wanted), -1, dtype=np.int64)
         found[:, : order.shape[1]] = np.take_along_axis(np.where(inside, rows, -1), order, axis=1)
-        reaching_on = (scores[:, -1] >= self.low) & (rows.shape[1] < len(panel.material.corpus_ids))
-        for group in range(0, len(panel), PANEL_UNIT):  # each group in an order of its own, so no document is favoured
-            lines = group + np.flatnonzero(reaching_on[group : group + PANEL_UNIT])
+        reaching_on = (scores[:, -1] >= self.low) & (rows.shape[1] < len(block.context.corpus_ids))
+        for group in range(0, len(block), BLOCK_UNIT):  # each group in an order of its own, so no document is favoured
+            lines = group + np.flatnonzero(reaching_on[group : group + BLOCK_UNIT])
             if len(lines):
-                rng = np.random.default_rng((panel.material.seed, panel.start + group))
-                found[lines] = self._walk(panel, lines, wanted, rng)
-        candidates = panel.scored(panel.allowed(found))
-        sure = (candidates.scores >= self.low) & (candidates.scores <= self.high)
-        return Candidates(np.where(sure, candidates.rows, -1), np.where(sure, candidates.scores, -np.inf))
+                rng = np.random.default_rng((block.context.seed, block.start + group))
+                found[lines] = self._walk(block, lines, wanted, rng)
+        return block.scored(block.allowed(found))
 
-    def _walk(self, panel: Panel, lines: NDArray[np.int64], wanted: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    def _walk(
+        self, block: QueryBlock, lines: NDArray[np.int64], wanted: int, rng: np.random.Generator
+    ) -> NDArray[np.int64]:
         """Go through the corpus in random order until each query has twice what it wants; each then draws its own."""
-        order = rng.permutation(len(panel.material.corpus_ids))
+        order = rng.permutation(len(block.context.corpus_ids))
         kept: list[list[int]] = [[] for _ in lines]
         for start in range(0, len(order), 4096):
             rows = np.sort(order[start : start + 4096])
-            scores = panel.material.index.products(panel.queries[lines], rows)
+            scores = block.context.index.products(block.queries[lines], rows)
             inside = (scores >= self.low) & (scores <= self.high)
             for line, found in enumerate(kept):
                 if len(found) < 2 * wanted:
@@ -160,16 +160,16 @@ class Random(Source):
     def __str__(self) -> str:
         return "random"
 
-    def propose(self, panel: Panel) -> Candidates:
+    def propose(self, block: QueryBlock) -> Candidates:
         """See `Source.propose`."""
-        n_docs = len(panel.material.corpus_ids)
-        wanted = 4 * panel.material.num_negatives + 16
+        n_docs = len(block.context.corpus_ids)
+        wanted = 4 * block.context.num_negatives + 16
         if n_docs <= 4 * wanted:
-            rows = np.argsort(panel.lottery(str(self), np.arange(n_docs)), axis=1)
+            rows = np.argsort(block.lottery(str(self), np.arange(n_docs)), axis=1)
         else:
-            drawn = panel.lottery(str(self), np.arange(wanted)) % np.uint64(n_docs)
+            drawn = block.lottery(str(self), np.arange(wanted)) % np.uint64(n_docs)
             rows = without_repeats(drawn.astype(np.int64))
-        return panel.scored(panel.allowed(rows))
+        return block.scored(block.allowed(rows))
 
 
 @dataclass(frozen=True)
@@ -179,49 +179,49 @@ class SameDocument(Source):
     def __str__(self) -> str:
         return "same-document"
 
-    def prepare(self, material: Material) -> None:
+    def prepare(self, context: MiningContext) -> None:
         """See `Source.prepare`."""
-        if not material.dataset.source_documents:
+        if not context.dataset.source_documents:
             raise ConfigError(
                 "The strategy 'same-document' needs to know which chunks were cut from one document, and "
                 "`source_documents` of the data set is empty; build the data set with sources, or leave it out."
             )
 
-    def propose(self, panel: Panel) -> Candidates:
+    def propose(self, block: QueryBlock) -> Candidates:
         """See `Source.propose`."""
-        material = panel.material
-        chunks = _chunks_by_document(material)
+        context = block.context
+        chunks = _chunks_by_document(context)
         found = []
-        for positives in panel.positives:
-            documents = dict.fromkeys(_document(material, row) for row in positives.tolist() if row >= 0)
+        for positives in block.positives:
+            documents = dict.fromkeys(_document(context, row) for row in positives.tolist() if row >= 0)
             found.append([row for document in documents for row in chunks[document]])
-        return _best_first(panel, found)
+        return _best_first(block, found)
 
 
-def _chunks_by_document(material: Material) -> dict[str, list[int]]:
+def _chunks_by_document(context: MiningContext) -> dict[str, list[int]]:
     chunks: defaultdict[str, list[int]] = defaultdict(list)
-    for row in range(len(material.corpus_ids)):
-        chunks[_document(material, row)].append(row)
+    for row in range(len(context.corpus_ids)):
+        chunks[_document(context, row)].append(row)
     return chunks
 
 
-def _document(material: Material, row: int) -> str:
-    doc = material.corpus_ids[row]
-    return material.dataset.source_documents.get(doc, doc)
+def _document(context: MiningContext, row: int) -> str:
+    doc = context.corpus_ids[row]
+    return context.dataset.source_documents.get(doc, doc)
 
 
-def _best_first(panel: Panel, found: list[list[int]]) -> Candidates:
+def _best_first(block: QueryBlock, found: list[list[int]]) -> Candidates:
     """Allowed rows of each query by falling score, as many as can be needed; done in groups, since lists differ."""
-    wanted = 4 * panel.material.num_negatives + 16
+    wanted = 4 * block.context.num_negatives + 16
     rows = np.full((len(found), wanted), -1, dtype=np.int64)
     scores = np.full((len(found), wanted), -np.inf, dtype=np.float32)
-    for start in range(0, len(found), PANEL_UNIT):
-        part = found[start : start + PANEL_UNIT]
+    for start in range(0, len(found), BLOCK_UNIT):
+        part = found[start : start + BLOCK_UNIT]
         given = np.full((len(part), max(1, *map(len, part))), -1, dtype=np.int64)
         for line, some in enumerate(part):
             given[line, : len(some)] = some
-        given = np.where(panel.material.forbidden.allows(panel.start + start, given), given, -1)
-        graded = panel.material.index.scores(panel.queries[start : start + PANEL_UNIT], given)
+        given = np.where(block.context.forbidden.allows(block.start + start, given), given, -1)
+        graded = block.context.index.scores(block.queries[start : start + BLOCK_UNIT], given)
         order = np.argsort(-graded, axis=1, kind="stable")[:, :wanted]
         rows[start : start + len(part), : order.shape[1]] = np.take_along_axis(given, order, axis=1)
         scores[start : start + len(part), : order.shape[1]] = np.take_along_axis(graded, order, axis=1)
@@ -248,22 +248,22 @@ class BM25(Source):
     def __str__(self) -> str:
         return f"bm25:{self.last}"
 
-    def prepare(self, material: Material) -> None:
+    def prepare(self, context: MiningContext) -> None:
         """See `Source.prepare`."""
         bm25s = require("bm25s", feature="The strategy 'bm25'")
-        texts = [material.dataset.bare_texts.get(doc, text) for doc, text in material.dataset.corpus.items()]
+        texts = [context.dataset.bare_texts.get(doc, text) for doc, text in context.dataset.corpus.items()]
         self._index = bm25s.BM25()
         self._index.index([_words(text) for text in texts], show_progress=False)
-        self._most_forbidden = max((len(rows) for rows in material.forbidden.rows), default=0)
+        self._most_forbidden = max((len(rows) for rows in context.forbidden.rows), default=0)
 
-    def propose(self, panel: Panel) -> Candidates:
+    def propose(self, block: QueryBlock) -> Candidates:
         """See `Source.propose`."""
-        words = [_words(panel.material.dataset.queries[query]) for query in panel.query_ids]
-        k = min(self.last + self._most_forbidden, len(panel.material.corpus_ids))
+        words = [_words(block.context.dataset.queries[query]) for query in block.query_ids]
+        k = min(self.last + self._most_forbidden, len(block.context.corpus_ids))
         found, weights = self._index.retrieve(words, k=k, show_progress=False)
-        rows = panel.allowed(np.where(weights > 0, found.astype(np.int64), -1))
+        rows = block.allowed(np.where(weights > 0, found.astype(np.int64), -1))
         order = np.argsort(rows < 0, axis=1, kind="stable")[:, : self.last]  # what is allowed moves up
-        return panel.scored(np.take_along_axis(rows, order, axis=1))
+        return block.scored(np.take_along_axis(rows, order, axis=1))
 
 
 def _words(text: str) -> list[str]:
@@ -279,35 +279,35 @@ class LeastSimilar(Source):
     def __str__(self) -> str:
         return "least-similar"
 
-    def prepare(self, material: Material) -> None:
+    def prepare(self, context: MiningContext) -> None:
         """Hand out the documents: in turns of one, each query takes the least similar that is left."""
-        wanted = material.num_negatives
-        n_queries, n_docs = len(material.query_ids), len(material.corpus_ids)
+        wanted = context.num_negatives
+        n_queries, n_docs = len(context.query_ids), len(context.corpus_ids)
         self._given = np.full((n_queries, wanted), -1, dtype=np.int64)
         free = np.ones(n_docs, dtype=bool)
         exhausted = np.zeros(n_queries, dtype=bool)
         for turn in range(wanted):
             waiting = np.flatnonzero(~exhausted)
             while len(waiting) and free.any():
-                waiting = self._hand_out(material, turn, waiting, free, exhausted)
+                waiting = self._hand_out(context, turn, waiting, free, exhausted)
         short = int((self._given[:, -1] < 0).sum())
         if short:
-            material.notes.append(
+            context.notes.append(
                 f"least-similar uses each of {n_docs} documents once, which is not enough for {n_queries} queries with "
                 f"{wanted} negatives: {short} queries got fewer."
             )
 
     def _hand_out(
-        self, material: Material, turn: int, waiting: NDArray[np.int64], free: NDArray[np.bool_], exhausted: Any
+        self, context: MiningContext, turn: int, waiting: NDArray[np.int64], free: NDArray[np.bool_], exhausted: Any
     ) -> NDArray[np.int64]:
         """One round: each waiting query takes the first of its list that is free; returns those without luck."""
         rows = np.flatnonzero(free)
         place_of = np.full(len(free), -1, dtype=np.int64)
         place_of[rows] = np.arange(len(rows))
         k = min(len(rows), max(256, 20_000_000 // len(waiting)))  # longer lists, fewer rounds
-        barred = [place_of[material.forbidden.rows[query]] for query in waiting]
-        hits = ExactIndex(material.corpus[rows]).search(
-            -material.queries[waiting], k, exclude=[some[some >= 0] for some in barred]
+        barred = [place_of[context.forbidden.rows[query]] for query in waiting]
+        hits = ExactIndex(context.corpus[rows]).search(
+            -context.queries[waiting], k, exclude=[some[some >= 0] for some in barred]
         )
         left = []
         for query, places in zip(waiting.tolist(), hits.rows, strict=True):
@@ -322,9 +322,9 @@ class LeastSimilar(Source):
                 self._given[query, turn] = chosen
         return np.array(left, dtype=np.int64)
 
-    def propose(self, panel: Panel) -> Candidates:
+    def propose(self, block: QueryBlock) -> Candidates:
         """See `Source.propose`."""
-        return panel.scored(self._given[panel.start : panel.stop])
+        return block.scored(self._given[block.start : block.stop])
 
 
 @dataclass(frozen=True)
@@ -347,9 +347,9 @@ class RelativeMargin(Filter):
     def __str__(self) -> str:
         return f"margin:{self.share:g}"
 
-    def keeps(self, panel: Panel, candidates: Candidates) -> NDArray[np.bool_]:
+    def keeps(self, block: QueryBlock, candidates: Candidates) -> NDArray[np.bool_]:
         """See `Filter.keeps`."""
-        lowest = panel.lowest_positive
+        lowest = block.lowest_positive
         bound = lowest - (1 - self.share) * np.abs(lowest)
         return candidates.scores <= bound[:, None]
 
@@ -371,6 +371,6 @@ class AbsoluteMargin(Filter):
     def __str__(self) -> str:
         return f"gap:{self.gap:g}"
 
-    def keeps(self, panel: Panel, candidates: Candidates) -> NDArray[np.bool_]:
+    def keeps(self, block: QueryBlock, candidates: Candidates) -> NDArray[np.bool_]:
         """See `Filter.keeps`."""
-        return candidates.scores <= (panel.lowest_positive - self.gap)[:, None]
+        return candidates.scores <= (block.lowest_positive - self.gap)[:, None]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from llama_index_embft.mining.panel import Material
+    from llama_index_embft.mining.context import MiningContext
 
 _PAIRS_PER_COMMIT: Final = 1024  # a killed run scores at most so many pairs again
 
@@ -38,11 +38,11 @@ class Teacher(ABC):
     scores: dict[Pair, float]
     """What the teacher thinks of pairs, for distillation; empty for one that only says yes or no."""
 
-    def prepare(self, material: Material) -> None:  # noqa: B027 - most have nothing to prepare
+    def prepare(self, context: MiningContext) -> None:  # noqa: B027 - most have nothing to prepare
         """Called once before the first question."""
 
     @abstractmethod
-    def relevant(self, material: Material, pairs: Sequence[Pair]) -> list[bool]:
+    def relevant(self, context: MiningContext, pairs: Sequence[Pair]) -> list[bool]:
         """Which pairs belong together as well as the positives of the query do."""
 
 
@@ -84,7 +84,7 @@ class CrossEncoder(Teacher):
     def __str__(self) -> str:
         return f"cross-encoder:{self.name}" + (f":{self.gap:g}" if self.gap else "")
 
-    def prepare(self, material: Material) -> None:  # noqa: ARG002 - the interface's argument
+    def prepare(self, context: MiningContext) -> None:  # noqa: ARG002 - the interface's argument
         """Load the model; see `Teacher.prepare`."""
         from torch import nn
 
@@ -101,22 +101,20 @@ class CrossEncoder(Teacher):
         if self._cache is not None and isinstance(self.model, nn.Module):
             self._fingerprint = _fingerprint(self.model)
 
-    def relevant(self, material: Material, pairs: Sequence[Pair]) -> list[bool]:
+    def relevant(self, context: MiningContext, pairs: Sequence[Pair]) -> list[bool]:
         """See `Teacher.relevant`."""
         positives = {
-            query: [
-                Pair(query, material.row_of[doc]) for doc in material.dataset.relevant_docs[material.query_ids[query]]
-            ]
+            query: [Pair(query, context.row_of[doc]) for doc in context.dataset.relevant_docs[context.query_ids[query]]]
             for query in dict.fromkeys(pair.query for pair in pairs)
         }
-        self._score(material, [*pairs, *(pair for some in positives.values() for pair in some)])
+        self._score(context, [*pairs, *(pair for some in positives.values() for pair in some)])
         lowest = {query: min(self.scores[pair] for pair in some) for query, some in positives.items()}
         return [self.scores[pair] >= lowest[pair.query] - self.gap for pair in pairs]
 
-    def _score(self, material: Material, pairs: Sequence[Pair]) -> None:
+    def _score(self, context: MiningContext, pairs: Sequence[Pair]) -> None:
         """Fill `scores` in for pairs that have none, from the cache or the model."""
         new = [pair for pair in dict.fromkeys(pairs) if pair not in self.scores]
-        texts = {pair: pair_texts(material, pair) for pair in new}
+        texts = {pair: pair_texts(context, pair) for pair in new}
         keys: dict[Pair, bytes] = {}
         if self._cache is not None and self._fingerprint is not None:
             keys = {pair: cache_key(self._fingerprint, *texts[pair]) for pair in new}
@@ -148,7 +146,7 @@ def _fingerprint(model: Any) -> str | None:
     return None if found is None else f"cross-encoder {activation!r} {found}"
 
 
-def pair_texts(material: Material, pair: Pair) -> tuple[str, str]:
+def pair_texts(context: MiningContext, pair: Pair) -> tuple[str, str]:
     """The query and the document's text without metadata."""
-    doc = material.corpus_ids[pair.row]
-    return material.dataset.queries[material.query_ids[pair.query]], material.dataset.bare_text(doc)
+    doc = context.corpus_ids[pair.row]
+    return context.dataset.queries[context.query_ids[pair.query]], context.dataset.bare_text(doc)

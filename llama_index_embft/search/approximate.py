@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from llama_index_embft._core.checks import check_choice, check_number
 from llama_index_embft._core.optional import require
-from llama_index_embft.errors import ConfigError
 from llama_index_embft.search.topk import ExactIndex, TopK
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from llama_index_embft.search.rows import Metric
+    from llama_index_embft.search.rows import Similarity
 
 _BATCH = 1 << 16  # rows that are normalised and handed to FAISS at a time
 
@@ -30,7 +30,7 @@ class ApproximateIndex(ExactIndex):
         effort: How hard to look: candidates kept on the way for HNSW (``efSearch``, at least k is used), clusters
             visited for IVF (``nprobe``). None takes 128 for HNSW and an eighth of the clusters for IVF; deep
             searches visit more.
-        metric: ``"cosine"`` or ``"dot"``.
+        similarity: ``"cosine"`` or ``"dot"``.
         memory: Bytes for the exact search that recall is measured with; FAISS itself holds a copy of the corpus.
         tie_order: As in `ExactIndex`.
 
@@ -45,16 +45,15 @@ class ApproximateIndex(ExactIndex):
         kind: Literal["hnsw", "ivf"] = "hnsw",
         *,
         effort: int | None = None,
-        metric: Metric = "cosine",
+        similarity: Similarity = "cosine",
         memory: int = 512 << 20,
         tie_order: NDArray[np.int64] | None = None,
     ) -> None:
         faiss = require("faiss", feature="Approximate search")
-        if kind not in ("hnsw", "ivf"):
-            raise ConfigError(f"`kind` of an approximate index is 'hnsw' or 'ivf', got {kind!r}.")
-        if effort is not None and effort < 1:
-            raise ConfigError(f"`effort` must be at least 1, got {effort}.")
-        super().__init__(corpus, metric=metric, device="cpu", memory=memory, tie_order=tie_order)
+        check_choice("kind", kind, ("hnsw", "ivf"))
+        if effort is not None:
+            check_number("effort", effort, at_least=1)
+        super().__init__(corpus, similarity=similarity, device="cpu", memory=memory, tie_order=tie_order)
         self.kind = kind
         n, dim = self.corpus.n, self.corpus.dim
         if kind == "hnsw":
@@ -80,19 +79,18 @@ class ApproximateIndex(ExactIndex):
 
         Arguments and order as in `ExactIndex.search`.
         """
-        if k < 1:
-            raise ConfigError(f"`k` must be at least 1, got {k}.")
+        check_number("k", k, at_least=1)
         left = self._queries(queries)
         rows = np.full((left.n, k), -1, dtype=np.int64)
         scores = np.full((left.n, k), -np.inf, dtype=np.float32)
-        barred = self._barred(exclude, left.n)
-        depth = min(self.corpus.n, k + int(np.bincount(barred.owners, minlength=1).max()))
+        excluded = self._excluded(exclude, left.n)
+        depth = min(self.corpus.n, k + int(np.bincount(excluded.owners, minlength=1).max()))
         if self.kind == "hnsw":
             self._faiss.hnsw.efSearch = max(self._effort, depth)
         else:  # as many clusters as hold four times what is asked for, where that is more
             clusters = self._faiss.nlist
             self._faiss.nprobe = min(clusters, max(self._effort, -(-4 * depth * clusters // self.corpus.n)))
-        keys = np.sort(barred.owners * self.corpus.n + barred.rows)
+        keys = np.sort(excluded.owners * self.corpus.n + excluded.rows)
         for start in range(0, left.n, 1024):
             some = left.take(slice(start, start + 1024)).numpy()
             _, found = self._faiss.search(some, depth)

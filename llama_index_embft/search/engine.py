@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llama_index_embft.search.select import best_keys, places
-from llama_index_embft.search.sweep import GROUP, LowBlock, LowQueries, Plan, Pool
+from llama_index_embft.search.sweep import GROUP, CandidatePool, LowBlock, LowQueries, SearchPlan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,13 +22,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from llama_index_embft.search.rows import Rows
+    from llama_index_embft.search.rows import EmbeddingRows
 
 _NOTHING = -(1 << 63)
+_REDUCTIONS = (
+    "allow_fp16_reduced_precision_reduction",
+    "allow_bf16_reduced_precision_reduction",
+    "allow_fp16_accumulation",
+)
 _SMALL = 1 << 22  # below this number of scores the first look is not worth its start
 
 
-class Barred:
+class ExclusionMask:
     """Corpus rows that queries must not return.
 
     Args:
@@ -39,21 +44,21 @@ class Barred:
     def __init__(self, owners: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
         self.owners, self.rows = owners, rows
 
-    def of(self, queries: NDArray[np.int64]) -> Barred:
+    def of(self, queries: NDArray[np.int64]) -> ExclusionMask:
         """The pairs of some queries (ascending), whose new number is their place in the array."""
         start, end = np.searchsorted(self.owners, queries), np.searchsorted(self.owners, queries, side="right")
         length = end - start
         place = np.arange(length.sum()) + np.repeat(start - (length.cumsum() - length), length)
-        return Barred(np.repeat(np.arange(len(queries)), length), self.rows[place])
+        return ExclusionMask(np.repeat(np.arange(len(queries)), length), self.rows[place])
 
-    def blocks(self, width: int, n_docs: int) -> list[Barred]:
+    def blocks(self, width: int, n_docs: int) -> list[ExclusionMask]:
         """The pairs of each block of ``width`` documents, with rows counted from the start of the block."""
         if not len(self.rows):
             return [self] * -(-n_docs // width)
         order = np.argsort(self.rows, kind="stable")
         edges = np.searchsorted(self.rows[order], np.arange(0, n_docs + width, width))
         return [
-            Barred(self.owners[some], self.rows[some] - column)
+            ExclusionMask(self.owners[some], self.rows[some] - column)
             for column, some in zip(
                 range(0, n_docs, width),
                 (np.sort(order[low:high]) for low, high in itertools.pairwise(edges)),
@@ -71,14 +76,16 @@ class Barred:
             scores[lines, torch.from_numpy(self.rows[low:high]).to(scores.device)] = value
 
 
-def search(queries: Rows, corpus: Rows, k: int, barred: Barred, plan: Plan | None) -> tuple[Tensor, Tensor]:
+def search(
+    queries: EmbeddingRows, corpus: EmbeddingRows, k: int, excluded: ExclusionMask, plan: SearchPlan | None
+) -> tuple[Tensor, Tensor]:
     """The best k documents of each query.
 
     Args:
         queries: The rows to search for.
         corpus: The rows to search in.
         k: At least 1.
-        barred: Pairs that must not come back.
+        excluded: Pairs that must not come back.
         plan: Sizes and precision; None scores everything exactly.
 
     Returns:
@@ -93,28 +100,28 @@ def search(queries: Rows, corpus: Rows, k: int, barred: Barred, plan: Plan | Non
     pending = np.arange(queries.n)
     passes = [plan] if plan is not None else []
     if plan is not None and plan.sample:
-        passes.append(Plan(**{**vars(plan), "sample": 0}))  # for those whose guessed floor was too high
+        passes.append(SearchPlan(**{**vars(plan), "sample": 0}))  # for those whose guessed floor was too high
     with torch.no_grad(), _full_precision():
         for attempt in passes:
             undecided = []
             for start in range(0, len(pending), attempt.panel):
                 panel = pending[start : start + attempt.panel]
-                done = _search_panel(queries, corpus, panel, k, barred.of(panel), attempt, rows, scores)
+                done = _search_panel(queries, corpus, panel, k, excluded.of(panel), attempt, rows, scores)
                 undecided.append(panel[~done])
             pending = np.concatenate(undecided)
             if not len(pending):
                 return rows, scores
-        _search_plainly(queries, corpus, pending, k, barred.of(pending), rows, scores)
+        _search_plainly(queries, corpus, pending, k, excluded.of(pending), rows, scores)
     return rows, scores
 
 
 def _search_panel(
-    queries: Rows,
-    corpus: Rows,
+    queries: EmbeddingRows,
+    corpus: EmbeddingRows,
     panel: NDArray[np.int64],
     k: int,
-    barred: Barred,
-    plan: Plan,
+    excluded: ExclusionMask,
+    plan: SearchPlan,
     rows: Tensor,
     scores: Tensor,
 ) -> NDArray[np.bool_]:
@@ -122,7 +129,7 @@ def _search_panel(
     import torch
 
     exact = queries.take(torch.from_numpy(panel).to(queries.device))
-    complete, counts, candidates = _first_look(LowQueries(exact, plan.low), corpus, k, barred, plan).finish()
+    complete, counts, candidates = _first_look(LowQueries(exact, plan.low), corpus, k, excluded, plan).finish()
     graded = _grade(exact, corpus, counts, candidates, plan)
     done = complete.cpu().numpy()
     step = max(1, (1 << 22) // max(k, int(counts.max())))
@@ -139,7 +146,7 @@ def _search_panel(
     return done
 
 
-def _grade(exact: Tensor, corpus: Rows, counts: Tensor, candidates: Tensor, plan: Plan) -> Tensor:
+def _grade(exact: Tensor, corpus: EmbeddingRows, counts: Tensor, candidates: Tensor, plan: SearchPlan) -> Tensor:
     """Exact scores of the candidates: ``(pairs,)`` float32.
 
     Args:
@@ -167,17 +174,18 @@ def _grade(exact: Tensor, corpus: Rows, counts: Tensor, candidates: Tensor, plan
     return graded
 
 
-def _first_look(queries: LowQueries, corpus: Rows, k: int, barred: Barred, plan: Plan) -> Pool:
+def _first_look(
+    queries: LowQueries, corpus: EmbeddingRows, k: int, excluded: ExclusionMask, plan: SearchPlan
+) -> CandidatePool:
     """Candidates of all queries of a panel."""
     import torch
 
     device = queries.rows.device
-    pool = Pool(queries, k, plan, corpus.n)
+    pool = CandidatePool(queries, k, plan, corpus.n)
     picked = np.sort(np.random.default_rng(0).choice(corpus.n, min(corpus.n, plan.sample or 4096), replace=False))
     sample = corpus.take(torch.from_numpy(picked).to(device))
     mean = sample.mean(dim=0)
-    _, exponent = np.frexp(float(corpus.norms.max()))
-    scale = 2.0 ** -int(exponent)
+    scale = 2.0**-corpus.exponent
     scores = torch.empty(plan.height * max(plan.width, plan.sample), dtype=plan.low, device=device)
     tiles = [slice(top, min(top + plan.height, len(queries.rows))) for top in range(0, len(queries.rows), plan.height)]
     if plan.sample:
@@ -187,7 +195,7 @@ def _first_look(queries: LowQueries, corpus: Rows, k: int, barred: Barred, plan:
         for tile in tiles:
             pool.guess(tile, _product(queries.rows[tile], block.rows, scores), rank, block)
     del sample
-    blocks = barred.blocks(plan.width, corpus.n)
+    blocks = excluded.blocks(plan.width, corpus.n)
     for column, struck in zip(range(0, corpus.n, plan.width), blocks, strict=True):
         block = LowBlock(corpus.take(slice(column, column + plan.width)), mean, scale, plan.low)
         for tile in tiles:
@@ -236,7 +244,7 @@ def _pair_scores(queries: Tensor, block: Tensor, line: Tensor, column: Tensor) -
     return result
 
 
-def score_pairs(queries: Rows, corpus: Rows, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+def score_pairs(queries: EmbeddingRows, corpus: EmbeddingRows, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Exact scores of chosen pairs, rounded to float32.
 
     Args:
@@ -259,14 +267,20 @@ def score_pairs(queries: Rows, corpus: Rows, rows: NDArray[np.int64]) -> NDArray
 
 
 def _search_plainly(
-    queries: Rows, corpus: Rows, some: NDArray[np.int64], k: int, barred: Barred, rows: Tensor, scores: Tensor
+    queries: EmbeddingRows,
+    corpus: EmbeddingRows,
+    some: NDArray[np.int64],
+    k: int,
+    excluded: ExclusionMask,
+    rows: Tensor,
+    scores: Tensor,
 ) -> None:
     """Score everything exactly."""
     import torch
 
     height = min(len(some), 1024)
     width = max(256, (64 << 20) // (24 * height))
-    blocks = barred.blocks(width, corpus.n)
+    blocks = excluded.blocks(width, corpus.n)
     for top in range(0, len(some), height):
         where = torch.from_numpy(some[top : top + height])
         exact = queries.take(where.to(queries.device)).to(torch.float64)
@@ -280,7 +294,7 @@ def _search_plainly(
         rows[where], scores[where] = _unpack(best, corpus)
 
 
-def _keys(scores: Tensor, rows: Tensor, corpus: Rows) -> Tensor:
+def _keys(scores: Tensor, rows: Tensor, corpus: EmbeddingRows) -> Tensor:
     """Integers that sort as (score, then who wins ties); no two of one query are alike.
 
     Args:
@@ -296,7 +310,7 @@ def _keys(scores: Tensor, rows: Tensor, corpus: Rows) -> Tensor:
     return (bits << 32) + (0xFFFFFFFF - ranks)
 
 
-def _unpack(keys: Tensor, corpus: Rows) -> tuple[Tensor, Tensor]:
+def _unpack(keys: Tensor, corpus: EmbeddingRows) -> tuple[Tensor, Tensor]:
     """Rows and scores back from `_keys`, on the CPU."""
     import torch
 
@@ -309,7 +323,7 @@ def _unpack(keys: Tensor, corpus: Rows) -> tuple[Tensor, Tensor]:
     return rows.masked_fill(empty, -1).cpu(), scores.masked_fill(empty, -torch.inf).cpu()
 
 
-def make_plan(queries: Rows, corpus: Rows, k: int, low: Any, memory: int) -> Plan | None:
+def make_plan(queries: EmbeddingRows, corpus: EmbeddingRows, k: int, low: Any, memory: int) -> SearchPlan | None:
     """Sizes for a search that takes about ``memory`` bytes beside its inputs and its result; None for a small one."""
     if queries.n * corpus.n < _SMALL or 8 * k > corpus.n:
         return None
@@ -324,7 +338,7 @@ def make_plan(queries: Rows, corpus: Rows, k: int, low: Any, memory: int) -> Pla
     sample = 0
     if corpus.n >= 1 << 13:  # about an eighth of the work, and the fewer are kept needlessly
         sample = min(1 << (corpus.n // 8).bit_length() - 1, 1 << 15)
-    return Plan(panel=panel, height=height, width=width, capacity=capacity, sample=sample, low=low)
+    return SearchPlan(panel=panel, height=height, width=width, capacity=capacity, sample=sample, low=low)
 
 
 def low_precision(device: Any) -> Any:
@@ -339,16 +353,35 @@ def low_precision(device: Any) -> Any:
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """The error bound assumes float32 sums; the caller's settings that allow less are put back afterwards."""
+    """The error bound assumes float32 sums: settings that allow less are put back afterwards, as they were.
+
+    From torch 2.9 on a setting of its own for matrix products hides the general one, and what has none says the general
+    one's value. So "none" is put back where both are the same: what the caller sets later then holds here too.
+    """
     import torch
 
-    matmul = torch.backends.cuda.matmul
-    before = torch.get_float32_matmul_precision()
-    reduced = matmul.allow_fp16_reduced_precision_reduction, matmul.allow_bf16_reduced_precision_reduction
-    torch.set_float32_matmul_precision("highest")
-    matmul.allow_fp16_reduced_precision_reduction = matmul.allow_bf16_reduced_precision_reduction = False
+    backends: Any = torch.backends
+    matmul = backends.cuda.matmul
+    plain = [name for name in _REDUCTIONS if getattr(matmul, name, None) is not None]  # the last is new in torch 2.7
+    before = {name: getattr(matmul, name) for name in plain}
+    restore = []
+    if hasattr(matmul, "fp32_precision"):
+        general = backends.fp32_precision
+        for products in (matmul, backends.mkldnn.matmul):
+            own = products.fp32_precision
+            restore.append((products, "none" if own == general else own))
+            products.fp32_precision = "ieee"
+    else:
+        legacy = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+    for name in plain:
+        setattr(matmul, name, False)
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
-        matmul.allow_fp16_reduced_precision_reduction, matmul.allow_bf16_reduced_precision_reduction = reduced
+        for name, value in before.items():
+            setattr(matmul, name, value)
+        for products, value in restore:
+            products.fp32_precision = value
+        if not restore:
+            torch.set_float32_matmul_precision(legacy)

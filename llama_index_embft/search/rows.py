@@ -18,17 +18,17 @@ from llama_index_embft.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-Metric = Literal["cosine", "dot"]
+Similarity = Literal["cosine", "dot"]
 _BITS = 26
 _CHECK_ELEMENTS = 1 << 22  # rows are looked at in pieces of 16 MiB
 
 
-class Rows:
+class EmbeddingRows:
     """A matrix of embeddings that is read, checked and normalised block by block.
 
     Args:
         data: Shape ``(n, dim)``; a numpy array (memory-mapped ones are never read as a whole) or a torch tensor.
-        metric: ``"cosine"`` normalises each row, ``"dot"`` leaves its length.
+        similarity: ``"cosine"`` normalises each row, ``"dot"`` leaves its length.
         device: Where blocks are put.
         name: How messages call the matrix.
 
@@ -36,12 +36,12 @@ class Rows:
         ConfigError: Not a matrix, or a row holds NaN or infinity.
     """
 
-    def __init__(self, data: Any, metric: Metric, device: Any, name: str) -> None:
+    def __init__(self, data: Any, similarity: Similarity, device: Any, name: str) -> None:
         if getattr(data, "ndim", None) != 2 or data.shape[1] == 0:
             shape = tuple(getattr(data, "shape", ()))
             raise ConfigError(f"`{name}` must be a matrix of shape (n, dim), got {shape or type(data).__name__}.")
         self.data = data
-        self.metric = metric
+        self.similarity = similarity
         self.device = device
         self.name = name
         self.n, self.dim = int(data.shape[0]), int(data.shape[1])
@@ -49,6 +49,11 @@ class Rows:
         self.norms = self._measure()  # (n,) float64
         self.by_rank: Tensor | None = None
         self.rank_of: Tensor | None = None
+
+    @property
+    def exponent(self) -> int:
+        """No row that `take` gives is longer than 2 to this power."""
+        return int(np.frexp(float(self.norms.max()) if self.similarity == "dot" else 1.0)[1])
 
     def order_ties(self, order: Any) -> None:
         """Say which row wins where scores are equal: ``order`` holds all row numbers, the winner first."""
@@ -101,7 +106,7 @@ class Rows:
                 "look at the texts of those rows and at the model that embedded them."
             )
         zero = int((norms == 0).sum())
-        if zero and self.metric == "cosine":
+        if zero and self.similarity == "cosine":
             warnings.warn(
                 f"`{self.name}`: {zero} of {self.n} rows are all zeros; their cosine to everything is taken as 0.",
                 stacklevel=2,
@@ -109,7 +114,7 @@ class Rows:
         return norms
 
     def take(self, index: Any) -> Tensor:
-        """Rows, normalised for the metric and rounded as the module says: ``(m, dim)`` float32.
+        """Rows, normalised for the similarity and rounded as the module says: ``(m, dim)`` float32.
 
         Args:
             index: A slice, or a one-dimensional tensor of row numbers.
@@ -118,7 +123,7 @@ class Rows:
 
         raw = self._raw(index)
         norms = self.norms[index]
-        if self.metric == "cosine":
+        if self.similarity == "cosine":
             unit = (raw.to(torch.float64) / norms.masked_fill(norms == 0, 1.0).unsqueeze(1)).to(torch.float32)
             return unit.mul_(2.0**_BITS).round_().mul_(2.0**-_BITS)
         _, exponent = torch.frexp(norms)  # norm < 2^exponent

@@ -6,9 +6,10 @@ later. Selection costs little next to the matrix product, because nothing is sor
 groups of 16 scores are passed over when their maximum is below it, and only what reaches it is written down.
 
 The error of a score, with q' and c' the rounded rows, m the mean document and all norms Euclidean, is at most
-``|q - q'| |c - m| + |q'| |(c - m) - c'|`` (Cauchy-Schwarz) for rounding the rows, plus ``2 dim 2^-24 |q'| |c'|`` for
-summing in float32, plus a relative part for rounding the result. The mean is subtracted because it shifts all scores
-of one query alike, which changes no rank, and makes the rows that are rounded shorter.
+``|q - q'| |c - m| + |q'| |(c - m) - c'|`` (Cauchy-Schwarz) for rounding the rows, plus ``2 (dim + 4) 2^-24 |q'| |c'|``
+for summing in float32, plus a relative part for rounding the result. The mean is subtracted because it shifts all
+scores of one query alike, which changes no rank, and makes the rows that are rounded shorter. The whole proof, and what
+it asks of a change, stands in docs/explanation/search.md.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ GROUP = 16
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """Sizes that bound the memory of a search; results do not depend on them.
 
     Attributes:
@@ -49,7 +50,7 @@ class LowQueries:
     """Queries at low precision, with what the error bound needs.
 
     Args:
-        exact: Shape ``(n, dim)`` float32, from `Rows.take`.
+        exact: Shape ``(n, dim)`` float32, from `EmbeddingRows.take`.
         low: Torch data type.
     """
 
@@ -68,7 +69,7 @@ class LowBlock:
     """A block of documents at low precision, padded to a multiple of 16 rows, with what the error bound needs.
 
     Args:
-        exact: Shape ``(n, dim)`` float32, from `Rows.take`.
+        exact: Shape ``(n, dim)`` float32, from `EmbeddingRows.take`.
         mean: Shape ``(dim,)``: subtracted from each row; any vector is right, the mean is best.
         scale: A power of two that brings norms to about 1.
         low: Torch data type; float32 rows are taken as they are.
@@ -102,7 +103,7 @@ def _norms(rows: Tensor) -> Tensor:
     return norms
 
 
-class Pool:
+class CandidatePool:
     """Candidates of the queries of one panel.
 
     Attributes:
@@ -114,7 +115,7 @@ class Pool:
         spilled: Shape ``(panel,)``: too many candidates; this query must be searched another way.
     """
 
-    def __init__(self, queries: LowQueries, k: int, plan: Plan, n_docs: int) -> None:
+    def __init__(self, queries: LowQueries, k: int, plan: SearchPlan, n_docs: int) -> None:
         import torch
 
         n, device = len(queries.rows), queries.rows.device
@@ -148,7 +149,7 @@ class Pool:
     def _error(self, tile: slice, block: LowBlock) -> Tensor:
         """Bound of the error of a score before it is rounded itself: ``(height,)``."""
         norms = self.queries.norms[tile]
-        sums = 2e-7 * self.queries.rows.shape[1] * block.longest
+        sums = 2e-7 * (self.queries.rows.shape[1] + 4) * block.longest  # 4: for the last roundings, and those here
         return self.queries.lost[tile] * block.longest + norms * (block.lost + sums)
 
     def offer(self, tile: slice, scores: Tensor, column: int, block: LowBlock) -> None:

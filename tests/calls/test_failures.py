@@ -6,7 +6,8 @@ from typing import ClassVar
 
 import pytest
 
-from llama_index_embft.calls.failures import Redactor, UnusableAnswerError, classify
+from llama_index_embft._core.redaction import Redactor
+from llama_index_embft.calls.failures import UnusableAnswerError, classify
 
 
 class StatusError(Exception):
@@ -38,7 +39,8 @@ def caused(err: Exception, cause: Exception) -> Exception:
         (StatusError(400, "Unknown model x"), "fatal"),
         (StatusError(401), "fatal"),
         (StatusError(402), "fatal"),
-        (StatusError(403), "fatal"),
+        (StatusError(403, "the API key has no permission"), "fatal"),
+        (StatusError(403, "blocked by the firewall"), "forbidden"),
         (StatusError(404), "fatal"),
         (StatusError(408), "retry"),
         (StatusError(409), "retry"),
@@ -79,7 +81,7 @@ def test_kinds(err: Exception, kind: str) -> None:
         ({"retry-after": "soon"}, None),
         ({"retry-after": "-4"}, None),
         ({"retry-after": "nan"}, None),
-        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, None),
     ],
 )
 def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:

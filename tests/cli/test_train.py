@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import sys
+from dataclasses import fields
 
 import pytest
 import yaml
 
 from llama_index_embft.cli import app
 from llama_index_embft.cli.train import command
-from llama_index_embft.cli.train.options import EngineOption, methods, takes
+from llama_index_embft.cli.train.options import GROUPS, METHODS, PLAIN, EngineOption, engine_options, takes
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.finetune import (
@@ -19,7 +21,6 @@ from llama_index_embft.finetune import (
     NudgeFinetuneEngine,
     SentenceTransformersFinetuneEngine,
 )
-from llama_index_embft.finetune.full import engine_options
 
 COLOURS, THINGS = ["red", "blue", "green", "old"], ["cat", "dog", "bird", "fish"]
 
@@ -96,32 +97,23 @@ def test_an_adapter(folder, embft, tiny_model_path):
 
 
 @pytest.mark.parametrize(
-    "engine", [SentenceTransformersFinetuneEngine, EmbeddingAdapterFinetuneEngine, NudgeFinetuneEngine]
+    ("name", "engine"),
+    [
+        ("full", SentenceTransformersFinetuneEngine),
+        ("adapter", EmbeddingAdapterFinetuneEngine),
+        ("nudge", NudgeFinetuneEngine),
+    ],
 )
-def test_every_simple_argument_of_an_engine_is_an_option(engine):
-    """Read from the source without importing; here it is held against the class itself."""
-    objects = {
-        "dataset",
-        "loss",
-        "teacher_scores",
-        "evaluators",
-        "model_id",
-        "embed_model",
-        "model_output_path",
-        "val_dataset",
-        "guard_dataset",
-        "method",
-        "mining_options",
-        "time_budget",  # the command's own, which the adapter takes too
-    }
-    shown = {"show_progress_bar", "show_progress", "verbose", "cache"}
-    for parameter in inspect.signature(engine).parameters.values():
-        simple = any(word in str(parameter.annotation) for word in ("int", "float", "bool", "str", "Literal"))
-        if simple and parameter.name not in objects | shown and "dict" not in str(parameter.annotation):
-            option = engine_options()[parameter.name]
-            default = next(iter(option.defaults.values())) if len(option.defaults) == 1 else None
-            if default is not None and parameter.default is not inspect.Parameter.empty:
-                assert default == repr(parameter.default)
+def test_the_options_are_the_arguments_of_the_engine(name, engine):
+    """The settings' fields make the options; here they are held against the engine's own signature."""
+    parameters = inspect.signature(engine).parameters
+    for field in fields(PLAIN[name]):
+        assert parameters[field.name].default == field.default, field.name
+    for argument, (kind, _) in GROUPS[name].items():
+        assert kind.__name__ in str(parameters[argument].annotation)
+    objects = {"dataset", "val_dataset", "guard_dataset", "model_id", "embed_model", "model_output_path", "loss"}
+    shown = {"show_progress_bar", "show_progress", "verbose", "cache", "adapter_model"}
+    assert set(parameters) - objects - shown == {field.name for field in fields(PLAIN[name])} | set(GROUPS[name])
 
 
 def test_every_engine_option_has_help():
@@ -173,7 +165,7 @@ CASES = {
     "a character of no text": ("model: a\x00b", "train.yaml is not valid YAML: unacceptable character #x0000"),
     "too deep": ("[" * 5000, "train.yaml is nested too deeply"),
     "a list of models": ("model: [a, b]", "model in train.yaml is ['a', 'b']; it must be one text."),
-    "method": ("method: magic", "--method is 'magic'; choose one of full,"),
+    "method": ("method: magic", "`--method` is 'magic'; it must be one of 'full',"),
     "no data": ("epochs: 1", "There is no training set: name the file"),
 }
 
@@ -194,23 +186,23 @@ def test_a_bad_flag_is_one_sentence(folder, embft, tiny_model_path):
     flags = {
         ("--config", "none.yaml"): "The file none.yaml cannot be read: No such file or directory",
         ("--epochs", "many"): "--epochs is 'many'; it must be a whole number.",
-        ("--method", "adapter", "--weight-decay", "0.1"): "weight_decay has no meaning with method adapter",
-        ("--method", "adapter", "--guard", "val.json"): "guard has no meaning with method adapter",
-        ("--bias",): "bias has no meaning with method full",
+        ("--method", "adapter", "--weight-decay", "0.1"): "weight_decay is not an option of --method adapter",
+        ("--method", "adapter", "--guard", "val.json"): "guard is not an option of --method adapter",
+        ("--bias",): "bias is not an option of --method full",
         ("--loss", "MultipleNegativeRankingLoss"): "did you mean MultipleNegativesRankingLoss?",
         ("--loss", "batch_all"): "'batch_all' is no loss of sentence-transformers",
         ("--val", "none.json"): "none.json",
         ("--teacher-scores", "none.json"): "The file none.json cannot be read: No such file or directory",
         ("--teacher-scores", "val.json"): "val.json must hold scores as",
         ("--out", "mine"): "Will not replace the folder mine",
-        ("--method", "full", "--lora-rank", "8"): "lora_rank has no meaning with method full",
+        ("--method", "full", "--lora-rank", "8"): "lora_rank is not an option of --method full",
         ("--matryoshka-dims", "8,x"): "An item of --matryoshka-dims is 'x'; it must be a whole number.",
         ("--recipe", "best"): "--recipe is 'best'; the only one is auto.",
-        ("--recipe", "auto", "--method", "adapter"): "recipe has no meaning with method adapter",
+        ("--recipe", "auto", "--method", "adapter"): "recipe is not an option of --method adapter",
         ("--time-budget", "60"): "time_budget is for the search of --recipe auto",
         ("--recipe", "auto", "--time-budget", "x"): "--time-budget is 'x'; it must be a number.",
         ("--merge", "some"): "--merge is 'some'; it must be a number or auto.",
-        ("--batch-size", "0"): "batch_size is 0; it must be above 0",
+        ("--batch-size", "0"): "`batch_size` is 0; it must be at least 1",
         ("--push-to-hub", "a/b/c"): "'a/b/c' is no name of a repository on the hub",
         ("--push-to-hub", "a/b"): "The hub is switched off by HF_HUB_OFFLINE",
     }
@@ -280,7 +272,7 @@ def test_a_recipe_is_looked_for_with_what_was_given(folder, embft, tiny_model_pa
 
     def choose(dataset, model_id, val, **options):
         asked.update(options, val=val, n=len(dataset.queries))
-        trials = [module.Trial(module.Candidate(0.01, 3e-3, 2), 0.7, None, 1.5)]
+        trials = [module.RecipeTrial(module.RecipeCandidate(0.01, 3e-3, 2), 0.7, None, 1.5)]
         return module.Recipe(trials[0].candidate, "ndcg@10", 0.6, 0.7, None, trials, 2.0, 0.1)
 
     monkeypatch.setattr(module, "choose_recipe", choose)
@@ -288,6 +280,7 @@ def test_a_recipe_is_looked_for_with_what_was_given(folder, embft, tiny_model_pa
     more = ["--recipe", "auto", "--time-budget", 60, "--learning-rate", "3e-3", "--merge", "auto", "--save-checkpoints"]
     code, out, err = embft("train", "train.json", *flags, *more, "--no-progress")
     assert code == 0, err
+    assert asked.pop("validation").merge == "auto"  # which the search itself leaves out of its runs
     assert asked.pop("val").queries == make_dataset("find a {} {}").queries
     assert asked == {
         "time_budget": 60.0, "guard": None, "learning_rates": (3e-3,), "batch_size": 8, "device": "cpu", "n": 16,
@@ -304,7 +297,7 @@ def test_teacher_scores_come_from_a_file(folder, tiny_model_path):
     scores = {f"q{n}": {f"d{n}": 5, f"d{(n + 1) % 16}": -3.5} for n in range(16)}
     (folder / "scores.json").write_text(json.dumps(scores))
     settings = {"data": folder / "train.json", "model": tiny_model_path, "teacher_scores": folder / "scores.json"}
-    assert command._engine(settings)[0].teacher_scores == scores
+    assert command._engine(settings)[0].dataset.teacher_scores == scores
 
 
 def test_other_processes_of_torchrun_stay_silent(folder, embft, tiny_model_path, monkeypatch):
@@ -330,7 +323,7 @@ def test_a_loss_by_name_reaches_the_engine(folder, tiny_model_path):
 
 
 def test_values_of_mixed_kinds():
-    mixed = EngineOption("merge", frozenset({"float", "None"}), ("auto",), "", {"full": "None"}, "")
+    mixed = EngineOption("merge", frozenset({"float", "None"}), ("auto",))
     assert mixed.convert("auto", "--merge") == "auto"
     assert mixed.convert("0.5", "--merge") == 0.5
     assert mixed.convert(1, "merge") == 1.0
@@ -338,13 +331,13 @@ def test_values_of_mixed_kinds():
     assert mixed.convert("none", "--merge") is None
     with pytest.raises(ConfigError, match="--merge is 'x'; it must be a number or auto"):
         mixed.convert("x", "--merge")
-    dims = EngineOption("dims", frozenset({"list", "None"}), (), "int", {}, "")
+    dims = EngineOption("dims", frozenset({"list", "None"}), (), "int")
     assert dims.convert("384, 128", "--dims") == [384, 128]
     assert dims.convert("384", "--dims") == [384]
     assert dims.convert([384], "dims") == [384]
     with pytest.raises(ConfigError, match="An item of --dims is 'x'; it must be a whole number"):
         dims.convert("384,x", "--dims")
-    words = EngineOption("report_to", frozenset({"list", "str"}), (), "str", {}, "")
+    words = EngineOption("report_to", frozenset({"list", "str"}), (), "str")
     assert words.convert("wandb", "--report-to") == "wandb"
     assert words.convert("wandb,mlflow", "--report-to") == ["wandb", "mlflow"]
 
@@ -364,7 +357,9 @@ def test_the_file_in_the_documentation_is_read(folder, tiny_model_path):
     assert len(settings) == 14
     engine, _ = command._engine(settings)
     assert engine.guard_dataset.queries == make_dataset("find a {} {}").queries
-    assert (engine.merge, engine.settings.method, engine.settings.temperature) == ("auto", "lora", 0.02)
+    assert (engine.settings.validation.merge, engine.settings.method, engine.settings.loss.temperature) == (
+        "auto", "lora", 0.02,
+    )  # fmt: skip
     options = set(re.findall(r"--([a-z-]+)", " ".join(re.findall(r"embft train .*", page))))
     own = {
         "config",
@@ -382,7 +377,7 @@ def test_the_file_in_the_documentation_is_read(folder, tiny_model_path):
 
 
 def test_methods_are_those_of_the_engines():
-    assert {"full", "adapter"} <= set(methods())
+    assert METHODS == ("full", "lora", "adapter", "nudge")
     assert takes("full", "epochs")
     assert not takes("adapter", "weight_decay")
 
@@ -397,3 +392,29 @@ def test_a_long_curve_is_thinned_and_keeps_the_best(capsys):
     assert len(rows) == 13
     assert "617" in next(row for row in rows if "best" in row)
     assert "999" in rows[-1]
+
+
+def test_groups_in_the_file_are_options_in_one_row(monkeypatch, folder, embft):
+    config = write_config(folder, data="train.json", lora={"rank": 8, "alpha": 16}, loss_settings={"temperature": 0.02})
+    with monkeypatch.context() as patch:
+        seen = caught(patch, "--config", config, "--lora-alpha", "4")
+    assert (seen["lora_rank"], seen["lora_alpha"], seen["temperature"]) == (8, 4.0, 0.02)
+    config = write_config(folder, data="train.json", lora={"ranks": 8})
+    code, _, err = embft("train", "--config", config)
+    assert code == 2
+    assert "unknown key 'ranks' in lora; did you mean 'rank'?" in err
+
+
+def test_help_loads_no_model_library_and_cuts_no_name():
+    import subprocess
+
+    code = "import sys; from llama_index_embft.cli import app; sys.argv = ['embft', 'train', '--help']; app.main()"
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code],
+        capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"}, check=False,
+    )  # fmt: skip
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not loaded & {"torch", "transformers", "sentence_transformers"}
+    for option in engine_options().values():
+        assert f"--{option.name.replace('_', '-')}" in done.stdout, option.name
+    assert "…" not in done.stdout.replace("wandb, mlflow, …", "")

@@ -97,9 +97,9 @@ CASES = {
     ("--tokens-per-minute", "5"): "tokens_per_minute is for a hosted model",
     ("--embed-model", "openai:m", "--method", "adapter", "--requests-per-minute", "0"): "it must be above 0",
     ("--embed-model", "openai:m", "--method", "adapter", "--requests-per-minute", "x"): "must be a whole number",
-    ("--method", "nudge", "--batch-size", "8"): "batch_size has no meaning with method nudge",
-    ("--method", "nudge", "--recipe", "auto"): "recipe has no meaning with method nudge",
-    ("--method", "nudge", "--guard", "val.json"): "guard has no meaning with method nudge",
+    ("--method", "nudge", "--batch-size", "8"): "batch_size is not an option of --method nudge",
+    ("--method", "nudge", "--recipe", "auto"): "recipe is not an option of --method nudge",
+    ("--method", "nudge", "--guard", "val.json"): "guard is not an option of --method nudge",
     ("--method", "nudge", "--time-budget", "9"): "time_budget is for the search",
     ("--embed-model", "openai:m", "--method", "adapter", "--api-base", "http://127.0.0.1:9/v1"): "No connection to the",
 }

@@ -99,7 +99,7 @@ REFUSED = {
     ("--ray", "auto", "--device", "cpu"): "--device has no meaning together with --ray; leave it out.",
     ("--ray", "auto", "--embed-model", "openai:m"): "--embed-model has no meaning together with --ray; leave it out.",
     ("--ray", "auto", "--api-base", "http://h/v1"): "--api-base has no meaning together with --ray; leave it out.",
-    ("--ray", "auto", "--lora-rank", "8"): "lora_rank has no meaning with method full",
+    ("--ray", "auto", "--lora-rank", "8"): "lora_rank is not an option of --method full",
     ("--ray", "auto", "--bias"): "bias has no meaning with method full",
     ("--ray", "head"): "The Ray address 'head' is not understood; write HOST:PORT",
 }

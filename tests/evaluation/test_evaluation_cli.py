@@ -9,9 +9,11 @@ import typer
 from evaluation_helpers import many_queries, noisy_report
 from typer.testing import CliRunner
 
+from llama_index_embft.cli.compare import compare
+from llama_index_embft.cli.evaluate import evaluate
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, EvaluationError
-from llama_index_embft.evaluation import RetrievalReport, compare, evaluate
+from llama_index_embft.evaluation import RetrievalReport
 
 
 @pytest.fixture

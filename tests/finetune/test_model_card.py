@@ -91,7 +91,7 @@ def test_the_way_to_use_it_runs(tiny_model_path, tmp_path):
 
     from llama_index_embft import load_embed_model
     from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
-    from llama_index_embft.finetune import SentenceTransformersFinetuneEngine
+    from llama_index_embft.finetune import SentenceTransformersFinetuneEngine, TextSettings
 
     data = EmbeddingQAFinetuneDataset(
         queries={f"q{n}": f"where is {n}" for n in range(4)},
@@ -101,7 +101,7 @@ def test_the_way_to_use_it_runs(tiny_model_path, tmp_path):
     out = tmp_path / "m"
     SentenceTransformersFinetuneEngine(
         data, tiny_model_path, str(out), epochs=1, batch_size=4, device="cpu", show_progress_bar=False,
-        query_prompt='say "it": ', document_prompt="text: ",
+        text=TextSettings(query_prompt='say "it": ', document_prompt="text: "),
     ).finetune()  # fmt: skip
     text = model_card(json.loads((out / "embft.json").read_text()))
     ours = load_embed_model(out, device="cpu")

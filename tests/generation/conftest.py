@@ -58,6 +58,12 @@ def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "RetryPolicy", quick)
 
 
+@pytest.fixture(autouse=True)
+def _own_journals(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Journals of this test alone."""
+    monkeypatch.setenv("EMBFT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture
 def nodes() -> list[TextNode]:
     """Twelve nodes."""

@@ -30,7 +30,7 @@ def docs(tmp_path: Path) -> Path:
 def embft(*arguments: object) -> str:
     app = typer.Typer()
     app.command()(generate)
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    result = CliRunner().invoke(app, [str(argument) for argument in (*arguments, "--yes")])
     if isinstance(result.exception, EmbftError):
         raise result.exception
     assert result.exit_code == 0, result.output

@@ -516,9 +516,10 @@ def test_a_change_asks_again_and_says_so(
 def test_another_server_or_key_asks_nothing_again(
     serve: Serve, openai_like: Make, nodes: list[TextNode], tmp_path: Path
 ) -> None:
-    generate(nodes, openai_like(serve()), tmp_path)
+    journal = tmp_path / "journal.sqlite"
+    generate(nodes, openai_like(serve()), tmp_path, journal_path=journal)
     other = serve()
-    generate(nodes, openai_like(other, api_key="rotated-key-123456"), tmp_path)
+    generate(nodes, openai_like(other, api_key="rotated-key-123456"), tmp_path, journal_path=journal)
     assert other.count == 0
 
 

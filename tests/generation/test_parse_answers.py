@@ -127,7 +127,7 @@ def test_nothing_usable_gives_nothing(text: str) -> None:
 
 def test_answers_are_kept_beside_their_questions() -> None:
     text = "Q: What is it?\nA: A dam.\n\n2. When was it built?\n**Answer:** In 1910."
-    assert [tuple(item) for item in parse_items(text, limit=5)] == [
+    assert [(item.query, item.answer) for item in parse_items(text, limit=5)] == [
         ("What is it?", "A dam."),
         ("When was it built?", "In 1910."),
     ]

@@ -6,6 +6,8 @@ from index_places import DIM, KINDS, Place, make_nodes
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
+from llama_index_embft.embeddings import ModelIdentity, identify
+
 __all__ = ["DIM", "KINDS", "CountingEmbedding", "Place", "make_nodes"]
 
 
@@ -17,6 +19,12 @@ class CountingEmbedding(HuggingFaceEmbedding):
     @property
     def counted(self) -> dict[str, int]:
         return self._counted
+
+    def identity(self, side: str, given: str | None = None) -> ModelIdentity:
+        """That of the class above it: counting changes no vector."""
+        prompts = {"query_instruction": self.query_instruction, "text_instruction": self.text_instruction}
+        plain = HuggingFaceEmbedding(model_name=self.model_name, device="cpu", **prompts)
+        return identify(plain, side, identity=given)
 
     def _add(self, kind: str, n: int) -> None:
         self._counted[kind] = self._counted.get(kind, 0) + n

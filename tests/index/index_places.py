@@ -15,6 +15,8 @@ from llama_index.core import StorageContext, VectorStoreIndex, load_index_from_s
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import TextNode
 
+from llama_index_embft.embeddings import ModelIdentity
+
 DIM = 32
 KINDS = ("simple", "faiss", "faiss_map", "qdrant", "lancedb", "postgres")
 SUBJECTS = ("a red fox", "the old king", "my computer", "one green tree", "her small boat", "the tax office")
@@ -101,6 +103,10 @@ class Place:
 
 class PlainEmbedding(BaseEmbedding):
     """Unit vectors made of a hash of the text and of the model's name: a model that loads at once."""
+
+    def identity(self, side, given=None):
+        """A class that knows what decides its vectors speaks for itself."""
+        return ModelIdentity.of(self.model_name, type(self).__name__, self.model_name, side)
 
     def _get_text_embedding(self, text: str) -> list[float]:
         seed = int.from_bytes(hashlib.sha256(f"{self.model_name} {text}".encode()).digest()[:8], "little")

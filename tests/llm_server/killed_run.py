@@ -33,7 +33,12 @@ def run(api_base: str, output: Path, chunks: int, workers: int) -> None:
     ]
     llm = OpenAILike(model="m", api_base=api_base, api_key="none", is_chat_model=True, context_window=8000)
     generate_qa_embedding_pairs(
-        nodes, llm, output_path=output, verbose=False, save_every=50, calls=CallSettings(num_workers=workers)
+        nodes,
+        llm,
+        output_path=output,
+        verbose=False,
+        save_every=50,
+        calls=CallSettings(num_workers=workers, journal_path=output.with_suffix(".journal.sqlite")),
     )
 
 

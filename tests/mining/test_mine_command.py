@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from llama_index_embft.cli.mine import mine
+from llama_index_embft.cli.mine import MineCommand, mine
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError
 
@@ -27,13 +27,13 @@ def data(tmp_path):
 
 def invoke(*args):
     app = typer.Typer()
-    app.command()(mine)
+    app.command(cls=MineCommand)(mine)
     return CliRunner().invoke(app, [str(arg) for arg in args])
 
 
 def test_the_command_writes_the_data_set_the_exports_and_the_reports(data, tiny_model_path):
     result = invoke(
-        *(data / "data.json", "--model", tiny_model_path, "--num", 3),
+        *(data / "data.json", "--model", tiny_model_path, "--num-negatives", 3),
         *("--strategy", "rank:1-8", "--strategy", "random", "--html", data / "r.html", "--json", data / "r.json"),
         *("--export", f"triplets={data / 't.jsonl'}", "--export", f"ntuples={data / 'n.jsonl'}"),
     )
@@ -55,9 +55,12 @@ def test_the_command_writes_the_data_set_the_exports_and_the_reports(data, tiny_
         (["--strategy", "judge"], "name it with --llm-model"),
         (["--strategy", "hardest"], "no strategy 'hardest'"),
         (["--export", "csv=x.csv"], "write FORMAT=FILE with one of pairs, ntuples"),
-        (["--search", "flat", "--num", "3"], "'exact', 'hnsw' or 'ivf'"),
-        (["--metric", "l2", "--num", "3"], "'cosine' or 'dot'"),
-        (["--num", "12"], "no query can have 12"),
+        (["--search", "flat"], "`search` is 'flat'; it must be one of 'exact', 'hnsw', 'ivf'"),
+        (["--similarity", "l2"], "`similarity` is 'l2'; it must be one of 'cosine', 'dot'"),
+        (["--near-duplicates", "2"], "`near_duplicates` is 2.0; it must be above 0 and at most 1"),
+        (["--near-duplicates", "much"], "--near-duplicates is 'much'; give a number, or none"),
+        (["--parts", "2"], "--parts is for --ray ADDRESS"),
+        (["--num-negatives", "12"], "no query can have 12"),
     ],
 )
 def test_mistakes_are_one_sentence_and_write_nothing(data, tiny_model_path, options, message):

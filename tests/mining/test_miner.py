@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
+import re
 
 import numpy as np
 import pytest
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
-from llama_index_embft.errors import ConfigError
+from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.mining import (
     BM25,
     AbsoluteMargin,
-    MiningReport,
+    MiningSettings,
     RankWindow,
     RelativeMargin,
     ScoreWindow,
     mine_hard_negatives,
 )
-from llama_index_embft.mining.panel import PANEL_UNIT
+from llama_index_embft.mining.context import BLOCK_UNIT
 
 WORDS = [a + b for a in ("am", "bir", "ce", "del", "em", "fjo") for b in ("an", "oll", "irk", "um", "ext")]
 
@@ -79,9 +81,8 @@ def test_the_relative_margin_compares_with_the_lowest_positive(share):
     dataset, vectors = make()
     relevant = {query: [f"d{i}", f"d{(i + 1) % 40}"] for i, query in enumerate(dataset.queries)}
     dataset = EmbeddingQAFinetuneDataset(queries=dataset.queries, corpus=dataset.corpus, relevant_docs=relevant)
-    report = MiningReport()
     strategies = ["rank:1-118", RelativeMargin(share)]
-    mined = mine_hard_negatives(dataset, vectors, strategies, 100, report=report)
+    mined = mine_hard_negatives(dataset, vectors, strategies, 100)
     scores = cosines(vectors)
     total = 0
     for query, found in enumerate(rows(dataset, mined.negative_docs)):
@@ -90,7 +91,7 @@ def test_the_relative_margin_compares_with_the_lowest_positive(share):
         expected = [row for row in np.argsort(-scores[query]) if row not in (query, (query + 1) % 40)]
         total += sum(scores[query, row] > bound for row in expected)
         assert found == [row for row in expected if scores[query, row] <= bound][:100]
-    assert report.dropped == {f"margin:{share:g}": total}
+    assert mined.report.dropped == {f"margin:{share:g}": total}
 
 
 def test_the_relative_margin_stays_below_a_negative_cosine():
@@ -113,8 +114,7 @@ def test_the_absolute_margin_is_a_difference():
 def test_a_score_window_draws_evenly_among_everything_inside(n_docs):
     dataset, vectors = make(n_queries=80, n_docs=n_docs)
     low, high = -0.1, 0.15  # for 3,000 documents far more than the shared ranks reach
-    report = MiningReport()
-    mined = mine_hard_negatives(dataset, vectors, [ScoreWindow(low, high)], 6, report=report)
+    mined = mine_hard_negatives(dataset, vectors, [ScoreWindow(low, high)], 6)
     scores = cosines(vectors)
     drawn = []
     for query, found in enumerate(rows(dataset, mined.negative_docs)):
@@ -138,16 +138,15 @@ def test_random_negatives_are_spread_over_the_corpus():
 
 def test_least_similar_uses_each_document_once_and_starts_with_the_least():
     dataset, vectors = make(n_queries=10, n_docs=35)
-    report = MiningReport()
-    mined = mine_hard_negatives(dataset, vectors, "least-similar", 3, report=report)
+    mined = mine_hard_negatives(dataset, vectors, "least-similar", 3)
     found = rows(dataset, mined.negative_docs)
     flat = [row for line in found for row in line]
     assert len(flat) == len(set(flat)) == 30
     assert found[0][0] == int(np.argmin(cosines(vectors)[0]))
-    assert not report.notes
-    short = mine_hard_negatives(dataset, vectors, "least-similar", 5, report=report)
+    assert not mined.report.notes
+    short = mine_hard_negatives(dataset, vectors, "least-similar", 5)
     assert sum(map(len, short.negative_docs.values())) == 35
-    assert "which is not enough" in report.warnings()[0]
+    assert "which is not enough" in short.report.warnings()[0]
 
 
 def test_bm25_finds_words_in_two_scripts():
@@ -182,17 +181,16 @@ def test_same_document_takes_other_chunks_of_the_source_most_similar_first():
 
 def test_sources_take_turns_and_a_document_counts_once():
     dataset, vectors = make()
-    report = MiningReport()
-    mined = mine_hard_negatives(dataset, vectors, ["rank:1-4", "rank:3-8", "random"], 6, report=report)
+    mined = mine_hard_negatives(dataset, vectors, ["rank:1-4", "rank:3-8", "random"], 6)
     scores = cosines(vectors)
     for query, found in enumerate(rows(dataset, mined.negative_docs)):
         ranked = [row for row in np.argsort(-scores[query]) if row != query]
         assert len(set(found)) == 6
         assert found[:2] == [ranked[0], ranked[2]]
-    assert sum(report.taken.values()) == report.n_negatives == 240
-    assert min(report.taken.values()) > 40
-    assert next(kind.name for kind in report.distributions()) == "positives"
-    assert len(report.distributions()) == 5
+    assert sum(mined.report.taken.values()) == mined.report.n_negatives == 240
+    assert min(mined.report.taken.values()) > 40
+    assert next(kind.name for kind in mined.report.distributions()) == "positives"
+    assert len(mined.report.distributions()) == 5
 
 
 def test_duplicates_and_overlaps_of_a_positive_are_never_negatives():
@@ -212,29 +210,27 @@ def test_duplicates_and_overlaps_of_a_positive_are_never_negatives():
     )
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(1, 8)), rng.normal(size=(7, 8))
-    report = MiningReport()
     for strategy in ("rank:1-6", "random", "least-similar", "score:-1-1"):
-        mined = mine_hard_negatives(dataset, vectors, strategy, 6, report=report)
+        mined = mine_hard_negatives(dataset, vectors, strategy, 6)
         assert set(mined.negative_docs["q"]) == {"short-tail", "other"}
-    assert report.forbidden == {"positive": 1, "duplicate of a positive": 2, "overlap with a positive": 2}
-    exact = mine_hard_negatives(dataset, vectors, "rank:1-6", 6, near_duplicates=1.0)
+    assert mined.report.forbidden == {"positive": 1, "duplicate of a positive": 2, "overlap with a positive": 2}
+    exact = mine_hard_negatives(dataset, vectors, "rank:1-6", 6, settings=MiningSettings(near_duplicates=1.0))
     assert "copy" not in exact.negative_docs["q"]
 
 
 def test_too_few_are_counted_and_padded_only_when_asked(caplog):
     dataset, vectors = make()
-    report = MiningReport()
     with caplog.at_level(logging.WARNING):
-        mined = mine_hard_negatives(dataset, vectors, "rank:1-3", 5, report=report)
+        mined = mine_hard_negatives(dataset, vectors, "rank:1-3", 5)
     assert "40 of 40 queries have fewer than 5 negatives, 0 of them none" in caplog.text
     assert {len(docs) for docs in mined.negative_docs.values()} == {3}
-    assert (report.short, report.without, report.padded) == (40, 0, 0)
-    padded = mine_hard_negatives(dataset, vectors, "rank:1-3", 5, pad=True, report=report)
+    assert (mined.report.short, mined.report.without, mined.report.padded) == (40, 0, 0)
+    padded = mine_hard_negatives(dataset, vectors, "rank:1-3", 5, settings=MiningSettings(pad=True))
     assert {len(set(docs)) for docs in padded.negative_docs.values()} == {5}
     assert all(docs[:3] == mined.negative_docs[query] for query, docs in padded.negative_docs.items())
     assert all(dataset.relevant_docs[query][0] not in docs for query, docs in padded.negative_docs.items())
-    assert (report.short, report.without, report.padded) == (0, 0, 80)
-    assert "80 of 200 negatives are random ones" in report.warnings()[0]
+    assert (padded.report.short, padded.report.without, padded.report.padded) == (0, 0, 80)
+    assert "80 of 200 negatives are random ones" in padded.report.warnings()[0]
 
 
 def test_a_query_without_any_negative_has_no_entry():
@@ -250,9 +246,9 @@ def test_a_query_without_any_negative_has_no_entry():
     [["rank:2-30:random"], ["score:-0.2-0.4"], ["random"], ["bm25:9", "rank:1-9", "margin:0.95"], ["least-similar"]],
 )
 def test_results_depend_on_the_seed_and_not_on_memory(strategies):
-    dataset, vectors = make(n_queries=2 * PANEL_UNIT + 40, n_docs=700)
+    dataset, vectors = make(n_queries=2 * BLOCK_UNIT + 40, n_docs=700)
     first = mine_hard_negatives(dataset, vectors, strategies, 4)
-    small = mine_hard_negatives(dataset, vectors, strategies, 4, memory=1 << 20)
+    small = mine_hard_negatives(dataset, vectors, strategies, 4, settings=MiningSettings(memory=1 << 20))
     assert first == small
     if {"random", "score:-0.2-0.4", "rank:2-30:random"} & set(strategies):
         assert mine_hard_negatives(dataset, vectors, strategies, 4, seed=1) != first
@@ -286,17 +282,17 @@ def bad_row(matrix, value):
         (lambda q, c: (q, [[1.0], [1.0, 2.0]]), {}, "documents are no matrix of numbers"),
         (lambda q, c: (bad_row(q, np.inf), c), {}, "`queries` holds NaN or infinity in 1 of 40 rows"),
         (lambda q, c: (q, c), {"num_negatives": 120}, "corpus has 120 documents, so no query can have 120"),
-        (lambda q, c: (q, c), {"num_negatives": 0}, "at least 1, got 0"),
+        (lambda q, c: (q, c), {"num_negatives": 0}, "`num_negatives` is 0; it must be at least 1"),
         (lambda q, c: (q, c), {"strategies": "score:0.99-0.999"}, "'score:0.99-0.999' found no candidate.*median 0"),
         (lambda q, c: (q, c), {"strategies": ["rank:1-5", "gap:1.9"]}, "No negative is left.*gap:1.9 dropped 200"),
         (lambda q, c: (q, c), {"strategies": "hard"}, "no strategy 'hard'; the forms are: rank:10-50"),
         (lambda q, c: (q, c), {"strategies": ["rank:5-1"]}, "to a later one, got rank:5-1"),
         (lambda q, c: (q, c), {"strategies": ["margin:1.5"]}, "at most 1, got 1.5"),
         (lambda q, c: (q, c), {"strategies": ["random", "random"]}, "'random' is named twice"),
-        (lambda q, c: (q, c), {"strategies": [3]}, "or an object, got 3"),
+        (lambda q, c: (q, c), {"strategies": [3]}, "The strategy 3 is neither a text"),
         (lambda q, c: (q, c), {"strategies": ["judge"]}, "'judge' needs an LLM"),
         (lambda q, c: (q, c), {"relabel": True}, "`relabel` needs a strategy"),
-        (lambda q, c: (q, c), {"near_duplicates": 0}, "at most 1, got 0"),
+        (lambda q, c: (q, c), {"seed": -1}, "`seed` is -1; it must be at least 0"),
     ],
 )
 def test_bad_input_is_one_sentence(change, options, message):
@@ -329,19 +325,18 @@ def test_any_model_can_mine(tiny_model_path):
 def test_the_report_reads_well_and_escapes(tmp_path):
     dataset, vectors = make()
     dataset.queries["q0"] = dataset.corpus["d1"] = "<script>alert('x')</script>"
-    report = MiningReport()
-    mine_hard_negatives(dataset, vectors, ["rank:1-30", "bm25:9", "margin:0.9"], 5, report=report)
-    assert len(report.examples) == 10
-    text = str(report)
+    mined = mine_hard_negatives(dataset, vectors, ["rank:1-30", "bm25:9", "margin:0.9"], 5)
+    assert len(mined.report.examples) == 10
+    text = str(mined.report)
     assert "200 negatives for 40 queries among 120 documents, by rank:1-30, bm25:9, margin:0.9" in text
-    assert f"dropped by margin:0.9{report.dropped['margin:0.9']:>32}" in text
-    assert report.examples_text().count("? ") == 10
-    report.to_html(tmp_path / "report.html")
+    assert re.search(rf"^dropped by margin:0.9 +{mined.report.dropped['margin:0.9']}$", text, re.MULTILINE)
+    assert mined.report.examples_text().count("? ") == 10
+    mined.report.to_html(tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text("utf-8")
     assert "<svg" in page
     assert "<script" not in page
     assert page.count('class="query"') == 10
-    report.to_json(tmp_path / "report.json")
+    mined.report.to_json(tmp_path / "report.json")
     saved = json.loads((tmp_path / "report.json").read_text("utf-8"))
     assert saved["similarities"]["negatives"]["n"] == 200
     assert saved["similarities"]["negatives"]["quantiles"] == sorted(saved["similarities"]["negatives"]["quantiles"])
@@ -359,12 +354,9 @@ def test_strategies_say_their_text_form():
 def test_approximate_search_notes_its_recall():
     pytest.importorskip("faiss")
     dataset, vectors = make(n_queries=40, n_docs=1000)
-    report = MiningReport()
-    mined = mine_hard_negatives(dataset, vectors, "rank:1-20", 5, search="ivf", report=report)
+    mined = mine_hard_negatives(dataset, vectors, "rank:1-20", 5, settings=MiningSettings(search="ivf"))
     assert {len(docs) for docs in mined.negative_docs.values()} == {5}
-    assert "Approximate search (ivf) finds" in report.warnings()[0]
-    with pytest.raises(ConfigError, match="'exact', 'hnsw' or 'ivf', got 'flat'"):
-        mine_hard_negatives(dataset, vectors, "rank:1-20", 5, search="flat")
+    assert "Approximate search (ivf) finds" in mined.report.warnings()[0]
 
 
 def test_without_the_rules_about_text_only_equal_texts_are_kept_out():
@@ -373,5 +365,57 @@ def test_without_the_rules_about_text_only_equal_texts_are_kept_out():
     dataset = EmbeddingQAFinetuneDataset(
         queries=dataset.queries, corpus=corpus, relevant_docs={"q0": ["d0"], "q1": ["d1"]}
     )
-    mined = mine_hard_negatives(dataset, vectors, "rank:1-5", 5, near_duplicates=None)
+    mined = mine_hard_negatives(dataset, vectors, "rank:1-5", 5, settings=MiningSettings(near_duplicates=None))
     assert set(mined.negative_docs["q1"]) == {"d0", "d3", "d4", "d5"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"near_duplicates": 0}, "`near_duplicates` is 0; it must be above 0 and at most 1"),
+        ({"search": "flat"}, "`search` is 'flat'; it must be one of 'exact', 'hnsw', 'ivf'"),
+        ({"similarity": "l2"}, "`similarity` is 'l2'; it must be one of 'cosine', 'dot'"),
+        ({"memory": 4096}, "`memory` is 4096; it must be at least 1048576"),
+    ],
+)
+def test_settings_are_checked_when_they_are_made(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        MiningSettings(**settings)
+
+
+def test_the_report_travels_with_the_result_and_not_with_its_file(tmp_path):
+    dataset, vectors = make()
+    mined = mine_hard_negatives(dataset, vectors, "rank:1-9", 3)
+    assert pickle.loads(pickle.dumps(mined)).report.n_negatives == 120
+    mined.save_json(tmp_path / "mined.json")
+    assert EmbeddingQAFinetuneDataset.from_json(tmp_path / "mined.json") == mined
+    with pytest.raises(DatasetError, match="no mining report"):
+        _ = mined.subset(["q0"]).report
+
+
+def symmetric():
+    """Duplicate questions: every query stands in the corpus too, with other punctuation."""
+    dataset, (queries, corpus) = make(n_queries=10, n_docs=40)
+    texts = {**dataset.corpus, **{f"own{i}": f"{text.upper()} ?" for i, text in enumerate(dataset.queries.values())}}
+    whole = EmbeddingQAFinetuneDataset(queries=dataset.queries, corpus=texts, relevant_docs=dataset.relevant_docs)
+    return whole, (queries, np.concatenate([corpus, queries]))
+
+
+@pytest.mark.parametrize("near_duplicates", [0.8, None])
+@pytest.mark.parametrize("strategy", ["rank:1-10", "random", "bm25:9", "least-similar", "score:-1-1"])
+def test_the_querys_own_text_is_no_negative_of_it(strategy, near_duplicates):
+    dataset, vectors = symmetric()
+    settings = MiningSettings(near_duplicates=near_duplicates, pad=True)
+    mined = mine_hard_negatives(dataset, vectors, strategy, 4, settings=settings)
+    assert not any(f"own{query[1:]}" in docs for query, docs in mined.negative_docs.items())
+    assert mined.report.forbidden["the query's own text"] == 10
+    assert re.search(r"^never: the query's own text +10$", str(mined.report), re.MULTILINE)
+
+
+def test_own_text_may_be_asked_for_and_is_a_positive_where_it_is_labelled_one():
+    dataset, vectors = symmetric()
+    mined = mine_hard_negatives(dataset, vectors, "rank:1-10", 4, settings=MiningSettings(exclude_own_text=False))
+    assert all(docs[0] == f"own{query[1:]}" for query, docs in mined.negative_docs.items())
+    labelled = dataset.model_copy(update={"relevant_docs": {f"q{i}": [f"own{i}"] for i in range(10)}})
+    report = mine_hard_negatives(labelled, vectors, "rank:1-10", 4).report
+    assert report.forbidden == {"positive": 10, "duplicate of a positive": 0, "overlap with a positive": 0}

@@ -9,18 +9,18 @@ from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata
 from llama_index_embft.calls import CallSettings
 from llama_index_embft.calls.failures import UnusableAnswerError
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
+from llama_index_embft.dataset.formats import flag_embedding_rows, labelled_pairs, teacher_rows
 from llama_index_embft.embeddings import EmbeddingCache
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.mining import (
     CrossEncoder,
     LLMJudge,
-    MiningReport,
-    flag_embedding_rows,
-    labelled_pairs,
+    MiningSettings,
     mine_hard_negatives,
-    teacher_rows,
 )
 from llama_index_embft.mining.judge import read_answer
+
+PAD = MiningSettings(pad=True)
 
 
 @pytest.fixture
@@ -58,18 +58,17 @@ TABLE = {"alpha": 2.0, "beta": 1.0, "answers": 3.5, "delta": -1.0, "epsilon": -4
 
 def test_a_cross_encoder_drops_what_is_as_relevant_and_keeps_its_scores(data):
     dataset, vectors = data
-    report = MiningReport()
     reranker = Reranker(TABLE)
-    mined = mine_hard_negatives(dataset, vectors, ["rank:1-5", CrossEncoder(reranker)], 2, report=report)
+    mined = mine_hard_negatives(dataset, vectors, ["rank:1-5", CrossEncoder(reranker)], 2)
     assert mined.negative_docs == {"q": ["b", "d"]}
     assert mined.relevant_docs == {"q": ["a"]}
-    assert report.dropped == {"cross-encoder:Reranker": 2}
-    assert report.teacher_scores["q"]["a"] == 2.0
-    assert report.teacher_scores["q"]["d"] == -1.0
+    assert mined.report.dropped == {"cross-encoder:Reranker": 2}
+    assert mined.teacher_scores["q"]["a"] == 2.0
+    assert mined.teacher_scores["q"]["d"] == -1.0
     assert not any("epsilon" in text for text in reranker.asked)  # enough had been found
-    assert next(iter(teacher_rows(mined, report.teacher_scores, 2)))["label"] == [2.0, 1.0, -1.0]
-    assert [row["score"] for row in labelled_pairs(mined, report.teacher_scores)] == [2.0, 1.0, -1.0]
-    assert next(iter(flag_embedding_rows(mined, report.teacher_scores)))["neg_scores"] == [1.0, -1.0]
+    assert next(iter(teacher_rows(mined, mined.teacher_scores, 2)))["label"] == [2.0, 1.0, -1.0]
+    assert [row["score"] for row in labelled_pairs(mined, mined.teacher_scores)] == [2.0, 1.0, -1.0]
+    assert next(iter(flag_embedding_rows(mined, mined.teacher_scores)))["neg_scores"] == [1.0, -1.0]
 
 
 def test_the_gap_asks_for_more(data):
@@ -78,13 +77,12 @@ def test_the_gap_asks_for_more(data):
 
 
 def test_relabelling_makes_a_positive_and_forbids_its_copies(data):
-    report = MiningReport()
     strategies = ["rank:1-5", CrossEncoder(Reranker(TABLE | {"this answers": 3.5}))]
-    mined = mine_hard_negatives(*data, strategies, 3, relabel=True, report=report)
+    mined = mine_hard_negatives(*data, strategies, 3, relabel=True)
     assert mined.relevant_docs == {"q": ["a", "c"]}
     assert mined.negative_docs == {"q": ["b", "d", "e"]}
-    assert report.relabelled == [("q", "c")]
-    assert report.dropped == {"cross-encoder:Reranker": 2}
+    assert mined.report.relabelled == [("q", "c")]
+    assert mined.report.dropped == {"cross-encoder:Reranker": 2}
 
 
 def test_a_copy_that_was_accepted_before_is_taken_back(data):
@@ -92,10 +90,9 @@ def test_a_copy_that_was_accepted_before_is_taken_back(data):
     dataset, (queries, corpus) = data
     corpus = corpus[[0, 1, 3, 2, 4, 5]]
     reranker = Reranker({"does!": 0.0, **TABLE})
-    report = MiningReport()
     strategies = ["rank:1-5", CrossEncoder(reranker)]
-    mined = mine_hard_negatives(dataset, (queries, corpus), strategies, 3, relabel=True, pad=True, report=report)
-    assert report.dropped == {"cross-encoder:Reranker": 1, "likeness to a new positive": 1}
+    mined = mine_hard_negatives(dataset, (queries, corpus), strategies, 3, relabel=True, settings=PAD)
+    assert mined.report.dropped == {"cross-encoder:Reranker": 1, "likeness to a new positive": 1}
     assert mined.relevant_docs == {"q": ["a", "c"]}
     assert mined.negative_docs == {"q": ["b", "d", "e"]}
 
@@ -111,20 +108,19 @@ def test_scores_of_a_real_cross_encoder_come_from_the_cache_the_second_time(data
     BertForSequenceClassification(config).save_pretrained(folder)
     BertTokenizerFast.from_pretrained(tiny_model_path).save_pretrained(folder)
     cache = EmbeddingCache(tmp_path / "cache.sqlite")
-    first, second = MiningReport(), MiningReport()
     strategies = ["rank:1-5", CrossEncoder(str(folder), gap=0.0, cache=cache)]
     mine = mine_hard_negatives
-    results = [mine(*data, strategies, 1, pad=True, report=first)]
+    results = [mine(*data, strategies, 1, settings=PAD)]
     model = Model(str(folder), device="cpu")
     expected = model.predict([("which?", "alpha one")])[0]
-    assert first.teacher_scores["q"]["a"] == pytest.approx(expected, abs=1e-5)
+    assert results[0].teacher_scores["q"]["a"] == pytest.approx(expected, abs=1e-5)
 
     def fail(*_, **__):
         raise AssertionError("asked again")
 
     model.predict = fail
-    results.append(mine(*data, ["rank:1-5", CrossEncoder(model, cache=cache)], 1, pad=True, report=second))
-    assert first.teacher_scores == second.teacher_scores
+    results.append(mine(*data, ["rank:1-5", CrossEncoder(model, cache=cache)], 1, settings=PAD))
+    assert results[0].teacher_scores == results[1].teacher_scores
     assert results[0] == results[1]
 
 
@@ -167,11 +163,10 @@ class Oracle(CustomLLM):
 
 
 def test_a_judge_drops_or_relabels(data):
-    report = MiningReport()
     llm = Oracle(calls=[])
-    mined = mine_hard_negatives(*data, ["rank:1-5", "judge"], 2, llm=llm, report=report)
+    mined = mine_hard_negatives(*data, ["rank:1-5", "judge"], 2, llm=llm)
     assert mined.negative_docs == {"q": ["b", "d"]}
-    assert report.dropped == {"judge": 2}
+    assert mined.report.dropped == {"judge": 2}
     relabelled = mine_hard_negatives(*data, ["rank:1-5", LLMJudge(llm)], 2, relabel=True)
     assert relabelled.relevant_docs == {"q": ["a", "c"]}
     assert relabelled.negative_docs == {"q": ["b", "d"]}

@@ -10,6 +10,8 @@ from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
+from llama_index_embft.embeddings import ModelIdentity
+
 DIM = 8
 
 
@@ -25,6 +27,10 @@ class HashEmbedding(BaseEmbedding):
     log: str | None = None
     poison: str | None = None
     seconds: float = 0.0
+
+    def identity(self, side: str, given: str | None = None) -> ModelIdentity:
+        """A class that knows what decides its vectors speaks for itself."""
+        return ModelIdentity.of(self.model_name, "HashEmbedding", self.model_name, side)
 
     def _get_text_embedding(self, text: str) -> list[float]:
         digest = hashlib.blake2b(text.encode(), digest_size=DIM).digest()

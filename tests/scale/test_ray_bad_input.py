@@ -13,9 +13,9 @@ pytest.importorskip("ray")
 from llama_index_embft.errors import ConfigError, DocumentError
 from llama_index_embft.scale.ray import ScaleError, connected, encode
 from llama_index_embft.scale.ray.cluster import sentences
-from llama_index_embft.scale.ray.shards import Columns, plan_shards
+from llama_index_embft.scale.ray.shards import ShardColumns, plan_shards
 
-COLUMNS = Columns("id", "text")
+COLUMNS = ShardColumns("id", "text")
 
 
 def free_port() -> int:
@@ -89,8 +89,10 @@ def test_shards_are_read_back_as_they_were_planned(size, tmp_path):
     assert [shard.number for shard in shards] == list(range(len(shards)))
     starts = np.cumsum([0, *(shard.n_rows for shard in shards)])[:-1].tolist()
     assert [shard.first_row for shard in shards] == starts
-    numbered = plan_shards([tmp_path], Columns(None, "text"), size)
-    assert [id_ for shard in numbered for id_ in shard.read(Columns(None, "text")).ids] == [str(n) for n in range(40)]
+    numbered = plan_shards([tmp_path], ShardColumns(None, "text"), size)
+    assert [id_ for shard in numbered for id_ in shard.read(ShardColumns(None, "text")).ids] == [
+        str(n) for n in range(40)
+    ]
 
 
 @pytest.mark.parametrize(

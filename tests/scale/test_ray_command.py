@@ -63,7 +63,7 @@ def data(tmp_path):
 def test_the_same_file_as_without(cluster, run, data, tiny_model_path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the workers were started elsewhere
     shutil.copytree(tiny_model_path, "model")
-    options = [data.name, "--model", "model", "--num", 29, "--strategy", "rank:1-29", "--no-examples"]
+    options = [data.name, "--model", "model", "--num-negatives", 29, "--strategy", "rank:1-29", "--no-examples"]
     run("mine", *options, "--out", "alone.json", "--device", "cpu")
     output = run("mine", *options, "--out", "ray.json", "--ray", "auto")
     found, alone = (json.loads((tmp_path / name).read_text()) for name in ("ray.json", "alone.json"))

@@ -15,6 +15,7 @@ pytest.importorskip("ray")
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError
+from llama_index_embft.finetune.full import engine_arguments
 from llama_index_embft.scale.ray import ScaleError, finetune
 from llama_index_embft.scale.ray.training import _models_from_anywhere
 
@@ -26,7 +27,7 @@ from pathlib import Path
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.finetune import SentenceTransformersFinetuneEngine
 data = EmbeddingQAFinetuneDataset.from_json("train.json")
-engine = SentenceTransformersFinetuneEngine(data, device="cpu", **json.loads(sys.argv[1]))
+engine = SentenceTransformersFinetuneEngine(data, device="cpu", **engine_arguments(**json.loads(sys.argv[1])))
 result = engine.finetune()
 Path("result.json").write_text(json.dumps({**dataclasses.asdict(result), "output_path": ""}))
 """
@@ -81,11 +82,15 @@ def test_folders_of_models_are_named_by_their_whole_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "guide").mkdir()
     strategies = ["rank:1-9", "cross-encoder:guide", "cross-encoder:owner/name"]
-    assert _models_from_anywhere({"guide_model": "guide", "mining_strategies": strategies, "seed": 1}) == {
-        "guide_model": str(tmp_path / "guide"),
-        "mining_strategies": ["rank:1-9", f"cross-encoder:{tmp_path / 'guide'}", "cross-encoder:owner/name"],
-        "seed": 1,
-    }
+    found = _models_from_anywhere(
+        engine_arguments(guide_model="guide", mining_rounds=1, mining_strategies=strategies, seed=1)
+    )
+    assert found == engine_arguments(
+        guide_model=str(tmp_path / "guide"),
+        mining_rounds=1,
+        mining_strategies=["rank:1-9", f"cross-encoder:{tmp_path / 'guide'}", "cross-encoder:owner/name"],
+        seed=1,
+    )
 
 
 def test_failures_are_sentences(cluster, tiny_model_path, tmp_path):

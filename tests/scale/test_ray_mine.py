@@ -14,12 +14,11 @@ from scale_models import HashEmbedding, MakeHashEmbedding
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, OutputError
-from llama_index_embft.mining import MiningReport
+from llama_index_embft.mining import MiningSettings
 from llama_index_embft.mining import mine_hard_negatives as mine_alone
-from llama_index_embft.scale.ray import mine_hard_negatives
-from llama_index_embft.scale.ray.index import Part, Settings, ShardedIndex
-from llama_index_embft.search import ExactIndex
-from llama_index_embft.search.topk import descending
+from llama_index_embft.scale.ray import MiningWorkers, mine_hard_negatives
+from llama_index_embft.scale.ray.index import CorpusPart, PartSettings, ShardedIndex
+from llama_index_embft.search import ExactIndex, descending
 
 pytestmark = pytest.mark.e2e
 
@@ -44,21 +43,24 @@ def test_the_identical_data_set(cluster):
         ("rank:1-100", "margin:0.95"),
         ("rank:2-20:random", "score:-0.5-0.9", "random", "least-similar"),
     ):
-        reports = MiningReport(), MiningReport()
-        alone = mine_alone(dataset, vectors, strategies, 5, pad=True, report=reports[0])
+        alone = mine_alone(dataset, vectors, strategies, 5, settings=MiningSettings(pad=True))
         for parts in (1, 3):
-            found = mine_hard_negatives(dataset, vectors, strategies, 5, pad=True, parts=parts, report=reports[1])
+            workers = MiningWorkers(parts=parts)
+            found = mine_hard_negatives(
+                dataset, vectors, strategies, 5, settings=MiningSettings(pad=True), workers=workers
+            )
             assert found == alone
-            assert str(reports[1]).split("\n")[0] == str(reports[0]).split("\n")[0]
-            np.testing.assert_array_equal(reports[1].negative_scores, reports[0].negative_scores)
+            assert found.report.headline() == alone.report.headline()
+            np.testing.assert_array_equal(found.report.negative_scores, alone.report.negative_scores)
 
 
 def test_faiss_in_parts_says_its_recall(cluster):
     pytest.importorskip("faiss")
     dataset, vectors = make()
-    report = MiningReport()
-    found = mine_hard_negatives(dataset, vectors, "rank:1-10", 5, search="hnsw", parts=2, report=report)
-    assert "Approximate search (hnsw, 2 parts) finds 100.0% of the exact 10 best documents." in report.notes
+    found = mine_hard_negatives(
+        dataset, vectors, "rank:1-10", 5, settings=MiningSettings(search="hnsw"), workers=MiningWorkers(parts=2)
+    )
+    assert "Approximate search (hnsw, 2 parts) finds 100.0% of the exact 10 best documents." in found.report.notes
     assert found == mine_alone(dataset, vectors, "rank:1-10", 5)  # with as little to find as here
 
 
@@ -68,8 +70,8 @@ def test_a_lost_worker_is_replaced(cluster):
     _, (queries, corpus) = make()
     ids = [f"d{n}" for n in range(len(corpus))]
     alone = ExactIndex(corpus, tie_order=descending(ids)).search(queries, 20)
-    parts = [Part(low, ids[low : low + 30], ray.put(corpus[low : low + 30])) for low in (0, 30, 60)]
-    index = ShardedIndex(parts, Settings("exact", "cosine", 64 << 20, "cpu"))
+    parts = [CorpusPart(low, ids[low : low + 30], ray.put(corpus[low : low + 30])) for low in (0, 30, 60)]
+    index = ShardedIndex(parts, PartSettings("exact", "cosine", 64 << 20, "cpu"))
     try:
         pid = ray.get(index._actors[1].__ray_call__.remote(lambda _: os.getpid()))
         os.kill(pid, signal.SIGKILL)
@@ -85,7 +87,7 @@ def test_from_the_model_on_and_again(cluster, tmp_path):
     log = tmp_path / "log"
     log.mkdir()
     model = MakeHashEmbedding(log=str(log))
-    options = {"work_path": tmp_path / "work", "rows_per_shard": 20, "parts": 2}
+    options = {"work_path": tmp_path / "work", "workers": MiningWorkers(rows_per_shard=20, parts=2)}
     found = mine_hard_negatives(dataset, model, num_negatives=3, **options)
     assert found == mine_alone(dataset, HashEmbedding(model_name="hash"), num_negatives=3)
     embedded = {file.name: file.read_text() for file in log.iterdir()}
@@ -102,10 +104,10 @@ def test_bad_vectors_and_arguments(cluster):
     broken = corpus.copy()
     broken[70, 2] = np.nan
     with pytest.raises(ConfigError, match=r"Rows 45 to 89 of the corpus: .* NaN or infinity in 1 of 45 rows"):
-        mine_hard_negatives(dataset, (queries, broken), parts=2)
+        mine_hard_negatives(dataset, (queries, broken), workers=MiningWorkers(parts=2))
     with pytest.raises(ConfigError, match="`queries` have 7 dimensions and `corpus` 8"):
-        mine_hard_negatives(dataset, (queries[:, :7], corpus), parts=1)
+        mine_hard_negatives(dataset, (queries[:, :7], corpus), workers=MiningWorkers(parts=1))
     with pytest.raises(ConfigError, match="Give a `work_path` for the embeddings"):
         mine_hard_negatives(dataset, "model")
-    with pytest.raises(ConfigError, match="`parts` must be at least 1"):
-        mine_hard_negatives(dataset, (queries, corpus), parts=0)
+    with pytest.raises(ConfigError, match="`parts` is 0; it must be at least 1"):
+        mine_hard_negatives(dataset, (queries, corpus), workers=MiningWorkers(parts=0))

@@ -56,9 +56,9 @@ def test_fewer_documents_than_asked_for(data):
 
 
 def test_bad_input_is_named(data):
-    with pytest.raises(ConfigError, match="'hnsw' or 'ivf', got 'flat'"):
+    with pytest.raises(ConfigError, match="`kind` is 'flat'; it must be one of 'hnsw', 'ivf'"):
         ApproximateIndex(data[1], "flat")
-    with pytest.raises(ConfigError, match="at least 1, got 0"):
+    with pytest.raises(ConfigError, match="`effort` is 0; it must be at least 1"):
         ApproximateIndex(data[1], effort=0)
     with pytest.raises(ConfigError, match="16 dimensions and `corpus` 24"):
         ApproximateIndex(data[1]).search(data[0][:, :16], 3)

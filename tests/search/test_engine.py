@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from llama_index_embft.search import top_k
-from llama_index_embft.search.engine import Barred, make_plan, search
-from llama_index_embft.search.rows import Rows
-from llama_index_embft.search.sweep import Plan
+from llama_index_embft.search.engine import ExclusionMask, make_plan, search
+from llama_index_embft.search.rows import EmbeddingRows
+from llama_index_embft.search.sweep import SearchPlan
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 LOW = [torch.float32, torch.bfloat16, torch.float16]
@@ -26,17 +26,20 @@ def unit(rng, n, dim, shift=0.0):
 
 
 def plan(low, *, panel=64, height=32, width=256, capacity=96, sample=0):
-    return Plan(panel=panel, height=height, width=width, capacity=capacity, sample=sample, low=low)
+    return SearchPlan(panel=panel, height=height, width=width, capacity=capacity, sample=sample, low=low)
 
 
-def both(device, queries, corpus, k, plan, *, metric="cosine", exclude=None):
+def both(device, queries, corpus, k, plan, *, similarity="cosine", exclude=None):
     """Results of the fast path and of the plain one."""
     place = torch.device(device)
-    left, right = Rows(queries, metric, place, "queries"), Rows(corpus, metric, place, "corpus")
+    left, right = (
+        EmbeddingRows(queries, similarity, place, "queries"),
+        EmbeddingRows(corpus, similarity, place, "corpus"),
+    )
     exclude = exclude or [[] for _ in range(left.n)]
     owners = np.repeat(np.arange(left.n), [len(rows) for rows in exclude])
-    barred = Barred(owners, np.array([row for rows in exclude for row in rows], dtype=np.int64))
-    return search(left, right, k, barred, plan), search(left, right, k, barred, None)
+    excluded = ExclusionMask(owners, np.array([row for rows in exclude for row in rows], dtype=np.int64))
+    return search(left, right, k, excluded, plan), search(left, right, k, excluded, None)
 
 
 def assert_equal(results):
@@ -46,13 +49,13 @@ def assert_equal(results):
 
 
 @pytest.mark.parametrize("low", LOW)
-@pytest.mark.parametrize("metric", ["cosine", "dot"])
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
 @pytest.mark.parametrize("sizes", [{}, {"height": 50, "width": 208}, {"panel": 200, "width": 1024}, {"sample": 400}])
-def test_every_size_and_precision_gives_the_same_bits(device, low, metric, sizes):
+def test_every_size_and_precision_gives_the_same_bits(device, low, similarity, sizes):
     rng = np.random.default_rng(1)
     queries, corpus = rng.normal(size=(130, 24)), rng.normal(size=(2113, 24)) * rng.uniform(0.1, 30, size=(2113, 1))
     exclude = [rng.integers(0, 2113, size=line % 5) for line in range(130)]
-    assert_equal(both(device, queries, corpus, 11, plan(low, **sizes), metric=metric, exclude=exclude))
+    assert_equal(both(device, queries, corpus, 11, plan(low, **sizes), similarity=similarity, exclude=exclude))
 
 
 @pytest.mark.parametrize("low", LOW)
@@ -134,7 +137,7 @@ def test_precision_settings_of_the_caller_are_put_back():
 def test_small_searches_skip_the_first_look():
     rng = np.random.default_rng(10)
     place = torch.device("cpu")
-    small = Rows(unit(rng, 10, 8), "cosine", place, "queries")
-    large = Rows(unit(rng, 3000, 8), "cosine", place, "corpus")
+    small = EmbeddingRows(unit(rng, 10, 8), "cosine", place, "queries")
+    large = EmbeddingRows(unit(rng, 3000, 8), "cosine", place, "corpus")
     assert make_plan(small, small, 1, torch.float32, 1 << 29) is None
     assert make_plan(large, large, 5, torch.float32, 1 << 29) is not None

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from llama_index_embft.errors import ConfigError
-from llama_index_embft.search import ExactIndex, top_k, top_k_ids
+from llama_index_embft.search import ExactIndex, descending, top_k
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
-def reference(queries, corpus, k, metric="cosine", exclude=None):
+def reference(queries, corpus, k, similarity="cosine", exclude=None):
     """Brute force in float64."""
     queries, corpus = np.asarray(queries, dtype=np.float64), np.asarray(corpus, dtype=np.float64)
-    if metric == "cosine":
+    if similarity == "cosine":
         queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
         corpus = corpus / np.linalg.norm(corpus, axis=1, keepdims=True)
     scores = queries @ corpus.T
@@ -27,9 +27,9 @@ def reference(queries, corpus, k, metric="cosine", exclude=None):
     return rows, np.take_along_axis(scores, rows, axis=1), scores
 
 
-def assert_same(hits, queries, corpus, k, metric="cosine", exclude=None, tolerance=1e-6):
+def assert_same(hits, queries, corpus, k, similarity="cosine", exclude=None, tolerance=1e-6):
     """Same hits as the reference, but for documents whose scores are within the tolerance."""
-    rows, best, every = reference(queries, corpus, k, metric, exclude)
+    rows, best, every = reference(queries, corpus, k, similarity, exclude)
     np.testing.assert_allclose(hits.scores, best, atol=tolerance)
     lines, places = np.nonzero(hits.rows != rows)
     gap = np.abs(every[lines, hits.rows[lines, places]] - every[lines, rows[lines, places]])
@@ -44,15 +44,15 @@ def data():
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("metric", ["cosine", "dot"])
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
 @pytest.mark.parametrize("k", [1, 10, 210])
-def test_finds_what_brute_force_in_float64_finds(data, device, metric, k):
+def test_finds_what_brute_force_in_float64_finds(data, device, similarity, k):
     queries, corpus = data
-    hits = top_k(queries, corpus, k, metric=metric, device=device)
+    hits = top_k(queries, corpus, k, similarity=similarity, device=device)
     assert hits.rows.shape == hits.scores.shape == (137, k)
     assert hits.rows.dtype == np.int64
     assert hits.scores.dtype == np.float32
-    assert_same(hits, queries, corpus, k, metric, tolerance=1e-6 if metric == "cosine" else 1e-4)
+    assert_same(hits, queries, corpus, k, similarity, tolerance=1e-6 if similarity == "cosine" else 1e-4)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -95,8 +95,9 @@ def test_torch_tensors_of_half_width_are_taken(data):
 
 def test_ids_come_back_in_trec_evals_order():
     corpus = np.array([[1, 0], [1, 0], [0, 1], [1, 0]], dtype=np.float32)
-    hits = top_k_ids(corpus[:1], ["q"], corpus, ["d1", "d10", "d2", "d9"], 4, exclude_ids={"q": ["d9"]})
-    assert list(hits["q"]) == ["d10", "d1", "d2"]
+    ids = ["d1", "d10", "d2", "d9"]
+    hits = ExactIndex(corpus, tie_order=descending(ids)).search(corpus[:1], 4, exclude=[np.array([3])])
+    assert [ids[row] for row in hits.rows[0] if row >= 0] == ["d10", "d1", "d2"]
 
 
 @pytest.mark.parametrize(
@@ -106,8 +107,14 @@ def test_ids_come_back_in_trec_evals_order():
         (np.ones(3), np.ones((2, 3)), 1, {}, "`queries` must be a matrix"),
         (np.ones((2, 3)), np.array([[1.0, 1, 1], [1, np.nan, 1]]), 1, {}, "NaN or infinity in 1 of 2 rows.*row 1"),
         (np.array([[1.0, np.inf, 1]]), np.ones((2, 3)), 1, {}, "`queries` holds NaN or infinity"),
-        (np.ones((2, 3)), np.ones((2, 3)), 0, {}, "`k` must be at least 1, got 0"),
-        (np.ones((2, 3)), np.ones((2, 3)), 1, {"metric": "l2"}, "'cosine' or 'dot', got 'l2'"),
+        (np.ones((2, 3)), np.ones((2, 3)), 0, {}, "`k` is 0; it must be at least 1"),
+        (
+            np.ones((2, 3)),
+            np.ones((2, 3)),
+            1,
+            {"similarity": "l2"},
+            "`similarity` is 'l2'; it must be one of 'cosine', 'dot'",
+        ),
         (np.ones((1, 3)), np.ones((2, 3)), 1, {"exclude": [np.array([2])]}, "names row 2; corpus has 2"),
         (np.ones((1, 3)), np.ones((2, 3)), 1, {"exclude": []}, "0 arrays, 1 queries"),
     ],
@@ -142,7 +149,7 @@ def test_an_index_scores_chosen_pairs_as_it_searches(data, device):
 def test_an_index_refuses_options_that_do_not_exist(data):
     with pytest.raises(ConfigError, match="'float8'"):
         ExactIndex(data[1], precision="float8")
-    with pytest.raises(ConfigError, match="at least 1 MiB, got 512"):
+    with pytest.raises(ConfigError, match="`memory` is 512; it must be at least 1048576: it is in bytes"):
         ExactIndex(data[1], memory=512)
 
 

@@ -6,71 +6,43 @@ import os
 import shlex
 import sys
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from llama_index_embft.cli._console import console, quiet_libraries
+from llama_index_embft._core.checks import check_choice
+from llama_index_embft.cli.shared.console import console, quiet_libraries
 from llama_index_embft.cli.train.frozen import FROZEN, PROMPTS, check_hosted, frozen_engine, how_to_load
-from llama_index_embft.cli.train.options import engine_options, methods, takes
+from llama_index_embft.cli.train.options import GROUPS, METHODS, engine_of, engine_options, takes
 from llama_index_embft.cli.train.ray import ClusterRun, check_cluster, process_count
-from llama_index_embft.cli.train.settings import DEFAULT_MODEL, DEFAULT_OUT, read_settings, typer_signature
+from llama_index_embft.cli.train.settings import DEFAULT_MODEL, DEFAULT_OUT, read_settings
 from llama_index_embft.cli.train.tries import show_tries
 from llama_index_embft.errors import ConfigError
+from llama_index_embft.finetune.options import grouped
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.finetune.engine import BaseFinetuneEngine, FinetuneResult
     from llama_index_embft.finetune.full.recipe import Recipe
 
 # What the short runs of the search for a recipe go without.
 _NOT_IN_SEARCH: Final = frozenset(
-    {"val_dataset", "guard_dataset", "val_split", "merge", "max_guard_loss", "model_output_path", "report_to"}
-    | {"save_checkpoints", "resume_from_checkpoint", "checkpoint_save_steps", "checkpoint_save_total_limit"}
-    | {"mining_rounds", "mining_strategies", "mining_negatives"}
+    {"val_dataset", "guard_dataset", "model_output_path", "mining", "save_checkpoints", "resume_from_checkpoint"}
+    | {"checkpoint_save_steps", "checkpoint_save_total_limit"}
 )
 _MOST_ROWS: Final = 12  # of the learning curve; the file has them all
 
 
-def train(
-    data: Path | None,
-    config: Path | None,
-    model: str | None,
-    embed_model: str | None,
-    api_base: str | None,
-    requests_per_minute: int | None,
-    tokens_per_minute: int | None,
-    method: str | None,
-    val: Path | None,
-    guard: Path | None,
-    out: Path | None,
-    loss: str | None,
-    teacher_scores: Path | None,
-    recipe: str | None,
-    time_budget: float | None,
-    ray: str | None,
-    ray_workers: int | None,
-    ray_cpus: float | None,
-    ray_gpus: float | None,
-    progress: bool | None,
-    push_to_hub: str | None,
-    private: bool | None,
-    **options: Any,
-) -> None:
+def train(given: dict[str, Any]) -> None:
     """Fine-tune an embedding model on a data set.
 
     With --val the best state on it is kept, and the result is never worse on it than the model you began with.
     Every option can also stand in a YAML file given by --config (batch_size: 32); flags win over the file.
     """
-    given: dict[str, Any] = {"data": data, "model": model, "method": method, "val": val, "guard": guard, "out": out}
-    given |= {"embed_model": embed_model, "api_base": api_base}
-    given |= {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
-    given |= {"loss": loss, "teacher_scores": teacher_scores, "recipe": recipe, "time_budget": time_budget}
-    given |= {"ray": ray, "ray_workers": ray_workers, "ray_cpus": ray_cpus, "ray_gpus": ray_gpus}
-    given |= {"progress": progress, "push_to_hub": push_to_hub, "private": private, **options}
     from llama_index_embft._core.files import check_output_folder
 
-    settings = read_settings(config, given)
+    config = given.get("config")
+    flags = {name: value for name, value in given.items() if name != "config"}
+    settings = read_settings(None if config is None else Path(config), flags)
     repo_id = settings.get("push_to_hub")
     if repo_id is not None:
         from llama_index_embft.export.hub import check_can_push
@@ -91,17 +63,12 @@ def train(
     _show_files(result, written, settings)
 
 
-train.__signature__ = typer_signature()  # type: ignore[attr-defined]
-train.__annotations__ = {name: p.annotation for name, p in train.__signature__.parameters.items()}  # type: ignore[attr-defined]
-
-
 def _engine(settings: dict[str, Any]) -> tuple[BaseFinetuneEngine | ClusterRun, Recipe | None]:
     """The engine of the method, with every setting handed to it or refused, and the recipe if one was looked for."""
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
     method = settings.get("method", "full")
-    if method not in methods():
-        raise ConfigError(f"--method is {method!r}; choose one of {', '.join(methods())}.")
+    check_choice("--method", method, METHODS)
     if "data" not in settings:
         raise ConfigError("There is no training set: name the file (embft train DATA.json), or data: in the YAML file.")
     check_cluster(method, settings)
@@ -109,6 +76,8 @@ def _engine(settings: dict[str, Any]) -> tuple[BaseFinetuneEngine | ClusterRun, 
     check_hosted(method, settings)
     arguments = _arguments(method, settings)
     dataset = EmbeddingQAFinetuneDataset.from_json(settings["data"])
+    if "teacher_scores" in settings:
+        dataset = dataset.replace(teacher_scores=_teacher_scores(settings["teacher_scores"]))
     model, progress = settings.get("model", DEFAULT_MODEL), settings.get("progress", True)
     arguments["model_output_path"] = str(settings.get("out", DEFAULT_OUT))
     if method in FROZEN:
@@ -119,10 +88,8 @@ def _engine(settings: dict[str, Any]) -> tuple[BaseFinetuneEngine | ClusterRun, 
 
     chosen = None
     if "recipe" in settings:
-        from llama_index_embft.finetune.full.recipe import engine_options as as_arguments
-
-        chosen = _recipe(dataset, model, arguments, settings.get("time_budget", 600.0))
-        arguments |= as_arguments(chosen)
+        chosen = _recipe(dataset, model, arguments, settings)
+        arguments |= chosen.engine_arguments(arguments.get("loss_settings"))
     return SentenceTransformersFinetuneEngine(dataset, model, show_progress_bar=progress, **arguments), chosen
 
 
@@ -130,22 +97,20 @@ def _arguments(method: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The engine's arguments but for the training set and the model; what it does not take is refused."""
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
-    arguments = {name: settings[name] for name in engine_options() if name in settings}
-    renamed = {"val": "val_dataset", "guard": "guard_dataset", "loss": "loss", "teacher_scores": "teacher_scores"}
-    arguments |= {renamed[name]: settings[name] for name in renamed if name in settings}
-    for name in arguments:
+    engine = engine_of(method)
+    given = {name: settings[name] for name in engine_options() if name in settings}
+    for name in (*given, *(name for name in ("guard", "loss", "teacher_scores") if name in settings)):
         loads_model = method in FROZEN and name in PROMPTS
-        if not (takes(method, name) or loads_model) or (name.startswith("lora_") and method != "lora"):
-            shown = name.removesuffix("_dataset")
-            raise ConfigError(f"{shown} has no meaning with method {method}; leave it out, or choose another method.")
-    for name in ("val_dataset", "guard_dataset"):
-        if name in arguments:
-            arguments[name] = EmbeddingQAFinetuneDataset.from_json(arguments[name])
-    if "loss" in arguments:
-        arguments["loss"] = _loss(arguments["loss"])
-    if "teacher_scores" in arguments:
-        arguments["teacher_scores"] = _teacher_scores(arguments["teacher_scores"])
-    if takes(method, "method"):
+        known = takes(method, name) if name in given else engine == "full"
+        if not (known or loads_model) or (name.startswith("lora_") and method != "lora"):
+            raise ConfigError(f"{name} is not an option of --method {method}; leave it out, or choose another method.")
+    arguments = grouped(given, GROUPS[engine])
+    for name in ("val", "guard"):
+        if name in settings:
+            arguments[f"{name}_dataset"] = EmbeddingQAFinetuneDataset.from_json(settings[name])
+    if "loss" in settings:
+        arguments["loss"] = _loss(settings["loss"])
+    if engine == "full":
         arguments["method"] = method
     return arguments
 
@@ -154,14 +119,16 @@ def _check_recipe(method: str, settings: dict[str, Any]) -> None:
     if settings.get("recipe", "auto") != "auto":
         raise ConfigError(f"--recipe is {settings['recipe']!r}; the only one is auto.")
     if "recipe" in settings and method in FROZEN:
-        raise ConfigError(f"recipe has no meaning with method {method}; leave it out, or choose another method.")
+        raise ConfigError(f"recipe is not an option of --method {method}; leave it out, or choose another method.")
     if "recipe" in settings and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("recipe auto runs in one process; look for the recipe first, then give it to torchrun's run.")
-    if "time_budget" in settings and "recipe" not in settings and not takes(method, "time_budget"):
+    if "time_budget" in settings and "recipe" not in settings and method != "adapter":
         raise ConfigError("time_budget is for the search of --recipe auto; give both, or leave it out.")
 
 
-def _recipe(dataset: EmbeddingQAFinetuneDataset, model: str, arguments: dict[str, Any], budget: float) -> Recipe:
+def _recipe(
+    dataset: EmbeddingQAFinetuneDataset, model: str, arguments: dict[str, Any], settings: dict[str, Any]
+) -> Recipe:
     """Search on the same data with the same arguments; what the user has set is not searched."""
     from rich.table import Table
 
@@ -169,12 +136,17 @@ def _recipe(dataset: EmbeddingQAFinetuneDataset, model: str, arguments: dict[str
 
     same = {name: value for name, value in arguments.items() if name not in _NOT_IN_SEARCH}
     given: dict[str, Any] = {
-        plural: (same.pop(name),)
+        plural: (settings[name],)
         for name, plural in (("temperature", "temperatures"), ("learning_rate", "learning_rates"), ("epochs", "epochs"))
-        if name in same
+        if name in settings
     }
-    limit = {"max_guard_loss": arguments["max_guard_loss"]} if "max_guard_loss" in arguments else {}
-    guard, val = arguments.get("guard_dataset"), arguments.get("val_dataset")
+    same = {name: value for name, value in same.items() if name not in ("learning_rate", "epochs")}
+    limit = {"max_guard_loss": settings["max_guard_loss"]} if "max_guard_loss" in settings else {}
+    guard, val, budget = (
+        arguments.get("guard_dataset"),
+        arguments.get("val_dataset"),
+        settings.get("time_budget", 600.0),
+    )
     with console.status("Looking for a recipe"):
         chosen = choose_recipe(dataset, model, val, time_budget=budget, guard=guard, **given, **limit, **same)
     table = Table()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft.cli.train.settings import DEFAULT_MODEL
 from llama_index_embft.errors import ConfigError
+from llama_index_embft.finetune.adapter.settings import AdapterSearchSettings
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -61,7 +63,8 @@ def frozen_engine(
     from llama_index_embft.finetune.adapter.engine import EmbeddingAdapterFinetuneEngine
 
     if "time_budget" in settings:
-        arguments["time_budget"] = settings["time_budget"]
+        search = arguments.get("search") or AdapterSearchSettings()
+        arguments["search"] = replace(search, time_budget=settings["time_budget"])
     return EmbeddingAdapterFinetuneEngine(dataset, base, verbose=progress, **arguments)
 
 

@@ -1,55 +1,81 @@
-"""The engines' arguments as options: names, kinds, defaults and help, read from their source.
-
-From the source and not from the classes, because importing them takes seconds and ``--help`` should not. An argument
-that an engine gains is an option at once, and none can be offered that no engine takes.
-"""
+"""The engines' settings as options: names, kinds, defaults and help, read from their dataclass fields."""
 
 from __future__ import annotations
 
-import ast
-import re
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, Final
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 from llama_index_embft.errors import ConfigError
-
-# Method -> where its engine is.
-_ENGINES: Final = {
-    "full": ("llama_index_embft.finetune.full.engine", "SentenceTransformersFinetuneEngine"),
-    "adapter": ("llama_index_embft.finetune.adapter.engine", "EmbeddingAdapterFinetuneEngine"),
-    "nudge": ("llama_index_embft.finetune.nudge.engine", "NudgeFinetuneEngine"),
-}
-# Arguments that the command fills itself: data sets, models, folders, progress bars, and the search for a recipe.
-_NOT_OPTIONS: Final = frozenset(
-    {"self", "method", "dataset", "val_dataset", "guard_dataset", "model_id", "model_output_path", "embed_model"}
-    | {"show_progress_bar", "show_progress", "verbose", "cache", "recipe", "time_budget"}
+from llama_index_embft.finetune.adapter.settings import (
+    AdapterLayerSettings,
+    AdapterOptions,
+    AdapterSearchSettings,
+    AdapterSettings,
 )
+from llama_index_embft.finetune.full.settings import SETTINGS as FULL_SETTINGS
+from llama_index_embft.finetune.full.settings import FullOptions
+from llama_index_embft.finetune.nudge.settings import NudgeOptions, NudgeSettings
+from llama_index_embft.finetune.options import flat_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from dataclasses import Field
+
+METHODS: Final = ("full", "lora", "adapter", "nudge")
+# Engine -> its plain options, and its settings objects by the argument that takes them.
+PLAIN: Final = {"full": FullOptions, "adapter": AdapterOptions, "nudge": NudgeOptions}
+GROUPS: Final[dict[str, Mapping[str, tuple[type, str]]]] = {
+    "full": FULL_SETTINGS,
+    "adapter": {
+        "layer": (AdapterLayerSettings, ""),
+        "training": (AdapterSettings, ""),
+        "search": (AdapterSearchSettings, ""),
+    },
+    "nudge": {"search": (NudgeSettings, "")},
+}
+_TITLES: Final = {
+    "": "Training",
+    "text": "Texts",
+    "loss_settings": "Loss and negatives",
+    "validation": "Validation and guard",
+    "lora": "LoRA",
+    "mining": "Mining in rounds",
+    "hardware": "Speed and memory",
+    "layer": "Adapter",
+    "training": "Training an adapter",
+    "search": "Choosing an adapter, or a step of nudge",
+}
+# Options of the command itself, which it hands on under these or other names.
+_NOT_OPTIONS: Final = frozenset({"method", "time_budget"})
+_LARGEST: Final = 2**53  # no setting is as large, and other libraries stop at some size
 _SIMPLE: Final = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
-_LISTS: Final = ("Sequence", "list", "tuple", "Iterable")
 
 
 @dataclass(frozen=True)
 class EngineOption:
-    """An argument of one or more engines.
+    """An option of one or more engines.
 
     Attributes:
-        name: Its name there.
+        name: As in a YAML file; on the command line with ``-`` for ``_``.
         kinds: Types it may have, out of ``int``, ``float``, ``bool``, ``str``, ``None`` and ``list``.
-        choices: Words it may have, where the annotation is a `Literal`.
+        choices: Words it may have.
         items: Kind of the items of a list.
-        defaults: Method -> default, as written in the source; its keys are the methods that take the option.
-        help: From the engine's docstring.
+        defaults: Engine -> default; its keys are the engines that take the option.
+        help: A sentence or two.
+        title: Over the options that belong together.
     """
 
     name: str
     kinds: frozenset[str]
-    choices: tuple[Any, ...]
-    items: str
-    defaults: dict[str, str]
-    help: str
+    choices: tuple[Any, ...] = ()
+    items: str = ""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    help: str = ""
+    title: str = ""
 
     @property
     def is_flag(self) -> bool:
@@ -76,7 +102,7 @@ class EngineOption:
         Raises:
             ConfigError: The value is of another kind.
         """
-        if value in self.choices and not isinstance(value, bool):
+        if isinstance(value, str) and value in self.choices:
             return value
         if "None" in self.kinds and "str" not in self.kinds and str(value).lower() == "none":
             return None
@@ -87,15 +113,24 @@ class EngineOption:
                     return result
         if "str" in self.kinds and isinstance(value, (str, int, float)) and not isinstance(value, bool):
             return str(value)
-        raise ConfigError(f"{shown} is {value!r}; it must be {self.expected}.")
+        raise ConfigError(f"{shown} is {shortened(value)}; it must be {self.expected}.")
 
     def _list(self, value: Any, shown: str) -> tuple[bool, Any]:
         if isinstance(value, str) and ("," in value or "str" not in self.kinds):
             value = [part.strip() for part in value.split(",")]
         if not isinstance(value, list):
             return False, None
-        items = EngineOption(self.name, frozenset({self.items}), (), "", {}, "")
+        items = EngineOption(self.name, frozenset({self.items}))
         return True, [items.convert(item, f"An item of {shown}") for item in value]
+
+
+def shortened(value: Any) -> str:
+    """A value as it is shown in a message, whatever its length."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"
 
 
 def _as(kind: str, value: Any) -> tuple[bool, Any]:
@@ -103,136 +138,91 @@ def _as(kind: str, value: Any) -> tuple[bool, Any]:
         return value is None, None
     if kind == "bool":
         return isinstance(value, bool), value
-    if isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return False, None
-    number = int if kind == "int" else float
-    if isinstance(value, (int, number)):
-        return True, number(value)
+    if isinstance(value, float) and kind == "int":
+        return False, None
     try:
         # YAML takes 2e-5 for a text, and so does the command line.
-        return (True, number(value)) if isinstance(value, str) else (False, None)
-    except ValueError:
+        number = (int if kind == "int" else float)(value)
+        return (False, None) if kind == "int" and abs(number) > _LARGEST else (True, number)
+    except (ValueError, OverflowError):
         return False, None
 
 
 @lru_cache(maxsize=1)
 def engine_options() -> dict[str, EngineOption]:
-    """Every argument of an engine that can be written as text, by name, in the order of the signatures."""
+    """Every setting of an engine that can be written as text, by name."""
     found: dict[str, EngineOption] = {}
-    for method in methods():
-        arguments, help_of, aliases = _signature(method)
-        for name, annotation, default in arguments:
-            kinds, choices, items = _kinds(annotation, aliases)
+    for engine in PLAIN:
+        for name, argument, part, owner in _fields(engine):
+            kinds, choices, items = _kinds(_hint(owner, part))
             if name in _NOT_OPTIONS or not (choices or kinds - {"None"}):
                 continue
-            defaults = {**(found[name].defaults if name in found else {}), method: default}
-            if name in found:
-                kinds, choices = kinds | found[name].kinds, (*found[name].choices, *choices)
-            text = found[name].help if name in found else help_of.get(name, "")
-            found[name] = EngineOption(name, kinds, tuple(dict.fromkeys(choices)), items, defaults, text)
+            default = None if part.default is MISSING else part.default
+            before = found.get(name)
+            if before is not None:
+                kinds, choices = kinds | before.kinds, (*before.choices, *choices)
+            found[name] = EngineOption(
+                name,
+                kinds,
+                tuple(dict.fromkeys(choices)),
+                items,
+                {**(before.defaults if before else {}), engine: default},
+                before.help if before else part.metadata["help"].replace("`", ""),
+                before.title if before else _TITLES[argument],
+            )
     return found
 
 
-@lru_cache(maxsize=1)
-def methods() -> tuple[str, ...]:
-    """The methods that can be trained with."""
-    names = [name for name, _, _ in _signature("full")[0]]
-    return ("full", "lora", "adapter", "nudge") if "method" in names else ("full", "adapter", "nudge")
+def takes(method: str, name: str) -> bool:
+    """Whether the engine of this method has an option of this name."""
+    return any(name == known for known, *_ in _fields(engine_of(method)))
 
 
-def takes(method: str, argument: str) -> bool:
-    """Whether the engine of this method has an argument of this name."""
-    return any(name == argument for name, _, _ in _signature(method)[0])
+def engine_of(method: str) -> str:
+    """The engine of a method: LoRA is trained by that of all weights."""
+    return "full" if method == "lora" else method
 
 
-@lru_cache(maxsize=8)
-def _signature(method: str) -> tuple[list[tuple[str, ast.expr, str]], dict[str, str], dict[str, ast.expr]]:
-    """Arguments (name, annotation, default), help by name, and the module's type aliases."""
-    module, class_name = _ENGINES["full" if method == "lora" else method]
-    tree = _parsed(module)
-    aliases = _assigned(tree)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("llama_index_embft.finetune"):
-            others = _assigned(_parsed(str(node.module)))
-            aliases |= {name.name: others[name.name] for name in node.names if name.name in others}
-    engine = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name)
-    init = next(node for node in engine.body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
-    plain = init.args.args
-    defaults: list[ast.expr | None] = [None] * (len(plain) - len(init.args.defaults)) + list(init.args.defaults)
-    pairs = [*zip(plain, defaults, strict=True), *zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True)]
-    arguments = [
-        (argument.arg, argument.annotation or ast.Constant(None), _source(default, aliases))
-        for argument, default in pairs
-    ]
-    return arguments, _argument_help(ast.get_docstring(engine) or ""), aliases
+def _fields(engine: str) -> Iterator[tuple[str, str, Field[Any], type]]:
+    """Name, engine argument ("" for a plain one), field and its class."""
+    for part in fields(PLAIN[engine]):
+        yield part.name, "", part, PLAIN[engine]
+    groups = GROUPS[engine]
+    for name, argument, part in flat_fields(groups):
+        yield name, argument, part, groups[argument][0]
 
 
-def _source(default: ast.expr | None, assigned: dict[str, ast.expr]) -> str:
-    """A default as it is written; a constant of the module by its value."""
-    if isinstance(default, ast.Name):
-        default = assigned.get(default.id, default)
-    return ast.unparse(default) if default is not None else ""
+def _hint(owner: type, part: Field[Any]) -> Any:
+    """The type of a field; None where it is one that only a heavy package has, which no text can be."""
+    alone = type("Alone", (), {"__annotations__": {part.name: part.type}})
+    try:
+        return get_type_hints(alone, vars(sys.modules[owner.__module__]))[part.name]
+    except NameError:
+        return None
 
 
-def _parsed(module: str) -> ast.Module:
-    spec = find_spec(module)
-    assert spec is not None
-    assert spec.origin is not None
-    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-
-
-def _assigned(tree: ast.Module) -> dict[str, ast.expr]:
-    """What is assigned to names at the top of a module: its type aliases are among it."""
-    found: dict[str, ast.expr] = {}
-    for node in tree.body:
-        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            found |= {target.id: node.value for target in targets if isinstance(target, ast.Name)}
-    return found
-
-
-def _kinds(annotation: ast.expr, aliases: dict[str, ast.expr]) -> tuple[frozenset[str], tuple[Any, ...], str]:
-    """Simple kinds, choices and the item kind of an annotation; what is none of these is left out."""
+def _kinds(hint: Any) -> tuple[frozenset[str], tuple[Any, ...], str]:
+    """Simple kinds, choices and the item kind of a type; what is none of these is left out."""
     kinds: set[str] = set()
     choices: list[Any] = []
     items = "str"
-    todo = [annotation]
-    while todo:
-        node = todo.pop(0)
-        if isinstance(node, ast.BinOp):
-            todo[:0] = [node.left, node.right]
-        elif isinstance(node, ast.Constant):
-            if node.value is None:
-                kinds.add("None")
-        elif isinstance(node, ast.Name) and node.id in _SIMPLE:
-            kinds.add(node.id)
-        elif isinstance(node, ast.Name) and node.id in aliases:
-            todo.insert(0, aliases[node.id])
-        elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
-            inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-            if node.value.id == "Literal":
-                choices += [ast.literal_eval(item) for item in inner]
-            elif node.value.id in _LISTS and isinstance(inner[0], ast.Name) and inner[0].id in _SIMPLE:
+    for part in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
+        origin, inner = get_origin(part), get_args(part)
+        if part is NoneType:
+            kinds.add("None")
+        elif part in (int, float, bool, str):
+            kinds.add(part.__name__)
+        elif origin is Literal:
+            choices += inner
+        elif origin in (Sequence, Iterable, list, tuple):
+            of = get_args(inner[0]) if get_origin(inner[0]) in (Union, UnionType) else inner
+            simple = next((kind for kind in (int, float, str) if kind in of), None)
+            if simple is not None:
                 kinds.add("list")
-                items = inner[0].id
+                items = simple.__name__
     if None in choices:
         choices.remove(None)
         kinds.add("None")
     return frozenset(kinds), tuple(choices), items
-
-
-def _argument_help(docstring: str) -> dict[str, str]:
-    """Argument -> its text in a Google-style docstring."""
-    _, _, section = docstring.partition("Args:\n")
-    found: dict[str, str] = {}
-    name = ""
-    for line in section.splitlines():
-        if line.strip() and not line.startswith("    "):
-            break
-        entry = re.match(r"    (\w+): (.*)", line)
-        if entry:
-            name = entry[1]
-            found[name] = entry[2]
-        elif name and line.strip():
-            found[name] += " " + line.strip()
-    return {name: text.replace("``", "").replace("`", "") for name, text in found.items()}

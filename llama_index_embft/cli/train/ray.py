@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from llama_index_embft.cli._console import console
-from llama_index_embft.cli._ray import check_ray, refuse_with_ray
+from llama_index_embft.cli.shared.console import console
+from llama_index_embft.cli.shared.ray import check_ray, refuse_with_ray
 from llama_index_embft.cli.train.frozen import FROZEN
 from llama_index_embft.errors import ConfigError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from llama_index_embft.cli._console import console
+from llama_index_embft.cli.shared.console import console
 
 if TYPE_CHECKING:
     from llama_index_embft.finetune.engine import FinetuneResult

@@ -14,6 +14,25 @@ from .registry import (
 from .registry import (
     write_dataset as write_dataset,
 )
+from .rows import write_rows as write_rows
+from .trainer_rows import (
+    flag_embedding_rows as flag_embedding_rows,
+)
+from .trainer_rows import (
+    labelled_pairs as labelled_pairs,
+)
+from .trainer_rows import (
+    ntuples as ntuples,
+)
+from .trainer_rows import (
+    pairs as pairs,
+)
+from .trainer_rows import (
+    teacher_rows as teacher_rows,
+)
+from .trainer_rows import (
+    triplets as triplets,
+)
 from .trec import (
     read_qrels as read_qrels,
 )

@@ -1,4 +1,7 @@
-"""A data set as rows of the formats that trainers read: plain dicts of texts, made one by one."""
+"""A data set as rows of the formats that trainers read: plain dicts of texts, made one by one.
+
+`write_rows` writes them to a file; ``datasets.Dataset.from_list(list(rows))`` makes a Hugging Face data set of them.
+"""
 
 from __future__ import annotations
 
@@ -63,8 +66,8 @@ def labelled_pairs(
 
     Args:
         dataset: A data set with negatives.
-        scores: Query id -> document id -> score, such as `MiningReport.teacher_scores`; pairs without one are left out.
-            None gives 1.0 to positives and 0.0 to negatives.
+        scores: Query id -> document id -> score, such as a data set's ``teacher_scores``; pairs without one are left
+            out. None gives 1.0 to positives and 0.0 to negatives.
     """
     for query_id, query in dataset.queries.items():
         labelled = [(doc, 1.0) for doc in dataset.relevant_docs[query_id]]
@@ -110,7 +113,7 @@ def teacher_rows(
 
     Args:
         dataset: A data set with negatives.
-        scores: Query id -> document id -> score, such as `MiningReport.teacher_scores`.
+        scores: Query id -> document id -> score, such as a data set's ``teacher_scores``.
         n: Negatives a row; queries with fewer that have a score are left out.
 
     Raises:

@@ -14,3 +14,4 @@ from .cache import EmbeddingCache as EmbeddingCache
 from .encoder import Encoder as Encoder
 from .encoder import as_encoder as as_encoder
 from .hosted import make_embed_model as make_embed_model
+from .run_cache import RunCache as RunCache

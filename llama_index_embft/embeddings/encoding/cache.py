@@ -181,11 +181,20 @@ class MemoryCache:
 
 
 def _state_of(model: Any) -> bytes:
-    """Hash of an object's simple attributes, and of which objects the others are."""
+    """Hash of an object's simple attributes, of the versions of its weights, and of which objects the others are."""
     attributes = {**vars(model), **(getattr(model, "__pydantic_private__", None) or {})}
-    simple = (str, int, float, bool, type(None), tuple, list, dict)
-    shown = [(name, repr(value) if isinstance(value, simple) else id(value)) for name, value in attributes.items()]
+    shown = [(name, _shown(value)) for name, value in attributes.items()]
     return hashlib.blake2b(repr(shown).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, str | int | float | bool | tuple | list | dict | type(None)):
+        return repr(value)
+    if isinstance(value, np.ndarray):
+        return zlib.crc32(np.ascontiguousarray(value).tobytes())
+    if callable(getattr(value, "parameters", None)):  # a torch module: training in place raises the versions
+        return id(value), [getattr(parameter, "_version", 0) for parameter in value.parameters()]
+    return id(value)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:

@@ -111,6 +111,8 @@ class Encoder:
             return None, []
         identity = self.backend.identity(kind)
         cache: EmbeddingCache | MemoryCache
+        if identity is None and not isinstance(self.backend, LlamaIndexBackend):
+            return None, []  # a model of torch that hides its weights
         if identity is None:
             cache, space = MemoryCache.of(self.backend.model), self.backend.prompt(kind)
         else:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from llama_index_embft._core.checks import check_number
-from llama_index_embft.calls.connections import close_own_connections, without_retries
-from llama_index_embft.calls.failures import Redactor
+from llama_index_embft._core.redaction import Redactor
+from llama_index_embft.calls.connections import close_own_connections, embeddings_in_order, without_retries
 from llama_index_embft.calls.limits import RateLimiter
 from llama_index_embft.calls.queue import work_off
 from llama_index_embft.calls.running import background_loop
@@ -162,6 +162,7 @@ class _EmbeddingRun:
         try:
             self.todo = backend.cut(self.texts, self.kind)[::-1]
             self.model = without_retries(backend.model).model_copy(update={"rate_limiter": None})
+            embeddings_in_order(self.model, backend.model, backend.name)
             try:
                 await work_off(self._step, backend.server, min(backend.workers, len(self.todo)))
             finally:
@@ -219,18 +220,26 @@ class _EmbeddingRun:
 
 
 def _matrix(vectors: Any, rows: int, name: str) -> NDArray[np.float32]:
-    lengths = {len(vector) for vector in vectors}
-    if len(vectors) != rows or len(lengths) != 1:
-        what = (
-            f"{len(vectors)} vectors"
-            if len(vectors) != rows
-            else f"vectors of {min(lengths)} to {max(lengths)} numbers"
-        )
-        raise ModelError(
-            f"{name} returned {what} for {rows} texts; an embedding model must return one vector of the same length "
-            "for each text."
-        )
-    return np.asarray(vectors, dtype=np.float32)
+    try:
+        found = np.asarray(list(vectors), dtype=np.float32)
+    except (TypeError, ValueError, OverflowError):  # None, texts, vectors of several lengths
+        found = np.empty(0, dtype=np.float32)
+    if found.ndim == 2 and found.shape[0] == rows and found.shape[1]:
+        return found
+    try:
+        lengths = sorted({len(vector) for vector in vectors})
+    except TypeError:
+        lengths = []
+    if len(lengths) > 1:
+        what = f"vectors of {lengths[0]} to {lengths[-1]} numbers"
+    elif lengths and len(vectors) != rows:
+        what = f"{len(vectors)} vectors"
+    else:
+        what = "vectors that hold something else than numbers"
+    raise ModelError(
+        f"{name} returned {what} for {rows} texts; an embedding model must return one vector of the same length for "
+        "each text."
+    )
 
 
 def _address(model: BaseEmbedding) -> str:

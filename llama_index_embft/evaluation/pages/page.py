@@ -81,6 +81,11 @@ def _facts(comparison: ComparisonRecord) -> list[tuple[str, str]]:
     if base.text:
         facts.append(("Text searched", base.text))
     facts.append(("Statistics", f"{comparison.n_resamples:,} resamples, seed {comparison.seed}"))
+    if base.data_hash:
+        facts.append(("Data", base.data_hash))
+    facts.append(("Made", f"{comparison.date}, llama-index-embft {comparison.versions['llama-index-embft']}"))
+    if comparison.command:
+        facts.append(("Command", comparison.command))
     return facts
 
 

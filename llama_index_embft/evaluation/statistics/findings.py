@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
+from llama_index_embft._core.environment import package_versions
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from typing_extensions import Self
+
     from llama_index_embft.evaluation.records import RetrievalReport
     from llama_index_embft.evaluation.statistics.significance import PairedResult
 
@@ -184,7 +191,10 @@ class ComparisonRecord:
         n_resamples: Resamples of each test.
         seed: Their seed.
         alpha: Level of the tests.
-        notes: Things a reader should know.
+        notes: Things a reader should know: warnings and settings that differ.
+        versions: Of the packages that made it.
+        date: When, in ISO 8601, UTC.
+        command: The command line that made it; empty in Python.
     """
 
     base: RetrievalReport
@@ -195,11 +205,40 @@ class ComparisonRecord:
     seed: int
     alpha: float
     notes: tuple[str, ...]
+    versions: dict[str, str] = field(default_factory=package_versions)
+    date: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    command: str = ""
 
     @property
     def metrics(self) -> dict[str, MetricComparison]:
         """The metrics of the first tuned system."""
         return self.systems[0].metrics
+
+    def amended(
+        self,
+        *,
+        decision: Decision | None = None,
+        reasons: Iterable[str] = (),
+        notes: Iterable[str] = (),
+        command: str = "",
+    ) -> Self:
+        """The same figures with more that is known: every artefact then says it.
+
+        Args:
+            decision: Of the first tuned system, where something beside these figures decides (a guard elsewhere, a base
+                that leaves nothing to gain); None: as it is.
+            reasons: Sentences that come first.
+            notes: Added at the end.
+            command: The command line.
+        """
+        first, *others = self.systems
+        first = replace(first, decision=decision or first.decision, reasons=(*reasons, *first.reasons))
+        return replace(
+            self,
+            systems=(first, *others),
+            notes=tuple(dict.fromkeys((*self.notes, *notes))),
+            command=command or self.command,
+        )
 
     def headline(self) -> tuple[str, ...]:
         """The few metrics a short table shows: the primary one and the best-known others."""

@@ -66,6 +66,7 @@ def paired_tests(
     differences: NDArray[np.float64],
     clusters: ArrayLike | None = None,
     *,
+    folds: int = 1,
     n_resamples: int = _DRAWS,
     seed: int = 0,
 ) -> list[PairedResult]:
@@ -74,6 +75,8 @@ def paired_tests(
     Args:
         differences: Shape ``(n_queries, n_metrics)``: tuned minus base, of scores between 0 and 1.
         clusters: Shape ``(n_queries,)``, a label a query; queries with equal labels are dependent. None: none are.
+        folds: Models of a cross-fit that the queries were divided among; 1 for one model. Such models share most of
+            their training data, so the standard error is multiplied by ``sqrt(1 + folds / (folds - 1))``.
         n_resamples: Draws of the distribution that chance is read from.
         seed: Same seed, same result.
 
@@ -84,7 +87,7 @@ def paired_tests(
     means, sizes = _cluster_means(differences, clusters)
     mean = differences.mean(axis=0)
     known = len(sizes) > 1  # one independent observation has no spread to judge by
-    errors = _standard_errors(means, sizes) if known else np.full(n_metrics, np.nan)
+    errors = _standard_errors(means, sizes) * _shared_training(folds) if known else np.full(n_metrics, np.nan)
     null = null_distribution(sizes, draws=n_resamples, seed=seed) if known else None
     spread = differences.std(axis=0, ddof=1) if n_queries > 1 else np.zeros(n_metrics)
     wins, losses = (differences > _SAME).sum(axis=0), (differences < -_SAME).sum(axis=0)
@@ -162,6 +165,7 @@ def non_inferiority_p(
     clusters: ArrayLike | None = None,
     *,
     margin: float,
+    folds: int = 1,
     n_resamples: int = _DRAWS,
     seed: int = 0,
 ) -> float:
@@ -174,10 +178,11 @@ def non_inferiority_p(
         differences: Shape ``(n_queries,)``: tuned minus base.
         clusters: As in `paired_tests`.
         margin: The loss that would matter, above 0, in the unit of the metric (0.01 is one point).
+        folds: As in `paired_tests`.
         n_resamples: As in `paired_tests`.
         seed: As in `paired_tests`.
     """
-    (test,) = paired_tests(differences[:, None] + margin, clusters, n_resamples=n_resamples, seed=seed)
+    (test,) = paired_tests(differences[:, None] + margin, clusters, folds=folds, n_resamples=n_resamples, seed=seed)
     return test.p / 2 if test.difference > 0 else 1 - test.p / 2
 
 
@@ -209,6 +214,15 @@ def _standard_errors(means: NDArray[np.float64], sizes: NDArray[np.float64]) -> 
     weights = sizes / sizes.sum()
     errors: NDArray[np.float64] = np.sqrt(variance_weights(weights) @ (means - weights @ means) ** 2)
     return errors
+
+
+def _shared_training(folds: int) -> float:
+    """What models of a cross-fit that share training data add to the standard error.
+
+    Nadeau and Bengio (2003), "Inference for the generalization error", Machine Learning 52: the variance over folds
+    grows by the ratio of the tested to the trained share, 1 / (folds - 1), once for every fold.
+    """
+    return float(np.sqrt(1 + folds / (folds - 1))) if folds > 1 else 1.0
 
 
 def _skewness(means: NDArray[np.float64], sizes: NDArray[np.float64]) -> float:

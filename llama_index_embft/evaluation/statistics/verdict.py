@@ -69,9 +69,11 @@ def decide(
 
 def unseen_loss(row: MetricComparison, on_these: PairedResult | None = None) -> str:
     """What loss a gate on this comparison would let through, in one sentence."""
-    test = row.test if on_these is None or not on_these.detectable < row.test.detectable else on_these
+    # Not a number, where one document tells nothing about others, compares as false.
+    general = on_these is None or row.test.detectable <= on_these.detectable
+    test = row.test if general or on_these is None else on_these
     limit = _limit(test)
-    size = f"{test.n:,} queries about {row.test.n_clusters:,} documents" if on_these else f"{test.n:,} queries"
+    size = _size(row.test, "document") if on_these is not None else f"{test.n:,} queries"
     if limit is None:
         return f"Blind: {size} cannot show a loss in {row.metric} of any size; evaluate more queries and documents."
     return f"Blind under {limit} points: a smaller loss in {row.metric} passes {size} more often than one time in five."

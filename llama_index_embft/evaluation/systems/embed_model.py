@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from llama_index_embft._core.checks import check_choice
-from llama_index_embft.errors import ConfigError, EvaluationError
+from llama_index_embft.errors import EvaluationError
 from llama_index_embft.evaluation.metrics import (
     DEFAULT_KS,
     FAMILIES,
@@ -19,7 +19,17 @@ from llama_index_embft.evaluation.metrics import (
     score_hits,
 )
 from llama_index_embft.evaluation.records import RetrievalReport
-from llama_index_embft.evaluation.runs import IndexedText, corpus_text, hash_of, query_documents, text_in_words
+from llama_index_embft.evaluation.runs import (
+    IndexedText,
+    check_depth,
+    corpus_text,
+    hash_of,
+    own_documents,
+    own_note,
+    query_documents,
+    text_in_words,
+)
+from llama_index_embft.evaluation.systems.seen import mark_seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,6 +60,7 @@ def evaluate_embed_model(
     batch_size: int | None = None,
     show_progress: bool = False,
     device: str | None = None,
+    ignore_identical: bool = True,
 ) -> RetrievalReport:
     """Measure how well a model finds the relevant documents of each query in the whole corpus.
 
@@ -70,6 +81,7 @@ def evaluate_embed_model(
         batch_size: Texts a batch; None chooses by device.
         show_progress: Show a progress bar while texts are embedded.
         device: Torch device of the search; None takes a GPU if there is one.
+        ignore_identical: A document that is the query's own text is no hit; see `evaluate_run`.
 
     Raises:
         EvaluationError: The data set has no query or no document, or a metric is unknown.
@@ -78,21 +90,30 @@ def evaluate_embed_model(
     from llama_index_embft.embeddings.encoding.encoder import as_encoder
 
     evaluator = RetrievalEvaluator(
-        dataset, ks=ks, metrics=metrics, top_k=top_k, similarity=similarity, metadata_mode=metadata_mode
+        dataset,
+        ks=ks,
+        metrics=metrics,
+        top_k=top_k,
+        similarity=similarity,
+        metadata_mode=metadata_mode,
+        ignore_identical=ignore_identical,
     )
     encoder = as_encoder(embed_model, cache=cache, batch_size=batch_size, show_progress=show_progress)
-    start = time.perf_counter()
+    known, start = encoder.embedded_texts, time.perf_counter()
     queries = encoder.encode_queries(evaluator.query_texts)
     corpus = encoder.encode_documents(evaluator.corpus_texts)
-    encoded = time.perf_counter()
-    return evaluator.report(
+    seconds = time.perf_counter() - start
+    distinct = len(set(evaluator.query_texts)) + len(set(evaluator.corpus_texts))
+    report = evaluator.report(
         queries,
         corpus,
         ordered=True,
         label=label or _short(encoder.name),
-        encode_seconds=encoded - start,
+        # With vectors from the cache the time says nothing about the model.
+        encode_seconds=seconds if encoder.embedded_texts - known >= distinct else None,
         device=device,
     )
+    return mark_seen(report, dataset, embed_model)
 
 
 def evaluate_embeddings(
@@ -144,6 +165,7 @@ class RetrievalEvaluator:
         top_k: Hits to keep per query; None: as many as the metrics need.
         similarity: ``"cosine"`` or ``"dot"``.
         metadata_mode: Which text `corpus_texts` holds.
+        ignore_identical: A document that is the query's own text is no hit; see `evaluate_run`.
 
     Raises:
         EvaluationError: The data set has no query or no document, or a metric is unknown.
@@ -159,6 +181,7 @@ class RetrievalEvaluator:
         top_k: int | None = None,
         similarity: Similarity = "cosine",
         metadata_mode: IndexedText = "embed",
+        ignore_identical: bool = True,
     ) -> None:
         self.names = metric_names(ks, metrics)
         check_choice("similarity", similarity, ("cosine", "dot"))
@@ -178,7 +201,10 @@ class RetrievalEvaluator:
         self.judgements = Judgements.from_qrels(qrels, self.query_ids, row_of)
         self.relevant = tuple(qrels[query] for query in self.query_ids)
         self.ks = tuple(sorted({k for k in (parse_metric(name)[1] for name in self.names) if k is not None}))
-        self.depth = self._depth(top_k)
+        self.depth = check_depth(top_k, self.names, self.judgements)
+        own = own_documents(dataset) if ignore_identical else ()
+        # Query row -> corpus rows that are the query itself.
+        self._own = {query: {row_of[doc] for doc in docs} for query, docs in enumerate(own) if docs}
         self._documents = query_documents(dataset)
         self._text = text_in_words(dataset, metadata_mode)
         self._dataset_hash = hash_of([self.query_ids, self.query_texts, self.relevant])
@@ -190,11 +216,12 @@ class RetrievalEvaluator:
 
         Args:
             query_embeddings: Shape ``(n_queries, dim)``; numpy or torch.
-            corpus_embeddings: Shape ``(n_documents, dim)``; numpy or torch.
+            corpus_embeddings: Shape ``(n_documents, dim)``; numpy or torch. Or an `ExactIndex` over them in the order
+                of `corpus_texts`, so that a corpus that is searched again is prepared once.
             ordered: The corpus vectors are in the order of `corpus_texts` already. False: in that of the data set.
             device: Torch device of the search.
         """
-        return self._score(self._search(query_embeddings, corpus_embeddings, ordered, device).rows)
+        return self._score(self._search(query_embeddings, corpus_embeddings, ordered, device)[0].rows)
 
     def score(
         self, query_embeddings: Any, corpus_embeddings: Any, *, ordered: bool = False, device: Any = None
@@ -215,7 +242,7 @@ class RetrievalEvaluator:
     ) -> RetrievalReport:
         """A full report; arguments as in `scores`."""
         start = time.perf_counter()
-        found = self._search(query_embeddings, corpus_embeddings, ordered, device)
+        found, dropped = self._search(query_embeddings, corpus_embeddings, ordered, device)
         seconds = {} if encode_seconds is None else {"encode": encode_seconds}
         seconds["search"] = time.perf_counter() - start
         ids = np.array([*self.corpus_ids, ""], dtype=object)  # the last one is what row -1 points at
@@ -236,27 +263,37 @@ class RetrievalEvaluator:
             corpus_hash=hash_of([self.corpus_ids, self.corpus_texts]),
             text=self._text,
             seconds=seconds,
+            notes=(own_note(dropped),) if dropped else (),
         )
 
-    def _depth(self, top_k: int | None) -> int:
-        needed = max(self.ks, default=1)
-        if "r_precision" in self.names:
-            needed = max(needed, int(self.judgements.n_relevant.max()))
-        if top_k is not None and top_k < needed:
-            raise ConfigError(f"`top_k` is {top_k}, but the metrics look at {needed} hits; raise it or lower `ks`.")
-        return top_k or needed
+    def _search(self, queries: Any, corpus: Any, ordered: bool, device: Any) -> tuple[TopK, int]:
+        """The hits without those that are the query itself, and in how many queries there were such."""
+        from llama_index_embft.search.topk import ExactIndex, TopK, top_k
 
-    def _search(self, queries: Any, corpus: Any, ordered: bool, device: Any) -> TopK:
-        from llama_index_embft.search.topk import top_k
-
-        if len(queries) != len(self.query_ids) or len(corpus) != len(self.corpus_ids):
+        held = isinstance(corpus, ExactIndex)
+        count = corpus.corpus.n if held else len(corpus)
+        if len(queries) != len(self.query_ids) or count != len(self.corpus_ids):
             raise EvaluationError(
                 f"The data set has {len(self.query_ids)} queries and {len(self.corpus_ids)} documents, but there are "
-                f"{len(queries)} and {len(corpus)} vectors; embed every text, in the order of the data set."
+                f"{len(queries)} and {count} vectors; embed every text, in the order of the data set."
             )
-        if not ordered:
-            corpus = corpus[self.corpus_order]
-        return top_k(queries, corpus, min(self.depth, len(self.corpus_ids)), metric=self.similarity, device=device)
+        depth = min(self.depth, count)
+        spare = max(map(len, self._own.values()), default=0)
+        wanted = min(depth + spare, count)
+        if held:
+            found = corpus.search(queries, wanted)
+        else:
+            in_order = corpus if ordered else corpus[self.corpus_order]
+            found = top_k(queries, in_order, wanted, similarity=self.similarity, device=device)
+        if not spare:
+            return found, 0
+        rows, scores, dropped = found.rows[:, :depth].copy(), found.scores[:, :depth].copy(), 0
+        for query, own in self._own.items():
+            kept = [i for i, row in enumerate(found.rows[query].tolist()) if row not in own][:depth]
+            dropped += bool(own & set(found.rows[query, :depth].tolist()))
+            rows[query], scores[query] = -1, -np.inf
+            rows[query, : len(kept)], scores[query, : len(kept)] = found.rows[query, kept], found.scores[query, kept]
+        return TopK(rows, scores), dropped
 
     def _score(self, rows: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
         return score_hits(find_hits(rows, self.judgements, len(self.corpus_ids)), self.judgements, self.names)

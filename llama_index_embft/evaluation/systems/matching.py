@@ -34,6 +34,7 @@ class Matcher:
         if not callable(match) and match not in ("id", "text", "document"):
             raise ConfigError(f"`match` must be 'id', 'text', 'document' or a function, got {match!r}.")
         self._match = match
+        self._source_of = dataset.source_documents if match == "document" else {}
         self.known: set[str] = set(dataset.corpus)
         if match == "document":
             self.known = {dataset.source_documents.get(doc, doc) for doc in dataset.corpus}
@@ -52,8 +53,17 @@ class Matcher:
         if self._match == "id":
             return [node.node.node_id]
         if self._match == "document":
-            return [node.node.ref_doc_id or node.node.node_id]
+            return [self._document(node)]
         return self._match_text(node) or [node.node.node_id]
+
+    def _document(self, node: NodeWithScore) -> str:
+        """The source document, as data sets name it: by the node's own entry, its file, or what it was cut from."""
+        id_ = node.node.node_id
+        if id_ in self._source_of:
+            return self._source_of[id_]
+        names = [str(name) for name in (node.node.metadata.get("file_path"), node.node.ref_doc_id) if name]
+        # A document of several parts (a PDF's pages) is named by its file, and a part by itself where that is known.
+        return next((name for name in names if name in self.known), names[0] if names else id_)
 
     def _match_text(self, node: NodeWithScore) -> list[str]:
         from llama_index.core.schema import MetadataMode

@@ -17,9 +17,10 @@ from llama_index_embft.errors import EvaluationError
 from llama_index_embft.evaluation.metrics import DEFAULT_KS, FAMILIES, metric_names
 from llama_index_embft.evaluation.runs import Rankings, RetrievalTask, hash_of, report_on
 from llama_index_embft.evaluation.systems.matching import Match, Matcher
+from llama_index_embft.evaluation.systems.seen import mark_seen
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Sequence
+    from collections.abc import Coroutine, Iterable, Mapping, Sequence
 
     from llama_index.core.base.base_retriever import BaseRetriever
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
@@ -55,6 +56,7 @@ def evaluate_retriever(
     postprocessors: Sequence[BaseNodePostprocessor] = (),
     num_workers: int = 1,
     show_progress: bool = False,
+    ignore_identical: bool = True,
 ) -> RetrievalReport:
     """Ask a retriever every query of a data set and score what it returns.
 
@@ -64,7 +66,8 @@ def evaluate_retriever(
 
     Args:
         dataset: Queries and judgements.
-        retriever: Any LlamaIndex retriever: vector, BM25, fusion, auto-merging, … Let it return at least ``max(ks)``.
+        retriever: Any LlamaIndex retriever: vector, BM25, fusion, auto-merging, … Let it return at least ``max(ks)``:
+            metrics are named by what was measured, ``"ndcg@2"`` where it never returned more than two.
         ks: Cut-offs.
         metrics: Families or full names.
         label: Name in tables; None: the class name.
@@ -74,6 +77,7 @@ def evaluate_retriever(
         postprocessors: Run on each result, in order: re-rankers, filters.
         num_workers: Queries asked at the same time, in threads. 1 suits models that run here; more suit remote ones.
         show_progress: Show a progress bar.
+        ignore_identical: A hit that is the query's own text is left out and counted; see `evaluate_run`.
 
     Raises:
         EvaluationError: Every query failed, or no node returned is in the data set.
@@ -81,7 +85,7 @@ def evaluate_retriever(
     """
     from llama_index.core.schema import QueryBundle
 
-    run = RetrieverRun(dataset, retriever, ks, metrics, label, match, num_workers)
+    run = RetrieverRun(dataset, retriever, ks, metrics, label, match, num_workers, ignore_identical)
 
     def ask(text: str) -> RetrieverResponse:
         start = time.perf_counter()
@@ -113,6 +117,7 @@ async def aevaluate_retriever(
     postprocessors: Sequence[BaseNodePostprocessor] = (),
     num_workers: int = 8,
     show_progress: bool = False,
+    ignore_identical: bool = True,
 ) -> RetrievalReport:
     """`evaluate_retriever`, asynchronous: up to `num_workers` queries are on their way at the same time.
 
@@ -120,7 +125,7 @@ async def aevaluate_retriever(
     """
     from llama_index.core.schema import QueryBundle
 
-    run = RetrieverRun(dataset, retriever, ks, metrics, label, match, num_workers)
+    run = RetrieverRun(dataset, retriever, ks, metrics, label, match, num_workers, ignore_identical)
 
     async def ask(text: str) -> RetrieverResponse:
         start = time.perf_counter()
@@ -149,20 +154,26 @@ class RetrieverRun:
         label: str | None,
         match: Match,
         num_workers: int,
+        ignore_identical: bool = True,
     ) -> None:
         check_number("num_workers", num_workers, at_least=1)
         if not dataset.queries:
             raise EvaluationError("The data set has no query; evaluation needs at least one.")
         self.names = metric_names(ks, metrics)  # before the work: a typing error must not cost an hour
         self.matcher = Matcher(dataset, match)
-        self.task = _document_task(dataset) if match == "document" else RetrievalTask.of(dataset)
+        task = RetrievalTask.of(dataset, ignore_identical=ignore_identical)
+        self.task = _by_document(task, dataset) if match == "document" else task
         self.label = label or type(retriever).__name__
+        self._dataset, self._system = dataset, retriever
         self.unknown = ""
 
     def report(self, answers: Sequence[RetrieverResponse], seconds: float) -> RetrievalReport:
         """Score the answers; `seconds` is the time all of them took together."""
         counts: Counter[str] = Counter()
-        found = [self._ranking(answer.nodes, counts) for answer in answers]
+        found = [
+            self._ranking(answer.nodes, relevant, counts)
+            for answer, relevant in zip(answers, self.task.relevant, strict=True)
+        ]
         errors = {
             query: f"{type(answer.error).__name__}: {answer.error}"
             for query, answer in zip(self.task.query_ids, answers, strict=True)
@@ -191,9 +202,12 @@ class RetrieverRun:
             logger.warning(
                 "%s: %d queries failed and score 0 (first: %s).", self.label, len(errors), next(iter(errors.values()))
             )
-        return report_on(self.task, rankings, label=self.label, ks=(), metrics=self.names)
+        report = report_on(self.task, rankings, label=self.label, ks=(), metrics=self.names, name_by_depth=True)
+        for note in report.notes[len(rankings.notes) :]:
+            logger.warning("%s: %s", self.label, note)
+        return mark_seen(report, self._dataset, self._system)
 
-    def _ranking(self, nodes: Sequence[NodeWithScore], counts: Counter[str]) -> _Ranking:
+    def _ranking(self, nodes: Sequence[NodeWithScore], relevant: Mapping[str, int], counts: Counter[str]) -> _Ranking:
         best: dict[str, float | None] = {}
         for node in nodes:
             ids = self.matcher(node)
@@ -201,6 +215,11 @@ class RetrieverRun:
             if not any(doc in self.matcher.known for doc in ids):
                 counts["unknown"] += 1
                 self.unknown = self.unknown or (ids[0] if ids else node.node.node_id)
+            if len(ids) > 1:
+                # All of it stands at this place: what answers the query counts, and which of the rest comes first
+                # would only be luck.
+                counts["several"] += 1
+                ids = sorted((doc for doc in ids if doc in relevant), key=lambda doc: -relevant[doc]) or ids[:1]
             for doc in ids:
                 if doc in best:
                     counts["repeated"] += 1
@@ -222,6 +241,11 @@ class RetrieverRun:
             )
         if counts["repeated"]:
             notes.append(f"{counts['repeated']} repeated hits were counted once, at their best place.")
+        if counts["several"]:
+            notes.append(
+                f"{counts['several']} nodes hold several entries of the corpus; such a node counts as those that are "
+                "relevant to the query, else as one."
+            )
         if counts["no number"]:
             notes.append(f"{counts['no number']} scores are not a number; the order returned was kept.")
         return tuple(notes)
@@ -236,9 +260,8 @@ def _settle_ties(ids: list[str], scores: list[float]) -> _Ranking:
     return tuple(ids[i] for i in order), tuple(scores[i] for i in order)
 
 
-def _document_task(dataset: EmbeddingQAFinetuneDataset) -> RetrievalTask:
+def _by_document(task: RetrievalTask, dataset: EmbeddingQAFinetuneDataset) -> RetrievalTask:
     """The same queries, judged by source document: a document is as relevant as its best chunk."""
-    task = RetrievalTask.of(dataset)
     relevant = []
     for judged in task.relevant:
         grades: dict[str, int] = {}
@@ -252,6 +275,7 @@ def _document_task(dataset: EmbeddingQAFinetuneDataset) -> RetrievalTask:
         corpus_size=len({dataset.source_documents.get(doc, doc) for doc in dataset.corpus}),
         data_hash=hash_of([task.query_ids, task.queries, relevant]),
         text="source documents, found by any of their chunks",
+        own=(),
     )
 
 

@@ -12,11 +12,19 @@ import numpy as np
 from llama_index_embft._core.optional import require
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.evaluation.comparing import compare
-from llama_index_embft.evaluation.metrics import DEFAULT_KS, FAMILIES, rank_order
+from llama_index_embft.evaluation.metrics import (
+    DEFAULT_KS,
+    FAMILIES,
+    Judgements,
+    metric_names,
+    parse_metric,
+    rank_order,
+)
 from llama_index_embft.evaluation.records import RetrievalReport
 from llama_index_embft.evaluation.runs import (
     Rankings,
     RetrievalTask,
+    check_depth,
     corpus_text,
     fuse_runs,
     hash_of,
@@ -69,7 +77,7 @@ def compare_systems(
         ConfigError: There are fewer than two systems, or a hybrid names one that does not exist.
     """
     ks, metrics = tuple(ks), tuple(metrics)
-    depth = max(depth, *ks)
+    depth = max([depth, *(parse_metric(name)[1] or 1 for name in metric_names(ks, metrics))])
     reports = {
         name: _evaluate(dataset, system, name, depth, ks, metrics, show_progress) for name, system in systems.items()
     }
@@ -98,6 +106,7 @@ def evaluate_bm25(
     top_k: int | None = None,
     label: str = "BM25",
     metadata_mode: IndexedText = "embed",
+    ignore_identical: bool = True,
 ) -> RetrievalReport:
     """Evaluate BM25, the lexical baseline that no embedding model should lose to.
 
@@ -108,15 +117,21 @@ def evaluate_bm25(
         dataset: Queries, corpus and judgements.
         ks: Cut-offs.
         metrics: Families or full names.
-        top_k: Hits to keep per query; None: the largest cut-off.
+        top_k: Hits to keep per query; None: as many as the metrics need.
         label: Name in tables.
         metadata_mode: ``"embed"`` searches the text that the index embeds, ``"none"`` the text alone.
+        ignore_identical: A hit that is the query's own text is left out; see `evaluate_run`.
 
     Raises:
+        ConfigError: `top_k` is less than a metric looks at.
         MissingExtraError: The extra ``bm25`` is not installed.
     """
     bm25s = require("bm25s", feature="BM25")
-    ks = tuple(ks)
+    names = metric_names(ks, metrics)
+    task = RetrievalTask.of(dataset, ignore_identical=ignore_identical)
+    judged = dict(zip(task.query_ids, task.relevant, strict=True))
+    depth = check_depth(top_k, names, Judgements.from_qrels(judged, task.query_ids, {}))
+    spare = max(map(len, task.own), default=0)
     ids = sorted(dataset.corpus, reverse=True)
     texts = [corpus_text(dataset, doc, metadata_mode) for doc in ids]
     start = time.perf_counter()
@@ -128,19 +143,16 @@ def evaluate_bm25(
         begin = time.perf_counter()
         values = np.asarray(index.get_scores(tokens(query)), dtype=np.float32)
         hits = np.flatnonzero(values > 0)
-        keep = min(top_k or max(ks), len(hits))
+        keep = min(depth + spare, len(hits))
         # Stable on descending ids: trec_eval's order.
         best = hits[np.argsort(-values[hits], kind="stable")[:keep]]
         found.append(tuple(ids[row] for row in best))
         scores.append(tuple(values[best].tolist()))
         latencies.append(time.perf_counter() - begin)
-    rankings = Rankings(
-        tuple(found), tuple(scores), tuple(latencies), {"index": built - start, "search": sum(latencies)}
-    )
-    task = replace(
-        RetrievalTask.of(dataset), corpus_hash=hash_of([ids, texts]), text=text_in_words(dataset, metadata_mode)
-    )
-    return report_on(task, rankings, ks=ks, metrics=metrics, label=label)
+    seconds = {"index": built - start, "search": sum(latencies)}
+    rankings = Rankings(tuple(found), tuple(scores), tuple(latencies), seconds, depth=depth)
+    task = replace(task, corpus_hash=hash_of([ids, texts]), text=text_in_words(dataset, metadata_mode))
+    return report_on(task, rankings, ks=(), metrics=names, label=label)
 
 
 def rerank_run(

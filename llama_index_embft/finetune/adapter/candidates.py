@@ -19,7 +19,7 @@ _STEPS_PER_SAMPLE: Final = 32
 _ROWS_AT_ONCE: Final = 16_384
 
 
-class CandidatePool:
+class NegativePool:
     """The documents that all queries of a batch are compared with.
 
     All candidates where they are few, else a sample that is drawn anew every 32 steps, with the batch's own positives.
@@ -81,7 +81,7 @@ class HardNegatives:
         masked: For each query the rows that must not count as negatives.
         skip_candidates: Leave out what every query is compared with anyway.
         device: Torch device.
-        scale: As in `CandidatePool`.
+        scale: As in `NegativePool`.
     """
 
     def __init__(

@@ -157,9 +157,12 @@ class VectorValidation:
         device: str | None = None,
     ) -> None:
         from llama_index_embft.evaluation.systems.embed_model import RetrievalEvaluator
+        from llama_index_embft.search.topk import ExactIndex
 
         self._evaluator = RetrievalEvaluator(dataset)
         self._queries, self._documents, self._both_sides, self._device = queries, documents, both_sides, device
+        # Documents that stay are made ready once, and not in every epoch.
+        self._index = ExactIndex(documents, similarity=self._evaluator.similarity, device=device)
 
     @property
     def size(self) -> int:
@@ -168,12 +171,12 @@ class VectorValidation:
 
     def __call__(self, adapter: nn.Module) -> dict[str, float]:
         """Mean metrics with the adapter."""
-        documents = apply_adapter(adapter, self._documents) if self._both_sides else self._documents
+        documents = apply_adapter(adapter, self._documents) if self._both_sides else self._index
         return self._score(apply_adapter(adapter, self._queries), documents)
 
     def base(self) -> dict[str, float]:
         """Mean metrics of the vectors as they are."""
-        return self._score(self._queries, self._documents)
+        return self._score(self._queries, self._index)
 
     def _score(self, queries: Any, documents: Any) -> dict[str, float]:
         return dict(self._evaluator.score(queries, documents, ordered=True, device=self._device))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llama_index_embft._core.environment import peak_memory_bytes
 from llama_index_embft._core.files import check_output_folder
+from llama_index_embft.embeddings.adapter.embedding import AdapterEmbedding
 from llama_index_embft.embeddings.adapter.files import save_adapter
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.loading import load_embed_model
@@ -29,8 +30,8 @@ from llama_index_embft.finetune.engine import (
     SELECTION_METRIC,
     BaseFinetuneEngine,
     FinetuneResult,
-    frozen_base_record,
 )
+from llama_index_embft.finetune.record import frozen_base_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -230,13 +231,53 @@ class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
             selection=outcome.selection,
         )
 
-    def _load(self) -> BaseEmbedding:
-        return load_embed_model(
+    def get_finetuned_model(
+        self, adapter_cls: type[nn.Module] | None = None, transform_query: bool = True, **model_kwargs: Any
+    ) -> BaseEmbedding:
+        """Load what `finetune` saved, ready for a `VectorStoreIndex`.
+
+        Args:
+            adapter_cls: Class of the adapter, as llama-index-finetuning wants it; the adapter knows it already, so
+                another one is an error.
+            transform_query: Send queries through the adapter; False leaves them to the base model.
+            **model_kwargs: Fields of the embedding, such as ``embed_batch_size``.
+
+        Raises:
+            TrainingError: `finetune` has not been called, and the output folder holds no earlier result.
+            ConfigError: The adapter is of another class, or an argument is unknown.
+        """
+        self._check_trained()
+        loaded = self._load()
+        if adapter_cls is not None and not _is_of(loaded.adapter, adapter_cls):
+            raise ConfigError(
+                f"`adapter_cls` is {adapter_cls.__name__}, and a {type(loaded.adapter).__name__} was trained; leave it "
+                "out."
+            )
+        if not transform_query and not loaded.transform_documents:
+            return self.embed_model
+        if not transform_query:
+            raise ConfigError(
+                "`transform_query` is False, and documents go through the adapter; queries must too: leave it out."
+            )
+        unknown = set(model_kwargs) - {"embed_batch_size", "callback_manager", "num_workers"}
+        if unknown:
+            raise ConfigError(
+                f"`{min(unknown)}` is not an argument of the tuned model; it must be adapter_cls, transform_query, "
+                "embed_batch_size, callback_manager or num_workers."
+            )
+        for name, value in model_kwargs.items():
+            setattr(loaded, name, value)
+        return loaded
+
+    def _load(self) -> AdapterEmbedding:
+        loaded = load_embed_model(
             self.model_output_path,
             base_embed_model=self.embed_model,
             adapter_model=self._custom_module(),
             force=self._encoder.fingerprint is None,  # the very model that it was trained on
         )
+        assert isinstance(loaded, AdapterEmbedding)
+        return loaded
 
     def _device(self) -> str:
         from llama_index.core.utils import infer_torch_device
@@ -306,6 +347,16 @@ class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
             settings["optimizer_class"] = self._settings.optimizer_class.__qualname__
         options = {name: getattr(self._options, name) for name in ("batch_size", "learning_rate", "seed")}
         return {**settings, **options, "sides": self._layer.sides, **plan.shown(), "epochs": plan.epochs}
+
+
+def _is_of(adapter: nn.Module, adapter_cls: type[nn.Module]) -> bool:
+    """Whether a class is that of an adapter, or the stock package's name of it."""
+    from llama_index_embft.embeddings.adapter.modules import describe_module
+
+    kinds = {"LinearLayer": "linear", "TwoLayerNN": "mlp"}
+    stock = adapter_cls.__module__.startswith("llama_index.embeddings.adapter")
+    kind = kinds.get(adapter_cls.__name__) if stock else None
+    return isinstance(adapter, adapter_cls) or describe_module(adapter)["kind"] == kind
 
 
 def _unwrapped(adapter: nn.Module | None) -> nn.Module | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from llama_index_embft.errors import TrainingError
-from llama_index_embft.finetune.adapter.candidates import CandidatePool, HardNegatives, with_duplicates
+from llama_index_embft.finetune.adapter.candidates import HardNegatives, NegativePool, with_duplicates
 from llama_index_embft.finetune.adapter.data import AdapterData
 from llama_index_embft.finetune.adapter.settings import MAX_NEGATIVES, MAX_NEGATIVES_BOTH_SIDES
 from llama_index_embft.finetune.validation import BestState
@@ -171,7 +171,7 @@ class _Loss:
         self._queries = torch.as_tensor(data.queries, dtype=torch.float32, device=device)
         self._masked = with_duplicates(data.documents, data.positives)
         scale = not both_sides  # what goes through the adapter goes as the base model gave it
-        self._pool = CandidatePool(data, limit, device, generator, scale=scale)
+        self._pool = NegativePool(data, limit, device, generator, scale=scale)
         self._hard = HardNegatives(data, self._masked, skip_candidates=self._pool.whole, device=device, scale=scale)
 
     def logits(self, rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from llama_index_embft.embeddings.drift import DriftMap, save_drift
 from llama_index_embft.embeddings.identity import ModelIdentity, identify
 from llama_index_embft.finetune.drift.fit import fit_low_rank, fit_mlp, fit_procrustes
 from llama_index_embft.finetune.drift.report import DriftReport, DriftScore
-from llama_index_embft.finetune.drift.sample import DriftSample
+from llama_index_embft.finetune.drift.sample import DriftSample, share_kept
 from llama_index_embft.finetune.drift.settings import DriftKind, DriftSettings
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class DriftAdapter:
         queries: Sequence[str] = (),
         kind: DriftKind = "auto",
         k: int = 10,
+        index_size: int | None = None,
         settings: DriftSettings | None = None,
         seed: int = 0,
         old_identity: ModelIdentity | None = None,
@@ -70,6 +71,8 @@ class DriftAdapter:
 
         A fifth of the queries chooses the kind and another fifth measures it; the others, as far as the old model can
         embed them, are fitted on together with the texts. Without queries two fifths of the texts play their part.
+
+        Where the texts are a sample, two fifths of them are not fitted on and are what is searched for the report.
 
         Args:
             old: The model that embedded the index; or its vectors of the texts, shape ``(len(texts), dim_old)``, which
@@ -82,6 +85,9 @@ class DriftAdapter:
                 ``"low-rank"``, ``"mlp"``; ``"auto"`` takes what keeps most on the validation queries, the simplest of
                 equals.
             k: Hits a query, for choice and report.
+            index_size: Documents of the index, `IndexSample.index_size`: the report then says what to expect over all
+                of them. As many as there are texts: these are all of it. None: unknown; the corpus of a data set is
+                taken for all.
             settings: Sizes of the maps.
             seed: Of splits and training.
             old_identity: Whose vectors ``old`` are, where they are vectors; the stamp of the index says it.
@@ -96,7 +102,7 @@ class DriftAdapter:
         check_choice("kind", kind, get_args(DriftKind))
         check_number("k", k, at_least=1)
         settings = settings or DriftSettings()
-        sample = DriftSample.of(old, new, texts, queries, cache, seed)
+        sample = DriftSample.of(old, new, texts, queries, index_size, cache, seed)
         order = _SIMPLEST_FIRST if kind == "auto" else (kind,)
         maps: dict[str, DriftMap] = {}
         scores: list[DriftScore] = []
@@ -110,18 +116,32 @@ class DriftAdapter:
         report = DriftReport(
             kind=best.kind,
             k=k,
-            queries=len(sample.test),
+            queries=len(sample.test.new),
             documents=len(sample.docs_new),
             pairs=len(sample.pairs_new),
             scores=tuple(scores),
-            full_recall=sample.labelled(sample.test_new, sample.docs_new, k),
-            old_recall=None if sample.test_old is None else sample.labelled(sample.test_old, sample.docs_old, k),
+            index_size=sample.index_size,
+            full_recall=sample.labelled(sample.test.new, sample.docs_new, k),
+            old_recall=None if sample.test.old is None else sample.labelled(sample.test.old, sample.docs_old, k),
         )
         return cls(maps[best.kind], report, _who(old, old_identity, "document"), _who(new, new_identity, "query"))
 
     def __call__(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map vectors of the new model, shape ``(n, dim_new)``, to ``(n, dim_old)`` of length 1."""
         return self.drift_map(vectors)
+
+    def kept_over(
+        self, queries: NDArray[np.float32], old: NDArray[np.float32], new: NDArray[np.float32], *, k: int = 10
+    ) -> float:
+        """Measure over documents that both models have embedded, such as a whole index, what share of hits is kept.
+
+        Args:
+            queries: By the new model, shape ``(n, dim_new)``; the map must not have been fitted on them.
+            old: The documents by the old model, shape ``(n_docs, dim_old)``.
+            new: The documents by the new model, shape ``(n_docs, dim_new)``.
+            k: Hits a query.
+        """
+        return float(share_kept(queries, self(queries), new, old, k).mean())
 
     def save(self, folder: str | Path) -> None:
         """Save the map with both fingerprints and the report; load it with `DriftEmbedding(new_model, folder)`.

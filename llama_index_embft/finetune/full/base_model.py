@@ -1,9 +1,9 @@
-"""The model that training begins with, loaded the way LlamaIndex's users load it."""
+"""The model that training begins with, loaded the way LlamaIndex's users load it, in float32."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from llama_index_embft.embeddings.describe import describe_base
 from llama_index_embft.embeddings.encoding.backends import SentenceTransformerBackend
@@ -12,8 +12,7 @@ from llama_index_embft.embeddings.fingerprint import fingerprint_sentence_transf
 from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.embeddings.sentence_transformer import position_limit
 from llama_index_embft.embeddings.truncation import WORTH_SAYING, truncation
-from llama_index_embft.errors import ConfigError
-from llama_index_embft.finetune.full.arguments import check_tokenizer
+from llama_index_embft.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,23 +20,28 @@ if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from sentence_transformers import SentenceTransformer
 
+    from llama_index_embft.finetune.full.settings import TextSettings
+
 logger = logging.getLogger(__name__)
 
 # Attention over longer texts costs more than it has been seen to give; who wants more says so.
 _MOST_BY_ITSELF: Final = 512
+# Of the longest texts, which say how much memory a row takes.
+_LONGEST: Final = 32
 
 
-class BaseModel(NamedTuple):
+class LoadedBase(NamedTuple):
     """A base model.
 
     Attributes:
         embedding: LlamaIndex's embedding around the model; what is trained is what its users have today.
-        model: The model itself.
+        model: The model itself, in float32.
         prompts: ``query`` and ``document``: put before texts.
         normalize: Whether vectors are scaled to length 1 after the model.
         description: What `load_embed_model` needs to load it again.
-        fingerprint: Hash of the model before training.
-        reads_more: Whether it was set to read more tokens than it does by itself.
+        fingerprint: Hash of the model as its user has it.
+        own_length: Tokens of a text that it reads by itself.
+        reads_more: Whether it was set to read more.
     """
 
     embedding: BaseEmbedding
@@ -46,38 +50,35 @@ class BaseModel(NamedTuple):
     normalize: bool
     description: dict[str, Any]
     fingerprint: str | None
+    own_length: Any
     reads_more: bool = False
 
 
 def load_base_model(
     name: str,
+    text: TextSettings,
     *,
-    query_prompt: str | None,
-    document_prompt: str | None,
-    max_seq_length: int | Literal["auto"] | None,
     passages: Sequence[str] = (),
     device: str | None,
     trust_remote_code: bool,
-) -> BaseModel:
-    """Load a model to be trained; see the arguments of `SentenceTransformersFinetuneEngine`.
+) -> LoadedBase:
+    """Load a model to be trained.
 
     Args:
         name: Folder or hub name.
-        query_prompt: Before queries.
-        document_prompt: Before passages.
-        max_seq_length: Tokens to read; ``"auto"`` looks at the passages.
+        text: Prompts and length; ``"auto"`` looks at the passages.
         passages: What it will be trained on.
         device: Torch device.
         trust_remote_code: Whether code of the model's repository may run.
 
     Raises:
-        ConfigError: It is a saved adapter, or moved documents; or it cannot read texts of `max_seq_length`.
-        ModelError: It cannot be loaded, or has no tokenizer.
+        ConfigError: It is a saved adapter, or moved documents; or it cannot read texts of that length.
+        ModelError: It cannot be loaded, has no tokenizer, or holds weights that are no numbers.
     """
     embedding = load_embed_model(
         name,
-        query_prompt=query_prompt,
-        document_prompt=document_prompt,
+        query_prompt=text.query_prompt,
+        document_prompt=text.document_prompt,
         device=device,
         trust_remote_code=trust_remote_code,
     )
@@ -88,25 +89,51 @@ def load_base_model(
             "use EmbeddingAdapterFinetuneEngine.from_model_path."
         )
     model = backend.model
-    check_tokenizer(model, name)
+    _check_tokenizer(model, name)
+    description = describe_base(embedding)
+    fingerprint = fingerprint_sentence_transformer(model, normalize=backend.normalize)
+    # A half-precision checkpoint comes as it is stored, and steps of training are smaller than what its numbers can
+    # tell apart: most of bfloat16's do not move, and float16's overflow in AdamW.
+    model.float()
     own_length = model.max_seq_length
-    wanted = _length_for(model, passages) if max_seq_length == "auto" else max_seq_length
-    if wanted is not None:
+    wanted = _length_for(model, passages) if text.max_seq_length == "auto" else text.max_seq_length
+    if isinstance(wanted, int):
         positions = position_limit(model)
         if positions is not None and wanted > positions:
             raise ConfigError(
-                f"max_seq_length is {wanted}, and {name} has positions for {positions} tokens; give at most that."
+                f"`max_seq_length` is {wanted}; {name} supports at most {positions} tokens (max_position_embeddings): "
+                "lower it."
             )
         model.max_seq_length = wanted
-    return BaseModel(
+    return LoadedBase(
         embedding,
         model,
         {"query": backend.prompts["query"], "document": backend.prompts["document"]},
         backend.normalize,
-        describe_base(embedding),
-        fingerprint_sentence_transformer(model, normalize=backend.normalize),
-        reads_more=max_seq_length == "auto" and model.max_seq_length != own_length,
+        description,
+        fingerprint,
+        own_length,
+        reads_more=text.max_seq_length == "auto" and model.max_seq_length != own_length,
     )
+
+
+def longest_tokens(model: SentenceTransformer, texts: Sequence[str]) -> int | None:
+    """Tokens that the model reads of the longest texts.
+
+    Args:
+        model: With its tokenizer.
+        texts: To be trained on; of those with most characters 32 are counted.
+
+    Returns:
+        None where the tokenizer is none of transformers.
+    """
+    tokenizer, limit = getattr(model, "tokenizer", None), model.max_seq_length
+    if not callable(tokenizer) or not texts:
+        return None
+    longest = sorted(set(texts), key=len)[-_LONGEST:]
+    most = limit if isinstance(limit, int) else None
+    rows = tokenizer(longest, truncation=most is not None, max_length=most, padding=False)["input_ids"]
+    return max(len(row) for row in rows)
 
 
 def _length_for(model: SentenceTransformer, passages: Sequence[str]) -> int | None:
@@ -124,3 +151,20 @@ def _length_for(model: SentenceTransformer, passages: Sequence[str]) -> int | No
         most,
     )
     return most
+
+
+def _check_tokenizer(model: SentenceTransformer, name: str) -> None:
+    """Refuse a model without a vocabulary: transformers makes up an empty one, and every word becomes "unknown".
+
+    Raises:
+        ModelError: There is none.
+    """
+    tokenizer = getattr(model, "tokenizer", None)
+    vocabulary = getattr(tokenizer, "get_vocab", None)
+    if vocabulary is None:
+        return  # other kinds of models bring preprocessing of their own
+    if set(vocabulary()) <= set(getattr(tokenizer, "all_special_tokens", ())):
+        raise ModelError(
+            f"The model {name} has no tokenizer, so all words would be one to it; put tokenizer.json (or vocab.txt) of "
+            "its base model beside the weights."
+        )

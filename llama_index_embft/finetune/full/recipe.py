@@ -8,21 +8,23 @@ the better half of them for more.
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 import shutil
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from llama_index_embft._core.checks import check_choice, check_number, first_line
 from llama_index_embft._core.logs import errors_only
 from llama_index_embft.dataset.split import split_dataset
 from llama_index_embft.errors import ConfigError, TrainingError
 from llama_index_embft.finetune.engine import SELECTION_METRIC
+from llama_index_embft.finetune.full.settings import FullOptions, LossSettings, Method, ValidationSettings
+from llama_index_embft.finetune.full.training.checkpoints import checkpoint_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +45,7 @@ _ROUNDING: Final = 1e-9  # 0.970 - 0.965 is more than 0.005 in binary floating p
 
 
 @dataclass(frozen=True)
-class Candidate:
+class RecipeCandidate:
     """One setting of the grid.
 
     Attributes:
@@ -58,7 +60,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Trial:
+class RecipeTrial:
     """What one candidate came to.
 
     Attributes:
@@ -69,7 +71,7 @@ class Trial:
         note: Why it was not run, or cannot be chosen; empty otherwise.
     """
 
-    candidate: Candidate
+    candidate: RecipeCandidate
     score: float | None = None
     guard_score: float | None = None
     seconds: float = 0.0
@@ -91,12 +93,12 @@ class Recipe:
         seconds_per_step: Measured before the search; None where nothing could be measured.
     """
 
-    candidate: Candidate
+    candidate: RecipeCandidate
     metric: str
     base_score: float | None
     score: float | None
     base_guard_score: float | None = None
-    trials: list[Trial] = field(default_factory=list)
+    trials: list[RecipeTrial] = field(default_factory=list)
     seconds: float = 0.0
     seconds_per_step: float | None = None
 
@@ -114,6 +116,19 @@ class Recipe:
             rows.append(row | {"seconds": trial.seconds, "note": trial.note})
         return rows
 
+    def engine_arguments(self, loss_settings: LossSettings | None = None) -> dict[str, Any]:
+        """The chosen setting as arguments of `SentenceTransformersFinetuneEngine`.
+
+        Args:
+            loss_settings: The other settings of the loss, where they are not the defaults.
+        """
+        chosen = self.candidate
+        return {
+            "epochs": chosen.epochs,
+            "learning_rate": chosen.learning_rate,
+            "loss_settings": replace(loss_settings or LossSettings(), temperature=chosen.temperature),
+        }
+
     def __str__(self) -> str:
         """One line for people."""
         chosen = self.candidate
@@ -128,11 +143,6 @@ class Recipe:
         )
 
 
-def engine_options(recipe: Recipe) -> dict[str, Any]:
-    """The chosen setting as arguments of `SentenceTransformersFinetuneEngine`."""
-    return asdict(recipe.candidate)
-
-
 def choose_recipe(
     train: EmbeddingQAFinetuneDataset,
     model_id: str,
@@ -144,8 +154,8 @@ def choose_recipe(
     epochs: Sequence[int] = EPOCHS,
     guard: EmbeddingQAFinetuneDataset | None = None,
     max_guard_loss: float = 0.005,
-    method: str = "full",
-    seed: int = 42,
+    method: Method = "full",
+    seed: int = 0,
     **engine_arguments: Any,
 ) -> Recipe:
     """Try settings by short training runs, and choose on validation.
@@ -165,34 +175,36 @@ def choose_recipe(
         epochs: To try, in any order.
         guard: A setting whose model falls below the base model on it by more than `max_guard_loss` is not chosen.
         max_guard_loss: In the metric's own unit; half a point of nDCG.
-        method: ``"full"``, or ``"lora"`` where the engine has it.
+        method: ``"full"`` or ``"lora"``.
         seed: Of the split and of training.
-        **engine_arguments: Further arguments of the engine, the same for all runs, such as ``batch_size``.
+        **engine_arguments: Further arguments of the engine, the same for all runs and for the base model, such as
+            ``batch_size`` or ``text``.
 
     Returns:
-        The recipe; `engine_options` turns it into arguments.
+        The recipe; `Recipe.engine_arguments` turns it into arguments.
 
     Raises:
         ConfigError: A list is empty, a value is out of range, or an argument is unknown to the engine.
         DatasetError: The training set is too small to set a validation part aside.
     """
     started = time.perf_counter()
-    rates = tuple(learning_rates if learning_rates is not None else LEARNING_RATES.get(method, ()))
+    check_choice("method", method, LEARNING_RATES)
+    rates = tuple(learning_rates if learning_rates is not None else LEARNING_RATES[method])
     rungs = sorted(set(epochs))
     _check_grid(temperatures, rates, rungs, time_budget, max_guard_loss)
     if val is None:
         part = split_dataset(train, by="chunk", fractions=(1 - _VAL_SHARE, _VAL_SHARE, 0.0), seed=seed)
         train, val = part.train, part.val
-    runner = _Runner(train, val, guard, model_id, {"seed": seed, **_method(method), **engine_arguments})
+    runner = _Runner(train, val, guard, model_id, {"seed": seed, "method": method, **engine_arguments})
     speed = runner.measure()
-    trials = {c: Trial(c, note="not reached") for c in _grid(temperatures, rates, rungs)}
-    alive = [Candidate(t, rate, rungs[0]) for t, rate in product(temperatures, rates)]
+    trials = {c: RecipeTrial(c, note="not reached") for c in _grid(temperatures, rates, rungs)}
+    alive = [RecipeCandidate(t, rate, rungs[0]) for t, rate in product(temperatures, rates)]
     for number, n_epochs in enumerate(rungs):
         for candidate in alive:
             left = time_budget - (time.perf_counter() - started)
             needed = speed.seconds_of(n_epochs)
             if needed > left:
-                trials[candidate] = Trial(
+                trials[candidate] = RecipeTrial(
                     candidate, note=f"needs about {needed:.0f} s, {max(0.0, left):.0f} s are left"
                 )
                 continue
@@ -202,7 +214,7 @@ def choose_recipe(
             break
         ranked = _ranked([trials[c] for c in alive])
         alive = [
-            Candidate(trial.candidate.temperature, trial.candidate.learning_rate, rungs[number + 1])
+            RecipeCandidate(trial.candidate.temperature, trial.candidate.learning_rate, rungs[number + 1])
             for trial in ranked[: math.ceil(len(ranked) / 2)]
         ]
     best = next(iter(_ranked(list(trials.values()))), None)
@@ -214,7 +226,7 @@ def choose_recipe(
             speed.seconds_of(rungs[0]),
         )
     return Recipe(
-        candidate=best.candidate if best is not None else Candidate(temperatures[0], rates[0], rungs[0]),
+        candidate=best.candidate if best is not None else RecipeCandidate(temperatures[0], rates[0], rungs[0]),
         metric=SELECTION_METRIC,
         base_score=runner.base_score,
         score=best.score if best is not None else None,
@@ -256,116 +268,80 @@ class _Runner:
 
     def measure(self) -> _Speed:
         """Time an evaluation of the base model, two steps, and what stands around them."""
-        from llama_index_embft.embeddings.loading import load_embed_model
-        from llama_index_embft.finetune.full.engine import SentenceTransformersFinetuneEngine as Engine
-
-        batch = self.arguments.get("batch_size", inspect.signature(Engine).parameters["batch_size"].default)
+        batch = self.arguments.get("batch_size", FullOptions().batch_size)
         ids = list(self.train.queries)
         # Spread over the data: neighbours often ask about one passage, which is nothing to train on.
         some = self.train.subset(ids[:: max(1, len(ids) // (batch * _PROBE_STEPS))][: batch * _PROBE_STEPS])
-        base = load_embed_model(self.model_id, device=self.arguments.get("device"))
-        loaded = time.perf_counter()
-        self.base_score = _score(self.val, base)
-        evaluation = time.perf_counter() - loaded
-        if self.guard is not None:
-            self.base_guard_score = _score(self.guard, base)
-        began_training = time.perf_counter()
-        result = self._finetune(some, Candidate(TEMPERATURES[0], 1e-9, 1), None, val=None)
-        whole = time.perf_counter() - began_training
-        training = result.seconds.get("train", whole)
-        steps = max(1, result.steps)
+        began = time.perf_counter()
+        # The engine measures the base model as it measures every candidate: with its prompts, length and precision.
+        result = self._finetune(some, RecipeCandidate(TEMPERATURES[0], 1e-9, 1))
+        whole = time.perf_counter() - began
+        self.base_score, self.base_guard_score = result.base_score, result.guard_base_score
+        training, evaluating = result.seconds["train"], result.seconds["evaluate"]
         rows = sum(len(ids) for ids in self.train.relevant_docs.values())
         return _Speed(
-            step=training / steps,
-            evaluation=evaluation,
-            rest=max(0.0, whole - training),
+            step=training / max(1, result.steps),
+            evaluation=evaluating / max(1, len(result.history)),
+            rest=max(0.0, whole - training - evaluating),
             steps_per_epoch=-(-rows // batch),
         )
 
-    def run(self, candidate: Candidate) -> Trial:
+    def run(self, candidate: RecipeCandidate) -> RecipeTrial:
         """Train one candidate on all of the training set."""
         began = time.perf_counter()
-        guarded: list[float] = []
         try:
-            result = self._finetune(self.train, candidate, guarded, val=self.val)
+            result = self._finetune(self.train, candidate)
         except TrainingError as err:  # a loss that is not a number speaks against this candidate, not against the rest
-            return Trial(candidate, seconds=time.perf_counter() - began, note=f"failed: {err}")
-        seconds = time.perf_counter() - began
+            return RecipeTrial(candidate, seconds=time.perf_counter() - began, note=f"failed: {err}")
         # Of a run that only harms, the engine keeps the base model: its score is the base's, and it is no gain.
-        return Trial(candidate, result.best_score, guarded[0] if guarded else None, seconds)
+        return RecipeTrial(candidate, result.best_score, result.guard_score, time.perf_counter() - began)
 
-    def _finetune(
-        self,
-        data: EmbeddingQAFinetuneDataset,
-        candidate: Candidate,
-        guarded: list[float] | None,
-        *,
-        val: EmbeddingQAFinetuneDataset | None,
-    ) -> FinetuneResult:
+    def _finetune(self, data: EmbeddingQAFinetuneDataset, candidate: RecipeCandidate) -> FinetuneResult:
         from llama_index_embft.finetune.full.engine import SentenceTransformersFinetuneEngine
 
-        with tempfile.TemporaryDirectory(prefix="embft-recipe-") as folder:
+        validation = self.arguments.get("validation") or ValidationSettings()
+        chosen = {
+            **self.arguments,
+            "epochs": candidate.epochs,
+            "learning_rate": candidate.learning_rate,
+            "loss_settings": replace(
+                self.arguments.get("loss_settings") or LossSettings(), temperature=candidate.temperature
+            ),
+            "validation": replace(validation, val_split=None, merge=None, report_to="none"),
+        }
+        with tempfile.TemporaryDirectory(prefix="embft-recipe-") as folder, errors_only(*_ENGINES):
+            output = Path(folder) / "model"
             try:
-                with errors_only(*_ENGINES):
-                    engine = SentenceTransformersFinetuneEngine(
-                        data,
-                        self.model_id,
-                        # The engine names its checkpoints after this: nobody else's may have the name.
-                        str(Path(folder) / Path(folder).name),
-                        val_dataset=val,
-                        **asdict(candidate),
-                        **self.arguments,
-                    )
+                engine = SentenceTransformersFinetuneEngine(
+                    data, self.model_id, str(output), val_dataset=self.val, guard_dataset=self.guard, **chosen
+                )
             except TypeError as err:
-                raise ConfigError(f"The engine does not take these arguments: {err}.") from err
+                raise ConfigError(f"The engine does not take these arguments: {first_line(err)}.") from err
             try:
-                with errors_only(*_ENGINES):  # that one run did not help is what the search is for
-                    result = engine.finetune()
+                return engine.finetune()  # that one run did not help is what the search is for
             except TrainingError as err:
                 if "Ctrl-C" in str(err):  # which ends the search; a checkpoint of one of its runs is of no use
-                    shutil.rmtree(Path("checkpoints") / Path(folder).name, ignore_errors=True)
+                    shutil.rmtree(checkpoint_folder(output), ignore_errors=True)
                     raise KeyboardInterrupt from err
                 raise
-            if guarded is not None and self.guard is not None:
-                guarded.append(_score(self.guard, engine.get_finetuned_model()))
-            return result
 
 
-def _score(data: EmbeddingQAFinetuneDataset, model: Any) -> float:
-    from llama_index_embft.evaluation.systems.embed_model import evaluate_embed_model
-
-    return evaluate_embed_model(data, model, cache=None).mean(SELECTION_METRIC)
+def _grid(temperatures: Sequence[float], rates: Sequence[float], rungs: Sequence[int]) -> list[RecipeCandidate]:
+    return [RecipeCandidate(t, rate, n) for n in rungs for t, rate in product(temperatures, rates)]
 
 
-def _grid(temperatures: Sequence[float], rates: Sequence[float], rungs: Sequence[int]) -> list[Candidate]:
-    return [Candidate(t, rate, n) for n in rungs for t, rate in product(temperatures, rates)]
-
-
-def _judged(trial: Trial, base_guard: float | None, limit: float) -> Trial:
+def _judged(trial: RecipeTrial, base_guard: float | None, limit: float) -> RecipeTrial:
     """Mark a trial that loses more on the guard set than is allowed."""
     if base_guard is None or trial.guard_score is None or base_guard - trial.guard_score <= limit + _ROUNDING:
         return trial
     note = f"loses {base_guard - trial.guard_score:.4f} on the guard set"
-    return Trial(trial.candidate, trial.score, trial.guard_score, trial.seconds, note)
+    return RecipeTrial(trial.candidate, trial.score, trial.guard_score, trial.seconds, note)
 
 
-def _ranked(trials: list[Trial]) -> list[Trial]:
+def _ranked(trials: list[RecipeTrial]) -> list[RecipeTrial]:
     """Trials that were run and may be chosen, best first; equals keep their order."""
     fit = [trial for trial in trials if trial.score is not None and not trial.note]
     return sorted(fit, key=lambda trial: -(trial.score or 0.0))
-
-
-def _method(method: str) -> dict[str, Any]:
-    """The method as an argument, and no search inside the search."""
-    from llama_index_embft.finetune.full.engine import SentenceTransformersFinetuneEngine
-
-    known = inspect.signature(SentenceTransformersFinetuneEngine).parameters
-    plain = {"recipe": None} if "recipe" in known else {}
-    if "method" in known:
-        return {"method": method, **plain}
-    if method != "full":
-        raise ConfigError(f"method is {method!r}; the engine has only 'full'.")
-    return plain
 
 
 def _check_grid(
@@ -373,11 +349,8 @@ def _check_grid(
 ) -> None:
     for name, values in (("temperatures", temperatures), ("learning_rates", rates), ("epochs", epochs)):
         if not values:
-            raise ConfigError(f"{name} is empty; name at least one value to try.")
+            raise ConfigError(f"`{name}` is empty; name at least one value to try.")
         for value in values:
-            if not value > 0:
-                raise ConfigError(f"{name} holds {value}; each must be above 0.")
-    if not budget > 0:
-        raise ConfigError(f"time_budget is {budget}; it must be above 0 seconds.")
-    if not limit >= 0:
-        raise ConfigError(f"max_guard_loss is {limit}; it must be 0 or more.")
+            check_number(name, value, above=0)
+    check_number("time_budget", budget, above=0, hint="it is in seconds")
+    check_number("max_guard_loss", limit, at_least=0)

@@ -7,109 +7,80 @@ Xiong et al., "Approximate Nearest Neighbor Negative Contrastive Learning for De
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from llama_index_embft.errors import ConfigError
-from llama_index_embft.finetune.full.losses import COSENT
-from llama_index_embft.finetune.full.training import Trained, world_size
-from llama_index_embft.mining import DEFAULT_STRATEGIES, MiningReport, mine_hard_negatives
+from llama_index_embft.finetune.full.losses.choosing import COSENT
+from llama_index_embft.finetune.full.training.processes import world_size
+from llama_index_embft.mining import DEFAULT_STRATEGIES, MiningReport, MiningSettings, mine_hard_negatives
 from llama_index_embft.mining.parsing import as_strategies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-    from llama_index_embft.finetune.full.losses import Loss
+    from llama_index_embft.finetune.full.losses.choosing import Loss
+    from llama_index_embft.finetune.full.settings import RoundsSettings
+    from llama_index_embft.finetune.full.training.run import Trained
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class MiningPlan:
-    """See the arguments ``mining_…`` of `SentenceTransformersFinetuneEngine`.
-
-    Attributes:
-        rounds: How often to mine and train; 0: train once on the data as they are.
-        strategies: What to mine.
-        num_negatives: Negatives of each query.
-        options: Further arguments of `mine_hard_negatives`.
+def check_rounds(settings: RoundsSettings, loss: Loss | None) -> None:
+    """Find out before the model is loaded that training in rounds could not be done.
 
     Raises:
-        ConfigError: A strategy is not known, or a number is out of range.
+        ConfigError: A strategy is not known, or rounds contradict the loss or the number of processes.
     """
+    if not settings.rounds:
+        return
+    if loss == COSENT:
+        raise ConfigError("mining_rounds gives hard negatives, and loss='cosent' takes scores; leave one of them out.")
+    if world_size() > 1:  # each process would mine for itself, and a last bit could make the difference
+        raise ConfigError("mining_rounds runs in one process; mine first (embft mine), then train in several.")
+    as_strategies(_strategies(settings))
 
-    rounds: int = 0
-    strategies: Sequence[Any] | str = DEFAULT_STRATEGIES
-    num_negatives: int = 1
-    options: Mapping[str, Any] = field(default_factory=dict)
 
-    @classmethod
-    def checked(
-        cls,
-        rounds: int,
-        strategies: Sequence[Any] | str | None,
-        num_negatives: int | None,
-        options: Mapping[str, Any] | None,
-        loss: Loss | None,
-    ) -> MiningPlan:
-        """The plan that an engine's arguments ask for.
+def rounds_record(settings: RoundsSettings) -> dict[str, Any]:
+    """What ``embft.json`` says of the rounds; empty without any."""
+    if not settings.rounds:
+        return {}
+    strategies = [str(strategy) for strategy in as_strategies(_strategies(settings))]
+    return {"mining_strategies": strategies, "mining_negatives": settings.negatives or 1}
 
-        Raises:
-            ConfigError: They contradict each other, or cannot be followed.
-        """
-        given = {"mining_strategies": strategies, "mining_negatives": num_negatives, "mining_options": options}
-        if rounds < 0:
-            raise ConfigError(f"mining_rounds is {rounds}; it must be 0 or more.")
-        if rounds == 0:
-            for name, value in given.items():
-                if value is not None:
-                    raise ConfigError(f"{name} is for mining_rounds; give both, or leave it out.")
-            return cls()
-        if num_negatives is not None and num_negatives < 1:
-            raise ConfigError(f"mining_negatives is {num_negatives}; it must be above 0.")
-        if loss == COSENT:
-            raise ConfigError(
-                "mining_rounds gives hard negatives, and loss='cosent' takes scores; leave one of them out."
-            )
-        if world_size() > 1:  # each process would mine for itself, and a last bit could make the difference
-            raise ConfigError("mining_rounds runs in one process; mine first (embft mine), then train in several.")
-        chosen = DEFAULT_STRATEGIES if strategies is None else strategies
-        as_strategies(chosen)  # a typing error is told before the model is loaded
-        return cls(rounds, chosen, num_negatives or 1, dict(options or {}))
 
-    def mine(
-        self, dataset: EmbeddingQAFinetuneDataset, embedding: BaseEmbedding, number: int
-    ) -> tuple[EmbeddingQAFinetuneDataset, MiningReport]:
-        """The training set with hard negatives for the model as it stands.
+def _strategies(settings: RoundsSettings) -> Any:
+    return DEFAULT_STRATEGIES if settings.strategies is None else settings.strategies
 
-        Args:
-            dataset: Negatives that it has are replaced.
-            embedding: The model.
-            number: Of the round, from 1 on. Vectors of the first are cached; those of later ones nobody needs again.
-        """
-        report = MiningReport()
-        # Losses take as many negatives for each query, so gaps are filled unless the caller wants it otherwise.
-        options: dict[str, Any] = {"pad": True, **self.options}
-        if number > 1:
-            options["cache"] = None
-        return mine_hard_negatives(
-            dataset, embedding, self.strategies, self.num_negatives, report=report, **options
-        ), report
 
-    def as_record(self) -> dict[str, Any]:
-        """As JSON types, for ``embft.json``; empty without rounds."""
-        if not self.rounds:
-            return {}
-        strategies = [str(strategy) for strategy in as_strategies(self.strategies)]
-        return {
-            "mining_rounds": self.rounds,
-            "mining_strategies": strategies,
-            "mining_negatives": self.num_negatives,
-            **({"mining_options": {name: str(value) for name, value in self.options.items()}} if self.options else {}),
-        }
+def _mine(
+    settings: RoundsSettings, dataset: EmbeddingQAFinetuneDataset, embedding: BaseEmbedding, number: int
+) -> tuple[EmbeddingQAFinetuneDataset, MiningReport]:
+    """The training set with hard negatives for the model as it stands.
+
+    Args:
+        settings: What to mine.
+        dataset: Negatives that it has are replaced.
+        embedding: The model.
+        number: Of the round, from 1 on. Vectors of the first are cached; those of later ones nobody needs again.
+    """
+    options = dict(settings.options or {})
+    if number > 1:
+        options["cache"] = None
+    # Losses take as many negatives for each query, so gaps are filled unless the caller wants it otherwise.
+    given = {field.name: options.pop(field.name) for field in fields(MiningSettings) if field.name in options}
+    mined = mine_hard_negatives(
+        dataset,
+        embedding,
+        _strategies(settings),
+        settings.negatives or 1,
+        settings=MiningSettings(**{"pad": True, **given}),
+        **options,
+    )
+    return mined, mined.report
 
 
 @dataclass(frozen=True)
@@ -137,7 +108,7 @@ class Round:
 
 
 def train_in_rounds(
-    plan: MiningPlan,
+    settings: RoundsSettings,
     dataset: EmbeddingQAFinetuneDataset,
     embedding: BaseEmbedding,
     train: Callable[[EmbeddingQAFinetuneDataset, int], Trained],
@@ -147,7 +118,7 @@ def train_in_rounds(
     """Mine and train, again and again; each round begins with the best weights of the one before.
 
     Args:
-        plan: What to mine, and how often.
+        settings: What to mine, and how often.
         dataset: The training set.
         embedding: The model as it stands; `train` changes it.
         train: Trains on a data set, given the number of the round, and leaves the best weights in the model.
@@ -158,8 +129,8 @@ def train_in_rounds(
     """
     whole: Trained | None = None
     rounds: list[Round] = []
-    for number in range(1, plan.rounds + 1):
-        mined, report = plan.mine(dataset, embedding, number)
+    for number in range(1, settings.rounds + 1):
+        mined, report = _mine(settings, dataset, embedding, number)
         trained = train(mined, number)
         rounds.append(Round(report, trained.best.base_score, trained.best.score, trained.steps))
         whole = trained if whole is None else _joined(whole, trained, epochs * (number - 1))
@@ -199,51 +170,3 @@ def _later(entry: dict[str, float], steps: int, epochs: int) -> dict[str, float]
         if name in later:
             later[name] += more
     return later
-
-
-def finetune_in_rounds(
-    dataset: EmbeddingQAFinetuneDataset,
-    model_id: str,
-    model_output_path: str,
-    *,
-    rounds: int = 2,
-    strategies: Sequence[Any] | str = DEFAULT_STRATEGIES,
-    num_negatives: int = 1,
-    mining_options: Mapping[str, Any] | None = None,
-    **engine_options: Any,
-) -> list[Round]:
-    """Train in rounds; the same as `SentenceTransformersFinetuneEngine` with ``mining_rounds``, in one call.
-
-    Args:
-        dataset: Training set; negatives that it has are replaced.
-        model_id: As in `SentenceTransformersFinetuneEngine`.
-        model_output_path: Folder to save to.
-        rounds: How many; 1 mines once, with the base model.
-        strategies: What to mine, see `mine_hard_negatives`.
-        num_negatives: Negatives of each query. Every one costs about as much time as the positive.
-        mining_options: Further arguments of `mine_hard_negatives`.
-        **engine_options: Further arguments of `SentenceTransformersFinetuneEngine`; ``epochs`` is that of one round.
-
-    Returns:
-        A record of each round, the last of which may be one that did not improve.
-
-    Raises:
-        ConfigError: `rounds` is below 1.
-        EmbftError: As the engine and `mine_hard_negatives` do.
-    """
-    from llama_index_embft.finetune.full.engine import SentenceTransformersFinetuneEngine
-
-    if rounds < 1:
-        raise ConfigError(f"rounds is {rounds}; it must be at least 1.")
-    engine = SentenceTransformersFinetuneEngine(
-        dataset,
-        model_id,
-        model_output_path,
-        mining_rounds=rounds,
-        mining_strategies=strategies,
-        mining_negatives=num_negatives,
-        mining_options=mining_options,
-        **engine_options,
-    )
-    engine.finetune()
-    return engine.rounds

@@ -1,147 +1,319 @@
-"""The numbers of a training run, checked once and in one place."""
+"""What a training of all weights or LoRA may be told: the engine's plain options, and settings objects for the rest.
+
+No torch here: the command line reads these classes for its options.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Literal
+from collections.abc import Mapping, Sequence  # noqa: TC003 (the command line reads the types of the fields)
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias, get_args
 
+from llama_index_embft._core.checks import check_choice, check_number
+from llama_index_embft._core.options import option
 from llama_index_embft.errors import ConfigError
-from llama_index_embft.finetune.full.checkpoints import digest
+from llama_index_embft.finetune.options import grouped
 
-METHODS: Final = ("full", "lora")
-DISTILL: Final = ("kl", "margin")
-SAMPLERS: Final = ("no_false_negatives", "no_duplicates", "no_duplicates_hashed", "batch_sampler")
-# LoRA starts from zero and moves few weights, so it takes steps some four times as long (peft's and
-# sentence-transformers' examples use 1e-4 to 5e-4).
-LEARNING_RATES: Final = {"full": 1e-4, "lora": 2e-4}
-# Half of it above the width of small models: wide ones move more by each step. Measured with MiniLM (384) only.
-_SMALL: Final = 384
-
-Method = Literal["full", "lora"]
-Distill = Literal["kl", "margin"]
+Method: TypeAlias = Literal["full", "lora"]
+Distill: TypeAlias = Literal["kl", "margin"]
+Sampler: TypeAlias = Literal["no_false_negatives", "no_duplicates", "no_duplicates_hashed", "batch_sampler"]
 
 
-@dataclass(frozen=True)
+def _check_if_given(name: str, value: float | None, **rules: Any) -> None:
+    if value is not None:
+        check_number(name, value, **rules)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullOptions:
+    """The plain options of `SentenceTransformersFinetuneEngine`, with its defaults.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    batch_size: int = option(
+        64,
+        "Rows a step, all processes together; each question is compared with the passages of the whole batch.",
+    )
+    epochs: int = option(2, "Passes over the training set; with mining_rounds, of each round.")
+    evaluation_steps: int | None = option(
+        None, "Optimizer steps between two evaluations on the validation set. Default: once an epoch."
+    )
+    use_all_docs: bool = option(True, "Train on every relevant document of a question, not only on the first.")
+    trust_remote_code: bool = option(
+        False, "Run code that comes with the model, now and when the result is loaded. Only for models you have read."
+    )
+    device: str | None = option(None, "Torch device: cpu, cuda, cuda:1, mps. Default: a GPU if there is one.")
+    save_checkpoints: bool = option(False, "Save checkpoints on the way, below checkpoints/ in the current folder.")
+    resume_from_checkpoint: bool = option(False, "Go on from the newest checkpoint, if there is one.")
+    checkpoint_save_steps: int = option(500, "Optimizer steps between two checkpoints.")
+    checkpoint_save_total_limit: int = option(
+        2, "Checkpoints to keep: 2, because each holds the best weights as well. 0 keeps all."
+    )
+    method: Method = option("full", "full trains all weights; lora small matrices beside them, added up on save.")
+    learning_rate: float | None = option(
+        None,
+        "Peak of a linear schedule with 10 % warm-up. Default: 1e-4 for full training, half of it for models wider "
+        "than 384, and 2e-4 for LoRA.",
+    )
+    seed: int = option(0, "Of shuffling, dropout, LoRA's first values and the split by val_split.")
+
+    def __post_init__(self) -> None:
+        check_choice("method", self.method, get_args(Method))
+        for name in ("batch_size", "epochs", "checkpoint_save_steps", "evaluation_steps"):
+            _check_if_given(name, getattr(self, name), at_least=1)
+        _check_if_given("learning_rate", self.learning_rate, above=0, below=math.inf)
+        check_number("checkpoint_save_total_limit", self.checkpoint_save_total_limit, at_least=0)
+        check_number("seed", self.seed, at_least=0, below=2**32)  # numpy takes no other
+        if self.device is not None and not str(self.device).strip():
+            raise ConfigError("`device` is empty; name a torch device such as 'cpu' or 'cuda:0', or leave it out.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSettings:
+    """What the model reads of a text.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    query_prompt: str | None = option(
+        None,
+        "Put before each question, in training and ever after; empty: nothing. Default: the model's own, else the one "
+        "that LlamaIndex knows for it (BGE).",
+    )
+    document_prompt: str | None = option(None, "Put before each passage; likewise.")
+    max_seq_length: int | Literal["auto"] | None = option(
+        "auto",
+        "Tokens of a text that are read, now and by the saved model; none: as many as the model reads by itself. auto: "
+        "so too, but where that would cut more than a tenth of the corpus and the model has positions for more, up to "
+        "512.",
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.max_seq_length, str):
+            check_choice("max_seq_length", self.max_seq_length, ["auto"], hint="or a number of tokens, or None")
+        else:
+            _check_if_given("max_seq_length", self.max_seq_length, at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSettings:
+    """What is minimised: temperature, teacher, guide, and what stands as a negative in a batch.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    temperature: float = option(
+        0.05,
+        "Divides the cosine before the softmax; 0.05 is sentence-transformers' scale of 20. Use the one that the base "
+        "model was trained with: 0.01 to 0.02 for BGE and E5.",
+    )
+    weight_decay: float = option(0.01, "Of AdamW.")
+    distill: Distill = option(
+        "kl",
+        "With teacher scores in the data set. kl: the teacher's distribution over a question's passages. margin: its "
+        "differences.",
+    )
+    distill_weight: float = option(0.5, "Share of the teacher in the loss; the contrastive term has the rest.")
+    teacher_temperature: float | None = option(
+        None,
+        "Divides the teacher's scores. Default: 1 for logits, the temperature for scores within [-1, 1].",
+    )
+    guide_model: str | object | None = option(
+        None,
+        "A SentenceTransformer or its path. In-batch negatives that it finds about as near to the question as the "
+        "positive are left out (GISTEmbed).",
+    )
+    guide_margin: float = option(
+        0.05, "Relative margin: in-batch negatives that score above (1 - margin) times the positive are left out."
+    )
+    matryoshka_dims: Sequence[int] | None = option(
+        None,
+        "Matryoshka dimensions: also optimise vectors cut to these lengths, so that they can be truncated; the full "
+        "width is added.",
+    )
+    near_duplicates: float | None = option(
+        0.8, "Overlap from which two passages count as one when batches are made; none: only equal texts."
+    )
+    batch_sampler: Sampler = option(
+        "no_false_negatives",
+        "no_false_negatives puts no passage into a batch as a negative of a question that it answers; the others are "
+        "sentence-transformers'.",
+    )
+
+    def __post_init__(self) -> None:
+        check_number("temperature", self.temperature, above=0, below=math.inf)
+        check_number("weight_decay", self.weight_decay, at_least=0, below=math.inf)
+        check_choice("distill", self.distill, get_args(Distill))
+        check_number("distill_weight", self.distill_weight, at_least=0, at_most=1)
+        _check_if_given("teacher_temperature", self.teacher_temperature, above=0, below=math.inf)
+        check_number("guide_margin", self.guide_margin, at_least=0, at_most=1)
+        _check_if_given("near_duplicates", self.near_duplicates, above=0, at_most=1)
+        check_choice("batch_sampler", self.batch_sampler, get_args(Sampler))
+        if self.matryoshka_dims is not None:
+            if not self.matryoshka_dims:
+                raise ConfigError("`matryoshka_dims` is empty; name the dimensions, or leave it out.")
+            for number, dim in enumerate(self.matryoshka_dims):
+                check_number(f"matryoshka_dims[{number}]", dim, at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationSettings:
+    """What is measured on the way, what it decides, and where it is reported.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    val_split: float | None = option(
+        None, "Share of the questions to hold out for validation, by document; instead of val_dataset."
+    )
+    patience: int = option(3, "Evaluations without a better score before training stops.")
+    merge: Literal["auto"] | float | None = option(
+        None,
+        "auto: go from the base weights as far towards the trained ones as is best on validation and costs at most "
+        "max_guard_loss on guard_dataset. A number in [0, 1]: so far, or not at all if that breaks the limit.",
+    )
+    max_guard_loss: float = option(0.005, "Largest loss of nDCG@10 on the guard that merging accepts; half a point.")
+    evaluators: Sequence[object] = option(
+        (), "Evaluators of sentence-transformers, run at each evaluation; their metrics go into the history."
+    )
+    report_to: str | Sequence[str] = option(
+        "none", "Trackers of transformers: tensorboard, wandb, mlflow, …, or several."
+    )
+
+    def __post_init__(self) -> None:
+        _check_if_given("val_split", self.val_split, above=0, below=1)
+        check_number("patience", self.patience, at_least=1)
+        check_number("max_guard_loss", self.max_guard_loss, at_least=0)
+        if isinstance(self.merge, str):
+            check_choice("merge", self.merge, ["auto"], hint="or a number between 0 and 1, or None")
+        else:
+            _check_if_given("merge", self.merge, at_least=0, at_most=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoraSettings:
     """Low-rank matrices beside the frozen weights; added up on save.
 
-    Attributes:
-        rank: Inner width of the matrices. sentence-transformers' measurements with 64 lost 0.002 nDCG against full
-            training; 16 is enough for a few hundred pairs.
-        alpha: The update is scaled by alpha / rank.
-        dropout: Share of inputs of the matrices that are dropped in training.
-        targets: Names, or ends of names, of the linear layers to adapt; None: all of them, which is what the QLoRA
-            paper found to matter more than the rank.
+    Raises:
+        ConfigError: A value is out of range.
     """
 
-    rank: int = 64
-    alpha: float = 128.0
-    dropout: float = 0.1
-    targets: tuple[str, ...] | None = None
+    rank: int = option(
+        64,
+        "Inner width of LoRA's matrices. sentence-transformers' measurements with 64 lost 0.002 nDCG against full "
+        "training; 16 is enough for a few hundred pairs.",
+    )
+    alpha: float = option(128.0, "LoRA's update is scaled by alpha / rank.")
+    dropout: float = option(0.1, "Share of LoRA's inputs that are dropped in training.")
+    targets: Sequence[str] | None = option(
+        None,
+        "Names, or ends of names, of the linear layers to adapt. Default: all, which the QLoRA paper found to matter "
+        "more than the rank.",
+    )
 
     def __post_init__(self) -> None:
-        _require_positive(lora_rank=self.rank, lora_alpha=self.alpha)
-        if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"The dropout of LoRA is {self.dropout}; it must be at least 0 and below 1.")
+        check_number("lora_rank", self.rank, at_least=1)
+        check_number("lora_alpha", self.alpha, above=0, below=math.inf)
+        check_number("lora_dropout", self.dropout, at_least=0, below=1)
         if isinstance(self.targets, str):
-            object.__setattr__(self, "targets", (self.targets,))
+            raise ConfigError(f"`lora_targets` is {self.targets!r}; give a list of names: [{self.targets!r}].")
 
 
-@dataclass(frozen=True)
-class TrainSettings:
-    """See the arguments of `SentenceTransformersFinetuneEngine` of the same names."""
+@dataclass(frozen=True, kw_only=True)
+class RoundsSettings:
+    """Training in rounds, each on hard negatives that the model as it then stands finds (ANCE).
 
-    method: Method = "full"
-    batch_size: int = 64
-    epochs: int = 2
-    learning_rate: float | None = None
-    temperature: float = 0.05
-    weight_decay: float = 0.01
-    warmup: float = 0.1
-    patience: int = 3
-    evaluation_steps: int | None = None
-    mini_batch_size: int | None = None
-    matryoshka_dims: tuple[int, ...] | None = None
-    distill: Distill = "kl"
-    distill_weight: float = 0.5
-    teacher_temperature: float | None = None
-    guide_margin: float = 0.05
-    near_duplicates: float | None = 0.8
-    batch_sampler: str = "no_false_negatives"
-    use_all_docs: bool = True
-    max_seq_length: int | None = None
-    bf16: bool | None = None
-    attention_dropout: bool | None = None
-    hidden_dropout: bool | None = None
-    gradient_checkpointing: bool = False
-    compile: bool = False
-    checkpoint_save_steps: int = 500
-    seed: int = 42
-    lora: LoraSettings = field(default_factory=LoraSettings)
+    Raises:
+        ConfigError: A value is out of range, or another one is given without rounds.
+    """
+
+    rounds: int = option(
+        0,
+        "Number of rounds; each mines hard negatives with the model as it stands and trains for `epochs`. 0 trains "
+        "once, on the data as they are. A round that does not improve on validation is the last, and leaves no trace.",
+    )
+    strategies: str | Sequence[str | object] | None = option(
+        None, "What to mine, see embft mine --help. Default: that of mine_hard_negatives."
+    )
+    negatives: int | None = option(
+        None, "Negatives of each question; each costs about as much time as the positive. Default: 1."
+    )
+    options: Mapping[str, Any] | None = option(
+        None,
+        "Further arguments of `mine_hard_negatives`. Questions with too few negatives are filled up with random "
+        "documents (`pad`) unless it says otherwise: training needs as many for each.",
+    )
 
     def __post_init__(self) -> None:
-        for name, allowed in (("method", METHODS), ("distill", DISTILL), ("batch_sampler", SAMPLERS)):
-            if getattr(self, name) not in allowed:
-                choices = ", ".join(map(repr, allowed))
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be one of {choices}.")
-        if self.learning_rate is None:
-            object.__setattr__(self, "learning_rate", LEARNING_RATES[self.method])
-        _require_positive(
-            batch_size=self.batch_size,
-            epochs=self.epochs,
-            learning_rate=self.learning_rate,
-            temperature=self.temperature,
-            patience=self.patience,
-            checkpoint_save_steps=self.checkpoint_save_steps,
-            evaluation_steps=self.evaluation_steps,
-            mini_batch_size=self.mini_batch_size,
-            teacher_temperature=self.teacher_temperature,
-            max_seq_length=self.max_seq_length,
-        )
-        for name in ("distill_weight", "warmup", "guide_margin"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be between 0 and 1.")
-        if not 0.0 <= self.weight_decay < math.inf:
-            raise ConfigError(f"weight_decay is {self.weight_decay}; it must be 0 or more.")
-        if not 0 <= self.seed < 2**32:  # numpy takes no other
-            raise ConfigError(f"seed is {self.seed}; it must be at least 0 and below 2**32.")
-        if self.matryoshka_dims is not None:
-            object.__setattr__(self, "matryoshka_dims", tuple(self.matryoshka_dims))
-            if not self.matryoshka_dims:
-                raise ConfigError("matryoshka_dims is empty; name the dimensions, or leave it out.")
-            _require_positive(**{f"matryoshka_dims[{n}]": dim for n, dim in enumerate(self.matryoshka_dims)})
-
-    @staticmethod
-    def default_learning_rate(method: Method, width: int | None) -> float:
-        """The peak of the schedule where none is given.
-
-        Args:
-            method: Full or LoRA training.
-            width: Dimension of the model's embeddings.
-        """
-        halved = method == "full" and width is not None and width > _SMALL
-        return LEARNING_RATES[method] / 2 if halved else LEARNING_RATES[method]
-
-    def as_record(self) -> dict[str, Any]:
-        """The settings as JSON types, for ``embft.json`` and for the check of a resumed run."""
-        record = asdict(self)
-        if self.method != "lora":
-            del record["lora"]
-        return record
-
-    def course(self) -> dict[str, Any]:
-        """What of the settings decides the course of a run, as JSON types."""
-        record = self.as_record()
-        for name in ("checkpoint_save_steps", "mini_batch_size", "compile"):
-            del record[name]
-        record = {name: list(value) if isinstance(value, tuple) else value for name, value in record.items()}
-        if "lora" in record:
-            record["lora"] = digest(record["lora"])
-        return record
+        check_number("mining_rounds", self.rounds, at_least=0)
+        _check_if_given("mining_negatives", self.negatives, at_least=1)
+        if self.rounds == 0:
+            for name in ("strategies", "negatives", "options"):
+                if getattr(self, name) is not None:
+                    raise ConfigError(f"`mining_{name}` is for mining_rounds; give both, or leave it out.")
 
 
-def _require_positive(**values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and not 0 < value < math.inf:
-            raise ConfigError(f"{name} is {value}; it must be above 0{' and finite' if value == math.inf else ''}.")
+@dataclass(frozen=True, kw_only=True)
+class HardwareSettings:
+    """What decides speed and memory rather than the result.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    bf16: bool | None = option(
+        None,
+        "Compute in bfloat16 where it is safe (autocast; weights stay float32). Default: on devices that are faster in "
+        "it, GPUs from Ampere on and CPUs with AMX.",
+    )
+    mini_batch_size: int | None = option(
+        None,
+        "Rows computed with gradients at a time. The loss over the whole batch stays exact (GradCache), for one more "
+        "forward pass. Default: 16 on CPU; on GPU the whole batch, halved until it fits.",
+    )
+    attention_dropout: bool | None = option(
+        None,
+        "Keep dropout inside attention. Default: not on CPU, where PyTorch's fused attention has no dropout, and the "
+        "matrix of all pairs of tokens costs time and memory.",
+    )
+    hidden_dropout: bool | None = option(
+        None, "Dropout outside attention. Default: the model's own. Off saves time and regularizes less."
+    )
+    gradient_checkpointing: bool = option(
+        False, "Compute activations twice instead of keeping them: less memory, slower."
+    )
+    compile: bool = option(
+        False, "Compile the model with torch.compile; pays on long runs on a GPU, and needs a C++ compiler."
+    )
+
+    def __post_init__(self) -> None:
+        _check_if_given("mini_batch_size", self.mini_batch_size, at_least=1)
+
+
+# Argument of the engine -> its settings class, and what stands before its fields where all options are in one row.
+SETTINGS: Final[dict[str, tuple[type, str]]] = {
+    "text": (TextSettings, ""),
+    "loss_settings": (LossSettings, ""),
+    "validation": (ValidationSettings, ""),
+    "lora": (LoraSettings, "lora_"),
+    "mining": (RoundsSettings, "mining_"),
+    "hardware": (HardwareSettings, ""),
+}
+
+
+def engine_arguments(**options: Any) -> dict[str, Any]:
+    """Options in one row, as on the command line (``lora_rank=8``), as arguments of the engine (``lora=…``).
+
+    Args:
+        **options: By their names there; arguments of the engine itself stay as they are.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+    return grouped(options, SETTINGS)

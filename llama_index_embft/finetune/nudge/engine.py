@@ -19,7 +19,6 @@ from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.finetune.engine import (
     SELECTION_METRIC,
     BaseFinetuneEngine,
-    frozen_base_record,
 )
 from llama_index_embft.finetune.nudge.data import hold_out, positives_of, rows_by_text
 from llama_index_embft.finetune.nudge.exact_step import closed_form_step
@@ -33,6 +32,7 @@ from llama_index_embft.finetune.nudge.steps import (
     own_scores,
     steps_to_try,
 )
+from llama_index_embft.finetune.record import frozen_base_record
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding

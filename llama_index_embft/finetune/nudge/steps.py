@@ -130,7 +130,7 @@ def search_still(
         barred = None
         if exclude is not None:
             barred = [_places(rows, out) for out in exclude]
-        hits = top_k(queries, corpus[rows], depth, metric=moves.metric, exclude=barred, device=device)
+        hits = top_k(queries, corpus[rows], depth, similarity=moves.metric, exclude=barred, device=device)
         found = np.where(hits.rows >= 0, rows[hits.rows], -1)
         best = _best_of(
             np.concatenate([best.rows, found], axis=1), np.concatenate([best.scores, hits.scores], axis=1), depth
@@ -164,7 +164,9 @@ class StepSearch:
         if not len(self._moves.rows):
             return self._fixed
         moved = self._moves.at(step)
-        hits = top_k(self._queries, moved, min(self._depth, len(moved)), metric=self._moves.metric, device=self._device)
+        hits = top_k(
+            self._queries, moved, min(self._depth, len(moved)), similarity=self._moves.metric, device=self._device
+        )
         rows = np.concatenate([np.where(hits.rows >= 0, self._moves.rows[hits.rows], -1), self._fixed.rows], axis=1)
         return _best_of(rows, np.concatenate([hits.scores, self._fixed.scores], axis=1), self._depth)
 

@@ -6,17 +6,17 @@ the ones before it left, so cheap ones belong first.
 
 from __future__ import annotations
 
-import heapq
-import math
+import asyncio
 import re
 import unicodedata
 from abc import ABC, abstractmethod
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.checks import check_number
 from llama_index_embft._core.language import detect_language
+from llama_index_embft._core.vectors import unit_rows
+from llama_index_embft.errors import ConfigError
 from llama_index_embft.generation.parse import normalized
 
 if TYPE_CHECKING:
@@ -64,33 +64,45 @@ class QuestionFilter(ABC):
         """Say which queries to drop: position in ``candidates`` -> why, in a few words. The rest is kept."""
 
 
+# What may follow "the text" where it points at the passage: not "the text field", "the passage of the act".
+_ENDS: Final = (
+    r"(?=\s*(?:$|[,.?!;:)\"'’”]|\b(?:what|which|who|whom|whose|how|when|where|why|and|is|are|was|were|do|does|did|can|"
+    r"could|has|have|as|regarding|concerning|provided|given|above)\b))"
+)
 _REFERS_EN: Final = re.compile(
-    r"""\b(?:
-        (?:in|of|from|by|per|to|within|on|under)\s+(?:the|this|that)\s+
-            (?:(?:given|provided|above|following|preceding)\s+)?
-            (?:text|passage|excerpt|paragraph|snippet|content|chunk|section\s+above)\b
-      | (?:in|from|by|per|within|under|on)\s+the\s+(?:(?:given|provided|above|following|preceding)\s+)?context\b
-            (?!\s+(?:of|in|where|that)\b)
-      | (?:according\s+to|based\s+(?:up)?on|mentioned\s+in|described\s+in|stated\s+in|provided\s+in|discussed\s+in|
-           listed\s+in|given\s+in|outlined\s+in|presented\s+in|as\s+per)\s+(?:the|this|that)\s+
-            (?:(?:given|provided|above|following)\s+)?
-            (?:text|passage|context|excerpt|paragraph|document|article|information|content|chunk|section|table\s+above|author)\b
-      | (?:the|this)\s+(?:given|provided|above|preceding|aforementioned)\s+
-            (?:text|passage|context|excerpt|paragraph|document|article|information|content|section|table)\b
-      | (?:the|this)\s+(?:text|passage|excerpt|paragraph|snippet|context\s+information)\b
-      | (?:the|this)\s+(?:document|article|author(?:'s|s)?)\s+
-            (?:say|says|mention|mentions|state|states|describe|describes|discuss|discusses|provide|provides|suggest|suggests|
-               argue|argues|claim|claims|list|lists|refer|refers|explain|explains|outline|outlines|about)\b
-      | (?:does|do|did)\s+(?:the|this)\s+(?:document|article|author|authors)\b
-      | (?:mentioned|described|listed|shown|given|stated|discussed|outlined)\s+(?:above|below|here|earlier)\b
-      | (?:the\s+)?context\s+(?:above|provided|information|given)\b
+    rf"""\b(?:
+        (?:according\s+to|based\s+(?:up)?on|as\s+per|(?:mentioned|described|stated|provided|discussed|listed|given|outlined|
+           presented|referenced|referred\s+to|highlighted|specified|identified|found|contained|included|noted|covered|
+           indicated|cited|detailed|used|shown|reported|addressed|raised|explained)\s+(?:in|by|within|from))\s+
+           (?:the|this|that|these)\s+(?:(?:given|provided|above|following|preceding|aforementioned)\s+)?
+           (?:text|passage|context(?:\s+information)?|excerpt|paragraph|document|article|information|content|chunk|snippet|
+           author|section(?:\s+above)?|table\s+above)
+           (?!\s+(?:provided|given|above|presented|disclosed)\s+(?:in|by|on|about)\b){_ENDS}
+      | (?:the|this)\s+(?:given|provided|above|preceding|aforementioned)\s+(?:context\s+)?
+           (?:text|passage|context|excerpt|paragraph|document|article|information|content|section|table){_ENDS}
+      | (?:the|this)\s+(?:text|passage|excerpt|paragraph|snippet|author|context|document)\s+(?:itself\s+)?
+           (?:say|says|mention|mentions|state|states|describe|describes|discuss|discusses|provide|provides|suggest|suggests|
+              argue|argues|claim|claims|list|lists|refer|refers|explain|explains|outline|outlines|imply|implies|emphasi[sz]es?|
+              highlight|highlights|indicate|indicates)\b
+      | (?:in|of|from|by)\s+(?:this|the)\s+(?:passage|excerpt|snippet)(?=\s*(?:$|[,.?!;:)]))
+      | in\s+(?:this|the)\s+(?:text|paragraph|document|article)(?=\s*[,.?!;:)]?\s*$)
+      | in\s+the\s+context\s+(?=of\s+(?:the|this)\s+(?:text|passage|document|excerpt))
+      | (?:main\s+(?:idea|point|topic|theme|purpose|argument|message)|purpose|topic|theme|subject|tone|title)\s+of\s+
+           (?:the|this)\s+(?:text|passage|excerpt|paragraph|document|article|context)(?=\s*[,.?!;:)]?\s*$)
+      | (?:mentioned|described|listed|shown|discussed|outlined|stated)\s+(?:above|below|earlier|here)
+           (?=\s*[,.?!;:)]?\s*$)
+      | (?:the\s+)?context\s+(?:above|provided|information)\b
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
+_ZH_TEXT: Final = r"(?:文字|文本|段落|文段|短文|文章|材料|资料|上下文|内容|信息|话)"
+_ZH_SAYS: Final = r"(?:的|中|里|主要|说|提到|提及|描述|讲|介绍|认为|表达|指出|涉及|讨论|所|，|,)"
 _REFERS_ZH: Final = re.compile(
-    r"(?<![英中日法德俄韩拉外古])文中|本文|上文|下文|原文|该文|此文|前文|如上所述|作者(?:认为|指出|提到|说)|(?<![的篇个])文章(?:中|里|提到|指出|认为|的作者|主要)"
-    r"|(?:这|该|本|此)(?:一?[段篇])?(?:文字|文本|段落|文段|短文|文章|话)|(?:这|该)[段篇](?:材料|资料|内容|文档)"
-    r"|(?:上述|以上|上面|给定|所给|提供)的?(?:文字|文本|段落|材料|资料|上下文|内容|信息|文章|短文)"
+    rf"(?:^|根据|依据|按照|结合|在|从|由|关于|，|,)(?:这|该|本|此)(?:一?[段篇])?{_ZH_TEXT}(?={_ZH_SAYS})"
+    rf"|(?:上述|以上|上面|给定|所给|提供)的?{_ZH_TEXT}(?=$|{_ZH_SAYS}|[？?。])"
+    r"|(?<![《\w])文中(?=提到|提及|的|所|说|描述|指出|哪|对|关于|如何|是否|有|，|介绍|列)"
+    r"|(?:^|根据|依据|在|，)(?:本文|上文|下文|原文|该文|此文|前文)(?=$|讨论|的|中|里|提到|主要|研究|介绍|认为|所|旨在|指出|描述|，)"
+    r"|如上所述|(?:^|，)(?:本文)?作者(?:认为|指出|提到|说|主张)"
 )
 
 
@@ -149,91 +161,87 @@ def _same_language(passage: str, query: str) -> bool:
 
 
 class NearDuplicates(QuestionFilter):
-    """Drop queries that say almost the same as an earlier one.
+    """Drop queries that ask for the same as an earlier one about the same chunk.
 
-    Two queries in training that differ in a comma become each other's false negatives. Without a model they are
-    compared by their words, Chinese and Japanese by pairs of characters (Jaccard similarity); queries with different
-    numbers are never the same: "revenue in 2020" is not "revenue in 2021".
+    Two queries of one chunk that differ in a comma or an article teach the same thing twice. Queries about different
+    chunks stay, however alike: each says which chunk answers it. Without a model two are the same if their words that
+    carry meaning are the same, in the same order: "maximum dose" is not "minimum dose", "in 2020" not "in 2021".
 
     Args:
-        threshold: Similarity in (0, 1] from which the later query goes. None takes 0.8 for words, 0.95 for the cosine
-            of an embedding model.
-        embed_model: A LlamaIndex embedding model, to compare by meaning instead of by letters.
+        threshold: Cosine in (0, 1] from which the later query goes; only with ``embed_model``. None takes 0.95.
+        embed_model: A LlamaIndex embedding model, to compare by meaning. Queries with other numbers or other names
+            (words in capitals) are never the same.
 
     Raises:
-        ConfigError: The threshold is not in (0, 1].
+        ConfigError: The threshold is not in (0, 1], or there is no model that it could be about.
     """
 
     name = "near duplicate"
 
     def __init__(self, threshold: float | None = None, *, embed_model: Any = None) -> None:
-        self.threshold = threshold if threshold is not None else (0.8 if embed_model is None else 0.95)
-        check_number("threshold", self.threshold, above=0, at_most=1)
+        if threshold is not None:
+            check_number("threshold", threshold, above=0, at_most=1)
+            if embed_model is None:
+                raise ConfigError(
+                    f"`threshold` is {threshold}, and there is no `embed_model` whose cosine it could be; give one, or "
+                    "leave the threshold out."
+                )
+        self.threshold = 0.95 if threshold is None else threshold
         self.embed_model = embed_model
 
     async def drop(self, candidates: Sequence[CandidateQuery], context: FilterContext) -> Mapping[int, str]:  # noqa: ARG002
         """See `QuestionFilter.drop`."""
-        import asyncio
-
-        find = self._by_words if self.embed_model is None else self._by_meaning
-        return await asyncio.to_thread(find, [candidate.query for candidate in candidates])
-
-    def _by_words(self, queries: list[str]) -> dict[int, str]:
-        # Prefix filtering, which is exact: two sets with a Jaccard similarity of t share one of the first
-        # (1 - t) * size + 1 members of each, in any common order; with the rarest first there is little to compare.
-        sets = [words_of(query) for query in queries]
-        frequency = Counter(word for members in sets for word in members)
-        holders: dict[str, list[int]] = {}
+        if self.embed_model is not None:
+            return await asyncio.to_thread(self._by_meaning, candidates)
         dropped: dict[int, str] = {}
-        for n, own in enumerate(sets):
-            size = len(own) - math.ceil(self.threshold * len(own)) + 1
-            prefix = heapq.nsmallest(size, own, key=lambda word: (frequency[word], word))
-            earlier = sorted({m for word in prefix for m in holders.get(word, ())})
-            like = next((m for m in earlier if self._same(queries, sets, m, n)), None)
-            if like is not None:
-                dropped[n] = f"like {queries[like]!r}"
+        first: dict[tuple[str, tuple[str, ...]], int] = {}
+        for n, candidate in enumerate(candidates):
+            words = tuple(meaning_of(candidate.query))
+            like = [first[passage.id, words] for passage in candidate.passages if (passage.id, words) in first]
+            if like:
+                dropped[n] = f"like {candidates[min(like)].query!r}"
                 continue
-            for word in prefix:
-                holders.setdefault(word, []).append(n)
+            for passage in candidate.passages:
+                first[passage.id, words] = n
         return dropped
 
-    def _same(self, queries: list[str], sets: list[set[str]], m: int, n: int) -> bool:
-        common = len(sets[m] & sets[n])
-        similar = common >= self.threshold * (len(sets[m]) + len(sets[n]) - common)
-        return similar and _numbers(queries[m]) == _numbers(queries[n])
-
-    def _by_meaning(self, queries: list[str]) -> dict[int, str]:
+    def _by_meaning(self, candidates: Sequence[CandidateQuery]) -> dict[int, str]:
         from llama_index_embft.embeddings.encoding.encoder import as_encoder
-        from llama_index_embft.search.topk import top_k
 
-        if not queries:
+        if not candidates:
             return {}
-        vectors = as_encoder(self.embed_model).encode_queries(queries)
-        hits = top_k(vectors, vectors, min(_NEIGHBOURS, len(queries)))
+        vectors = unit_rows(as_encoder(self.embed_model).encode_queries([candidate.query for candidate in candidates]))
+        kept_of: dict[str, list[int]] = {}
         dropped: dict[int, str] = {}
-        for n, (rows, scores) in enumerate(zip(hits.rows.tolist(), hits.scores.tolist(), strict=True)):
-            for row, score in sorted(zip(rows, scores, strict=True)):
-                earlier = 0 <= row < n and row not in dropped
-                if earlier and score >= self.threshold and _numbers(queries[n]) == _numbers(queries[row]):
-                    dropped[n] = f"like {queries[row]!r}"
+        for n, candidate in enumerate(candidates):
+            earlier = sorted({m for passage in candidate.passages for m in kept_of.get(passage.id, ())})
+            names = _names(candidate.query)
+            for m in earlier:
+                if vectors[m] @ vectors[n] >= self.threshold and _names(candidates[m].query) == names:
+                    dropped[n] = f"like {candidates[m].query!r}"
                     break
+            else:
+                for passage in candidate.passages:
+                    kept_of.setdefault(passage.id, []).append(n)
         return dropped
 
 
-# Neighbours of a query that are looked at; a query with more near duplicates than this loses some of them only.
-_NEIGHBOURS: Final = 50
+# Words that two queries may differ in and still ask for the same. Not among them: who asks (who, when, why), what is
+# done (can, should, must), which way (from, to, by, before, without), how much (more, all, no), and what negates.
+_GLUE: Final = frozenset(
+    "a an the is are was were be been do does did of for in on at what which that this these those it its there has have "  # noqa: SIM905, E501
+    "had please tell me describe 的 了 呢 吗 啊 吧 呀 请".split()
+)
 
 
 _UNSPACED: Final = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+")
 
 
-def words_of(query: str) -> set[str]:
-    """The words of a query, without case and punctuation; text without spaces gives its pairs of characters."""
-    text = normalized(query)
-    words = set(_UNSPACED.sub(" ", text).split())
-    for run in _UNSPACED.findall(text):
-        words.update(run[i : i + 2] for i in range(max(1, len(run) - 1)))
-    return words or {text}
+def meaning_of(query: str) -> list[str]:
+    """The words of a query that carry meaning, in order; scripts without spaces give their characters."""
+    text = _UNSPACED.sub(lambda run: f" {' '.join(run[0])} ", normalized(query))
+    words = text.split()
+    return [word for word in words if word not in _GLUE] or words
 
 
 def grams(text: str) -> set[str]:
@@ -242,8 +250,11 @@ def grams(text: str) -> set[str]:
     return {padded[i : i + 3] for i in range(max(1, len(padded) - 2))}
 
 
-def _numbers(query: str) -> list[str]:
-    return sorted(re.findall(r"\d+", unicodedata.normalize("NFKC", query)))
+def _names(query: str) -> list[str]:
+    """Numbers and capitalised words, but for the first one, which any sentence has."""
+    text = unicodedata.normalize("NFKC", query)
+    words = re.findall(r"[^\W_]+", text)
+    return sorted(word for n, word in enumerate(words) if any(c.isdigit() for c in word) or (n and word[0].isupper()))
 
 
 def default_filters() -> list[QuestionFilter]:

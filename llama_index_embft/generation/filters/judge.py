@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,7 @@ from llama_index_embft.calls.journal import RequestIdentity
 from llama_index_embft.calls.progress import CallProgress
 from llama_index_embft.calls.queue import QueuedRequest, RequestQueue
 from llama_index_embft.generation.filters.base import FilterContext, QuestionFilter
+from llama_index_embft.generation.parse import without_reasoning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from llama_index.core.llms import LLM
 
     from llama_index_embft.generation.assemble import CandidateQuery
+
+logger = logging.getLogger(__name__)
 
 _TEMPLATES: Final = {
     "en": """\
@@ -63,9 +67,24 @@ How good is this pair? Give one score:
 """,
 }
 _FORMATS: Final = {"en": "Reply with the number alone.", "zh": "只输出一个数字。"}
-_SCORE: Final = re.compile(r"(?<![\d.])([1-5])(?:\.\d+)?(?!\d)")
-# What a talkative judge says besides the grade: its reasoning, and the scale itself.
-_NO_SCORE: Final = re.compile(r"<think>.*?</think>|\b1\s*(?:-|–|to|到|至)\s*5\b", re.DOTALL)
+# What a talkative judge says besides the grade: the scale itself.
+_SCALE: Final = re.compile(r"\b1\s?(?:-|–|—|to|through|and|到|至|~)\s?5\b|满分\s?5\s?分?", re.IGNORECASE)
+_DIGIT: Final = r"(?<![\d.])(?P<grade>[1-5])(?:\.\d{1,3})?(?![\d%]|\.\d)"
+_LABEL: Final = re.compile(
+    rf"(?:score|grade|rating|verdict|rate (?:it|this)(?: pair)?|评分|分数|得分|评级|打分)\W{{0,6}}"
+    rf"(?:is |of |as |a |an |为|是)?\W{{0,4}}"
+    rf"(?:{_DIGIT}|(?P<other>\d+))",
+    re.IGNORECASE,
+)
+_OF_FIVE: Final = re.compile(
+    rf"{_DIGIT}\s?(?:/|out of|of|分之|von|sur)\s?5(?!\d)"
+    rf"|给(?:出|了)?\s?{_DIGIT.replace('grade', 'given')}\s?分"
+)
+_ALONE: Final = re.compile(rf"^\W*{_DIGIT}\s?分?\W*$", re.MULTILINE)
+_AT_START: Final = re.compile(rf"^\W*{_DIGIT}\s?(?=[-–—:：,，;；)。]|\.(?:\s|$))")
+_AT_END: Final = re.compile(rf"{_DIGIT}\s?分?\W*$")
+_SAYS_GIVE: Final = re.compile(r"\b(?:give|assign|rate|award|deserves|gets|earns)\b|给|评", re.IGNORECASE)
+_READ_AT_MOST: Final = 4000  # the grade stands at the end
 
 
 class PairGrade(BaseModel):
@@ -82,8 +101,8 @@ class Judge(QuestionFilter):
     Args:
         min_score: Lowest grade that stays; default 4.
         llm: The judge; None takes the LLM of the run. A stronger one than the writer finds more.
-        on_unjudged: ``"keep"`` or ``"drop"`` a query without a usable verdict. Default ``"keep"``: an outage of the
-            judge should not look like bad queries.
+        on_unjudged: ``"drop"`` or ``"keep"`` a query without a readable verdict. Default ``"drop"``: nothing vouches
+            for it. Either way the report counts it as ``unjudged``, and the next run asks again.
 
     Raises:
         ConfigError: A value is not allowed.
@@ -91,7 +110,7 @@ class Judge(QuestionFilter):
 
     name = "judge"
 
-    def __init__(self, min_score: int = 4, *, llm: LLM | None = None, on_unjudged: str = "keep") -> None:
+    def __init__(self, min_score: int = 4, *, llm: LLM | None = None, on_unjudged: str = "drop") -> None:
         check_number("min_score", min_score, at_least=1, at_most=5)
         check_choice("on_unjudged", on_unjudged, ("keep", "drop"))
         self.min_score = min_score
@@ -114,10 +133,18 @@ class Judge(QuestionFilter):
         for n, candidate in enumerate(candidates):
             answer = queue.journal.get(_identity(candidate, caller).key)
             if answer is None:
+                context.report.unjudged += 1
                 if self.on_unjudged == "drop":
-                    dropped[n] = "no verdict"
+                    dropped[n] = "no readable verdict"
             elif answer.payload < self.min_score:
                 dropped[n] = f"grade {answer.payload}"
+        if context.report.unjudged:
+            logger.warning(
+                "The judge gave no readable verdict on %d of %d queries; they were %s.",
+                context.report.unjudged,
+                len(candidates),
+                "dropped" if self.on_unjudged == "drop" else "kept",
+            )
         return dropped
 
 
@@ -140,14 +167,25 @@ def _request(candidate: CandidateQuery, caller: LLMCaller) -> QueuedRequest:
 
 
 def read_score(content: Any) -> int:
-    """Take the grade out of a judge's answer.
+    """Take the grade out of a judge's answer: where it is called so, or stands alone, at the start or at the end.
 
     Raises:
-        UnusableAnswerError: There is no number from 1 to 5.
+        UnusableAnswerError: There is no number from 1 to 5 that is certainly the grade.
     """
     if isinstance(content, dict):
         content = content.get("score", "")
-    found = _SCORE.search(_NO_SCORE.sub("", str(content)))
-    if found is None:
-        raise UnusableAnswerError(f"no grade from 1 to 5 in {str(content)[:100]!r}")
-    return int(found[1])
+    text = _SCALE.sub("", without_reasoning(str(content))[-_READ_AT_MOST:]).strip()
+    labelled = list(_LABEL.finditer(text))
+    if labelled:
+        grades = [match["grade"] for match in labelled if match["grade"]]
+        if grades:
+            return int(grades[-1])
+    else:
+        for pattern in (_OF_FIVE, _ALONE, _AT_START, _AT_END):
+            found = list(pattern.finditer(text))
+            if found:
+                return int(next(value for value in found[-1].groupdict().values() if value))
+        numbers = set(re.findall(r"\d+(?:\.\d+)?", text))
+        if len(numbers) == 1 and (only := numbers.pop()) in ("1", "2", "3", "4", "5") and _SAYS_GIVE.search(text):
+            return int(only)
+    raise UnusableAnswerError(f"no grade from 1 to 5 in {text[:100]!r}")

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import contextmanager
+from functools import wraps
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar
+from inspect import isgeneratorfunction
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 
-from llama_index_embft.errors import ConfigError, MissingExtraError
+from llama_index_embft._core.checks import first_line
+from llama_index_embft._core.redaction import redact
+from llama_index_embft.errors import ConfigError, EmbftError, MissingExtraError
 from llama_index_embft.index.stamp import StoreError
 
 if TYPE_CHECKING:
@@ -20,6 +26,49 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from llama_index_embft.index.stamp import Stamp
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def guarded(method: Method) -> Method:
+    """The boundary of a store: whatever reading or writing raises becomes one sentence that names the index.
+
+    For the methods of a `VectorTable` that touch stored data, which may be damaged, or ask a server, which may be gone.
+
+    Raises:
+        StoreError: For any exception that is not one of this package's own.
+    """
+
+    @contextmanager
+    def boundary(table: VectorTable) -> Iterator[None]:
+        try:
+            yield
+        except EmbftError:
+            raise
+        except Exception as err:
+            reason = redact(first_line(err))
+            raise StoreError(
+                f"{capital(table.label)} cannot be read or written ({reason}); if its files are damaged "
+                "restore them or build the index again, and if it is on a server check that."
+            ) from err
+
+    @wraps(method)
+    def call(self: VectorTable, *args: Any, **kwargs: Any) -> Any:
+        with boundary(self):
+            return method(self, *args, **kwargs)
+
+    @wraps(method)
+    def batches(self: VectorTable, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        found = method(self, *args, **kwargs)
+        while True:
+            with boundary(self):
+                batch = next(found, None)
+            if batch is None:
+                return
+            yield batch
+
+    return cast("Method", batches if isgeneratorfunction(method) else call)
 
 
 class VectorTable(ABC):
@@ -110,6 +159,9 @@ class VectorTable(ABC):
             StoreError: They cannot; the message says what to do.
         """
 
+    def prepare(self) -> None:  # noqa: B027  # most stores find an id at once
+        """Get ready for an update, which looks up every id."""
+
     def as_stored(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Vectors of shape ``(n, dim)`` as the store will give them back: scaled or rounded, where it does so."""
         return vectors
@@ -138,7 +190,17 @@ def check_unique(ids: Sequence[str], label: str) -> None:
 
 
 def matrix(found: dict[str, NDArray[np.float32]], ids: Sequence[str]) -> NDArray[np.float32]:
-    """Vectors in the order of ``ids``; shape ``(len(ids), dim)``."""
+    """Vectors in the order of ``ids``; shape ``(len(ids), dim)``.
+
+    Raises:
+        StoreError: They have different dimensions.
+    """
+    if len({found[i].shape for i in ids}) > 1:
+        sizes = sorted({found[i].size for i in ids})
+        raise StoreError(
+            f"The index holds vectors of {sizes[0]} and of {sizes[-1]} dimensions; its files are damaged, or two "
+            "models embedded it: build it again."
+        )
     return np.stack([found[i] for i in ids]).astype(np.float32, copy=False)
 
 

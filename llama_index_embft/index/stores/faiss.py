@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llama_index_embft.index.stamp import StoreError
-from llama_index_embft.index.stores.base import capital, integration
+from llama_index_embft.index.stores.base import capital, guarded, integration
 from llama_index_embft.index.stores.memory import MemoryTable, is_persisted, replace_file, starts_binary
 
 if TYPE_CHECKING:
@@ -56,12 +56,14 @@ class FaissTable(MemoryTable):
                 "update in place; re-embed into a new index: reembed_index(index, embed_model, new_index)."
             )
 
+    @guarded
     def id_batches(self, size: int) -> Iterator[list[str]]:
         """See `VectorTable.id_batches`."""
         ids = list(self._rows())
         for start in range(0, len(ids), size):
             yield ids[start : start + size]
 
+    @guarded
     def fetch(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """See `VectorTable.fetch`."""
         positions = self._rows()
@@ -71,12 +73,14 @@ class FaissTable(MemoryTable):
         inner = self._inner()
         return {i: np.asarray(inner.reconstruct(positions[i]), dtype=np.float32) for i in ids if i in positions}
 
+    @guarded
     def dim(self) -> int:
         """See `VectorTable.dim`."""
         if not self._rows():
             raise StoreError(f"{capital(self.label)} is empty; add nodes to it first.")
         return int(self.store.client.d)
 
+    @guarded
     def write(self, ids: Sequence[str], vectors: NDArray[np.float32]) -> None:
         """See `VectorTable.write`."""
         self.check_writable()
@@ -86,6 +90,7 @@ class FaissTable(MemoryTable):
         positions = self._rows()
         self._vectors[[positions[i] for i in ids]] = vectors
 
+    @guarded
     def flush(self) -> None:
         """See `VectorTable.flush`."""
         import faiss

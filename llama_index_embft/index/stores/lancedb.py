@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from llama_index_embft._core.checks import first_line
 from llama_index_embft.index.stamp import Stamp, StoreError
-from llama_index_embft.index.stores.base import VectorTable, capital, check_unique, integration, only_name
+from llama_index_embft.index.stores.base import VectorTable, capital, check_unique, guarded, integration, only_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,9 +49,17 @@ class LanceTable(VectorTable):
 
         module = integration("lancedb", "A LanceDB index")
         names = sorted(path.stem for path in Path(where).glob("*.lance") if path.stem != _STAMPS)
-        store = module.LanceDBVectorStore(uri=where, table_name=only_name(names, table, f"LanceDB in {where}", "table"))
+        name = only_name(names, table, f"LanceDB in {where}", "table")
+        try:
+            store = module.LanceDBVectorStore(uri=where, table_name=name)
+        except Exception as err:
+            raise StoreError(
+                f"The LanceDB table {name} in {where} cannot be opened ({first_line(err)}); restore its files, or "
+                "build the index again."
+            ) from err
         return VectorStoreIndex.from_vector_store(store, embed_model=embed_model)
 
+    @guarded
     def id_batches(self, size: int) -> Iterator[list[str]]:
         """See `VectorTable.id_batches`."""
         if not self._exists():
@@ -61,6 +70,7 @@ class LanceTable(VectorTable):
         for start in range(0, len(ids), size):
             yield ids[start : start + size]
 
+    @guarded
     def fetch(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """See `VectorTable.fetch`."""
         if not self._exists() or not ids:
@@ -71,6 +81,7 @@ class LanceTable(VectorTable):
         check_unique(found, self.label)
         return {i: np.asarray(vector, dtype=np.float32) for i, vector in zip(found, vectors, strict=True)}
 
+    @guarded
     def nodes(self, ids: Sequence[str]) -> dict[str, BaseNode]:
         """See `VectorTable.nodes`."""
         from llama_index.core.vector_stores.utils import metadata_dict_to_node
@@ -80,6 +91,7 @@ class LanceTable(VectorTable):
         rows = self._rows(ids, ["id", "metadata"]).to_pylist()
         return {row["id"]: metadata_dict_to_node(row["metadata"]) for row in rows}
 
+    @guarded
     def write(self, ids: Sequence[str], vectors: NDArray[np.float32]) -> None:
         """See `VectorTable.write`."""
         import pyarrow as pa
@@ -92,17 +104,20 @@ class LanceTable(VectorTable):
         rows = rows.set_column(column, field, pa.array(list(ordered), type=field.type))
         self._table().merge_insert("id").when_matched_update_all().execute(rows)
 
+    @guarded
     def delete(self, index: VectorStoreIndex, ids: Sequence[str]) -> None:
         """See `VectorTable.delete`; LlamaIndex's own way quotes ids as columns, which LanceDB refuses."""
         del index
         self._table().delete(f"id IN ({', '.join(_quoted(i) for i in ids)})")
 
+    @guarded
     def dim(self) -> int:
         """See `VectorTable.dim`."""
         if not self._exists():
             raise StoreError(f"{capital(self.label)} does not exist; check the name, or add nodes to it first.")
         return int(self._table().schema.field(self.store.vector_column_name).type.list_size)
 
+    @guarded
     def read_stamp(self) -> Stamp | None:
         """See `VectorTable.read_stamp`."""
         if not self.store._table_exists(_STAMPS):
@@ -111,6 +126,7 @@ class LanceTable(VectorTable):
         found = stamps.search().where(f"table_name = {_quoted(self.name)}").limit(1).to_list()
         return Stamp.from_json(found[0]["stamp"], self.label) if found else None
 
+    @guarded
     def write_stamp(self, stamp: Stamp) -> None:
         """See `VectorTable.write_stamp`."""
         row = [{"table_name": self.name, "stamp": stamp.to_json()}]

@@ -17,7 +17,7 @@ import numpy as np
 from llama_index_embft._core.checks import first_line
 from llama_index_embft.errors import ConfigError, EmbftError
 from llama_index_embft.index.stamp import Stamp, StoreError
-from llama_index_embft.index.stores.base import VectorTable
+from llama_index_embft.index.stores.base import VectorTable, capital, guarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -88,15 +88,21 @@ class MemoryTable(VectorTable):
 
         return StorageContext.from_defaults(persist_dir=str(folder))
 
+    @guarded
     def nodes(self, ids: Sequence[str]) -> dict[str, BaseNode]:
         """See `VectorTable.nodes`."""
         return {node.node_id: node for node in self.index.docstore.get_nodes(list(ids), raise_error=False)}
 
+    @guarded
     def read_stamp(self) -> Stamp | None:
         """See `VectorTable.read_stamp`."""
         found = self._key_values().get(self.index.index_id, collection=_COLLECTION)
-        return None if found is None else Stamp.from_json(found["stamp"], self.label)
+        if found is None:
+            return None
+        text = found.get("stamp") if isinstance(found, dict) else None
+        return Stamp.from_json(text, self.label)
 
+    @guarded
     def write_stamp(self, stamp: Stamp) -> None:
         """See `VectorTable.write_stamp`."""
         self._key_values().put(self.index.index_id, {"stamp": stamp.to_json()}, collection=_COLLECTION)
@@ -104,11 +110,13 @@ class MemoryTable(VectorTable):
             index_store = self.index.storage_context.index_store
             replace_file(self.folder / "index_store.json", lambda path: index_store.persist(persist_path=path))
 
+    @guarded
     def flush(self) -> None:
         """See `VectorTable.flush`."""
         if self.folder is not None:
             replace_file(self._file(), lambda path: self.store.persist(persist_path=path))
 
+    @guarded
     def save_nodes(self) -> None:
         """See `VectorTable.save_nodes`."""
         if self.folder is not None:
@@ -145,17 +153,24 @@ class SimpleTable(MemoryTable):
         """See `VectorTable.is_at`."""
         return is_persisted(where) and not starts_binary(where)
 
+    @guarded
     def id_batches(self, size: int) -> Iterator[list[str]]:
         """See `VectorTable.id_batches`."""
         ids = list(self.store.data.embedding_dict)
         for start in range(0, len(ids), size):
             yield ids[start : start + size]
 
+    @guarded
     def fetch(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """See `VectorTable.fetch`."""
         vectors = self.store.data.embedding_dict
-        return {i: np.asarray(vectors[i], dtype=np.float32) for i in ids if i in vectors}
+        found = {i: np.asarray(vectors[i], dtype=np.float32) for i in ids if i in vectors}
+        flat = next((i for i, vector in found.items() if vector.ndim != 1 or not vector.size), None)
+        if flat is not None:
+            raise StoreError(f"{capital(self.label)} holds no vector for the node {flat}; build the index again.")
+        return found
 
+    @guarded
     def write(self, ids: Sequence[str], vectors: NDArray[np.float32]) -> None:
         """See `VectorTable.write`."""
         for node_id, vector in zip(ids, vectors.tolist(), strict=True):

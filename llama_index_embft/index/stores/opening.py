@@ -7,6 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from llama_index_embft._core.checks import first_line
+from llama_index_embft._core.redaction import redact
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.index.stores.base import VectorTable
 
@@ -103,10 +105,18 @@ def open_index(where: str, *, table: str | None = None, embed_model: BaseEmbeddi
     """
     for place in TABLES.values():
         store = _load(place)
-        if store.is_at(where):
+        try:
+            found = store.is_at(where)
+        except (OSError, ValueError) as err:  # a name that is too long, or a folder that must not be read
+            raise ConfigError(
+                f"There is no index at {redact(where)[:200]} ({first_line(err)[:200]}); check the name."
+            ) from err
+        if found:
             return OpenedIndex(store.open_at(where, table, embed_model), Path(where) if store.volatile else None)
     if not Path(where).is_dir():
-        raise ConfigError(f"There is no index at {where}; give a folder, or an address (http://, postgresql://).")
+        raise ConfigError(
+            f"There is no index at {redact(where)}; give a folder, or an address (http://, postgresql://)."
+        )
     raise ConfigError(
         f"{where} holds no index: neither index_store.json (persisted LlamaIndex), nor meta.json and collection/ "
         "(Qdrant), nor *.lance (LanceDB)."

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from llama_index_embft._core.checks import first_line
+from llama_index_embft._core.redaction import redact
+from llama_index_embft.errors import ConfigError
 from llama_index_embft.index.stamp import Stamp, StoreError
-from llama_index_embft.index.stores.base import VectorTable, capital, check_unique, integration, only_name
+from llama_index_embft.index.stores.base import VectorTable, capital, check_unique, guarded, integration, only_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _STAMPS: Final = "embft_index"
+logger = logging.getLogger(__name__)
 
 
 class PostgresTable(VectorTable):
@@ -42,7 +46,7 @@ class PostgresTable(VectorTable):
             with store.client.connect():
                 pass
         except SQLAlchemyError as err:
-            reason = first_line(getattr(err, "orig", None) or err)
+            reason = redact(first_line(getattr(err, "orig", None) or err))
             raise StoreError(
                 f"{capital(self.label)} cannot be reached ({reason}); check the address and the server."
             ) from err
@@ -60,6 +64,7 @@ class PostgresTable(VectorTable):
 
         return VectorStoreIndex.from_vector_store(_open_store(where, table), embed_model=embed_model)
 
+    @guarded
     def id_batches(self, size: int) -> Iterator[list[str]]:
         """See `VectorTable.id_batches`."""
         from sqlalchemy import select
@@ -74,6 +79,7 @@ class PostgresTable(VectorTable):
             last = rows[-1][0]
             yield [row[1] for row in rows]
 
+    @guarded
     def fetch(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """See `VectorTable.fetch`."""
         from sqlalchemy import select
@@ -84,29 +90,55 @@ class PostgresTable(VectorTable):
         check_unique([row[0] for row in rows], self.label)
         return {row[0]: _array(row[1]) for row in rows}
 
+    @guarded
     def nodes(self, ids: Sequence[str]) -> dict[str, BaseNode]:
         """See `VectorTable.nodes`."""
         return {node.node_id: node for node in self.store.get_nodes(node_ids=list(ids))} if ids else {}
 
+    @guarded
     def write(self, ids: Sequence[str], vectors: NDArray[np.float32]) -> None:
         """See `VectorTable.write`."""
-        from sqlalchemy import bindparam, update
+        from pgvector.sqlalchemy import HALFVEC, Vector
+        from sqlalchemy import String, cast, column, update, values
 
-        statement = (
-            update(self.table).where(self.table.c.node_id == bindparam("row")).values(embedding=bindparam("new"))
+        # One statement a batch: as one a row, each would look for its row anew.
+        kind = (HALFVEC if self.store.use_halfvec else Vector)(self.store.embed_dim)
+        new = values(column("node_id", String), column("embedding", kind), name="new").data(
+            list(zip(ids, vectors.tolist(), strict=True))
         )
-        rows = [{"row": i, "new": vector} for i, vector in zip(ids, vectors.tolist(), strict=True)]
+        changed = update(self.table).values(embedding=cast(new.c.embedding, kind))
         with self.engine.begin() as connection:
-            connection.execute(statement, rows)
+            connection.execute(changed.where(self.table.c.node_id == new.c.node_id))
+
+    def prepare(self) -> None:
+        """See `VectorTable.prepare`: an index by node id, which `PGVectorStore` does not make."""
+        from sqlalchemy import text
+        from sqlalchemy.exc import SQLAlchemyError
+
+        quote = self.engine.dialect.identifier_preparer
+        name = quote.quote(f"embft_{self.table.name}_node_id"[:63])  # PostgreSQL cuts longer names
+        try:
+            with self.engine.begin() as connection:
+                place = quote.format_table(self.table)
+                connection.execute(text(f"CREATE INDEX IF NOT EXISTS {name} ON {place} (node_id)"))
+                connection.execute(text(f"ANALYZE {place}"))
+        except SQLAlchemyError as err:
+            logger.warning(
+                "No index by node id could be made on %s (%s); the update goes on and takes longer.",
+                self.label,
+                redact(first_line(getattr(err, "orig", None) or err)),
+            )
 
     def as_stored(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `VectorTable.as_stored`; a column of type halfvec rounds to 16 bits."""
         return vectors.astype(np.float16).astype(np.float32) if self.store.use_halfvec else vectors
 
+    @guarded
     def dim(self) -> int:
         """See `VectorTable.dim`."""
         return int(self.store.embed_dim)
 
+    @guarded
     def read_stamp(self) -> Stamp | None:
         """See `VectorTable.read_stamp`."""
         from sqlalchemy import inspect, select
@@ -120,6 +152,7 @@ class PostgresTable(VectorTable):
             ).scalar_one_or_none()
         return None if found is None else Stamp.from_json(found, self.label)
 
+    @guarded
     def write_stamp(self, stamp: Stamp) -> None:
         """See `VectorTable.write_stamp`."""
         from sqlalchemy.dialects.postgresql import insert
@@ -158,8 +191,14 @@ def _open_store(where: str, table: str | None) -> Any:
     from sqlalchemy import create_engine, make_url, text
     from sqlalchemy.exc import SQLAlchemyError
 
-    url = make_url(where)
-    shown = url.render_as_string(hide_password=True)
+    try:
+        url = make_url(where)
+    except (SQLAlchemyError, ValueError) as err:
+        raise ConfigError(
+            f"{redact(where)} is no address of PostgreSQL ({redact(first_line(err))}); give "
+            "postgresql://user@host/database."
+        ) from None  # the cause repeats the address
+    shown = redact(url.render_as_string(hide_password=True))
     # The tables that PGVectorStore made, with the type of their vectors: vector(384) or halfvec(384).
     query = text(
         "SELECT c.relname, format_type(a.atttypid, a.atttypmod) FROM pg_attribute a "
@@ -172,7 +211,7 @@ def _open_store(where: str, table: str | None) -> Any:
             types = {name.removeprefix("data_"): kind for name, kind in connection.execute(query).all()}
         engine.dispose()
     except SQLAlchemyError as err:
-        reason = first_line(getattr(err, "orig", None) or err)
+        reason = redact(first_line(getattr(err, "orig", None) or err))
         raise StoreError(f"PostgreSQL at {shown} cannot be reached ({reason}); check the address.") from err
     name = only_name(sorted(types), table, f"PostgreSQL at {shown}", "table")
     kind, _, size = types[name].partition("(")

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import pickle
+import sqlite3
+from contextlib import closing
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 import numpy as np
 
 from llama_index_embft._core.checks import first_line
+from llama_index_embft._core.redaction import redact
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.index.stamp import Stamp, StoreError
-from llama_index_embft.index.stores.base import VectorTable, capital, integration, only_name
+from llama_index_embft.index.stores.base import VectorTable, capital, guarded, integration, only_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -56,17 +62,24 @@ class QdrantTable(VectorTable):
 
         module = integration("qdrant", "A Qdrant index")
         from qdrant_client import QdrantClient
-        from qdrant_client.http.exceptions import ApiException
 
+        shown = redact(where)
+        if not is_address(where):
+            check_points(Path(where))
         try:
             client = QdrantClient(url=where) if is_address(where) else QdrantClient(path=where)
             names = [collection.name for collection in client.get_collections().collections]
-        except (ApiException, OSError, RuntimeError) as err:  # RuntimeError: another process has the folder open
-            raise StoreError(f"Qdrant at {where} cannot be opened ({first_line(err)}); check the address.") from err
-        name = only_name(names, table, f"Qdrant at {where}", "collection")
+        except Exception as err:  # whatever a server that is no Qdrant answers, or a folder that another process holds
+            reason = redact(first_line(err))[:200]
+            raise StoreError(
+                f"Qdrant at {shown} cannot be opened ({reason}); check that a Qdrant answers at this "
+                "address, or that no other process has the folder open and its files are whole."
+            ) from err
+        name = only_name(names, table, f"Qdrant at {shown}", "collection")
         store = module.QdrantVectorStore(client=client, collection_name=name)
         return VectorStoreIndex.from_vector_store(store, embed_model=embed_model)
 
+    @guarded
     def id_batches(self, size: int) -> Iterator[list[str]]:
         """See `VectorTable.id_batches`."""
         if not self.client.collection_exists(self.collection):
@@ -81,6 +94,7 @@ class QdrantTable(VectorTable):
             if offset is None:
                 return
 
+    @guarded
     def fetch(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """See `VectorTable.fetch`."""
         if not self.client.collection_exists(self.collection):
@@ -88,10 +102,12 @@ class QdrantTable(VectorTable):
         points = self.client.retrieve(self.collection, list(ids), with_payload=False, with_vectors=True)
         return {str(point.id): np.asarray(self._dense(point.vector), dtype=np.float32) for point in points}
 
+    @guarded
     def nodes(self, ids: Sequence[str]) -> dict[str, BaseNode]:
         """See `VectorTable.nodes`."""
         return {node.node_id: node for node in self.store.get_nodes(node_ids=list(ids))} if ids else {}
 
+    @guarded
     def write(self, ids: Sequence[str], vectors: NDArray[np.float32]) -> None:
         """See `VectorTable.write`."""
         from qdrant_client.models import PointVectors
@@ -103,6 +119,7 @@ class QdrantTable(VectorTable):
         ]
         self.client.update_vectors(self.collection, points, wait=True)
 
+    @guarded
     def create(self, dim: int) -> None:
         """See `VectorTable.create`: an empty collection, with the settings of the store."""
         if not self.client.collection_exists(self.collection):
@@ -117,10 +134,12 @@ class QdrantTable(VectorTable):
         scaled: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         return scaled
 
+    @guarded
     def dim(self) -> int:
         """See `VectorTable.dim`."""
         return int(self._config().size)
 
+    @guarded
     def read_stamp(self) -> Stamp | None:
         """See `VectorTable.read_stamp`."""
         if not self.client.collection_exists(self.collection):
@@ -128,6 +147,7 @@ class QdrantTable(VectorTable):
         metadata = self.client.get_collection(self.collection).config.metadata or {}
         return Stamp.from_json(metadata[_KEY], self.label) if _KEY in metadata else None
 
+    @guarded
     def write_stamp(self, stamp: Stamp) -> None:
         """See `VectorTable.write_stamp`."""
         self._config()
@@ -151,3 +171,48 @@ class QdrantTable(VectorTable):
 def is_address(where: str) -> bool:
     """Whether an index is on a server."""
     return where.startswith(("http://", "https://"))
+
+
+# What a stored point is made of: numbers and texts, a vector, a payload.
+_PLAIN: Final = frozenset(
+    {
+        ("qdrant_client.http.models.models", "PointStruct"),
+        ("qdrant_client.http.models.models", "SparseVector"),
+        ("uuid", "UUID"),
+        ("uuid", "SafeUUID"),
+        ("builtins", "set"),
+        ("datetime", "datetime"),
+        ("datetime", "date"),
+    }
+)
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads points alone: a pickle may name any function of any module, which loading would call."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _PLAIN:
+            return super().find_class(module, name)
+        raise StoreError(f"{module}.{name}")
+
+
+def check_points(folder: Path) -> None:
+    """Make sure that loading an embedded Qdrant runs no code: its client unpickles whatever the files hold.
+
+    Raises:
+        StoreError: A file holds something else than points, or cannot be read.
+    """
+    for file in sorted((folder / "collection").glob("*/storage.sqlite")):
+        try:
+            with closing(sqlite3.connect(f"file:{quote(str(file.absolute()))}?mode=ro", uri=True)) as database:
+                for (point,) in database.execute("SELECT point FROM points"):
+                    _PlainUnpickler(BytesIO(point)).load()  # names of points are all that it can load
+        except StoreError as err:  # noqa: PERF203 (a handful of files)
+            raise StoreError(
+                f"{file} holds more than points ({err}), which opening it would run; it is not opened: get the index "
+                "from somebody you trust, or build it again."
+            ) from None
+        except Exception as err:
+            raise StoreError(
+                f"{file} cannot be read ({first_line(err)}); restore it, or build the index again."
+            ) from err

@@ -9,9 +9,16 @@ from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Final
 
 from llama_index_embft._core.optional import require
-from llama_index_embft.calls.asking import LLMCaller, LLMRequest, is_synchronous, model_identity, model_name
+from llama_index_embft._core.redaction import Redactor
+from llama_index_embft.calls.asking import (
+    LLMCaller,
+    LLMRequest,
+    default_journal,
+    is_synchronous,
+    model_identity,
+    model_name,
+)
 from llama_index_embft.calls.counts import CallCounts
-from llama_index_embft.calls.failures import Redactor
 from llama_index_embft.calls.journal import Journal, RequestIdentity
 from llama_index_embft.calls.limits import RateLimiter
 from llama_index_embft.calls.queue import QueuedRequest, RequestQueue
@@ -69,8 +76,8 @@ class JudgeCalls:
         requests_per_minute: Most requests in any window of a minute, attempts included; None for no limit.
         retry_limit: Attempts a question; waiting for a rate limit does not count.
         first_wait: Upper bound of the first pause between attempts in seconds; it doubles.
-        journal_path: File of the journal, which gives the same answer to the same question in a later run; None for a
-            temporary one.
+        journal_path: File of the journal, which gives the same answer to the same question in a later run; None takes
+            that of the model, see `CallSettings`.
 
     Attributes:
         name: The model.
@@ -96,7 +103,7 @@ class JudgeCalls:
         server = ApiServer(policy, RateLimiter(requests_per_minute), Redactor(llm), self.counts)
         caller = LLMCaller.with_server(llm, "text", server)
         self.concurrent = not is_synchronous(llm)  # local models must not be called by two threads at once
-        self._queue = RequestQueue(caller, Journal(journal_path), num_workers=1)
+        self._queue = RequestQueue(caller, Journal(journal_path or default_journal(llm)), num_workers=1)
         self._identity = model_identity(llm)
         self._turns = asyncio.Semaphore(_AT_ONCE if self.concurrent else 1)
         self._loop = background_loop()

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import tempfile
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from llama_index_embft.errors import EvaluationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DEFAULT_DATABASE: Final = "trulens.sqlite"
 
@@ -24,6 +29,36 @@ def sqlite_file(url: str) -> Path | None:
     """The file of a SQLite URL; None for other databases and for one in memory."""
     path = url.removeprefix("sqlite:///")
     return Path(path) if url.startswith("sqlite:///") and path not in ("", ":memory:") else None
+
+
+@contextmanager
+def readable_copy(database: str | os.PathLike[str]) -> Iterator[str]:
+    """The URL of a copy of a SQLite database, which TruLens may migrate and write as it does whenever it opens one.
+
+    Databases of other kinds are given as they are.
+
+    Raises:
+        EvaluationError: There is no such file, it cannot be read, or it holds rows that no reader survives.
+    """
+    url = database_url(database)
+    file = sqlite_file(url)
+    if file is None:
+        yield url
+        return
+    if not file.is_file():
+        raise EvaluationError(f"There is no TruLens database {file}; check the path.")
+    refuse_broken_rows(url)
+    with tempfile.TemporaryDirectory(prefix="embft-") as folder:
+        copy = Path(folder) / "trulens.sqlite"
+        try:
+            with (
+                closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as source,
+                closing(sqlite3.connect(copy)) as target,
+            ):
+                source.backup(target)
+        except sqlite3.Error as err:
+            raise EvaluationError(f"{file} is not a TruLens database ({err}).") from err
+        yield database_url(copy)
 
 
 def refuse_broken_rows(url: str) -> None:

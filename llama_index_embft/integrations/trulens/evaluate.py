@@ -5,6 +5,8 @@ Needs the extra ``trulens``; importing this module does not.
 
 from __future__ import annotations
 
+import itertools
+import logging
 import time
 from dataclasses import dataclass, replace
 from html import escape
@@ -17,7 +19,7 @@ from llama_index_embft.errors import ConfigError, EvaluationError
 from llama_index_embft.evaluation.metrics import DEFAULT_KS, FAMILIES
 from llama_index_embft.evaluation.systems.retriever import RetrieverRun, progress
 from llama_index_embft.integrations.trulens.calls import require_trulens
-from llama_index_embft.integrations.trulens.database import DEFAULT_DATABASE, database_url
+from llama_index_embft.integrations.trulens.database import DEFAULT_DATABASE, database_url, readable_copy, sqlite_file
 from llama_index_embft.integrations.trulens.feedback import (
     Exchange,
     Feedback,
@@ -26,6 +28,7 @@ from llama_index_embft.integrations.trulens.feedback import (
     count_outcomes,
     feedbacks_for,
 )
+from llama_index_embft.integrations.trulens.unfinished import UnfinishedAnswers
 
 if TYPE_CHECKING:
     import os
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.evaluation.records import RetrievalReport
     from llama_index_embft.evaluation.systems.matching import Match
+
+logger = logging.getLogger(__name__)
 
 _STORE_SECONDS: Final = 300.0  # that the database may take for the verdicts
 # Of the retrieval metrics, those that go to the leaderboard, at the largest cut-off; the report has all.
@@ -166,6 +171,9 @@ def evaluate_app(
     of it goes into a TruLens database, where versions of one app stand side by side; ``embft dashboard`` shows it.
     Questions, contexts and answers are stored there in clear. Latency is not reported: recording takes its own time.
 
+    What the engine and the judge have said is kept beside the database until all of it is stored: an evaluation that
+    was stopped, or whose judge failed, goes on where it was when it is run again.
+
     There is no asynchronous twin: TruLens records one call after another within one context. In an event loop run it
     by ``asyncio.to_thread``.
 
@@ -181,8 +189,8 @@ def evaluate_app(
         ks: Cut-offs.
         metrics: Families or full names; hit rate, MRR, nDCG and recall at the largest cut-off go to the leaderboard.
         match: How source nodes are told; see `evaluate_retriever`.
-        overwrite: Replace what the database holds of this version. Otherwise that is an error: TruLens would average
-            old and new records.
+        overwrite: Replace what the database holds of this version, and ask the engine anew. Otherwise that is an
+            error, unless that evaluation was not finished: TruLens would average old and new records.
         judging: Limits of the calls to the judge.
         show_progress: Show a progress bar.
 
@@ -198,30 +206,49 @@ def evaluate_app(
 
     _check(query_engine, app_name, app_version)
     run = RetrieverRun(dataset, query_engine, ks, metrics, f"{app_name} {app_version}", match, 1)
+    file = sqlite_file(database_url(database))
+    session = recording.open_session(database)
+    if judging.journal_path is None and file is not None:
+        judging = replace(judging, journal_path=file.with_name(f"{file.name}.judge.sqlite"))
     feedbacks, calls = feedbacks_for(llm, embed_model, judging)
     shown = _shown(run.names)
-    session = recording.open_session(database)
+    stored = UnfinishedAnswers(file, app_name, app_version)
     if recording.count_records(session, app_name, app_version):
-        if not overwrite:
+        if not overwrite and not stored.found:
             raise EvaluationError(
                 f"The database holds version {app_version!r} of {app_name!r} already; give another `app_version` or "
                 "`database`, or replace it with `overwrite=True`."
             )
         recording.delete_version(session, app_name, app_version)
+    stored.start(afresh=overwrite)
     names = [*shown, *(feedback.name for feedback in feedbacks)]
-    recorder = recording.Recorder(session, query_engine, app_name, app_version, names)
+    recorder = recording.Recorder(session, query_engine, app_name, app_version, names, answers=stored)
     start = time.perf_counter()
-    records = recorder.record(progress(run.task.queries, len(run.task.queries), show_progress))
+    questions = iter(progress(run.task.queries, len(run.task.queries), show_progress))
+    records = recorder.record(itertools.islice(questions, 1))
+    # A judge with a wrong key costs one answer of the engine, not all of them.
+    score_exchanges(feedbacks, [exchange for _, _, exchange in records])
+    records += recorder.record(questions)
     report = run.report([answer for _, answer, _ in records], time.perf_counter() - start)
     report = replace(
         report,
         answers=tuple("" if exchange is None else exchange.answer for _, _, exchange in records),
         latencies=(),
     )
-    verdicts = {name: tuple(FeedbackVerdict("scored", float(value)) for value in report.values[name]) for name in shown}
+    verdicts = {name: _measured(report, name) for name in shown}
     verdicts |= score_exchanges(feedbacks, [exchange for _, _, exchange in records])
     ids = tuple(record for record, _, _ in records)
     recorder.store({name: dict(zip(ids, of, strict=True)) for name, of in verdicts.items()}, timeout=_STORE_SECONDS)
+    failed = {name: counts["failed"] for name, of in verdicts.items() if (counts := count_outcomes(of))["failed"]}
+    if failed:
+        logger.warning(
+            "%s %s: the judge could not be asked about %s; run the evaluation again to ask for these alone.",
+            app_name,
+            app_version,
+            ", ".join(f"{count} queries ({name})" for name, count in failed.items()),
+        )
+    else:
+        stored.finish()
     return AppEvaluation(
         app_name=app_name,
         app_version=app_version,
@@ -248,17 +275,19 @@ def score_exchanges(
 
 
 def read_leaderboard(database: str | os.PathLike[str], app_name: str) -> pd.DataFrame:
-    """The leaderboard of an app: a row a version, a column a feedback.
+    """The leaderboard of an app: a row a version, a column a feedback. The database is only read.
 
     Raises:
         MissingExtraError: The extra ``trulens`` is not installed.
-        EvaluationError: The database holds no record of the app.
+        EvaluationError: There is no such database, or it holds no record of the app.
         OutputError: The database cannot be opened.
     """
     require_trulens("`read_leaderboard`")
-    from llama_index_embft.integrations.trulens.recording import leaderboard_of, open_session
+    from llama_index_embft.integrations.trulens.recording import flush, leaderboard_of, open_reader
 
-    frame = leaderboard_of(open_session(database), app_name)
+    flush()
+    with readable_copy(database) as url:
+        frame = leaderboard_of(open_reader(url), app_name)
     if frame.empty:
         raise EvaluationError(f"The database holds no verdicts on an app {app_name!r}; `evaluate_app` writes some.")
     return frame
@@ -316,6 +345,14 @@ def _shown(names: Sequence[str]) -> list[str]:
     for name in sorted(names, key=lambda name: int(name.partition("@")[2] or 0)):
         largest[name.partition("@")[0]] = name
     return [largest[family] for family in _SHOWN if family in largest] or list(largest.values())
+
+
+def _measured(report: RetrievalReport, name: str) -> tuple[FeedbackVerdict, ...]:
+    """Verdicts of a retrieval metric; none where the engine returns fewer hits than it looks at."""
+    if name in report.values:
+        return tuple(FeedbackVerdict("scored", float(value)) for value in report.values[name])
+    reason = f"The engine returned at most {report.depth} hits, so {name} was not measured."
+    return (FeedbackVerdict("undefined", reason=reason),) * len(report.query_ids)
 
 
 def _mean(verdicts: Sequence[FeedbackVerdict]) -> float:

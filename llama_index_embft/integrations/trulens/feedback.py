@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from llama_index_embft.integrations.trulens.calls import JudgeCallError, JudgeUn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.llms import LLM
@@ -67,6 +69,8 @@ class JudgeSettings:
         retry_limit: Attempts a question; waiting for a rate limit does not count.
         num_workers: Exchanges judged at the same time. None takes 8, or 1 for an LLM without real async calls (local
             models must not be called by two threads).
+        journal_path: File that keeps what the judge has said, so that the same question is never paid for twice. None:
+            beside the database where that is a file.
 
     Raises:
         ConfigError: A number is below 1.
@@ -75,6 +79,7 @@ class JudgeSettings:
     requests_per_minute: int | None = None
     retry_limit: int = 3
     num_workers: int | None = None
+    journal_path: str | Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("requests_per_minute", "retry_limit", "num_workers"):
@@ -134,7 +139,13 @@ def judge_feedbacks(
     require_trulens("The RAG triad")
     from llama_index_embft.integrations.trulens.provider import LlamaIndexProvider
 
-    provider = LlamaIndexProvider(llm, requests_per_minute=judging.requests_per_minute, retry_limit=judging.retry_limit)
+    provider = LlamaIndexProvider(
+        llm,
+        requests_per_minute=judging.requests_per_minute,
+        retry_limit=judging.retry_limit,
+        journal_path=judging.journal_path,
+    )
+    proven = threading.Event()
     workers = judging.num_workers or (_WORKERS if provider.calls.concurrent else 1)
 
     def context_relevance(exchange: Exchange) -> tuple[float | None, str]:
@@ -153,9 +164,9 @@ def judge_feedbacks(
         return provider.readable_score(provider.relevance_with_cot_reasons, exchange.question, exchange.answer)
 
     feedbacks = [
-        _judged("context_relevance", context_relevance, workers, needs_answer=False, needs_contexts=True),
-        _judged("groundedness", groundedness, workers, needs_answer=True, needs_contexts=True),
-        _judged("answer_relevance", answer_relevance, workers, needs_answer=True, needs_contexts=False),
+        _judged("context_relevance", context_relevance, workers, proven, needs_answer=False, needs_contexts=True),
+        _judged("groundedness", groundedness, workers, proven, needs_answer=True, needs_contexts=True),
+        _judged("answer_relevance", answer_relevance, workers, proven, needs_answer=True, needs_contexts=False),
     ]
     return feedbacks, provider.calls
 
@@ -209,6 +220,7 @@ def _judged(
     name: str,
     judge: Callable[[Exchange], tuple[float | None, str]],
     workers: int,
+    proven: threading.Event,
     *,
     needs_answer: bool,
     needs_contexts: bool,
@@ -220,10 +232,14 @@ def _judged(
             return FeedbackVerdict("undefined", reason="Nothing was retrieved.")
         try:
             score, reason = judge(exchange)
-        except JudgeUnavailableError:
-            raise
+        except JudgeUnavailableError as err:
+            if not proven.is_set():
+                raise
+            # What was judged so far is paid for and stays: an account that runs dry at the last question loses one.
+            return FeedbackVerdict("failed", reason=str(err))
         except JudgeCallError as err:
             return FeedbackVerdict("failed", reason=str(err))
+        proven.set()
         if score is None or not np.isfinite(score):
             return FeedbackVerdict("unreadable", reason=reason)
         return FeedbackVerdict("scored", score, reason)

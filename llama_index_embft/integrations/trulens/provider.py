@@ -15,6 +15,7 @@ from llama_index_embft.integrations.trulens.calls import JudgeCalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from llama_index.core.llms import LLM
     from pydantic import BaseModel
@@ -45,6 +46,7 @@ class LlamaIndexProvider(LLMProvider):  # type: ignore[misc, unused-ignore]
         requests_per_minute: Most requests in any window of a minute; None for no limit.
         retry_limit: Attempts a question; waiting for a rate limit does not count.
         first_wait: Upper bound of the first pause between attempts in seconds; it doubles.
+        journal_path: File that keeps what the LLM has said; None: for the life of this object alone.
 
     Attributes:
         calls: Requests and retries so far.
@@ -64,8 +66,15 @@ class LlamaIndexProvider(LLMProvider):  # type: ignore[misc, unused-ignore]
         requests_per_minute: int | None = None,
         retry_limit: int = 3,
         first_wait: float = 1.0,
+        journal_path: str | Path | None = None,
     ) -> None:
-        calls = JudgeCalls(llm, requests_per_minute=requests_per_minute, retry_limit=retry_limit, first_wait=first_wait)
+        calls = JudgeCalls(
+            llm,
+            requests_per_minute=requests_per_minute,
+            retry_limit=retry_limit,
+            first_wait=first_wait,
+            journal_path=journal_path,
+        )
         make: Any = _DirectEndpoint  # its constructor fills in fields that its type says are needed
         endpoint = make(name=f"llama-index:{calls.name}", _register_instance=False)
         super().__init__(model_engine=calls.name, endpoint=endpoint)  # type: ignore[no-untyped-call, unused-ignore]

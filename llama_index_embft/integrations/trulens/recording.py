@@ -20,6 +20,7 @@ from trulens.core.metric.metric import SkipEval
 from trulens.core.otel.instrument import instrument
 from trulens.otel.semconv.trace import ResourceAttributes, SpanAttributes
 
+from llama_index_embft._core.checks import first_line
 from llama_index_embft.errors import ConfigError, EvaluationError, OutputError
 from llama_index_embft.evaluation.systems.query_engine import answer_text
 from llama_index_embft.evaluation.systems.retriever import RetrieverResponse
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import pandas as pd
+
+    from llama_index_embft.integrations.trulens.unfinished import UnfinishedAnswers
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +78,30 @@ def open_session(database: str | os.PathLike[str]) -> TruSession:
             return TruSession(database_url=url)
     except (SQLAlchemyError, OSError) as err:
         _forget_singleton()
-        raise OutputError(f"Cannot open the TruLens database {url}: {str(err).splitlines()[0]}") from err
+        raise OutputError(f"Cannot open the TruLens database {url}: {first_line(err)}.") from err
+
+
+def open_reader(url: str) -> Any:
+    """What reads a database beside the session of this process.
+
+    Raises:
+        OutputError: It cannot be opened.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+    from trulens.core.database.connector import DefaultDBConnector
+
+    try:
+        with _silent("alembic"):
+            return DefaultDBConnector(database_url=url)
+    except (SQLAlchemyError, OSError, ValueError) as err:
+        raise OutputError(f"Cannot open the TruLens database: {first_line(err)}.") from err
+
+
+def flush() -> None:
+    """Let the session of this process, if there is one, write what is on its way."""
+    opened = _open_singleton()
+    if opened is not None:
+        opened.force_flush()
 
 
 def require_open(session: TruSession) -> None:
@@ -108,7 +134,7 @@ def delete_version(session: TruSession, app_name: str, app_version: str) -> None
         transaction.execute(sa.delete(event).where(sa.and_(*same)).execution_options(synchronize_session=False))
 
 
-def leaderboard_of(session: TruSession, app_name: str) -> pd.DataFrame:
+def leaderboard_of(session: Any, app_name: str) -> pd.DataFrame:
     """A row a version of an app, a column a feedback: means over the records that have a score."""
     import pandas as pd
 
@@ -157,9 +183,10 @@ class RecordedEngine(BaseQueryEngine):
         last_response: The last response; None if it failed.
     """
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: Any, answers: UnfinishedAnswers | None = None) -> None:
         super().__init__(callback_manager=None)
         self.engine = engine
+        self._answers = answers
         self.last: Exchange | None = None
         self.last_response: Any = None
 
@@ -167,8 +194,11 @@ class RecordedEngine(BaseQueryEngine):
     def ask(self, question: str) -> str:
         """Ask the engine, keep the exchange, return the answer."""
         self.last = self.last_response = None
-        response = self.engine.query(question)
-        answer = answer_text(response)
+        known = None if self._answers is None else self._answers.take(question)
+        response = known or self.engine.query(question)
+        answer = answer_text(response) if known is None else known.answer
+        if known is None and self._answers is not None:
+            self._answers.put(question, answer, response.source_nodes)
         contexts = tuple(node.get_content() for node in response.source_nodes)
         self.last, self.last_response = Exchange(question, answer, contexts), response
         return answer
@@ -195,6 +225,7 @@ class Recorder:
         whole_app: True records what happens inside of the engine too, by `TruLlama`, which instruments the classes of
             LlamaIndex objects that it finds in the engine. False records question, contexts and answer alone, by
             `TruApp`, and touches nothing.
+        answers: Answers that are known already, and where new ones are kept.
 
     Raises:
         EvaluationError: TruLens cannot look into the engine.
@@ -209,10 +240,11 @@ class Recorder:
         names: Sequence[str],
         *,
         whole_app: bool = True,
+        answers: UnfinishedAnswers | None = None,
     ) -> None:
         self._session = session
         self._verdicts: dict[str, dict[str, FeedbackVerdict]] = {name: {} for name in names}
-        self.engine = RecordedEngine(engine)
+        self.engine = RecordedEngine(engine, answers)
         metrics = [_metric(name, self._verdicts[name]) for name in names]
         make: Any = import_module("trulens.apps.llamaindex").TruLlama if whole_app else TruApp
         with _silent("trulens", "opentelemetry"), _no_prints(), _bundled_tokenizer():

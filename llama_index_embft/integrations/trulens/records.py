@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.checks import first_line
@@ -13,7 +12,8 @@ from llama_index_embft._core.optional import require
 from llama_index_embft.dataset.formats.build import Builder, OnError, as_text
 from llama_index_embft.dataset.sources import At
 from llama_index_embft.dataset.traffic.clicks import Impression, add_corpus, check_counts, from_impressions
-from llama_index_embft.errors import ConfigError, DatasetError
+from llama_index_embft.errors import ConfigError, DatasetError, EvaluationError
+from llama_index_embft.integrations.trulens.database import readable_copy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -102,14 +102,11 @@ def _records(database: str | os.PathLike[str], app_name: str, app_version: str |
     from sqlalchemy.exc import SQLAlchemyError
     from trulens.core.database.connector import DefaultDBConnector
 
-    text = os.fspath(database)
-    if "://" not in text:
-        if not Path(text).is_file():
-            raise DatasetError(f"There is no TruLens database {text}; check the path.")
-        text = f"sqlite:///{Path(text).absolute()}"
     try:
-        connector = DefaultDBConnector(database_url=text)
-        events = connector.get_events(app_name=app_name, app_version=app_version)
+        with readable_copy(database) as url:
+            events = DefaultDBConnector(database_url=url).get_events(app_name=app_name, app_version=app_version)
+    except EvaluationError as err:
+        raise DatasetError(str(err)) from err
     except (SQLAlchemyError, OSError, ValueError) as err:
         raise DatasetError(
             f"{os.fspath(database)} cannot be read as a TruLens database ({first_line(err)[:200]}); if it "

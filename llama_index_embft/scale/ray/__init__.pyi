@@ -12,4 +12,5 @@ from .manifest import Embeddings as Embeddings
 from .manifest import iter_embeddings as iter_embeddings
 from .manifest import read_embeddings as read_embeddings
 from .mine import mine_hard_negatives as mine_hard_negatives
+from .settings import MiningWorkers as MiningWorkers
 from .training import finetune as finetune

@@ -17,7 +17,7 @@ from llama_index_embft.errors import ConfigError, EmbftError
 from llama_index_embft.scale.ray.cluster import ScaleError, connected, count_of
 from llama_index_embft.scale.ray.manifest import OutputFolder, ShardContent, write_shard
 from llama_index_embft.scale.ray.model import from_anywhere, load_encoder, same_model_everywhere
-from llama_index_embft.scale.ray.shards import Columns, Shard, plan_shards
+from llama_index_embft.scale.ray.shards import Shard, ShardColumns, plan_shards
 from llama_index_embft.scale.ray.store import StoreLoader
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def encode(
     _check(kind, rows_per_shard, workers, cpus_per_worker, gpus_per_worker)
     if not callable(embed_model):
         embed_model = from_anywhere(str(embed_model))
-    columns = Columns(id_column, text_column)
+    columns = ShardColumns(id_column, text_column)
     shards = plan_shards([inputs] if isinstance(inputs, (str, Path)) else inputs, columns, rows_per_shard)
     resource, device = ("GPU", "cuda") if gpus_per_worker else ("CPU", "cpu")
     with connected(address):
@@ -170,7 +170,7 @@ class WorkerSettings:
     """What a worker must know."""
 
     model: ModelSource
-    columns: Columns
+    columns: ShardColumns
     kind: TextKind
     keep_texts: bool
     device: str

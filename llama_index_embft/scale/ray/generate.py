@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from llama_index_embft._core.optional import require
+from llama_index_embft._core.redaction import Redactor
 from llama_index_embft.calls.asking import LLMCaller, LLMRequest, LLMResponse, is_synchronous
 from llama_index_embft.calls.counts import CallCounts
-from llama_index_embft.calls.failures import Redactor
 from llama_index_embft.calls.limits import RateLimiter, Ticket
 from llama_index_embft.calls.running import run_sync
 from llama_index_embft.calls.server import ApiServer, GivenUpError

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from llama_index_embft._core.checks import check_number
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.scale.ray.cluster import remote
-from llama_index_embft.search.rows import Rows
+from llama_index_embft.search.rows import EmbeddingRows
 from llama_index_embft.search.topk import ExactIndex, TopK, descending
 
 if TYPE_CHECKING:
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from llama_index_embft.search.rows import Metric
+    from llama_index_embft.search.rows import Similarity
 
 
-class Part(NamedTuple):
+class CorpusPart(NamedTuple):
     """Some rows of the corpus, one after the other.
 
     Attributes:
@@ -35,16 +36,16 @@ class Part(NamedTuple):
     data: Any
 
 
-class Settings(NamedTuple):
+class PartSettings(NamedTuple):
     """How each part is searched."""
 
     kind: str  # exact, hnsw or ivf
-    metric: Metric
+    similarity: Similarity
     memory: int
     device: str
 
 
-class Description(NamedTuple):
+class PartDescription(NamedTuple):
     """What a worker says of its part."""
 
     dim: int
@@ -56,27 +57,27 @@ class PartSearcher:
     """Searches one part; runs in a Ray actor, and is made again on another machine where its own is lost.
 
     Args:
-        first: See `Part`.
-        ids: See `Part`.
-        data: See `Part`; an argument of its own, since Ray puts the array in the place of its reference.
+        first: See `CorpusPart`.
+        ids: See `CorpusPart`.
+        data: See `CorpusPart`; an argument of its own, since Ray puts the array in the place of its reference.
         settings: How to search.
     """
 
-    def __init__(self, first: int, ids: list[str], data: Any, settings: Settings) -> None:
-        part = Part(first, ids, data)
+    def __init__(self, first: int, ids: list[str], data: Any, settings: PartSettings) -> None:
+        part = CorpusPart(first, ids, data)
         self._first = part.first
-        self.description = Description(0, [], None)
+        self.description = PartDescription(0, [], None)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
                 self._index = self._build(part, settings)
-                self.description = Description(self._index.corpus.dim, [str(w.message) for w in caught], None)
+                self.description = PartDescription(self._index.corpus.dim, [str(w.message) for w in caught], None)
             except ConfigError as err:  # a constructor that raises would be tried again for ever
                 last = part.first + len(part.ids) - 1
-                self.description = Description(0, [], f"Rows {part.first} to {last} of the corpus: {err}")
+                self.description = PartDescription(0, [], f"Rows {part.first} to {last} of the corpus: {err}")
 
     @staticmethod
-    def _build(part: Part, settings: Settings) -> ExactIndex:
+    def _build(part: CorpusPart, settings: PartSettings) -> ExactIndex:
         import torch
 
         from llama_index_embft.search.approximate import ApproximateIndex
@@ -85,27 +86,29 @@ class PartSearcher:
         order = descending(part.ids)
         if settings.kind == "exact":
             device = torch.device(settings.device)
-            return ExactIndex(vectors, metric=settings.metric, device=device, memory=settings.memory, tie_order=order)
+            return ExactIndex(
+                vectors, similarity=settings.similarity, device=device, memory=settings.memory, tie_order=order
+            )
         kind: Any = settings.kind
-        return ApproximateIndex(vectors, kind, metric=settings.metric, memory=settings.memory, tie_order=order)
+        return ApproximateIndex(vectors, kind, similarity=settings.similarity, memory=settings.memory, tie_order=order)
 
-    def describe(self) -> Description:
+    def describe(self) -> PartDescription:
         """Width, warnings and error."""
         return self.description
 
     def search(
-        self, queries: Any, k: int, counts: NDArray[np.int64], barred: NDArray[np.int64], exactly: bool
+        self, queries: Any, k: int, counts: NDArray[np.int64], excluded: NDArray[np.int64], exactly: bool
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The best ``k`` rows of this part, by their numbers in the corpus.
 
         Args:
             queries: Shape ``(n, dim)``.
             k: Depth.
-            counts: Shape ``(n,)``: how many of ``barred`` belong to each query.
-            barred: Rows that must not come back, query after query.
+            counts: Shape ``(n,)``: how many of ``excluded`` belong to each query.
+            excluded: Rows that must not come back, query after query.
             exactly: Search exactly with an approximate index too.
         """
-        exclude = np.split(barred - self._first, np.cumsum(counts)[:-1])
+        exclude = np.split(excluded - self._first, np.cumsum(counts)[:-1])
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="`queries`: .* are all zeros")  # said once, by the caller
             find = ExactIndex.search if exactly else type(self._index).search
@@ -149,9 +152,9 @@ class ShardedIndex(ExactIndex):
         ConfigError: The corpus holds NaN or infinity, or parts have different widths.
     """
 
-    def __init__(self, parts: Sequence[Part], settings: Settings, *, gpus: float = 0) -> None:
+    def __init__(self, parts: Sequence[CorpusPart], settings: PartSettings, *, gpus: float = 0) -> None:
         # Not `super().__init__`: it wants the matrix, and here nobody holds it.
-        self.metric = settings.metric
+        self.similarity = settings.similarity
         self.kind = settings.kind
         self._edges = np.array([*(part.first for part in parts), parts[-1].first + len(parts[-1].ids)])
         ids = [id_ for part in parts for id_ in part.ids]
@@ -168,7 +171,7 @@ class ShardedIndex(ExactIndex):
     def _describe(self) -> int:
         import ray
 
-        descriptions: list[Description] = ray.get([actor.describe.remote() for actor in self._actors])
+        descriptions: list[PartDescription] = ray.get([actor.describe.remote() for actor in self._actors])
         error = next((one.error for one in descriptions if one.error), None)
         if error is not None:
             raise ConfigError(error)
@@ -190,7 +193,7 @@ class ShardedIndex(ExactIndex):
         """See `ExactIndex.check`."""
         import torch
 
-        width = Rows(queries, self.metric, torch.device("cpu"), "queries").dim
+        width = EmbeddingRows(queries, self.similarity, torch.device("cpu"), "queries").dim
         if width != self._dim:
             raise ConfigError(f"`queries` have {width} dimensions and `corpus` {self._dim}; embed both with one model.")
 
@@ -201,20 +204,19 @@ class ShardedIndex(ExactIndex):
     def _search(self, queries: Any, k: int, exclude: Sequence[NDArray[np.int64]] | None, *, exactly: bool) -> TopK:
         import ray
 
-        if k < 1:
-            raise ConfigError(f"`k` must be at least 1, got {k}.")
+        check_number("k", k, at_least=1)
         n = len(queries)
         given = [np.asarray(rows, dtype=np.int64).ravel() for rows in exclude] if exclude is not None else []
         if exclude is not None and len(given) != n:
             raise ConfigError(f"`exclude` must hold one array per query: {len(given)} arrays, {n} queries.")
         owners = np.repeat(np.arange(len(given)), [len(rows) for rows in given])
-        barred = np.concatenate([*given, np.empty(0, dtype=np.int64)])
+        excluded = np.concatenate([*given, np.empty(0, dtype=np.int64)])
         shared = ray.put(np.ascontiguousarray(queries))
         asked = []
         for number, actor in enumerate(self._actors):
-            mine = self._in_part(barred, number)
+            mine = self._in_part(excluded, number)
             counts = np.bincount(owners[mine], minlength=n)
-            asked.append(actor.search.remote(shared, k, counts, barred[mine], exactly))
+            asked.append(actor.search.remote(shared, k, counts, excluded[mine], exactly))
         found = ray.get(asked)
         rows = np.concatenate([rows for rows, _ in found], axis=1)
         scores = np.concatenate([scores for _, scores in found], axis=1)

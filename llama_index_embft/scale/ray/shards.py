@@ -17,14 +17,14 @@ _JSONL: Final = (".jsonl", ".ndjson", ".json")
 _PARQUET: Final = (".parquet", ".pq")
 
 
-class Columns(NamedTuple):
+class ShardColumns(NamedTuple):
     """Where a row has its id and its text; without an id column the row number is the id."""
 
     id: str | None
     text: str
 
 
-class Rows(NamedTuple):
+class ShardRows(NamedTuple):
     """What a shard reads."""
 
     ids: list[str]
@@ -60,7 +60,7 @@ class Shard:
         """What to call it in messages."""
         return f"shard {self.number} (ids {self.first_id!r} to {self.last_id!r} of {Path(self.path).name})"
 
-    def read(self, columns: Columns) -> Rows:
+    def read(self, columns: ShardColumns) -> ShardRows:
         """Ids and texts.
 
         Raises:
@@ -80,7 +80,7 @@ class Shard:
         return asdict(self)
 
 
-def plan_shards(paths: Sequence[str | Path], columns: Columns, size: int) -> list[Shard]:
+def plan_shards(paths: Sequence[str | Path], columns: ShardColumns, size: int) -> list[Shard]:
     """Cut files into shards; all of them are read once, and nothing but the plan is kept in memory.
 
     Args:
@@ -107,7 +107,7 @@ def plan_shards(paths: Sequence[str | Path], columns: Columns, size: int) -> lis
     return shards
 
 
-def digest_of(rows: Rows) -> str:
+def digest_of(rows: ShardRows) -> str:
     """Hash of ids and texts; 32 hex digits."""
     digest = hashlib.blake2b(digest_size=16)
     for column in rows:
@@ -137,14 +137,18 @@ def _files(paths: Sequence[str | Path]) -> Iterator[Path]:
             yield path
 
 
-def _pieces(path: Path, columns: Columns, size: int, start: int, first_row: int) -> Iterator[tuple[int, Rows]]:
+def _pieces(
+    path: Path, columns: ShardColumns, size: int, start: int, first_row: int
+) -> Iterator[tuple[int, ShardRows]]:
     """Runs of rows from a place on, each with the place where it begins."""
     if path.suffix.lower() in _PARQUET:
         return _parquet_pieces(path, columns, size, start, first_row)
     return _jsonl_pieces(path, columns, size, start, first_row)
 
 
-def _jsonl_pieces(path: Path, columns: Columns, size: int, start: int, first_row: int) -> Iterator[tuple[int, Rows]]:
+def _jsonl_pieces(
+    path: Path, columns: ShardColumns, size: int, start: int, first_row: int
+) -> Iterator[tuple[int, ShardRows]]:
     ids: list[str] = []
     texts: list[str] = []
     row = first_row
@@ -159,13 +163,13 @@ def _jsonl_pieces(path: Path, columns: Columns, size: int, start: int, first_row
             texts.append(text)
             row += 1
             if len(ids) == size:
-                yield begin, Rows(ids, texts)
+                yield begin, ShardRows(ids, texts)
                 ids, texts, begin = [], [], file.tell()
     if ids:
-        yield begin, Rows(ids, texts)
+        yield begin, ShardRows(ids, texts)
 
 
-def _parsed(line: bytes, path: Path, columns: Columns, row: int) -> tuple[str, str]:
+def _parsed(line: bytes, path: Path, columns: ShardColumns, row: int) -> tuple[str, str]:
     try:
         record = json.loads(line)
     except ValueError as err:  # UnicodeDecodeError too
@@ -178,7 +182,9 @@ def _parsed(line: bytes, path: Path, columns: Columns, row: int) -> tuple[str, s
     return _checked(record[columns.id] if columns.id else row, record[columns.text], path, row)
 
 
-def _parquet_pieces(path: Path, columns: Columns, size: int, start: int, first_row: int) -> Iterator[tuple[int, Rows]]:
+def _parquet_pieces(
+    path: Path, columns: ShardColumns, size: int, start: int, first_row: int
+) -> Iterator[tuple[int, ShardRows]]:
     from pyarrow import ArrowException  # type: ignore[import-untyped, unused-ignore]
     from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped, unused-ignore]
 
@@ -200,10 +206,10 @@ def _parquet_pieces(path: Path, columns: Columns, size: int, start: int, first_r
                 texts.append(checked[1])
                 row += 1
                 if len(ids) == size:
-                    yield begin, Rows(ids, texts)
+                    yield begin, ShardRows(ids, texts)
                     ids, texts, begin = [], [], row
             if ids:
-                yield begin, Rows(ids, texts)
+                yield begin, ShardRows(ids, texts)
     except ArrowException as err:
         raise DocumentError(f"{path} is no readable Parquet file: {str(err).splitlines()[0]}") from err
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -102,15 +102,16 @@ def finetune(
 def _models_from_anywhere(options: dict[str, Any]) -> dict[str, Any]:
     """The engine's arguments, with whole paths in those that name models."""
     found = dict(options)
-    if isinstance(found.get("guide_model"), str):
-        found["guide_model"] = from_anywhere(found["guide_model"])
-    strategies = found.get("mining_strategies")
-    if isinstance(strategies, (list, tuple)):
+    loss, mining = found.get("loss_settings"), found.get("mining")
+    if loss is not None and isinstance(loss.guide_model, str):
+        found["loss_settings"] = replace(loss, guide_model=from_anywhere(loss.guide_model))
+    if mining is not None and isinstance(mining.strategies, (list, tuple)):
         reranker = "cross-encoder:"
-        found["mining_strategies"] = [
+        strategies = [
             reranker + from_anywhere(one[len(reranker) :]) if isinstance(one, str) and one.startswith(reranker) else one
-            for one in strategies
+            for one in mining.strategies
         ]
+        found["mining"] = replace(mining, strategies=strategies)
     return found
 
 
@@ -162,7 +163,7 @@ def _known(name: str) -> type[EmbftError]:
 def train_worker(config: dict[str, Any]) -> None:
     """What each worker of Ray Train runs."""
     from llama_index_embft.finetune.full.engine import SentenceTransformersFinetuneEngine
-    from llama_index_embft.finetune.full.training import is_first_process
+    from llama_index_embft.finetune.full.training.processes import is_first_process
 
     notes = Path(config["notes"])
     options = dict(config["engine"])

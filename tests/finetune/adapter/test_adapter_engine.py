@@ -14,7 +14,13 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.schema import TextNode
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
-from llama_index_embft.embeddings import AdapterEmbedding, apply_adapter, linear_adapter, load_embed_model
+from llama_index_embft.embeddings import (
+    AdapterEmbedding,
+    ModelIdentity,
+    apply_adapter,
+    linear_adapter,
+    load_embed_model,
+)
 from llama_index_embft.errors import ConfigError, DatasetError, ModelError, TrainingError
 from llama_index_embft.finetune import EmbeddingAdapterFinetuneEngine
 from llama_index_embft.finetune.adapter import AdapterOptions, AdapterSettings, train_adapter
@@ -26,6 +32,10 @@ class RotatedEmbedding(BaseEmbedding):
     """Queries live in a rotated copy of the documents' space, with noise: a linear map can learn the rotation."""
 
     _calls: int = PrivateAttr(default=0)
+
+    def identity(self, side, given=None):
+        """A class that knows what decides its vectors speaks for itself."""
+        return ModelIdentity.of(self.model_name, type(self).__name__, self.model_name, side)
 
     def _vector(self, text: str) -> np.ndarray:
         return np.random.default_rng(int(text.split()[-1])).standard_normal(DIM)

@@ -14,7 +14,13 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import TextNode
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
-from llama_index_embft.embeddings import AdapterEmbedding, apply_adapter, linear_adapter, load_embed_model
+from llama_index_embft.embeddings import (
+    AdapterEmbedding,
+    ModelIdentity,
+    apply_adapter,
+    linear_adapter,
+    load_embed_model,
+)
 from llama_index_embft.embeddings.adapter import LowRankAdapter, TwoLayerAdapter
 from llama_index_embft.errors import ConfigError, DatasetError, ModelError
 from llama_index_embft.evaluation import evaluate_embed_model
@@ -40,6 +46,10 @@ def noise(text: str, dim: int = DIM) -> np.ndarray:
 
 class TurnedEmbedding(BaseEmbedding):
     """Queries live in a rotated copy of the documents' space, which a linear map can undo. Vectors have length 1."""
+
+    def identity(self, side, given=None):
+        """A class that knows what decides its vectors speaks for itself."""
+        return ModelIdentity.of(self.model_name, type(self).__name__, self.model_name, side)
 
     def _unit(self, vector: np.ndarray) -> list[float]:
         return (vector / np.linalg.norm(vector)).tolist()

@@ -40,6 +40,10 @@ class TurnedEmbedding(BaseEmbedding):
         self._encoder = as_encoder(base)  # cached: the model's own texts are embedded once for all tests
         self._rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(384, 384)))[0][:, :dim]
 
+    def identity(self, side, given=None):
+        """A class that knows what decides its vectors speaks for itself."""
+        return ModelIdentity.of(self.model_name, type(self).__name__, self.model_name, side)
+
     def _turn(self, vectors: np.ndarray) -> list[list[float]]:
         x = np.asarray(vectors, dtype=np.float32) @ self._rotation
         return unit_rows(x + 0.3 * np.abs(x) ** 1.5).tolist()

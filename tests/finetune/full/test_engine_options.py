@@ -13,9 +13,11 @@ from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.embeddings import as_encoder, load_embed_model
 from llama_index_embft.errors import ConfigError, DatasetError, ModelError, TrainingError
 from llama_index_embft.finetune import SentenceTransformersFinetuneEngine
-from llama_index_embft.finetune.full import trainer as trainer_module
-from llama_index_embft.finetune.full.lora import add_lora, merge_lora
-from llama_index_embft.finetune.full.settings import LoraSettings, TrainSettings
+from llama_index_embft.finetune.full import engine_arguments
+from llama_index_embft.finetune.full.run_settings import TrainSettings
+from llama_index_embft.finetune.full.settings import LoraSettings
+from llama_index_embft.finetune.full.training import trainer as trainer_module
+from llama_index_embft.finetune.full.training.lora import add_lora, merge_lora
 
 COLOURS = ["red", "green", "blue", "black", "white", "grey"]
 THINGS = ["cat", "dog", "bird", "fish"]
@@ -45,7 +47,10 @@ def engine(model, out, dataset=None, **options):
         "bf16": False,
         "patience": 99,
     } | options
-    return SentenceTransformersFinetuneEngine(dataset or make_dataset(), str(model), str(out), **options)
+    dataset = dataset or make_dataset()
+    if "teacher_scores" in options:
+        dataset = dataset.replace(teacher_scores=options.pop("teacher_scores"))
+    return SentenceTransformersFinetuneEngine(dataset, str(model), str(out), **engine_arguments(**options))
 
 
 def vectors(model) -> object:
@@ -69,7 +74,7 @@ def test_lora_learns_and_the_folder_is_a_plain_model(tiny_model_path, tmp_path):
     saved = SentenceTransformer(str(tmp_path / "m"), device="cpu")
     names = set(saved.state_dict())
     assert names == set(SentenceTransformer(tiny_model_path, device="cpu").state_dict())
-    assert vectors(tuner.get_finetuned_model()) == pytest.approx(vectors(tuner._base), abs=1e-6)
+    assert vectors(tuner.get_finetuned_model()) == pytest.approx(vectors(tuner._base.embedding), abs=1e-6)
     assert json.loads((tmp_path / "m" / "embft.json").read_text())["kind"] == "lora"
 
 
@@ -335,16 +340,16 @@ def test_a_model_without_a_tokenizer(tiny_model_path, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "dora"}, "method is 'dora'; it must be one of 'full', 'lora'"),
+        ({"method": "dora"}, "`method` is 'dora'; it must be one of 'full', 'lora'"),
         ({"merge": "auto"}, "give val_dataset or val_split"),
-        ({"merge": "half"}, "merge is 'half'; it must be 'auto', a number"),
-        ({"merge": 1.5}, "merge is 1.5"),
-        ({"val_split": 1.0}, "val_split is 1.0; it must be between 0 and 1"),
+        ({"merge": "half"}, "`merge` is 'half'; it must be one of 'auto': or a number between 0 and 1"),
+        ({"merge": 1.5}, "`merge` is 1.5; it must be at least 0 and at most 1"),
+        ({"val_split": 1.0}, "`val_split` is 1.0; it must be above 0 and below 1"),
         ({"val_split": 0.1, "val_dataset": make_dataset(1)}, "both name a validation set"),
-        ({"lora_rank": 0}, "lora_rank is 0"),
-        ({"batch_sampler": "random"}, "batch_sampler is 'random'"),
-        ({"mini_batch_size": 0}, "mini_batch_size is 0"),
-        ({"max_guard_loss": -1.0}, "max_guard_loss is -1.0"),
+        ({"lora_rank": 0}, "`lora_rank` is 0"),
+        ({"batch_sampler": "random"}, "`batch_sampler` is 'random'"),
+        ({"mini_batch_size": 0}, "`mini_batch_size` is 0"),
+        ({"max_guard_loss": -1.0}, "`max_guard_loss` is -1.0"),
     ],
 )
 def test_contradictions_are_refused_at_once(tiny_model_path, tmp_path, options, message):
@@ -382,6 +387,6 @@ def test_lora_takes_longer_steps_unless_told_otherwise(tiny_model_path, tmp_path
 
 
 def test_wide_models_take_shorter_steps():
-    assert TrainSettings.default_learning_rate("full", 384) == 1e-4
-    assert TrainSettings.default_learning_rate("full", 768) == 5e-5
-    assert TrainSettings.default_learning_rate("lora", 768) == 2e-4
+    assert TrainSettings().default_learning_rate(384) == 1e-4
+    assert TrainSettings().default_learning_rate(768) == 5e-5
+    assert TrainSettings(method="lora").default_learning_rate(768) == 2e-4

@@ -20,8 +20,9 @@ WORKER = """
 import json, os, sys, time
 from pathlib import Path
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
-from llama_index_embft.finetune.full import trainer
+from llama_index_embft.finetune.full.training import trainer
 from llama_index_embft.finetune import SentenceTransformersFinetuneEngine
+from llama_index_embft.finetune.full import engine_arguments
 
 options = json.loads(sys.argv[1])
 stop_at = options.pop("stop_at", None)
@@ -37,7 +38,7 @@ def training_step(self, model, inputs, num_items_in_batch=None):
     return loss
 trainer.EngineTrainer.training_step = training_step
 data = EmbeddingQAFinetuneDataset.from_json("train.json")
-engine = SentenceTransformersFinetuneEngine(data, val_dataset=data, device="cpu", **options)
+engine = SentenceTransformersFinetuneEngine(data, val_dataset=data, device="cpu", **engine_arguments(**options))
 for module in engine.model.modules():
     if type(module).__name__ == "Dropout":
         module.p = 0.0  # the processes would draw other numbers than one alone

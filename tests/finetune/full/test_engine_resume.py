@@ -16,19 +16,21 @@ from safetensors.torch import load_file
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, OutputError, TrainingError
 from llama_index_embft.finetune import SentenceTransformersFinetuneEngine
-from llama_index_embft.finetune.full.checkpoints import STATE_FILE
+from llama_index_embft.finetune.full import engine_arguments
+from llama_index_embft.finetune.full.training.checkpoints import STATE_FILE, checkpoint_folder
 
 # A child that trains and, at the asked optimizer step, says so and waits to be killed.
 CHILD = """
 import json, sys, time
 from pathlib import Path
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
-from llama_index_embft.finetune.full import callbacks
+from llama_index_embft.finetune.full.training import callbacks
 from llama_index_embft.finetune import SentenceTransformersFinetuneEngine
+from llama_index_embft.finetune.full import engine_arguments
 options = json.loads(sys.argv[1])
 kill_at, where = options.pop("kill_at"), options.pop("where")
 data = [EmbeddingQAFinetuneDataset.from_json(path) for path in ("train.json", "val.json")]
-engine = SentenceTransformersFinetuneEngine(data[0], val_dataset=data[1], device="cpu", **options)
+engine = SentenceTransformersFinetuneEngine(data[0], val_dataset=data[1], device="cpu", **engine_arguments(**options))
 
 def stop():
     Path("ready").write_text("x")
@@ -42,7 +44,7 @@ if where == "step":
         return original(self, args, state, control, **kwargs)
     callbacks.BestStateCallback.on_step_end = on_step_end
 elif where == "save":
-    from llama_index_embft.finetune.full import trainer
+    from llama_index_embft.finetune.full.training import trainer
     original = trainer.EngineTrainer._save_optimizer_and_scheduler
     def save(self, folder):
         if self.state.global_step == kill_at:
@@ -78,7 +80,12 @@ def make_dataset(form: int) -> EmbeddingQAFinetuneDataset:
 
 def engine(model, out, **options):
     return SentenceTransformersFinetuneEngine(
-        make_dataset(0), str(model), str(out), val_dataset=make_dataset(1), device="cpu", **(OPTIONS | options)
+        make_dataset(0),
+        str(model),
+        str(out),
+        val_dataset=make_dataset(1),
+        device="cpu",
+        **engine_arguments(**(OPTIONS | options)),
     )
 
 
@@ -128,7 +135,7 @@ def test_killed_and_resumed_is_never_interrupted(
     monkeypatch.chdir(tmp_path)
     options = {**OPTIONS, "model_id": tiny_model_path, "model_output_path": "m", "method": method}
     kill_child(tmp_path, {**options, "kill_at": kill_at, "where": where})
-    assert [path.name for path in sorted(Path("checkpoints/m").glob("checkpoint-*"))] == [
+    assert [path.name for path in sorted(checkpoint_folder("m").glob("checkpoint-*"))] == [
         "checkpoint-2",
         "checkpoint-4",
     ]
@@ -142,12 +149,12 @@ def test_killed_and_resumed_is_never_interrupted(
     assert [(e["step"], e["ndcg@10"]) for e in result.history] == [(e["step"], e["ndcg@10"]) for e in expected.history]
     assert (result.best_step, result.steps) == (expected.best_step, expected.steps)
     # Old checkpoints are gone, and so is what the killed run was writing.
-    assert [p.name for p in sorted(Path("checkpoints/m").iterdir())] == ["checkpoint-8", "checkpoint-9"]
+    assert [p.name for p in sorted(checkpoint_folder("m").iterdir())] == ["checkpoint-8", "checkpoint-9"]
 
 
 def test_a_half_written_checkpoint_is_not_taken(tiny_model_path, tmp_path, monkeypatch, uninterrupted):
     monkeypatch.chdir(tmp_path)
-    half = Path("checkpoints/m/checkpoint-4")
+    half = checkpoint_folder("m") / "checkpoint-4"
     half.mkdir(parents=True)
     (half / "model.safetensors").write_bytes(b"half")
     engine(tiny_model_path, "m", resume_from_checkpoint=True).finetune()
@@ -168,10 +175,10 @@ def test_a_run_that_begins_anew_takes_the_place_of_the_old_checkpoints(tiny_mode
     """Those of a longer run before would pass for the newest, and the new ones be pruned."""
     monkeypatch.chdir(tmp_path)
     engine(tiny_model_path, "m").finetune()
-    assert [p.name for p in sorted(Path("checkpoints/m").iterdir())] == ["checkpoint-8", "checkpoint-9"]
-    (tmp_path / "checkpoints/m/round-2/checkpoint-9").mkdir(parents=True)  # of a run with re-mining
+    assert [p.name for p in sorted(checkpoint_folder("m").iterdir())] == ["checkpoint-8", "checkpoint-9"]
+    (checkpoint_folder("m") / "round-2/checkpoint-9").mkdir(parents=True)  # of a run with re-mining
     engine(tiny_model_path, "m", epochs=1, learning_rate=1e-3).finetune()
-    assert [p.name for p in sorted(Path("checkpoints/m").iterdir())] == ["checkpoint-2", "checkpoint-3"]
+    assert [p.name for p in sorted(checkpoint_folder("m").iterdir())] == ["checkpoint-2", "checkpoint-3"]
 
 
 def test_a_checkpoint_of_another_run_is_refused(tiny_model_path, tmp_path, monkeypatch):
@@ -183,7 +190,7 @@ def test_a_checkpoint_of_another_run_is_refused(tiny_model_path, tmp_path, monke
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tiny_model_path, tmp_path, monkeypatch, uninterrupted):
     monkeypatch.chdir(tmp_path)
-    from llama_index_embft.finetune.full import trainer
+    from llama_index_embft.finetune.full.training import trainer
 
     original = trainer.EngineTrainer.training_step
 
@@ -211,7 +218,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tiny_model_path, tmp_path, m
     import resource
 
     monkeypatch.chdir(tmp_path)
-    from llama_index_embft.finetune.full import trainer
+    from llama_index_embft.finetune.full.training import trainer
 
     original = trainer.EngineTrainer._save_checkpoint
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -229,8 +236,8 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tiny_model_path, tmp_path, m
         OutputError, match=r"checkpoint-2 is good: call again with .*=True \(--resume-from-checkpoint\)"
     ):
         engine(tiny_model_path, "m").finetune()
-    assert (Path("checkpoints/m/checkpoint-2") / STATE_FILE).is_file()
-    assert [path.name for path in Path("checkpoints/m").iterdir()] == ["checkpoint-2"]
+    assert ((checkpoint_folder("m") / "checkpoint-2") / STATE_FILE).is_file()
+    assert [path.name for path in checkpoint_folder("m").iterdir()] == ["checkpoint-2"]
 
 
 def test_nan_names_step_batch_and_the_last_good_checkpoint(tiny_model_path, tmp_path, monkeypatch):

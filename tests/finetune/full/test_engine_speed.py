@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 
 import pytest
 import torch
@@ -14,10 +13,12 @@ from sentence_transformers import SentenceTransformer
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.finetune import SentenceTransformersFinetuneEngine
-from llama_index_embft.finetune.full import trainer as trainer_module
-from llama_index_embft.finetune.full.dropout import dropout_off
-from llama_index_embft.finetune.full.lora import add_lora
-from llama_index_embft.finetune.full.settings import LoraSettings, TrainSettings
+from llama_index_embft.finetune.full import engine_arguments
+from llama_index_embft.finetune.full.run_settings import TrainSettings
+from llama_index_embft.finetune.full.settings import HardwareSettings, LoraSettings
+from llama_index_embft.finetune.full.training import trainer as trainer_module
+from llama_index_embft.finetune.full.training.dropout import dropout_off
+from llama_index_embft.finetune.full.training.lora import add_lora
 
 
 def make_dataset() -> EmbeddingQAFinetuneDataset:
@@ -91,7 +92,7 @@ def test_hidden_dropout_is_off_in_training_only_when_asked(tiny_model_path, tmp_
         seen.clear()
         tuner = SentenceTransformersFinetuneEngine(
             make_dataset(), tiny_model_path, str(tmp_path / "m"), epochs=1, show_progress_bar=False, device="cpu",
-            hidden_dropout=wanted,
+            hardware=HardwareSettings(hidden_dropout=wanted),
         )  # fmt: skip
         tuner.finetune()
         assert seen[0] == expected
@@ -100,7 +101,7 @@ def test_hidden_dropout_is_off_in_training_only_when_asked(tiny_model_path, tmp_
 
 def test_a_checkpoint_without_the_option_is_still_resumed():
     """What None means did not exist before, and is what was done before."""
-    assert replace(TrainSettings(), hidden_dropout=None).course()["hidden_dropout"] is None
+    assert TrainSettings().course()["hidden_dropout"] is None
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs a C++ compiler")
@@ -113,7 +114,7 @@ def test_a_compiled_run_trains_and_saves_a_plain_model(tiny_model_path, tmp_path
     found = {}
     for name, compiled in (("plain", False), ("compiled", True)):
         tuner = SentenceTransformersFinetuneEngine(
-            make_dataset(), tiny_model_path, str(tmp_path / name), compile=compiled, **options
+            make_dataset(), tiny_model_path, str(tmp_path / name), **engine_arguments(compile=compiled, **options)
         )
         result = tuner.finetune()
         assert result.steps == 1
@@ -133,5 +134,5 @@ def test_compiling_without_a_compiler_is_one_sentence(tiny_model_path, tmp_path,
         ConfigError, match=r"compile=True needs a C\+\+ compiler on a CPU, and there is no no-such-compiler"
     ):
         SentenceTransformersFinetuneEngine(
-            make_dataset(), tiny_model_path, str(tmp_path / "m"), compile=True, device="cpu"
+            make_dataset(), tiny_model_path, str(tmp_path / "m"), hardware=HardwareSettings(compile=True), device="cpu"
         )

@@ -12,7 +12,8 @@ from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.embeddings import as_encoder, load_embed_model
 from llama_index_embft.errors import ConfigError, DatasetError, ModelError, OutputError, TrainingError
 from llama_index_embft.finetune import SentenceTransformersFinetuneEngine
-from llama_index_embft.finetune.full.rows import training_columns, training_rows
+from llama_index_embft.finetune.full import engine_arguments
+from llama_index_embft.finetune.full.data.rows import training_rows
 
 COLOURS = ["red", "green", "blue", "black", "white", "grey"]
 THINGS = ["cat", "dog", "bird", "fish"]
@@ -40,7 +41,7 @@ def engine(tiny_model_path, out, **options):
         "show_progress_bar": False,
         "device": "cpu",
     } | options
-    return SentenceTransformersFinetuneEngine(make_dataset(0), tiny_model_path, str(out), **options)
+    return SentenceTransformersFinetuneEngine(make_dataset(0), tiny_model_path, str(out), **engine_arguments(**options))
 
 
 def test_training_improves_validation_and_the_result_drops_into_an_index(tiny_model_path, tmp_path):
@@ -155,7 +156,8 @@ def test_resume_goes_on_from_the_newest_checkpoint_and_keeps_the_best(tiny_model
     class StopHereError(Exception):
         pass
 
-    from llama_index_embft.finetune.full import callbacks
+    from llama_index_embft.finetune.full.training import callbacks
+    from llama_index_embft.finetune.full.training.checkpoints import checkpoint_folder
 
     original = callbacks.BestStateCallback.on_step_end
 
@@ -168,7 +170,7 @@ def test_resume_goes_on_from_the_newest_checkpoint_and_keeps_the_best(tiny_model
         patch.setattr(callbacks.BestStateCallback, "on_step_end", stop)
         with pytest.raises(StopHereError):
             engine(tiny_model_path, "cut", **options).finetune()
-    assert (tmp_path / "checkpoints" / "cut" / "checkpoint-6" / "embft_best.json").is_file()
+    assert (checkpoint_folder("cut") / "checkpoint-6" / "embft_best.json").is_file()
     again = engine(tiny_model_path, "cut", resume_from_checkpoint=True, **options)
     result = again.finetune()
     assert [e["step"] for e in result.history] == [e["step"] for e in expected.history]
@@ -183,7 +185,7 @@ def test_negatives_of_a_minority_are_not_used(caplog):
     data = make_dataset(0)
     ids = list(data.queries)
     some = data.model_copy(update={"negative_docs": {q: ["d5", "d6"] for q in ids[: len(ids) // 2 - 1]}})
-    assert list(training_columns(some, use_all_docs=True)) == ["anchor", "positive"]
+    assert list(training_rows(some).columns) == ["anchor", "positive"]
     assert "have no negative_docs" in caplog.text
 
 
@@ -221,8 +223,8 @@ def test_use_all_docs(caplog):
     data = EmbeddingQAFinetuneDataset(
         queries={"q": "x"}, corpus={"a": "one", "b": "two"}, relevant_docs={"q": ["a", "b"]}
     )
-    assert training_columns(data, use_all_docs=True)["positive"] == ["one", "two"]
-    assert training_columns(data, use_all_docs=False)["positive"] == ["one"]
+    assert training_rows(data).columns["positive"] == ["one", "two"]
+    assert training_rows(data, use_all_docs=False).columns["positive"] == ["one"]
 
 
 def test_nan_loss_stops_with_the_step(tiny_model_path, tmp_path):
@@ -244,9 +246,9 @@ def test_nan_loss_stops_with_the_step(tiny_model_path, tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"batch_size": 0}, ConfigError, "batch_size is 0; it must be above 0"),
-        ({"learning_rate": float("nan")}, ConfigError, "learning_rate is nan"),
-        ({"evaluation_steps": -1}, ConfigError, "evaluation_steps is -1"),
+        ({"batch_size": 0}, ConfigError, "`batch_size` is 0; it must be at least 1"),
+        ({"learning_rate": float("nan")}, ConfigError, "`learning_rate` is nan"),
+        ({"evaluation_steps": -1}, ConfigError, "`evaluation_steps` is -1"),
     ],
 )
 def test_bad_arguments_are_refused_at_once(tiny_model_path, tmp_path, options, error, message):

@@ -10,10 +10,10 @@ from sentence_transformers import SentenceTransformer
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, ModelError
-from llama_index_embft.finetune.full.distillation import DistillationLoss
-from llama_index_embft.finetune.full.losses import first_mini_batch, loss_maker
-from llama_index_embft.finetune.full.rows import scored_rows, training_rows
-from llama_index_embft.finetune.full.settings import TrainSettings
+from llama_index_embft.finetune.full.data.rows import scored_rows, training_rows
+from llama_index_embft.finetune.full.losses.choosing import first_mini_batch, loss_maker
+from llama_index_embft.finetune.full.losses.distillation import DistillationLoss
+from llama_index_embft.finetune.full.settings import LossSettings
 
 TEXTS = ["a red cat", "the green dog runs", "blue", "black birds fly far", "white fish", "grey stones lie"]
 
@@ -45,19 +45,19 @@ def name_of(loss) -> str:
 
 
 def test_the_shape_of_the_data_picks_the_loss(model):
-    settings = TrainSettings(temperature=0.02)
+    settings = LossSettings(temperature=0.02)
     plain = loss_maker(model, training_rows(dataset()), settings)
     assert name_of(plain.make(None)) == "MultipleNegativesRankingLoss"
     assert name_of(plain.make(4)) == "CachedMultipleNegativesRankingLoss"
     assert plain.make(4).scale == pytest.approx(50.0)
-    guided = loss_maker(model, training_rows(dataset()), settings, guide_model=model)
+    guided = loss_maker(model, training_rows(dataset()), LossSettings(temperature=0.02, guide_model=model))
     assert name_of(guided.make(None)) == "GISTEmbedLoss"
     assert name_of(guided.make(4)) == "CachedGISTEmbedLoss"
     taught = loss_maker(model, training_rows(dataset(), teacher_scores=TEACHER), settings)
     assert name_of(taught.make(None)) == "DistillationLoss"
     scored = loss_maker(model, scored_rows(dataset()), settings, loss="cosent")
     assert name_of(scored.make(None)) == "CoSENTLoss"
-    nested = loss_maker(model, training_rows(dataset()), TrainSettings(matryoshka_dims=(8, 16)))
+    nested = loss_maker(model, training_rows(dataset()), LossSettings(matryoshka_dims=(8, 16)))
     assert nested.make(None).matryoshka_dims == (32, 16, 8)  # the full width is added
 
 
@@ -65,11 +65,11 @@ def test_a_guide_that_is_the_model_leaves_the_positives_and_drops_what_lies_near
     """With the guide's margin at its end every negative is nearer than that, so nothing but the positive is left."""
     rows = training_rows(dataset(), max_negatives=1)
     assert rows.n_negatives == 1
-    everything = loss_maker(model, rows, TrainSettings(guide_margin=1.0), guide_model=model).make(None)
+    everything = loss_maker(model, rows, LossSettings(guide_margin=1.0, guide_model=model)).make(None)
     with torch.no_grad():
         assert float(everything(features(model, rows), None)) == pytest.approx(0.0, abs=1e-4)
-        some = loss_maker(model, rows, TrainSettings(guide_margin=0.0), guide_model=model).make(None)
-        none = loss_maker(model, rows, TrainSettings()).make(None)
+        some = loss_maker(model, rows, LossSettings(guide_margin=0.0, guide_model=model)).make(None)
+        none = loss_maker(model, rows, LossSettings()).make(None)
         assert float(some(features(model, rows), None)) <= float(none(features(model, rows), None)) + 1e-6
 
 
@@ -135,7 +135,7 @@ def test_what_the_teacher_did_not_score_is_left_out(model, kind):
 def test_mini_batches_change_neither_loss_nor_gradients(model, dims):
     rows = training_rows(dataset(), teacher_scores=TEACHER)
     labels = torch.tensor(rows.columns["label"])
-    maker = loss_maker(model, rows, TrainSettings(matryoshka_dims=dims))
+    maker = loss_maker(model, rows, LossSettings(matryoshka_dims=dims))
     found = []
     for mini in (None, 2, 4):
         model.zero_grad()
@@ -149,9 +149,9 @@ def test_mini_batches_change_neither_loss_nor_gradients(model, dims):
 
 
 def test_bounded_scores_are_sharpened_and_logits_are_not(model):
-    logits = loss_maker(model, training_rows(dataset(), teacher_scores=TEACHER), TrainSettings()).make(None)
+    logits = loss_maker(model, training_rows(dataset(), teacher_scores=TEACHER), LossSettings()).make(None)
     squeezed = {q: {d: 1 / (1 + math.exp(-s)) for d, s in docs.items()} for q, docs in TEACHER.items()}
-    bounded = loss_maker(model, training_rows(dataset(), teacher_scores=squeezed), TrainSettings()).make(None)
+    bounded = loss_maker(model, training_rows(dataset(), teacher_scores=squeezed), LossSettings()).make(None)
     assert logits.teacher_temperature == 1.0
     assert bounded.teacher_temperature == 0.05
 
@@ -171,35 +171,35 @@ def test_grades_become_scores():
 
 
 def test_memory_of_a_cpu_decides_the_mini_batch():
-    assert first_mini_batch(TrainSettings(), 64, 1, "cpu") == 16
-    assert first_mini_batch(TrainSettings(), 10, 1, "cpu") is None
-    assert first_mini_batch(TrainSettings(), 10, 3, "cpu") == 16
+    assert first_mini_batch(None, 64, 1, "cpu") == 16
+    assert first_mini_batch(None, 10, 1, "cpu") is None
+    assert first_mini_batch(None, 10, 3, "cpu") == 16
     # Memory goes with the tokens: longer texts come in smaller parts, shorter ones in the same.
-    found = [first_mini_batch(TrainSettings(), 64, 1, "cpu", length) for length in (128, 256, 512, 8192, math.inf)]
+    found = [first_mini_batch(None, 64, 1, "cpu", length) for length in (128, 256, 512, 8192, None)]
     assert found == [16, 16, 8, 1, 16]
-    assert first_mini_batch(TrainSettings(), 64, 1, "cuda") is None
-    assert first_mini_batch(TrainSettings(mini_batch_size=8), 64, 1, "cuda") == 8
-    assert first_mini_batch(TrainSettings(mini_batch_size=64), 64, 1, "cpu") is None
+    assert first_mini_batch(None, 64, 1, "cuda") is None
+    assert first_mini_batch(8, 64, 1, "cuda") == 8
+    assert first_mini_batch(64, 64, 1, "cpu") is None
 
 
 def test_contradictions_are_named(model, tmp_path):
     rows, taught = training_rows(dataset()), training_rows(dataset(), teacher_scores=TEACHER)
-    with pytest.raises(ConfigError, match="matryoshka_dims holds 64, but 32 is all"):
-        loss_maker(model, rows, TrainSettings(matryoshka_dims=(64,)))
+    with pytest.raises(ConfigError, match="`matryoshka_dims` is 64; it must be at most 32"):
+        loss_maker(model, rows, LossSettings(matryoshka_dims=(64,)))
     with pytest.raises(ConfigError, match="guide_model belongs to the default loss"):
-        loss_maker(model, taught, TrainSettings(), guide_model=model)
-    with pytest.raises(ConfigError, match="the only loss with a name is 'cosent'"):
-        loss_maker(model, rows, TrainSettings(), loss="mnrl")
+        loss_maker(model, taught, LossSettings(guide_model=model))
+    with pytest.raises(ConfigError, match="`loss` is 'mnrl'; it must be one of 'cosent'"):
+        loss_maker(model, rows, LossSettings(), loss="mnrl")
     with pytest.raises(ModelError, match="does not exist"):
-        loss_maker(model, rows, TrainSettings(), guide_model=str(tmp_path / "no" / "guide"))
+        loss_maker(model, rows, LossSettings(guide_model=str(tmp_path / "no" / "guide")))
     with pytest.raises(ConfigError, match="the queries have no negative_docs"):
         training_rows(dataset(0), teacher_scores=TEACHER)
     with pytest.raises(ConfigError, match="no row has a positive and a negative with a score"):
         training_rows(dataset(), teacher_scores={"q0": {"d0": 1.0}})
     for options, message in [
-        ({"distill": "mse"}, "distill is 'mse'; it must be one of 'kl', 'margin'"),
-        ({"distill_weight": 2.0}, "distill_weight is 2.0; it must be between 0 and 1"),
-        ({"matryoshka_dims": ()}, "matryoshka_dims is empty"),
+        ({"distill": "mse"}, "`distill` is 'mse'; it must be one of 'kl', 'margin'"),
+        ({"distill_weight": 2.0}, "`distill_weight` is 2.0; it must be at least 0 and at most 1"),
+        ({"matryoshka_dims": ()}, "`matryoshka_dims` is empty"),
     ]:
         with pytest.raises(ConfigError, match=message):
-            TrainSettings(**options)
+            LossSettings(**options)

@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.finetune import choose_merge, merge_models
-from llama_index_embft.finetune.full.merging import WEIGHTS
+from llama_index_embft.finetune.full.merging.interpolation import WEIGHTS
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from llama_index_embft.embeddings import load_embed_model
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.evaluation import evaluate_embed_model
 from llama_index_embft.finetune import SentenceTransformersFinetuneEngine
+from llama_index_embft.finetune.full import engine_arguments
 
 LETTERS = "abcdefgh"
 OWN, POSITIONS = 64, 128  # of the tiny model
@@ -32,7 +33,9 @@ def make_data(rest: str) -> EmbeddingQAFinetuneDataset:
 def train(tiny_model_path, tmp_path, caplog):
     def run(data, **options):
         settings = {"epochs": 1, "batch_size": 4, "show_progress_bar": False, "near_duplicates": None, **options}
-        engine = SentenceTransformersFinetuneEngine(data, tiny_model_path, str(tmp_path / "model"), **settings)
+        engine = SentenceTransformersFinetuneEngine(
+            data, tiny_model_path, str(tmp_path / "model"), **engine_arguments(**settings)
+        )
         with caplog.at_level(logging.WARNING, "llama_index_embft"):
             return engine, engine.finetune()
 
@@ -56,7 +59,7 @@ def test_passages_that_are_cut_are_read_further(train, saved, tmp_path, caplog):
 def test_short_passages_change_nothing(train, saved, caplog):
     engine, _ = train(make_data(""))
     assert saved().max_seq_length == OWN
-    assert engine.settings.max_seq_length is None
+    assert engine.settings.text.max_seq_length == OWN
     assert "longer than" not in caplog.text
 
 
@@ -68,7 +71,7 @@ def test_the_user_decides(train, saved, caplog, given, read):
 
 
 def test_more_than_the_positions_is_refused(train):
-    with pytest.raises(ConfigError, match=r"max_seq_length is 129, and .* has positions for 128 tokens"):
+    with pytest.raises(ConfigError, match=r"`max_seq_length` is 129; .* supports at most 128 tokens"):
         train(make_data(""), max_seq_length=129)
 
 
@@ -101,7 +104,7 @@ def test_reading_more_alone_can_be_the_gain(train, saved, tiny_model_path, caplo
     _, result = train(data, val_dataset=data, learning_rate=1e-12)
     assert result.best_score > result.base_score
     assert saved().max_seq_length == POSITIONS
-    assert result.best_step > 0 or "reading 128 tokens instead of 64 did" in caplog.text
+    assert result.best_step > 0 or "reading 128 tokens did" in caplog.text
 
 
 def test_a_killed_run_goes_on_with_the_longer_reading(train, saved, tmp_path, monkeypatch):

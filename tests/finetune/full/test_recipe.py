@@ -9,10 +9,9 @@ import pytest
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, DatasetError, TrainingError
-from llama_index_embft.finetune import choose_recipe
-from llama_index_embft.finetune.full import engine_options
+from llama_index_embft.finetune import LossSettings, choose_recipe
 from llama_index_embft.finetune.full import recipe as module
-from llama_index_embft.finetune.full.recipe import Candidate
+from llama_index_embft.finetune.full.recipe import RecipeCandidate
 
 
 def make_dataset(n=24, template="where is thing {}"):
@@ -26,45 +25,38 @@ def make_dataset(n=24, template="where is thing {}"):
 class World:
     """A clock, and an engine whose runs take a second an epoch and score as told."""
 
-    def __init__(self, monkeypatch, score, guard=None, base=0.6):
+    def __init__(self, monkeypatch, score, guard=lambda candidate: None, base=0.6):
         self.now, self.runs = 0.0, []
         world = self
 
         class Engine:
-            def __init__(self, dataset, model_id, out, *, val_dataset, temperature, learning_rate, epochs,
-                         batch_size=8, show_progress_bar=True, seed=0):  # fmt: skip
+            def __init__(self, dataset, model_id, out, *, val_dataset, guard_dataset, loss_settings, validation,
+                         learning_rate, epochs, method, batch_size=8, show_progress_bar=True, seed=0):  # fmt: skip
                 self.probe = learning_rate < 1e-6
-                self.candidate = Candidate(temperature, learning_rate, epochs)
+                self.candidate = RecipeCandidate(loss_settings.temperature, learning_rate, epochs)
                 self.steps = -(-len(dataset.queries) // batch_size) * epochs
-                self.val = val_dataset
+                self.guarded = guard_dataset is not None
 
             def finetune(self):
-                train, evaluate = self.steps / 3, 0.1 * (self.candidate.epochs + 1) * (self.val is not None)
+                train, evaluate = self.steps / 3, 0.1 * (self.candidate.epochs + 1)
                 world.now += train + evaluate + 0.5
                 found = base if self.probe else score(self.candidate)
                 if not self.probe:
                     world.runs.append(self.candidate)
                 return SimpleNamespace(
-                    base_score=base, best_score=found, steps=self.steps, seconds={"train": train, "evaluate": evaluate}
-                )
-
-            def get_finetuned_model(self):
-                return self.candidate
+                    base_score=base, best_score=found, steps=self.steps, history=[{}] * (self.candidate.epochs + 1),
+                    seconds={"train": train, "evaluate": evaluate},
+                    guard_base_score=guard(None) if self.guarded else None,
+                    guard_score=guard(self.candidate) if self.guarded else None,
+                )  # fmt: skip
 
         monkeypatch.setattr("llama_index_embft.finetune.full.engine.SentenceTransformersFinetuneEngine", Engine)
-        monkeypatch.setattr("llama_index_embft.embeddings.loading.load_embed_model", lambda *a, **k: None)
         monkeypatch.setattr(module.time, "perf_counter", lambda: world.now)
-
-        def evaluate(data, model, cache):
-            world.now += 0.1
-            is_val = len(data.queries) != 3
-            return SimpleNamespace(mean=lambda metric: base if is_val else guard(model))
-
-        monkeypatch.setattr("llama_index_embft.evaluation.systems.embed_model.evaluate_embed_model", evaluate)
 
 
 def choose(n=24, **options):
-    return choose_recipe(make_dataset(n), "model", make_dataset(6), **{"learning_rates": (5e-5, 2e-5)} | options)
+    plain = {"learning_rates": (5e-5, 2e-5), "batch_size": 8}
+    return choose_recipe(make_dataset(n), "model", make_dataset(6), **plain | options)
 
 
 def test_all_are_tried_briefly_and_the_better_half_longer(monkeypatch):
@@ -77,9 +69,14 @@ def test_all_are_tried_briefly_and_the_better_half_longer(monkeypatch):
     assert [(c.temperature, c.learning_rate) for c in world.runs if c.epochs == 3] == [
         (0.05, 5e-5), (0.05, 2e-5), (0.02, 5e-5)
     ]  # fmt: skip
-    assert chosen.candidate == Candidate(0.05, 5e-5, 3)
+    assert chosen.candidate == RecipeCandidate(0.05, 5e-5, 3)
     assert chosen.improves
-    assert engine_options(chosen) == {"temperature": 0.05, "learning_rate": 5e-5, "epochs": 3}
+    assert chosen.engine_arguments() == {
+        "loss_settings": LossSettings(temperature=0.05), "learning_rate": 5e-5, "epochs": 3,
+    }  # fmt: skip
+    assert chosen.engine_arguments(LossSettings(weight_decay=0.1))["loss_settings"] == LossSettings(
+        temperature=0.05, weight_decay=0.1
+    )
     assert [row["note"] for row in chosen.rows()].count("not reached") == 3
     assert len(chosen.rows()) == 13
     assert chosen.rows()[0]["ndcg@10"] == 0.6
@@ -94,7 +91,7 @@ def test_what_does_not_fit_is_not_begun(monkeypatch):
     assert world.now <= 6.0
     notes = [trial.note for trial in chosen.trials]
     assert sum(note.startswith("needs about 2 s, ") for note in notes) == 4
-    assert chosen.candidate == Candidate(0.02, 5e-5, 1)
+    assert chosen.candidate == RecipeCandidate(0.02, 5e-5, 1)
 
 
 def test_a_budget_for_nothing_gives_the_first_of_the_grid_and_says_so(monkeypatch, caplog):
@@ -102,14 +99,14 @@ def test_a_budget_for_nothing_gives_the_first_of_the_grid_and_says_so(monkeypatc
     chosen = choose(time_budget=0.1)
     assert world.runs == []
     assert (chosen.score, chosen.improves) == (None, False)
-    assert chosen.candidate == Candidate(0.02, 5e-5, 1)
+    assert chosen.candidate == RecipeCandidate(0.02, 5e-5, 1)
     assert "No setting could be tried within 0 seconds" in caplog.text
     assert "untried" in str(chosen)
 
 
 def test_equal_scores_keep_the_order_given(monkeypatch):
     World(monkeypatch, lambda c: 0.7)
-    assert choose(temperatures=(0.05, 0.01), epochs=(2, 1)).candidate == Candidate(0.05, 5e-5, 1)
+    assert choose(temperatures=(0.05, 0.01), epochs=(2, 1)).candidate == RecipeCandidate(0.05, 5e-5, 1)
 
 
 def test_a_search_in_which_all_only_harm(monkeypatch):
@@ -147,7 +144,7 @@ def test_ctrl_c_ends_the_search(tiny_model_path, tmp_path, monkeypatch):
     import os
     import signal
 
-    from llama_index_embft.finetune.full.callbacks import BestStateCallback
+    from llama_index_embft.finetune.full.training.callbacks import BestStateCallback
 
     monkeypatch.chdir(tmp_path)
     original = BestStateCallback.on_step_end
@@ -171,9 +168,9 @@ def test_the_probe_is_spread_over_the_data(monkeypatch):
     World(monkeypatch, lambda c: 0.7)
     original = module._Runner._finetune
 
-    def watching(self, data, *rest, **more):
+    def watching(self, data, candidate):
         seen.append(list(data.queries))
-        return original(self, data, *rest, **more)
+        return original(self, data, candidate)
 
     monkeypatch.setattr(module._Runner, "_finetune", watching)
     choose(n=100, batch_size=5, epochs=(1,))
@@ -202,14 +199,14 @@ def test_without_validation_a_part_of_the_questions_is_set_aside(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperatures": ()}, "temperatures is empty"),
-        ({"learning_rates": (0.0,)}, "learning_rates holds 0.0; each must be above 0"),
-        ({"epochs": (1, -1)}, "epochs holds -1"),
-        ({"time_budget": 0}, "time_budget is 0"),
-        ({"time_budget": float("nan")}, "time_budget is nan"),
-        ({"max_guard_loss": -1}, "max_guard_loss is -1"),
+        ({"temperatures": ()}, "`temperatures` is empty"),
+        ({"learning_rates": (0.0,)}, "`learning_rates` is 0.0; it must be above 0"),
+        ({"epochs": (1, -1)}, "`epochs` is -1"),
+        ({"time_budget": 0}, "`time_budget` is 0"),
+        ({"time_budget": float("nan")}, "`time_budget` is nan"),
+        ({"max_guard_loss": -1}, "`max_guard_loss` is -1"),
         ({"no_such": 1}, "The engine does not take these arguments: .*no_such"),
-        ({"method": "magic", "learning_rates": None}, "method|learning_rates"),
+        ({"method": "magic", "learning_rates": None}, "`method` is 'magic'"),
     ],
 )
 def test_bad_arguments(monkeypatch, options, message):
@@ -231,7 +228,7 @@ def test_with_real_training(tiny_model_path, caplog):
             data, tiny_model_path, val, temperatures=(0.05,), learning_rates=(3e-3, 1e-6), epochs=(1, 4),
             batch_size=8, device="cpu", guard=val, max_guard_loss=1.0, time_budget=300,
         )  # fmt: skip
-    assert chosen.candidate == Candidate(0.05, 3e-3, 4)
+    assert chosen.candidate == RecipeCandidate(0.05, 3e-3, 4)
     assert chosen.improves
     assert chosen.base_guard_score == pytest.approx(chosen.base_score, abs=1e-6)
     tried = [trial for trial in chosen.trials if trial.score is not None]
@@ -243,5 +240,5 @@ def test_with_real_training(tiny_model_path, caplog):
 
     # The engine takes the recipe as it is.
     SentenceTransformersFinetuneEngine(
-        data, tiny_model_path, "unused", val_dataset=val, batch_size=8, device="cpu", **engine_options(chosen)
+        data, tiny_model_path, "unused", val_dataset=val, batch_size=8, device="cpu", **chosen.engine_arguments()
     )

@@ -14,12 +14,14 @@ from safetensors.torch import load_file
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.embeddings import load_embed_model
 from llama_index_embft.errors import ConfigError
-from llama_index_embft.finetune import SentenceTransformersFinetuneEngine
-from llama_index_embft.finetune.full import merging_step, trainer
+from llama_index_embft.finetune import RoundsSettings, SentenceTransformersFinetuneEngine
+from llama_index_embft.finetune.full import engine_arguments
 from llama_index_embft.finetune.full import rounds as remining
-from llama_index_embft.finetune.full.merging_step import Merged
-from llama_index_embft.finetune.full.rounds import finetune_in_rounds
-from llama_index_embft.finetune.validation import Watch
+from llama_index_embft.finetune.full.merging import step as merging_step
+from llama_index_embft.finetune.full.merging.step import Merged
+from llama_index_embft.finetune.full.training import trainer
+from llama_index_embft.finetune.full.training.checkpoints import checkpoint_folder
+from llama_index_embft.finetune.validation import TrainingEvaluator
 from llama_index_embft.mining import mine_hard_negatives
 
 WORDS = [
@@ -63,9 +65,10 @@ def test_each_round_mines_with_the_model_of_the_round_before(tiny_model_path, tm
 
     monkeypatch.setattr(remining, "mine_hard_negatives", spy)
     out = tmp_path / "model"
-    rounds = finetune_in_rounds(
-        data(range(16)), tiny_model_path, str(out), rounds=2, strategies=["rank:1-5"], num_negatives=2, **OPTIONS
-    )
+    mining = RoundsSettings(rounds=2, strategies=["rank:1-5"], negatives=2)
+    engine = SentenceTransformersFinetuneEngine(data(range(16)), tiny_model_path, str(out), mining=mining, **OPTIONS)
+    engine.finetune()
+    rounds = engine.rounds
     assert len(rounds) == 2
     (base, first), (tuned, second) = used
     assert base == load_embed_model(tiny_model_path, device="cpu").get_query_embedding("where is amber 0")
@@ -86,10 +89,10 @@ def weights(folder) -> dict:
 
 def test_a_round_that_does_not_improve_leaves_no_trace(tiny_model_path, tmp_path, monkeypatch, caplog) -> None:
     scores = iter([0.5, 0.6, 0.6, 0.55])  # before and after each round
-    monkeypatch.setattr(Watch, "metrics", lambda *_: {"ndcg@10": next(scores)})
+    monkeypatch.setattr(TrainingEvaluator, "metrics", lambda *_: {"ndcg@10": next(scores)})
     options = {**OPTIONS, "val_dataset": data(range(12, 16)), "epochs": 2, "seed": 1}
     engine = SentenceTransformersFinetuneEngine(
-        data(range(12)), tiny_model_path, str(tmp_path / "two"), mining_rounds=4, **options
+        data(range(12)), tiny_model_path, str(tmp_path / "two"), **engine_arguments(mining_rounds=4, **options)
     )
     # An evaluation an epoch, of which the first would be one too many here.
     engine.settings = replace(engine.settings, evaluation_steps=99)
@@ -101,9 +104,9 @@ def test_a_round_that_does_not_improve_leaves_no_trace(tiny_model_path, tmp_path
 
     scores = iter([0.5, 0.6])
     once = SentenceTransformersFinetuneEngine(
-        data(range(12)), tiny_model_path, str(tmp_path / "one"), mining_rounds=1, **options
+        data(range(12)), tiny_model_path, str(tmp_path / "one"), **engine_arguments(mining_rounds=1, **options)
     )
-    once.settings = engine.settings
+    once.settings = replace(engine.settings, mining=once.settings.mining)
     once.finetune()
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -113,8 +116,8 @@ def test_merging_compares_with_the_model_before_the_first_round(tiny_model_path,
     """Each round loses a little on the guard, less than the limit; together they would lose more."""
     seen = []
     start = SentenceTransformersFinetuneEngine(
-        data(range(12)), tiny_model_path, str(tmp_path / "m"), mining_rounds=2, val_dataset=data(range(12, 16)),
-        guard_dataset=data(range(4)), merge="auto", **OPTIONS,
+        data(range(12)), tiny_model_path, str(tmp_path / "m"), val_dataset=data(range(12, 16)),
+        guard_dataset=data(range(4)), **engine_arguments(mining_rounds=2, merge="auto", **OPTIONS),
     )  # fmt: skip
     before = {name: tensor.clone() for name, tensor in start.model.state_dict().items()}
 
@@ -140,9 +143,14 @@ def test_the_validation_set_is_split_off_once_and_never_trained_on(tiny_model_pa
 
     monkeypatch.setattr(SentenceTransformersFinetuneEngine, "_rows", rows)
     engine = SentenceTransformersFinetuneEngine(
-        data(range(16)), tiny_model_path, str(tmp_path / "m"), mining_rounds=2, val_split=0.25, **OPTIONS
+        data(range(16)),
+        tiny_model_path,
+        str(tmp_path / "m"),
+        **engine_arguments(mining_rounds=2, val_split=0.25, **OPTIONS),
     )
-    monkeypatch.setattr(Watch, "metrics", lambda *_: {"ndcg@10": len(trained_on) + np.random.default_rng().random()})
+    monkeypatch.setattr(
+        TrainingEvaluator, "metrics", lambda *_: {"ndcg@10": len(trained_on) + np.random.default_rng().random()}
+    )
     engine.finetune()
     held_out = set(engine.val_dataset.queries)
     assert held_out
@@ -157,7 +165,7 @@ def test_a_run_killed_in_its_second_round_ends_in_the_same_weights(tiny_model_pa
         **OPTIONS, "bf16": False, "method": method, "mining_rounds": 2, "mining_strategies": ["rank:1-9"],
         "save_checkpoints": True, "checkpoint_save_steps": 3, "val_dataset": data(range(12, 16)), "patience": 99,
     }  # fmt: skip
-    whole = SentenceTransformersFinetuneEngine(data(range(12)), tiny_model_path, "whole", **options)
+    whole = SentenceTransformersFinetuneEngine(data(range(12)), tiny_model_path, "whole", **engine_arguments(**options))
     expected = whole.finetune()
     steps, kill_at = [], ("round-2", 4)
 
@@ -174,15 +182,17 @@ def test_a_run_killed_in_its_second_round_ends_in_the_same_weights(tiny_model_pa
         original = trainer.EngineTrainer.training_step
         patch.setattr(trainer.EngineTrainer, "training_step", step)
         with pytest.raises(KilledError):
-            SentenceTransformersFinetuneEngine(data(range(12)), tiny_model_path, "m", **options).finetune()
+            SentenceTransformersFinetuneEngine(
+                data(range(12)), tiny_model_path, "m", **engine_arguments(**options)
+            ).finetune()
     assert len({name for name, _ in steps}) == 2
-    assert f"checkpoint-{whole.rounds[0].steps}" in {path.name for path in Path("checkpoints/m").iterdir()}
+    assert f"checkpoint-{whole.rounds[0].steps}" in {path.name for path in checkpoint_folder("m").iterdir()}
     steps.clear()
     kill_at = None
     with monkeypatch.context() as patch:
         patch.setattr(trainer.EngineTrainer, "training_step", step)
         again = SentenceTransformersFinetuneEngine(
-            data(range(12)), tiny_model_path, "m", resume_from_checkpoint=True, **options
+            data(range(12)), tiny_model_path, "m", resume_from_checkpoint=True, **engine_arguments(**options)
         )
         result = again.finetune()
     assert steps[0] == ("round-2", 3), "nothing of the first round was done again"
@@ -193,10 +203,10 @@ def test_a_run_killed_in_its_second_round_ends_in_the_same_weights(tiny_model_pa
 
 
 WRONG = {
-    "mining_rounds is -1; it must be 0 or more": {"mining_rounds": -1},
-    "mining_strategies is for mining_rounds": {"mining_strategies": ["rank:1-5"]},
-    "mining_negatives is for mining_rounds": {"mining_negatives": 2},
-    "mining_negatives is 0; it must be above 0": {"mining_rounds": 1, "mining_negatives": 0},
+    "`mining_rounds` is -1; it must be at least 0": {"mining_rounds": -1},
+    "`mining_strategies` is for mining_rounds": {"mining_strategies": ["rank:1-5"]},
+    "`mining_negatives` is for mining_rounds": {"mining_negatives": 2},
+    "`mining_negatives` is 0; it must be at least 1": {"mining_rounds": 1, "mining_negatives": 0},
     "loss='cosent' takes scores": {"mining_rounds": 1, "loss": "cosent"},
     "rank:x": {"mining_rounds": 1, "mining_strategies": ["rank:x"]},
     "16 documents, so no query can have 16 negatives": {"mining_rounds": 1, "mining_negatives": 16},
@@ -207,16 +217,13 @@ WRONG = {
 def test_what_cannot_be_mined_is_one_sentence(tiny_model_path, tmp_path, message) -> None:
     with pytest.raises(ConfigError, match=message):
         SentenceTransformersFinetuneEngine(
-            data(range(4)), tiny_model_path, str(tmp_path / "m"), **OPTIONS, **WRONG[message]
+            data(range(4)), tiny_model_path, str(tmp_path / "m"), **engine_arguments(**OPTIONS, **WRONG[message])
         ).finetune()
 
 
 def test_rounds_run_in_one_process(tiny_model_path, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="mining_rounds runs in one process"):
-        SentenceTransformersFinetuneEngine(data(range(4)), tiny_model_path, str(tmp_path / "m"), mining_rounds=1)
-
-
-def test_rounds_below_one(tiny_model_path, tmp_path) -> None:
-    with pytest.raises(ConfigError, match="rounds is 0"):
-        finetune_in_rounds(data(range(4)), tiny_model_path, str(tmp_path / "m"), rounds=0)
+        SentenceTransformersFinetuneEngine(
+            data(range(4)), tiny_model_path, str(tmp_path / "m"), mining=RoundsSettings(rounds=1)
+        )

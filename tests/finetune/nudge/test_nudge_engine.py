@@ -12,7 +12,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import TextNode
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
-from llama_index_embft.embeddings import NudgedEmbedding, load_embed_model
+from llama_index_embft.embeddings import ModelIdentity, NudgedEmbedding, load_embed_model
 from llama_index_embft.errors import ConfigError, DatasetError, ModelError
 from llama_index_embft.evaluation import evaluate_embed_model
 from llama_index_embft.finetune import NudgeFinetuneEngine
@@ -30,6 +30,10 @@ def vector(text: str, length: float = 1.0) -> np.ndarray:
 
 class TopicEmbedding(BaseEmbedding):
     """A document and its questions share little; the questions of one document share a lot."""
+
+    def identity(self, side, given=None):
+        """A class that knows what decides its vectors speaks for itself."""
+        return ModelIdentity.of(self.model_name, type(self).__name__, self.model_name, side)
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return vector(text).tolist()

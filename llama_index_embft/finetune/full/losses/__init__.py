@@ -1,0 +1,3 @@
+"""From the shape of the data to the loss."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""One run of the trainer: steps, evaluations, checkpoints, processes."""
+
+__all__: list[str] = []

@@ -1,0 +1,88 @@
+"""LoRA: train small matrices beside the frozen weights, and add them up at the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llama_index_embft._core.optional import require
+from llama_index_embft.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from torch import nn
+
+    from llama_index_embft.finetune.full.settings import LoraSettings
+
+
+def add_lora(model: SentenceTransformer, settings: LoraSettings, seed: int = 0) -> int:
+    """Freeze the model and put trainable low-rank matrices beside its linear layers; the outputs stay as they are.
+
+    Args:
+        model: Changed in place.
+        settings: Rank, scale, dropout, and which layers.
+        seed: Of the first values of the matrices.
+
+    Returns:
+        Number of trainable parameters.
+
+    Raises:
+        ConfigError: The model has no linear layer of a name in `targets`.
+        MissingExtraError: peft is not installed.
+    """
+    import torch
+
+    peft = require("peft", feature="method='lora'")
+    module = _backbone(model)
+    names = _linear_names(module)
+    targets = list(settings.targets or names)
+    unknown = [target for target in targets if not any(_ends_with(name, target) for name in names)]
+    if unknown:
+        short = sorted({name.rpartition(".")[2] for name in names})
+        raise ConfigError(
+            f"LoRA cannot adapt {', '.join(map(repr, unknown))}: the model has no linear layer of that name; "
+            f"its linear layers are {', '.join(short) or 'none at all'}."
+        )
+    config = peft.LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=targets,
+    )
+    model.requires_grad_(False)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        peft.inject_adapter_in_model(config, module)
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def merge_lora(model: SentenceTransformer) -> None:
+    """Add the matrices to the weights and remove them: what stays is the plain model, all of it trainable again."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    module = _backbone(model)
+    for name, layer in list(module.named_modules()):
+        if isinstance(layer, BaseTunerLayer):
+            layer.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(module.get_submodule(parent), child, layer.get_base_layer())
+    module.__dict__.pop("peft_config", None)
+    model.requires_grad_(True)
+
+
+def _backbone(model: SentenceTransformer) -> Any:
+    module = getattr(model[0], "auto_model", None)
+    if module is None:
+        raise ConfigError(
+            f"method='lora' adapts a transformer, and this model begins with {type(model[0]).__name__}; use 'full'."
+        )
+    return module
+
+
+def _linear_names(module: nn.Module) -> list[str]:
+    from torch import nn
+
+    return [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
+
+
+def _ends_with(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")

@@ -1,0 +1,30 @@
+"""How a cluster divides work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llama_index_embft._core.checks import check_number
+from llama_index_embft._core.options import option
+
+
+@dataclass(frozen=True)
+class MiningWorkers:
+    """How a cluster divides the work of mining.
+
+    Raises:
+        ConfigError: A value is not allowed.
+    """
+
+    parts: int | None = option(
+        None, "Parts of the corpus, each with a worker; none: one for each CPU (or GPU), of 1024 rows at least."
+    )
+    gpus_per_worker: float = option(0.0, "GPUs of each worker; 0 works on CPUs.")
+    batch_size: int | None = option(None, "Texts a batch of the embedding model; none: chosen by device.")
+    rows_per_shard: int = option(4096, "Texts that are read, embedded and written at a time.")
+
+    def __post_init__(self) -> None:
+        if self.parts is not None:
+            check_number("parts", self.parts, at_least=1)
+        check_number("gpus_per_worker", self.gpus_per_worker, at_least=0)
+        check_number("rows_per_shard", self.rows_per_shard, at_least=1)
