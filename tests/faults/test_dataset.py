@@ -66,7 +66,7 @@ def test_a20_question_context_and_answer_in_any_order(order: tuple[str, ...], tm
 
 def test_a20_scores_of_another_scale_ask_for_their_threshold(tmp_path: Path) -> None:
     path = lay(tmp_path / "p.jsonl", [{"query": "q", "passage": f"p{n}", "score": n} for n in (1, 5)])
-    with pytest.raises(DatasetError, match="runs from 1 to 5.*threshold"):
+    with pytest.raises(DatasetError, match=r"runs from 1 to 5.*threshold"):
         read_dataset(path)
     assert texts(read_dataset(path, threshold=4)) == {"q": ["p5"]}
 
