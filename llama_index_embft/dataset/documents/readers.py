@@ -135,7 +135,8 @@ def _read_html(path: Path, show_progress: bool) -> list[Document]:
     raw = path.read_bytes()  # bytes, so that the page's own statement of its encoding counts
     try:
         page = BeautifulSoup(raw, "html.parser")
-    except (ParserRejectedMarkup, AssertionError, ValueError, RecursionError):  # declarations such as `<![foo[ x ]]>`, which nobody knows
+    except (ParserRejectedMarkup, AssertionError, ValueError, RecursionError):
+        # Declarations such as `<![foo[ x ]]>`, which nobody knows.
         raw = re.sub(rb"<!(?!--|doctype)", b"&lt;!", raw, flags=re.IGNORECASE)
         try:
             page = BeautifulSoup(raw, "html.parser")
