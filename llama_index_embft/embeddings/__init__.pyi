@@ -57,3 +57,5 @@ from .identity import (
 )
 from .loading import load_embed_model as load_embed_model
 from .nudge import NudgedEmbedding as NudgedEmbedding
+from .stock import AdapterEmbeddingModel as AdapterEmbeddingModel
+from .stock import LinearAdapterEmbeddingModel as LinearAdapterEmbeddingModel

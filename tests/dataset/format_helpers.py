@@ -35,7 +35,7 @@ texts = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(lambda text: text.strip()),
 )
 ids = st.one_of(st.sampled_from(["1", "q", "d/1", 'i"d', "日", "a,b", "007"]), texts)
-plain_ids = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=6)
+plain_ids = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=6).filter(lambda id_: id_[0] != "#")
 
 
 @st.composite

@@ -130,15 +130,17 @@ def _decoded(path: Path, raw: bytes, err: UnicodeDecodeError) -> str:
 def _read_html(path: Path, show_progress: bool) -> list[Document]:
     del show_progress
     from bs4 import BeautifulSoup
+    from bs4.exceptions import ParserRejectedMarkup
 
     raw = path.read_bytes()  # bytes, so that the page's own statement of its encoding counts
     try:
         page = BeautifulSoup(raw, "html.parser")
-    except (AssertionError, ValueError, RecursionError):  # declarations such as `<![foo[ x ]]>`, which nobody knows
+    except (ParserRejectedMarkup, AssertionError, ValueError, RecursionError):
+        # Declarations such as `<![foo[ x ]]>`, which nobody knows.
         raw = re.sub(rb"<!(?!--|doctype)", b"&lt;!", raw, flags=re.IGNORECASE)
         try:
             page = BeautifulSoup(raw, "html.parser")
-        except (AssertionError, ValueError, RecursionError) as err:
+        except (ParserRejectedMarkup, AssertionError, ValueError, RecursionError) as err:
             raise UnreadableError(f"is HTML that cannot be parsed ({first_line(err)}); save it again") from err
     return [_document(path, html_to_text(page))]
 

@@ -57,7 +57,7 @@ def _guess_folder(path: Path) -> str | None:
     parts = retrieval.find_parts(path)
     if all(parts.values()):
         files = [file for files in parts["qrels"].values() for file in files]
-        if all(container_of(file) == "tsv" for file in files):
+        if all(container_of(file) == "tsv" or file.suffix.lower() == ".txt" for file in files):
             return "beir"
         return "air-bench" if "qid" in (_first_row(files[0]) or {}) else "mteb"
     names = [file.name.lower() for file in path.iterdir() if file.is_file()]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from llama_index_embft._core.checks import first_line
 from llama_index_embft.dataset.formats import (
     columns,
     flag_embedding,
@@ -25,7 +26,7 @@ from llama_index_embft.dataset.formats import (
 from llama_index_embft.dataset.formats.build import Builder, OnError, counted
 from llama_index_embft.dataset.formats.guess import guess_format, name_of
 from llama_index_embft.dataset.formats.rows import to_table
-from llama_index_embft.dataset.sources import one_sentence
+from llama_index_embft.dataset.sources import clipped, one_sentence
 from llama_index_embft.errors import ConfigError, DatasetError, OutputError
 
 if TYPE_CHECKING:
@@ -271,7 +272,12 @@ def write_dataset(
     """
     made = format_named(format)
     _check_options(made, "write", options)
-    _check_place(made, Path(path), overwrite=overwrite)
+    try:
+        _check_place(made, Path(path), overwrite=overwrite)
+    except OutputError:
+        raise
+    except OSError as err:  # a name that is too long
+        raise OutputError(f"Cannot write {clipped(os.fspath(path))}: {first_line(err)}; choose another name.") from err
     _check_texts(dataset, may_be_blank=made.read is rag.read)
     lost = Counter[str]()
     if losses.IDS not in made.holds:

@@ -30,7 +30,7 @@ from llama_index_embft.dataset.formats.rows import (
     to_table,
     write_rows,
 )
-from llama_index_embft.dataset.sources import At, FaultError, shown
+from llama_index_embft.dataset.sources import At, FaultError, read_lines, shown
 from llama_index_embft.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def find_parts(folder: Path) -> dict[str, dict[str, list[Path]]]:
         if entry.is_dir():
             part = "qrels" if name in _QRELS_FOLDERS else next((p for p in PARTS if _TOKEN[p].search(name)), None)
             for file in sorted(entry.iterdir()) if part is not None else ():
-                if container_of(file) is not None and file.is_file():
+                plain = part == "qrels" and file.suffix.lower() == ".txt"
+                if (container_of(file) is not None or plain) and file.is_file():
                     _put(parts, str(part), file)
         elif container_of(entry) is not None:
             part = next((part for part in PARTS if _TOKEN[part].search(_stem(entry))), None)
@@ -134,10 +135,32 @@ def read(source: Any, build: Builder, *, split: str | None = None, qrels: Any = 
         files = _parts_of_folder(Path(source), split, qrels)
     for part, add in (("corpus", add_document), ("queries", _add_query), ("qrels", _add_judgement)):
         for file in files[part]:
-            for at, row in read_rows(file, build):
+            plain = part == "qrels" and isinstance(file, Path) and _has_no_header(file)
+            for at, row in _plain_judgements(file, build) if plain else read_rows(file, build):
                 with build.row():
                     add(build, row, At(build.source + f"[{part!r}]", at.number, at.unit) if is_table(file) else at)
     return build.finish(leave_out_unjudged="query without a relevant document in this split")
+
+
+def _has_no_header(file: Path) -> bool:
+    if file.suffix.lower() not in (".tsv", ".txt", ".csv"):
+        return False
+    words = next((re.split(r"[\s,]+", line.strip().lower()) for _, line in read_lines(file) if line.strip()), [])
+    return len(words) in (3, 4) and set(words).isdisjoint(_QREL["query"] + _QREL["document"])
+
+
+def _plain_judgements(file: Path, build: Builder) -> Iterator[tuple[At, Row]]:
+    """Lines of ``query document grade`` or, as TREC has them, ``query 0 document grade``."""
+    for number, line in read_lines(file):
+        at, words = At(os.fspath(file), number), re.split(r"[\s,]+", line.strip())
+        if words == [""]:
+            continue
+        if len(words) in (3, 4):
+            yield at, {"query-id": words[0], "corpus-id": words[-2], "score": words[-1]}
+        else:
+            with build.row():
+                statement = f"expected `query document grade`, got {len(words)} fields"
+                raise FaultError(at, "line of a wrong length", statement)
 
 
 def _parts_of_folder(folder: Path, split: str | None, given: Any) -> dict[str, list[Any]]:
@@ -308,7 +331,18 @@ def write_mteb(
         write_rows(
             ({"_id": id_, "text": text} for id_, text in dataset.queries.items()), folder / f"queries.{container}"
         )
+        (folder / "README.md").write_text(_mteb_card(split, container), encoding="utf-8")
         return write_rows(_judgements(dataset, _BEIR), folder / "qrels" / f"{split}.{container}", _BEIR)
+
+
+def _mteb_card(split: str, container: str) -> str:
+    """The configurations by which `datasets`, and so mteb, finds the three parts; qrels are the default one."""
+    files = (("default", split, f"qrels/{split}"), ("corpus", "corpus", "corpus"), ("queries", "queries", "queries"))
+    configs = "".join(
+        f"- config_name: {name}\n  data_files:\n  - split: {part}\n    path: {path}.{container}\n"
+        for name, part, path in files
+    )
+    return f"---\nconfigs:\n{configs}---\n"
 
 
 def write_air_bench(
@@ -333,7 +367,19 @@ def to_dataset_dict(dataset: EmbeddingQAFinetuneDataset) -> Any:
     """The three parts as a `datasets.DatasetDict` with the splits ``corpus``, ``queries`` and ``qrels``."""
     from datasets import DatasetDict
 
-    return DatasetDict(
+    class RetrievalDatasetDict(DatasetDict):  # type: ignore[misc, unused-ignore]
+        """Three tables of different columns, which the hub takes as configurations and not as splits."""
+
+        def push_to_hub(self, repo_id: str, *, split: str = "test", **options: Any) -> Any:
+            """Push ``qrels`` as the default configuration, as mteb has it, and the others under their names."""
+            names = {"qrels": ("default", split)}
+            made = []
+            for part, table in self.items():
+                config, side = names.get(part, (part, part))
+                made.append(table.push_to_hub(repo_id, config_name=config, split=side, **options))
+            return made
+
+    return RetrievalDatasetDict(
         {
             "corpus": to_table(_corpus_rows(dataset, columns=True)),
             "queries": to_table(_query_rows(dataset, columns=True)),

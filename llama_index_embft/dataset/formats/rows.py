@@ -11,7 +11,9 @@ import csv
 import io
 import itertools
 import json
+import logging
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from llama_index_embft.dataset.formats.build import Builder
+
+logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
@@ -39,6 +43,8 @@ _DELIMITER: Final = {"csv": ",", "tsv": "\t"}
 _ENDINGS: Final = "known are .jsonl, .json, .csv, .tsv (each also .gz), .parquet, and folders of `save_to_disk`"
 FOLDER_MARKS: Final = ("dataset_info.json", "dataset_dict.json")
 """Files by which a folder of ``save_to_disk`` is known."""
+_FORMULA: Final = re.compile(r"[=+@\t\r]|-[^\s\-]")
+_NUMBER: Final = re.compile(r"[+-]?[\d.,]+(?:[eE][+-]?\d+)?")
 _READ_ROWS, _WRITE_ROWS = 64, 1000
 PARQUET_FREE: Final = 1 << 28
 """Unpacked bytes below which the ratio is not looked at: a Parquet file of one repeated text is small and honest."""
@@ -54,7 +60,7 @@ def container_of(path: str | os.PathLike[str]) -> str | None:
 
 def is_table(source: object) -> bool:
     """Whether something is a `datasets.Dataset` or `DatasetDict` (told without importing `datasets`)."""
-    return type(source).__module__.partition(".")[0] == "datasets"
+    return any(kind.__module__.partition(".")[0] == "datasets" for kind in type(source).__mro__)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -293,9 +299,11 @@ def write_rows(rows: Iterable[Row], path: str | os.PathLike[str], columns: Seque
 def _separated(rows: Iterable[Row], columns: Sequence[str] | None, delimiter: str) -> Iterator[str]:
     head, ordered = _columns(rows, columns)
     lines: Iterable[list[Any]] = ([row.get(name) for name in head] for row in ordered)
+    formulas = 0
     for cells in itertools.chain([head], lines):
         # Older Pythons do not see that a carriage return needs quotes, nor that an empty line is a row of one cell.
         odd = any(isinstance(cell, str) and "\r" in cell for cell in cells) or cells in ([""], [None])
+        formulas += sum(isinstance(cell, str) and is_formula(cell) for cell in cells)
         line = io.StringIO(newline="")
         csv.writer(
             line,
@@ -304,6 +312,17 @@ def _separated(rows: Iterable[Row], columns: Sequence[str] | None, delimiter: st
             quoting=csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL,
         ).writerow(cells)
         yield line.getvalue()
+    if formulas:
+        logger.warning(
+            "%d cells begin with =, +, @ or a sign before a name, which spreadsheets take for formulas and run; open "
+            "the file as text, or write .jsonl.",
+            formulas,
+        )
+
+
+def is_formula(cell: str) -> bool:
+    """Whether a spreadsheet would run a cell; a number with its sign is none."""
+    return _FORMULA.match(cell) is not None and _NUMBER.fullmatch(cell) is None
 
 
 def _columns(rows: Iterable[Row], columns: Sequence[str] | None) -> tuple[list[str], Iterable[Row]]:

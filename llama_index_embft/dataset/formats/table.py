@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft.dataset.formats.build import as_grade, as_id, as_text
 from llama_index_embft.dataset.formats.columns import ColumnRoles
-from llama_index_embft.dataset.formats.rows import Row, read_rows, write_rows
+from llama_index_embft.dataset.formats.rows import Row, container_of, is_formula, read_rows, write_rows
 from llama_index_embft.dataset.sources import FaultError
 
 if TYPE_CHECKING:
-    import os
     from collections import Counter
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -38,11 +38,13 @@ def read(
     Raises:
         DatasetError: A column that nobody reads looks like a label, a grade or a score.
     """
-    roles = ColumnRoles(build.source, columns, known=TABLE)
+    roles, separated = ColumnRoles(build.source, columns, known=TABLE), _is_separated(source)
     for at, row in read_rows(source, build, split=split):
         with build.row():
             roles.take(row, at)
             known = {name: None if row.get(name) in (None, "") else row[name] for name in TABLE}
+            if separated:
+                known = {name: _unguarded(cell) for name, cell in known.items()}
             texts = {
                 name: as_text(known[name], name, at)
                 for name in ("query", "document", "answer", "source_document", "bare_text")
@@ -96,4 +98,19 @@ def write(dataset: EmbeddingQAFinetuneDataset, path: str | os.PathLike[str], los
                 yield row(doc, query, grade)
         yield from (row(doc) for doc in dataset.corpus if doc not in named)
 
+    if _is_separated(path):
+        return write_rows(({name: _guarded(cell) for name, cell in row.items()} for row in rows()), path, TABLE)
     return write_rows(rows(), path, TABLE)
+
+
+def _is_separated(path: Any) -> bool:
+    return isinstance(path, (str, os.PathLike)) and container_of(path) in ("csv", "tsv")
+
+
+def _guarded(cell: Any) -> Any:
+    """A cell that no spreadsheet runs: an apostrophe before what would be a formula, as spreadsheets write it."""
+    return f"'{cell}" if isinstance(cell, str) and is_formula(cell.lstrip("'")) else cell
+
+
+def _unguarded(cell: Any) -> Any:
+    return cell[1:] if isinstance(cell, str) and cell.startswith("'") and is_formula(cell.lstrip("'")) else cell

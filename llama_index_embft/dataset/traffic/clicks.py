@@ -22,7 +22,7 @@ from llama_index_embft.dataset.formats.build import Builder, OnError, as_id, as_
 from llama_index_embft.dataset.formats.retrieval import add_document
 from llama_index_embft.dataset.formats.rows import Row, is_table, read_rows
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-from llama_index_embft.dataset.sources import At, FaultError, shown
+from llama_index_embft.dataset.sources import At, FaultError, one_sentence, shown
 from llama_index_embft.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
@@ -156,11 +156,14 @@ def dataset_from_clicks(
     check_counts(min_clicks=min_clicks, min_skips=min_skips, max_negatives=max_negatives, answer_depth=answer_depth)
     source = os.fspath(log) if isinstance(log, (str, os.PathLike)) else "the given log"
     build = Builder(source, on_error=on_error)
-    add_corpus(build, corpus, on_error)
-    if not isinstance(log, (str, os.PathLike)) and not is_table(log):
-        log = list(log)  # read twice
-    impressions = _impressions(log, build, columns or {}, answer_depth)
-    return from_impressions(impressions, build, min_clicks=min_clicks, min_skips=min_skips, max_negatives=max_negatives)
+    with one_sentence(f"{source} cannot be read as a log"):
+        add_corpus(build, corpus, on_error)
+        if not isinstance(log, (str, os.PathLike)) and not is_table(log):
+            log = list(log)  # read twice
+        impressions = _impressions(log, build, columns or {}, answer_depth)
+        return from_impressions(
+            impressions, build, min_clicks=min_clicks, min_skips=min_skips, max_negatives=max_negatives
+        )
 
 
 def check_counts(**counts: int) -> None:

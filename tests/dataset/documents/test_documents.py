@@ -242,6 +242,7 @@ def test_bad_files_among_good_ones_are_skipped_with_one_warning(folder: Path, ca
         documents = load_documents(folder)
     assert len(documents) == 5
     warnings = [record.message for record in caplog.records if record.name.startswith("llama_index_embft")]
+    assert "skipped 1 files of a kind that is not read: .jpg (1)" in warnings.pop(0)
     assert len(warnings) == 1
     assert warnings[0].startswith("Skipped 2 of 6 files: ")
     assert "locked.pdf is encrypted" in warnings[0]
