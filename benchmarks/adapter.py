@@ -160,8 +160,10 @@ def _ours(base, train, test, cache, **options):
 
 
 def _stock_rows(base, train, test, epochs):
-    from llama_index.finetuning import EmbeddingAdapterFinetuneEngine as StockEngine
-    from llama_index.finetuning import EmbeddingQAFinetuneDataset as StockDataset
+    from llama_index.finetuning import (
+        EmbeddingAdapterFinetuneEngine as StockEngine,
+        EmbeddingQAFinetuneDataset as StockDataset,
+    )
 
     data = StockDataset(queries=train.queries, corpus=train.corpus, relevant_docs=train.relevant_docs)
     with tempfile.TemporaryDirectory() as folder:

@@ -16,13 +16,18 @@ from typing import Any
 from _common import parser, write_results
 
 from llama_index_embft import EmbeddingQAFinetuneDataset
-from llama_index_embft.generation import NearDuplicates, QuestionFilter, RefersToText, WrongLanguage
-from llama_index_embft.generation.assemble import CandidateQuery
-from llama_index_embft.generation.filters.base import FilterContext
-from llama_index_embft.generation.filters.judge import read_score
-from llama_index_embft.generation.parse import normalized, parse_items
-from llama_index_embft.generation.passages import Passage
-from llama_index_embft.generation.report import GenerationReport
+from llama_index_embft.generation import (
+    CandidateQuery,
+    GenerationReport,
+    NearDuplicates,
+    Passage,
+    QuestionFilter,
+    RefersToText,
+    WrongLanguage,
+    normalized,
+    parse_items,
+)
+from llama_index_embft.generation.filters import FilterContext, read_score
 
 WRITTEN = ("lyft_10k_2021", "uber_10k_2021")
 HUMAN = ("covidqa_en", "cosqa_en", "cranfield_en", "norquad_no", "stard_zh_law")

@@ -153,15 +153,23 @@ def _ours(data, model, epochs, device, batch_size, arguments):
     from llama_index_embft.finetune.full import engine_arguments
 
     return SentenceTransformersFinetuneEngine(
-        data, model, "out", batch_size=batch_size, epochs=epochs, device=device, show_progress_bar=False,
+        data,
+        model,
+        "out",
+        batch_size=batch_size,
+        epochs=epochs,
+        device=device,
+        show_progress_bar=False,
         **engine_arguments(**arguments),
     )
 
 
 def _stock(data, model, epochs, device, batch_size, arguments):
     del arguments  # of our engine
-    from llama_index.finetuning import EmbeddingQAFinetuneDataset as StockDataset
-    from llama_index.finetuning import SentenceTransformersFinetuneEngine as StockEngine
+    from llama_index.finetuning import (
+        EmbeddingQAFinetuneDataset as StockDataset,
+        SentenceTransformersFinetuneEngine as StockEngine,
+    )
 
     stock = StockDataset(queries=data.queries, corpus=data.corpus, relevant_docs=data.relevant_docs)
     # A validation set is needed to start at all; one query keeps its cost out of the timing.

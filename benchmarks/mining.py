@@ -241,8 +241,7 @@ def top_k(precision: str):
     def make(queries, corpus, folder, device):
         import torch
 
-        from llama_index_embft.search import ExactIndex
-        from llama_index_embft.search import top_k as search
+        from llama_index_embft.search import ExactIndex, top_k as search
 
         barred = positives(folder)
         k = min(RANGE[1], len(corpus) - 1)

@@ -197,8 +197,10 @@ def _bm25(test):
 def _trained(method, train, seed, folder, device, chosen):
     out = str(folder / "model")
     if method == "stock":
-        from llama_index.finetuning import EmbeddingQAFinetuneDataset as StockDataset
-        from llama_index.finetuning import SentenceTransformersFinetuneEngine as StockEngine
+        from llama_index.finetuning import (
+            EmbeddingQAFinetuneDataset as StockDataset,
+            SentenceTransformersFinetuneEngine as StockEngine,
+        )
         from transformers import set_seed
 
         set_seed(seed)  # the peer has no seed of its own

@@ -50,7 +50,14 @@ def _engine(data: Any, model: str, out: str, device: str, batch: int, method: st
     from llama_index_embft.finetune.full import engine_arguments
 
     return SentenceTransformersFinetuneEngine(
-        data, model, out, batch_size=batch, epochs=1, device=device, show_progress_bar=False, method=method,
+        data,
+        model,
+        out,
+        batch_size=batch,
+        epochs=1,
+        device=device,
+        show_progress_bar=False,
+        method=method,
         **engine_arguments(**changes),
     )
 
@@ -99,8 +106,10 @@ def _peer(kit: Kit, name: str, n: int) -> None:
     data = kit.dataset(n)
     out = str(kit.folder / "peer")
     try:
-        from llama_index.finetuning import EmbeddingQAFinetuneDataset as StockDataset
-        from llama_index.finetuning import SentenceTransformersFinetuneEngine as StockEngine
+        from llama_index.finetuning import (
+            EmbeddingQAFinetuneDataset as StockDataset,
+            SentenceTransformersFinetuneEngine as StockEngine,
+        )
     except ImportError:
         what = "SentenceTransformerTrainer with llama-index-finetuning's settings (itself not installed)"
         work = _stock_settings(data, kit.model_folder(name), out, kit.device)

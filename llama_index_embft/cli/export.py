@@ -35,8 +35,7 @@ def export(
     from llama_index_embft.cli.shared.console import quiet_libraries
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.errors import ConfigError
-    from llama_index_embft.export.hub import check_can_push
-    from llama_index_embft.export.hub import push_to_hub as push
+    from llama_index_embft.export.hub import check_can_push, push_to_hub as push
     from llama_index_embft.export.model import export_model
 
     wanted = formats or ["onnx-int8"]

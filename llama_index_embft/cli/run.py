@@ -155,9 +155,9 @@ def _asked(
     max_cost: float | None,
     yes: bool,
 ) -> EmbeddingQAFinetuneDataset:
+    from llama_index_embft._core.environment import default_cache_dir
     from llama_index_embft.calls import CallSettings
     from llama_index_embft.cli.shared.cost import confirm_cost
-    from llama_index_embft.embeddings.encoding.cache import default_cache_dir
     from llama_index_embft.generation import estimate_qa_embedding_pairs, generate_qa_embedding_pairs
 
     # An answer belongs to the passage, the prompt and the model, not to the folder of a run: another --out, or a run

@@ -1,17 +1,17 @@
 from .adapter import EmbeddingAdapterFinetuneEngine as EmbeddingAdapterFinetuneEngine
-from .drift import DriftAdapter as DriftAdapter
-from .drift import DriftReport as DriftReport
+from .drift import DriftAdapter as DriftAdapter, DriftReport as DriftReport
 from .engine import FinetuneResult as FinetuneResult
-from .full import HardwareSettings as HardwareSettings
-from .full import LoraSettings as LoraSettings
-from .full import LossSettings as LossSettings
-from .full import Recipe as Recipe
-from .full import RoundsSettings as RoundsSettings
-from .full import SentenceTransformersFinetuneEngine as SentenceTransformersFinetuneEngine
-from .full import TextSettings as TextSettings
-from .full import ValidationSettings as ValidationSettings
-from .full import choose_merge as choose_merge
-from .full import choose_recipe as choose_recipe
-from .full import merge_models as merge_models
-from .nudge import NudgeFinetuneEngine as NudgeFinetuneEngine
-from .nudge import NudgeResult as NudgeResult
+from .full import (
+    HardwareSettings as HardwareSettings,
+    LoraSettings as LoraSettings,
+    LossSettings as LossSettings,
+    Recipe as Recipe,
+    RoundsSettings as RoundsSettings,
+    SentenceTransformersFinetuneEngine as SentenceTransformersFinetuneEngine,
+    TextSettings as TextSettings,
+    ValidationSettings as ValidationSettings,
+    choose_merge as choose_merge,
+    choose_recipe as choose_recipe,
+    merge_models as merge_models,
+)
+from .nudge import NudgeFinetuneEngine as NudgeFinetuneEngine, NudgeResult as NudgeResult

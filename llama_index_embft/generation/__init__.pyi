@@ -1,21 +1,23 @@
-from .assemble import GeneratedDataset as GeneratedDataset
-from .extractive import KINDS as KINDS
-from .extractive import generate_extractive_pairs as generate_extractive_pairs
-from .filters import Difficulty as Difficulty
-from .filters import Judge as Judge
-from .filters import NearDuplicates as NearDuplicates
-from .filters import QuestionFilter as QuestionFilter
-from .filters import RefersToText as RefersToText
-from .filters import RoundTrip as RoundTrip
-from .filters import WrongLanguage as WrongLanguage
-from .filters import default_filters as default_filters
-from .llm import agenerate_qa_embedding_pairs as agenerate_qa_embedding_pairs
-from .llm import estimate_qa_embedding_pairs as estimate_qa_embedding_pairs
-from .llm import generate_qa_embedding_pairs as generate_qa_embedding_pairs
-from .negatives import agenerate_negatives as agenerate_negatives
-from .negatives import generate_negatives as generate_negatives
+from .assemble import CandidateQuery as CandidateQuery, GeneratedDataset as GeneratedDataset
+from .extractive import KINDS as KINDS, generate_extractive_pairs as generate_extractive_pairs
+from .filters import (
+    Difficulty as Difficulty,
+    Judge as Judge,
+    NearDuplicates as NearDuplicates,
+    QuestionFilter as QuestionFilter,
+    RefersToText as RefersToText,
+    RoundTrip as RoundTrip,
+    WrongLanguage as WrongLanguage,
+    default_filters as default_filters,
+)
+from .llm import (
+    agenerate_qa_embedding_pairs as agenerate_qa_embedding_pairs,
+    estimate_qa_embedding_pairs as estimate_qa_embedding_pairs,
+    generate_qa_embedding_pairs as generate_qa_embedding_pairs,
+)
+from .negatives import agenerate_negatives as agenerate_negatives, generate_negatives as generate_negatives
+from .parse import normalized as normalized, parse_items as parse_items
+from .passages import Passage as Passage
 from .prompts import PromptStyle as PromptStyle
-from .report import GenerationEstimate as GenerationEstimate
-from .report import GenerationReport as GenerationReport
-from .settings import QUERY_KINDS as QUERY_KINDS
-from .settings import QuestionSettings as QuestionSettings
+from .report import GenerationEstimate as GenerationEstimate, GenerationReport as GenerationReport
+from .settings import QUERY_KINDS as QUERY_KINDS, QuestionSettings as QuestionSettings

@@ -1,3 +1,2 @@
-from .files import Migration as Migration
-from .files import migrate_file as migrate_file
+from .files import Migration as Migration, migrate_file as migrate_file
 from .notes import Note as Note

@@ -6,8 +6,7 @@ import asyncio
 import random
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from llama_index_embft.calls import RateLimiter
 from llama_index_embft.calls.limits import SlidingWindow

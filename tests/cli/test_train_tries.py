@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from llama_index_embft.cli import app
-from llama_index_embft.cli.train import command
-from llama_index_embft.cli.train import tries as _tries
+from llama_index_embft.cli.train import command, tries as _tries
 from llama_index_embft.cli.train.tries import show_tries
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.finetune import FinetuneResult

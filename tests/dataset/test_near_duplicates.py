@@ -6,8 +6,7 @@ import random
 import time
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from llama_index_embft.dataset import near_duplicate_groups
 from llama_index_embft.dataset.near_duplicates import DisjointSets, _bands, normalise

@@ -12,8 +12,7 @@ import warnings
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset, Provenance, split_dataset
 from llama_index_embft.errors import ConfigError, DatasetError, OutputError

@@ -7,8 +7,7 @@ import random
 import re
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset, near_duplicate_groups, split_dataset
 from llama_index_embft.dataset.near_duplicates import normalise

@@ -8,8 +8,12 @@ from typing import Any
 from llama_index.core.schema import TextNode
 
 from llama_index_embft.calls import CallSettings
-from llama_index_embft.generation import GeneratedDataset, GenerationReport, QuestionSettings
-from llama_index_embft.generation import generate_qa_embedding_pairs as generate_pairs
+from llama_index_embft.generation import (
+    GeneratedDataset,
+    GenerationReport,
+    QuestionSettings,
+    generate_qa_embedding_pairs as generate_pairs,
+)
 
 KEY = "test-secret-key-1234567890"
 TOPICS = (

@@ -14,8 +14,7 @@ from scale_models import HashEmbedding, MakeHashEmbedding
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, OutputError
-from llama_index_embft.mining import MiningSettings
-from llama_index_embft.mining import mine_hard_negatives as mine_alone
+from llama_index_embft.mining import MiningSettings, mine_hard_negatives as mine_alone
 from llama_index_embft.scale.ray import MiningWorkers, mine_hard_negatives
 from llama_index_embft.scale.ray.index import CorpusPart, PartSettings, ShardedIndex
 from llama_index_embft.search import ExactIndex, descending

@@ -16,8 +16,7 @@ from llama_index_embft.finetune.adapter.settings import (
     AdapterSearchSettings,
     AdapterSettings,
 )
-from llama_index_embft.finetune.full.settings import SETTINGS as FULL_SETTINGS
-from llama_index_embft.finetune.full.settings import FullOptions
+from llama_index_embft.finetune.full.settings import SETTINGS as FULL_SETTINGS, FullOptions
 from llama_index_embft.finetune.nudge.settings import NudgeOptions, NudgeSettings
 from llama_index_embft.finetune.options import flat_fields
 

@@ -142,7 +142,7 @@ def _identified(documents: list[Document], name: str) -> list[Document]:
 
 
 def documents_to_nodes(
-    documents: Sequence[Document], *, chunk_size: int = 512, chunk_overlap: int = 64, show_progress: bool = True
+    documents: Sequence[Document], *, chunk_size: int = 256, chunk_overlap: int = 32, show_progress: bool = True
 ) -> list[BaseNode]:
     """Cut documents into nodes with LlamaIndex's ``SentenceSplitter``.
 

@@ -1,4 +1,6 @@
-from .clicks import TrafficDataset as TrafficDataset
-from .clicks import TrafficReport as TrafficReport
-from .clicks import dataset_from_clicks as dataset_from_clicks
+from .clicks import (
+    TrafficDataset as TrafficDataset,
+    TrafficReport as TrafficReport,
+    dataset_from_clicks as dataset_from_clicks,
+)
 from .retrieval_log import RetrievalLog as RetrievalLog

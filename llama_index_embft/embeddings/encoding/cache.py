@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import sqlite3
 import weakref
 import zlib
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
+
+from llama_index_embft._core.environment import default_cache_dir
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,15 +32,6 @@ _FORMAT: Final = 2
 _PAGE: Final = 65_536  # bytes; ten vectors of 1,536 numbers
 _PAGES_IN_MEMORY: Final = 512
 _MEMORY_BYTES: Final = 256 * 1024 * 1024
-
-
-def default_cache_dir() -> Path:
-    """Folder of the cache: ``$EMBFT_CACHE_DIR``, else the user's cache folder of the platform."""
-    if configured := os.environ.get("EMBFT_CACHE_DIR"):
-        return Path(configured)
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("llama-index-embft"))
 
 
 def cache_key(*parts: str) -> bytes:

@@ -1,19 +1,18 @@
-from .clusters import ClusterBy as ClusterBy
-from .clusters import chunks_of_few as chunks_of_few
-from .clusters import clusters_of as clusters_of
-from .findings import GuardResult as GuardResult
-from .findings import MetricComparison as MetricComparison
-from .findings import QueryChange as QueryChange
-from .findings import SliceComparison as SliceComparison
-from .findings import SystemComparison as SystemComparison
-from .significance import PairedResult as PairedResult
-from .significance import clusters_to_show as clusters_to_show
-from .significance import detectable_difference as detectable_difference
-from .significance import holm as holm
-from .significance import non_inferiority_p as non_inferiority_p
-from .significance import paired_tests as paired_tests
-from .slices import Slicer as Slicer
-from .slices import slice_labels as slice_labels
-from .verdict import decide as decide
-from .verdict import outcome_of as outcome_of
-from .verdict import unseen_loss as unseen_loss
+from .clusters import ClusterBy as ClusterBy, chunks_of_few as chunks_of_few, clusters_of as clusters_of
+from .findings import (
+    GuardResult as GuardResult,
+    MetricComparison as MetricComparison,
+    QueryChange as QueryChange,
+    SliceComparison as SliceComparison,
+    SystemComparison as SystemComparison,
+)
+from .significance import (
+    PairedResult as PairedResult,
+    clusters_to_show as clusters_to_show,
+    detectable_difference as detectable_difference,
+    holm as holm,
+    non_inferiority_p as non_inferiority_p,
+    paired_tests as paired_tests,
+)
+from .slices import Slicer as Slicer, slice_labels as slice_labels
+from .verdict import decide as decide, outcome_of as outcome_of, unseen_loss as unseen_loss

@@ -1,4 +1,3 @@
 from .adapter import DriftAdapter as DriftAdapter
-from .report import DriftReport as DriftReport
-from .report import DriftScore as DriftScore
+from .report import DriftReport as DriftReport, DriftScore as DriftScore
 from .settings import DriftSettings as DriftSettings

@@ -1,12 +1,12 @@
 from .engine import SentenceTransformersFinetuneEngine as SentenceTransformersFinetuneEngine
-from .merging import choose_merge as choose_merge
-from .merging import merge_models as merge_models
-from .recipe import Recipe as Recipe
-from .recipe import choose_recipe as choose_recipe
-from .settings import HardwareSettings as HardwareSettings
-from .settings import LoraSettings as LoraSettings
-from .settings import LossSettings as LossSettings
-from .settings import RoundsSettings as RoundsSettings
-from .settings import TextSettings as TextSettings
-from .settings import ValidationSettings as ValidationSettings
-from .settings import engine_arguments as engine_arguments
+from .merging import choose_merge as choose_merge, merge_models as merge_models
+from .recipe import Recipe as Recipe, choose_recipe as choose_recipe
+from .settings import (
+    HardwareSettings as HardwareSettings,
+    LoraSettings as LoraSettings,
+    LossSettings as LossSettings,
+    RoundsSettings as RoundsSettings,
+    TextSettings as TextSettings,
+    ValidationSettings as ValidationSettings,
+    engine_arguments as engine_arguments,
+)

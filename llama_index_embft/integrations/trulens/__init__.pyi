@@ -1,10 +1,11 @@
 from .calls import JudgeUnavailableError as JudgeUnavailableError
-from .database import DEFAULT_DATABASE as DEFAULT_DATABASE
-from .database import repair_database as repair_database
-from .evaluate import AppEvaluation as AppEvaluation
-from .evaluate import evaluate_app as evaluate_app
-from .evaluate import paired_differences as paired_differences
-from .evaluate import read_leaderboard as read_leaderboard
+from .database import DEFAULT_DATABASE as DEFAULT_DATABASE, repair_database as repair_database
+from .evaluate import (
+    AppEvaluation as AppEvaluation,
+    evaluate_app as evaluate_app,
+    paired_differences as paired_differences,
+    read_leaderboard as read_leaderboard,
+)
 from .feedback import JudgeSettings as JudgeSettings
 from .monitoring import LiveScorer as LiveScorer
 from .provider import LlamaIndexProvider as LlamaIndexProvider

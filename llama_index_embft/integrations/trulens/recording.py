@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from opentelemetry.baggage import get_baggage
 from trulens.apps.app import TruApp
-from trulens.core import Metric, Selector, TruSession
-from trulens.core import instruments as trulens_instruments
+from trulens.core import Metric, Selector, TruSession, instruments as trulens_instruments
 from trulens.core.metric.metric import SkipEval
 from trulens.core.otel.instrument import instrument
 from trulens.otel.semconv.trace import ResourceAttributes, SpanAttributes

@@ -7,8 +7,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from llama_index_embft.embeddings import cut_into_batches, encode_texts, padding_share
 from llama_index_embft.embeddings.encoding import batching

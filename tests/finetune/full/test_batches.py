@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 from itertools import combinations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.finetune.full.data.batches import BatchPlan, Relations

@@ -15,8 +15,7 @@ from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.embeddings import load_embed_model
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.finetune import RoundsSettings, SentenceTransformersFinetuneEngine
-from llama_index_embft.finetune.full import engine_arguments
-from llama_index_embft.finetune.full import rounds as remining
+from llama_index_embft.finetune.full import engine_arguments, rounds as remining
 from llama_index_embft.finetune.full.merging import step as merging_step
 from llama_index_embft.finetune.full.merging.step import Merged
 from llama_index_embft.finetune.full.training import trainer

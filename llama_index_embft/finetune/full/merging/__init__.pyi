@@ -1,2 +1,1 @@
-from .interpolation import choose_merge as choose_merge
-from .interpolation import merge_models as merge_models
+from .interpolation import choose_merge as choose_merge, merge_models as merge_models
