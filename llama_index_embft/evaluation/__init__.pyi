@@ -1,7 +1,9 @@
 from .comparing import compare as compare
 from .comparison import Comparison as Comparison
 from .metrics import (
+    METRICS as METRICS,
     Judgements as Judgements,
+    RankedHits as RankedHits,
     find_hits as find_hits,
     metric_names as metric_names,
     score_hits as score_hits,

@@ -12,6 +12,7 @@ number); precision@k divides by k also where fewer came back; hit rate is trec_e
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ import numpy as np
 from llama_index_embft.errors import EvaluationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -200,7 +201,7 @@ def parse_metric(name: str) -> tuple[str, int | None]:
     if name == "r_precision":
         return name, None
     match = re.fullmatch(r"([a-z_]+)@([1-9][0-9]*)", name)
-    if match is None or match[1] not in FAMILIES:
+    if match is None or match[1] not in METRICS:
         raise EvaluationError(
             f"Unknown metric {name!r}: write one of {', '.join(FAMILIES)} with a cut-off of at least 1, "
             f"for example 'ndcg@10', or 'r_precision'."
@@ -229,43 +230,91 @@ def score_hits(hits: Hits, judgements: Judgements, names: Iterable[str]) -> dict
     Raises:
         EvaluationError: A name is unknown.
     """
-    n_queries = len(judgements.n_relevant)
-    n_relevant = np.maximum(judgements.n_relevant, 1)  # nothing relevant: no hits either, and 0 / 1 is the 0 we want
-    starts = np.searchsorted(hits.query, np.arange(n_queries))
-    nth = np.arange(len(hits.query)) - starts[hits.query]  # this is the query's nth hit, from 0
-    discount = np.log2(np.arange(2, 2 + max(int(hits.rank.max(initial=0)) + 1, int(n_relevant.max(initial=1)))))
-    place = np.arange(len(judgements.rows)) - np.repeat(judgements.offsets[:-1], judgements.n_relevant)
-    owner = np.repeat(np.arange(n_queries), judgements.n_relevant)
-
-    def total(mask: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-        if mask.all():  # the usual case of a large cut-off: nothing to copy
-            return np.bincount(hits.query, weights=weights, minlength=n_queries).astype(float)
-        part = None if weights is None else weights[mask]
-        return np.bincount(hits.query[mask], weights=part, minlength=n_queries).astype(float)
-
+    found = RankedHits(hits, judgements)
     scores: dict[str, NDArray[np.float64]] = {}
     for name in names:
         family, k = parse_metric(name)
-        within = hits.rank < (n_relevant[hits.query] if k is None else k)
-        if family in ("recall", "r_precision"):
-            scores[name] = total(within) / n_relevant
-        elif family == "precision":
-            scores[name] = total(within) / float(k or 1)
-        elif family == "hit_rate":
-            scores[name] = total(within & (nth == 0))
-        elif family == "mrr":
-            scores[name] = total(within & (nth == 0), 1.0 / (hits.rank + 1))
-        elif family == "map":
-            scores[name] = total(within, (nth + 1) / (hits.rank + 1)) / n_relevant
-        else:
-            ideal_within = place < (k or 0)
-            ideal = np.bincount(
-                owner[ideal_within],
-                weights=(judgements.grades / discount[place])[ideal_within],
-                minlength=n_queries,
-            )
-            scores[name] = total(within, hits.grade / discount[hits.rank]) / np.where(ideal > 0, ideal, 1.0)
+        scores[name] = METRICS[family](found, k)
     return scores
+
+
+class RankedHits:
+    """What the formulas of metrics share: where relevant documents stand, and sums over each query's hits.
+
+    Attributes:
+        hits: The relevant documents that were found.
+        judgements: What they were found with.
+        n_relevant: Relevant documents of each query, at least 1 (with none there are no hits either, and 0 / 1 is the 0
+            that is wanted), shape ``(n_queries,)``.
+        nth: The how manieth hit of its query each hit is, from 0, shape ``(n_hits,)``.
+    """
+
+    def __init__(self, hits: Hits, judgements: Judgements) -> None:
+        self.hits, self.judgements = hits, judgements
+        self.n_relevant = np.maximum(judgements.n_relevant, 1)
+        starts = np.searchsorted(hits.query, np.arange(len(self.n_relevant)))
+        self.nth = np.arange(len(hits.query)) - starts[hits.query]
+
+    def within(self, k: int | None) -> NDArray[np.bool_]:
+        """Which hits stand among the first ``k``; None: among as many as the query has relevant documents."""
+        return self.hits.rank < (self.n_relevant[self.hits.query] if k is None else k)
+
+    def total(self, mask: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """Sum of the weights (default 1) of the hits that are marked, for each query."""
+        n_queries = len(self.n_relevant)
+        if mask.all():  # the usual case of a large cut-off: nothing to copy
+            return np.bincount(self.hits.query, weights=weights, minlength=n_queries).astype(float)
+        part = None if weights is None else weights[mask]
+        return np.bincount(self.hits.query[mask], weights=part, minlength=n_queries).astype(float)
+
+    @cached_property
+    def discount(self) -> NDArray[np.float64]:
+        """The logarithm by which nDCG divides, by place from 0."""
+        places = max(int(self.hits.rank.max(initial=0)) + 1, int(self.n_relevant.max(initial=1)))
+        return np.log2(np.arange(2, 2 + places))
+
+
+def _recall(found: RankedHits, k: int | None) -> NDArray[np.float64]:
+    return found.total(found.within(k)) / found.n_relevant
+
+
+def _precision(found: RankedHits, k: int | None) -> NDArray[np.float64]:
+    return found.total(found.within(k)) / float(k or 1)
+
+
+def _hit_rate(found: RankedHits, k: int | None) -> NDArray[np.float64]:
+    return found.total(found.within(k) & (found.nth == 0))
+
+
+def _mrr(found: RankedHits, k: int | None) -> NDArray[np.float64]:
+    return found.total(found.within(k) & (found.nth == 0), 1.0 / (found.hits.rank + 1))
+
+
+def _map(found: RankedHits, k: int | None) -> NDArray[np.float64]:
+    return found.total(found.within(k), (found.nth + 1) / (found.hits.rank + 1)) / found.n_relevant
+
+
+def _ndcg(found: RankedHits, k: int | None) -> NDArray[np.float64]:
+    judgements = found.judgements
+    place = np.arange(len(judgements.rows)) - np.repeat(judgements.offsets[:-1], judgements.n_relevant)
+    owner = np.repeat(np.arange(len(found.n_relevant)), judgements.n_relevant)
+    counted = place < (k or 0)
+    best = (judgements.grades / found.discount[place])[counted]
+    ideal = np.bincount(owner[counted], weights=best, minlength=len(found.n_relevant))
+    gained = found.total(found.within(k), found.hits.grade / found.discount[found.hits.rank])
+    return gained / np.where(ideal > 0, ideal, 1.0)
+
+
+# Family -> each query's score within the first k. A new metric is a formula, in a file of its own, and one line here.
+METRICS: Final[dict[str, Callable[[RankedHits, int | None], NDArray[np.float64]]]] = {
+    "hit_rate": _hit_rate,
+    "mrr": _mrr,
+    "ndcg": _ndcg,
+    "map": _map,
+    "recall": _recall,
+    "precision": _precision,
+    "r_precision": _recall,
+}
 
 
 def rank_order(ids: Sequence[str], scores: NDArray[np.floating] | Sequence[float]) -> list[int]:

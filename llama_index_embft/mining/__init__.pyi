@@ -1,7 +1,11 @@
 from .judge import LLMJudge as LLMJudge
 from .mined import MinedDataset as MinedDataset
 from .miner import mine_hard_negatives as mine_hard_negatives
-from .parsing import DEFAULT_STRATEGIES as DEFAULT_STRATEGIES, parse_strategy as parse_strategy
+from .parsing import (
+    DEFAULT_STRATEGIES as DEFAULT_STRATEGIES,
+    STRATEGY_FORMS as STRATEGY_FORMS,
+    parse_strategy as parse_strategy,
+)
 from .report import MiningReport as MiningReport
 from .settings import MiningSettings as MiningSettings
 from .strategies import (

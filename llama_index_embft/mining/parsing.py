@@ -31,7 +31,8 @@ Strategy = Source | Filter | Teacher
 DEFAULT_STRATEGIES: Final = ("rank:1-100", "margin:0.95")
 
 _NUMBER: Final = r"(-?(?:\d+\.?\d*|\.\d+))"
-_FORMS: Final[dict[str, tuple[str, Callable[..., Strategy]]]] = {
+# Text form -> pattern and maker. A new strategy is one new file, and one line here.
+STRATEGY_FORMS: Final[dict[str, tuple[str, Callable[..., Strategy]]]] = {
     "rank:10-50": (r"rank:(\d+)-(\d+)", lambda first, last: RankWindow(int(first), int(last))),
     "rank:10-50:random": (r"rank:(\d+)-(\d+):random", lambda first, last: RankWindow(int(first), int(last), "random")),
     "score:0.3-0.7": (rf"score:{_NUMBER}-{_NUMBER}", lambda low, high: ScoreWindow(float(low), float(high))),
@@ -61,11 +62,11 @@ def parse_strategy(text: str, *, llm: LLM | None = None) -> Strategy:
         if llm is None:
             raise ConfigError("The strategy 'judge' needs an LLM: pass `llm=`, any LlamaIndex LLM.")
         return LLMJudge(llm)
-    for pattern, make in _FORMS.values():
+    for pattern, make in STRATEGY_FORMS.values():
         found = re.fullmatch(pattern, form)
         if found:
             return make(*found.groups())
-    raise ConfigError(f"There is no strategy {text!r}; the forms are: {', '.join([*_FORMS, 'judge'])}.")
+    raise ConfigError(f"There is no strategy {text!r}; the forms are: {', '.join([*STRATEGY_FORMS, 'judge'])}.")
 
 
 def as_strategies(given: Sequence[Any] | str, *, llm: LLM | None = None) -> list[Strategy]:

@@ -1,5 +1,6 @@
 from .guess import guess_format as guess_format
 from .registry import (
+    FORMATS as FORMATS,
     Format as Format,
     Written as Written,
     read_dataset as read_dataset,

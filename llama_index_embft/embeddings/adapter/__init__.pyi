@@ -6,6 +6,8 @@ from .files import (
 )
 from .layers import LowRankAdapter as LowRankAdapter, TwoLayerAdapter as TwoLayerAdapter
 from .modules import (
+    ADAPTER_FORMS as ADAPTER_FORMS,
+    AdapterForm as AdapterForm,
     apply_adapter as apply_adapter,
     linear_adapter as linear_adapter,
     low_rank_adapter as low_rank_adapter,

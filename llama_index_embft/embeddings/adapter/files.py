@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.checks import first_line
 from llama_index_embft._core.files import write_folder_atomically
-from llama_index_embft.embeddings.adapter.modules import build_module, describe_module
+from llama_index_embft.embeddings.adapter.modules import ADAPTER_FORMS, build_module, describe_module
 from llama_index_embft.embeddings.vector_map import (
     CONFIG_FILE,
     DRIFT,
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 # What llama-index-embeddings-adapter writes: a pickled state dict, which is read with weights_only=True alone.
 FOREIGN_WEIGHTS_FILE: Final = "pytorch_model.bin"
-_KINDS: Final = ("linear", "low-rank", "mlp", "custom")
 
 
 def holds_adapter(folder: Path) -> bool:
@@ -128,7 +127,9 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     if foreign is not None:
         return foreign
     config = read_config(folder, "saved adapter")
-    if config["kind"] not in _KINDS or not {"transform_queries", "transform_documents"} <= set(config):
+    if config["kind"] not in (*ADAPTER_FORMS, "custom") or not {"transform_queries", "transform_documents"} <= set(
+        config
+    ):
         raise ModelError(
             f"{folder / CONFIG_FILE} is of the kind {config['kind']!r} and no adapter's; load the folder with "
             "load_embed_model, or train the adapter again."

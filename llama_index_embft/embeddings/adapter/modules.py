@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from llama_index_embft.errors import ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from torch import nn
 
@@ -68,35 +71,104 @@ def mlp_adapter(dim: int, hidden: int | None = None, *, seed: int = 0) -> nn.Mod
         return TwoLayerAdapter.identity(dim, hidden or dim)
 
 
-def describe_module(module: nn.Module) -> dict[str, Any]:
-    """Kind and sizes of an adapter, as ``config.json`` keeps them; what is none of ours is of kind ``"custom"``."""
+def _is_linear(module: nn.Module) -> bool:
     from torch import nn
 
-    from llama_index_embft.embeddings.adapter.layers import LowRankAdapter, TwoLayerAdapter
+    return isinstance(module, nn.Linear)
 
-    if isinstance(module, nn.Linear):
-        return {
-            "kind": "linear",
+
+def _build_linear(config: dict[str, Any]) -> nn.Module:
+    from torch import nn
+
+    return nn.Linear(config["in_features"], config["out_features"], bias=config["bias"])
+
+
+def _is_low_rank(module: nn.Module) -> bool:
+    from llama_index_embft.embeddings.adapter.layers import LowRankAdapter
+
+    return isinstance(module, LowRankAdapter)
+
+
+def _build_low_rank(config: dict[str, Any]) -> nn.Module:
+    from llama_index_embft.embeddings.adapter.layers import LowRankAdapter
+
+    return LowRankAdapter(config["in_features"], config["rank"], bias=config["bias"])
+
+
+def _is_mlp(module: nn.Module) -> bool:
+    from llama_index_embft.embeddings.adapter.layers import TwoLayerAdapter
+
+    return isinstance(module, TwoLayerAdapter)
+
+
+def _build_mlp(config: dict[str, Any]) -> nn.Module:
+    from llama_index_embft.embeddings.adapter.layers import TwoLayerAdapter
+
+    return TwoLayerAdapter(
+        config["in_features"],
+        config["hidden_features"],
+        config["out_features"],
+        activation=config["activation"],
+        add_residual=config["add_residual"],
+    )
+
+
+@dataclass(frozen=True)
+class AdapterForm:
+    """How one kind of adapter is told apart, described in ``config.json``, built again from there, and begun.
+
+    Attributes:
+        owns: Whether a module is of this kind.
+        describe: Its sizes as JSON types, ``in_features`` among them.
+        build: The module of those sizes, its weights still to be loaded.
+        start: A module that changes nothing yet, from the dimension of the vectors and keywords of the settings:
+            ``rank``, ``hidden_dim``, ``bias`` and ``seed``; a kind ignores what it has no use for.
+    """
+
+    owns: Callable[[nn.Module], bool]
+    describe: Callable[[Any], dict[str, Any]]
+    build: Callable[[dict[str, Any]], nn.Module]
+    start: Callable[..., nn.Module]
+
+
+# A new kind is one new file with its module and form, and one line here.
+ADAPTER_FORMS: Final[dict[str, AdapterForm]] = {
+    "linear": AdapterForm(
+        _is_linear,
+        lambda module: {
             "in_features": module.in_features,
             "out_features": module.out_features,
             "bias": module.bias is not None,
-        }
-    if isinstance(module, LowRankAdapter):
-        return {
-            "kind": "low-rank",
-            "in_features": module.dim,
-            "rank": module.rank,
-            "bias": module.up.bias is not None,
-        }
-    if isinstance(module, TwoLayerAdapter):
-        return {
-            "kind": "mlp",
+        },
+        _build_linear,
+        lambda dim, *, bias, **_: linear_adapter(dim, bias=bias),
+    ),
+    "low-rank": AdapterForm(
+        _is_low_rank,
+        lambda module: {"in_features": module.dim, "rank": module.rank, "bias": module.up.bias is not None},
+        _build_low_rank,
+        lambda dim, *, rank, bias, seed, **_: low_rank_adapter(dim, rank, bias=bias, seed=seed),
+    ),
+    "mlp": AdapterForm(
+        _is_mlp,
+        lambda module: {
             "in_features": module.in_features,
             "hidden_features": module.hidden_features,
             "out_features": module.out_features,
             "activation": module.activation,
             "add_residual": module.add_residual,
-        }
+        },
+        _build_mlp,
+        lambda dim, *, hidden_dim, seed, **_: mlp_adapter(dim, hidden_dim, seed=seed),
+    ),
+}
+
+
+def describe_module(module: nn.Module) -> dict[str, Any]:
+    """Kind and sizes of an adapter, as ``config.json`` keeps them; what is none of ours is of kind ``"custom"``."""
+    for kind, form in ADAPTER_FORMS.items():
+        if form.owns(module):
+            return {"kind": kind, **form.describe(module)}
     return {"kind": "custom", "module": f"{type(module).__module__}.{type(module).__qualname__}"}
 
 
@@ -107,24 +179,7 @@ def build_module(config: dict[str, Any]) -> nn.Module:
         KeyError: An entry is missing, or the kind or activation is unknown.
         TypeError: An entry has the wrong type.
     """
-    from torch import nn
-
-    from llama_index_embft.embeddings.adapter.layers import LowRankAdapter, TwoLayerAdapter
-
-    kind = config["kind"]
-    if kind == "linear":
-        return nn.Linear(config["in_features"], config["out_features"], bias=config["bias"])
-    if kind == "low-rank":
-        return LowRankAdapter(config["in_features"], config["rank"], bias=config["bias"])
-    if kind == "mlp":
-        return TwoLayerAdapter(
-            config["in_features"],
-            config["hidden_features"],
-            config["out_features"],
-            activation=config["activation"],
-            add_residual=config["add_residual"],
-        )
-    raise KeyError(kind)
+    return ADAPTER_FORMS[config["kind"]].build(config)
 
 
 def input_dim(module: nn.Module) -> int | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
-from llama_index_embft.embeddings.adapter.modules import linear_adapter, low_rank_adapter, mlp_adapter
+from llama_index_embft.embeddings.adapter.modules import ADAPTER_FORMS, linear_adapter, low_rank_adapter
 from llama_index_embft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class AdapterPlan:
     """An adapter to be: what it is, where it starts, how fast it learns.
 
     Attributes:
-        kind: ``"linear"``, ``"low-rank"`` or ``"mlp"``.
+        kind: One of `ADAPTER_FORMS`.
         start: ``"identity"``, ``"ridge"``, ``"procrustes"`` or ``"pca"``.
         learning_rate: Peak learning rate.
         epochs: Passes at most; 0 is the start alone.
@@ -39,7 +39,7 @@ class AdapterPlan:
         ridge: Strength of the closed forms' pull to the identity; None: the best on validation.
     """
 
-    kind: Literal["linear", "low-rank", "mlp"] = "linear"
+    kind: str = "linear"
     start: AdapterStart = "identity"
     learning_rate: float = 1e-4
     epochs: int = 40
@@ -80,8 +80,10 @@ def plan_of(options: AdapterOptions, layer: AdapterLayerSettings, *, own_module:
         )
     if layer.output_dim is not None and kind not in ("linear", "auto"):
         raise ConfigError(f"`kind` is {kind!r}, and output_dim needs a linear adapter; use kind='linear' or 'auto'.")
-    if start not in (None, "identity") and kind == "mlp":
-        raise ConfigError(f"`start` is {start!r}, a linear map, which an MLP cannot start from; use another kind.")
+    if start not in (None, "identity") and kind not in ("linear", "low-rank", "auto"):
+        raise ConfigError(
+            f"`start` is {start!r}, a linear map, which kind {kind!r} cannot start from; use another kind."
+        )
     if start is not None and kind == "auto":
         raise ConfigError(f"`start` is {start!r} with kind='auto', which tries several starts; leave start out.")
     start = start or ("pca" if layer.output_dim is not None else "identity")
@@ -124,14 +126,11 @@ def make_adapter(
     Raises:
         ConfigError: More output dimensions are wanted than there are.
     """
-    if plan.kind == "mlp":
-        return mlp_adapter(data.dim, plan.hidden_dim, seed=seed), None
     if plan.output_dim is not None:
         return _shortened(plan, data), None
     if plan.start == "identity":
-        if plan.kind == "low-rank":
-            return low_rank_adapter(data.dim, plan.rank, bias=plan.bias, seed=seed), None
-        return linear_adapter(data.dim, bias=plan.bias), None
+        sizes = {"rank": plan.rank, "hidden_dim": plan.hidden_dim, "bias": plan.bias}
+        return ADAPTER_FORMS[plan.kind].start(data.dim, **sizes, seed=seed), None
     return _closed_form(plan, data, validate, metric)
 
 

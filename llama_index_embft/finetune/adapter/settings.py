@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from llama_index_embft._core.checks import check_choice, check_number
 from llama_index_embft._core.options import option
+from llama_index_embft.embeddings.adapter.modules import ADAPTER_FORMS
 from llama_index_embft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class AdapterOptions:
     seed: int = option(0, "Order of the pairs, random weights, and parts of a cross-validation.")
 
     def __post_init__(self) -> None:
-        check_choice("kind", self.kind, get_args(AdapterKind))
+        check_choice("kind", self.kind, [*ADAPTER_FORMS, "auto"])
         check_number("epochs", self.epochs, at_least=0)
         check_number("seed", self.seed, at_least=0)
         check_number("learning_rate", self.learning_rate, above=0)

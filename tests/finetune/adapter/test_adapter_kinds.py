@@ -484,7 +484,7 @@ def test_folds_keep_what_hangs_together_in_one_part():
         ({"output_dim": 4, "sides": "both", "kind": "mlp"}, "output_dim needs a linear adapter"),
         ({"start": "ridge", "sides": "both"}, "with sides='both' use 'identity'"),
         ({"start": "pca"}, "give output_dim as well"),
-        ({"start": "ridge", "kind": "mlp"}, "which an MLP cannot start from"),
+        ({"start": "ridge", "kind": "mlp"}, "kind 'mlp' cannot start from one; leave start out"),
         ({"start": "ridge", "kind": "auto"}, "leave start out"),
         ({"kind": "auto", "model_checkpoint_path": "x"}, "checkpoints are of one"),
         ({"kind": "mlp", "adapter_model": torch.nn.Linear(DIM, DIM)}, "leave kind, start and output_dim out"),
