@@ -82,7 +82,7 @@ def plan_of(options: AdapterOptions, layer: AdapterLayerSettings, *, own_module:
         raise ConfigError(f"`kind` is {kind!r}, and output_dim needs a linear adapter; use kind='linear' or 'auto'.")
     if start not in (None, "identity") and kind not in ("linear", "low-rank", "auto"):
         raise ConfigError(
-            f"`start` is {start!r}, a linear map, which kind {kind!r} cannot start from; use another kind."
+            f"`start` is {start!r}, a linear map, and kind {kind!r} cannot start from one; leave start out."
         )
     if start is not None and kind == "auto":
         raise ConfigError(f"`start` is {start!r} with kind='auto', which tries several starts; leave start out.")
