@@ -218,7 +218,7 @@ class TestBadInput:
 
     def test_out_is_in_the_way(self, tiny_model_path: str, tmp_path) -> None:
         (tmp_path / "file").write_text("mine")
-        with pytest.raises(OutputError, match="a file of that name exists"):
+        with pytest.raises(OutputError, match="a file has that name"):
             export_model(tiny_model_path, tmp_path / "file", "fp16")
         (tmp_path / "folder").mkdir()
         (tmp_path / "folder" / "thesis.txt").write_text("mine")

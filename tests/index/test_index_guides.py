@@ -12,7 +12,7 @@ from index_places import Place, PlainEmbedding, make_nodes
 from llama_index.core import VectorStoreIndex
 from llama_index.core.llms import MockLLM
 
-from llama_index_embft.embeddings import linear_adapter, save_adapter
+from llama_index_embft.embeddings import ModelIdentity, linear_adapter, save_adapter
 
 GUIDES = Path(__file__).resolve().parents[2] / "docs" / "how-to"
 
@@ -22,6 +22,9 @@ class ShuffledPlain(PlainEmbedding):
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return np.roll(PlainEmbedding(model_name="old").get_text_embedding(text), 5).tolist()
+
+    def identity(self, side: str, given: str | None = None) -> ModelIdentity:
+        return ModelIdentity.of(self.model_name, type(self).__name__, self.model_name, given or "")
 
 
 def run_blocks(guide: str, names: dict[str, object], n: int) -> dict[str, object]:
