@@ -44,7 +44,7 @@ _DRAWS_OF_SPLIT, _SEEDS_APART = 8, 1_000_003
 METHODS: Final[tuple[Method, ...]] = ("adapter", "full")
 RECORD: Final = "embft.json"
 _ABOUT_FOLDS: Final = (
-    "The verdict is about this way of training, and rests on {} models. The model that is saved was trained on all "
+    "The verdict is about this way of training, and rests on {} models. The tuned model of this run was trained on all "
     "documents afterwards and was itself not tested."
 )
 _NOTHING_TRAINED: Final = (

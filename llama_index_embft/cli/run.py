@@ -192,7 +192,6 @@ def _asked(
     calls = CallSettings(prices=prices, journal_path=default_cache_dir() / "questions.journal.sqlite")
     calls_for: dict[str, Any] = {"num_questions_per_chunk": per_chunk, "output_path": None, "calls": calls}
     estimate = estimate_qa_embedding_pairs(nodes, client, **calls_for)
-    console.print(f"   {estimate}", markup=False, soft_wrap=True)
     confirm_cost(estimate, yes=yes, max_cost=max_cost)
     return generate_qa_embedding_pairs(nodes, client, **calls_for)
 
@@ -213,9 +212,17 @@ def _about_copied_questions(nodes: list[BaseNode], base: BaseEmbedding, seed: in
     ]
     try:
         copied = generate_extractive_pairs(nodes, kinds=("cloze",), num_questions_per_chunk=1, seed=seed)
-    except GenerationError:  # chunks of one sentence: there is no second one to find them by
+    except GenerationError:
         return notes, []
-    found = evaluate_embed_model(copied, base, show_progress=True).mean("hit_rate@10")
+    # A chunk of one sentence has no second one to find it by, and finding a text by itself says nothing.
+    of_more = [
+        query
+        for query, (chunk, *_) in copied.relevant_docs.items()
+        if copied.queries[query] != copied.bare_texts.get(chunk, copied.corpus[chunk]).strip()
+    ]
+    if not of_more:
+        return notes, []
+    found = evaluate_embed_model(copied.subset(of_more), base, show_progress=True).mean("hit_rate@10")
     share = f"The base model finds {found:.0%} of the chunks by a sentence copied from them"
     if found < _NOTHING_TO_GAIN:
         return [*notes, f"{share}."], []

@@ -209,7 +209,7 @@ def test_b1_a_run_on_few_documents_tests_every_question_and_trains_on_all(
 
 
 @pytest.mark.parametrize("adopted", [True, False])
-def test_b1_every_artefact_says_that_the_saved_model_was_not_tested(
+def test_b1_every_artefact_says_that_the_tuned_model_was_not_tested(
     adopted, request, tiny_model_path, tmp_path
 ) -> None:
     if adopted:
@@ -224,7 +224,7 @@ def test_b1_every_artefact_says_that_the_saved_model_was_not_tested(
     assert RetrievalReport.from_json(tmp_path / "reports" / "tuned.json").folds == 4
     again = compare(tmp_path / "reports" / "base.json", tmp_path / "reports" / "tuned.json")
     assert again.metrics["ndcg@10"].test == comparison.metrics["ndcg@10"].test
-    sentence = "The model that is saved was trained on all documents afterwards and was itself not tested."
+    sentence = "The tuned model of this run was trained on all documents afterwards and was itself not tested."
     page = (tmp_path / "report.html").read_text("utf-8")
     assert re.search(rf"<strong>{comparison.decision.capitalize()}</strong>", page)
     assert sentence in page
@@ -239,6 +239,22 @@ def test_b1_every_artefact_says_that_the_saved_model_was_not_tested(
         card = (folder / "README.md").read_text("utf-8")
         assert f"**{comparison.decision.capitalize()}**, by ndcg@10." in card
         assert sentence in card
+
+
+def test_b1_training_of_all_weights_is_cross_fitted_too(tests, tiny_model_path, tmp_path) -> None:
+    dataset = questions(2, chunks=6)
+    split, folds = pipeline.data_for_tuning(dataset)
+    base = load_embed_model(tiny_model_path)
+    outcome = pipeline.tune_and_compare(
+        split, base, tmp_path, folds=folds, method="full", show_progress=False, engine_options={"epochs": 1}
+    )
+    assert outcome.folds == 2
+    assert [len(test.queries) for test, _ in tests] == [12, 6, 6]
+    assert outcome.comparison.systems[0].report.overlap == {}
+    assert not list(tmp_path.glob("folds*"))
+    record = json.loads((outcome.result.output_path / "embft.json").read_text("utf-8"))
+    assert (record["kind"], record["comparison"]["folds"]) == ("full", 2)
+    assert record["data"]["train_queries"] + record["data"]["val_queries"] == 12
 
 
 def test_b1_a_way_that_helps_is_not_adopted_with_a_model_that_did_not_change(gain, tiny_model_path, tmp_path) -> None:

@@ -97,6 +97,6 @@ def show_files(folder: Path, outcome: TuneOutcome) -> None:
         ("reports/", "the scores of every query, for embft compare"),
     ]
     if not outcome.adopted:
-        rows.insert(3, ("candidate/", f"the trained model{on_all}: {decision}"))
+        rows.insert(3, ("candidate/", f"the tuned model{on_all}: {decision}"))
     for name, meaning in rows:
         console.print(f"  {name:<13} {meaning}")
