@@ -144,7 +144,7 @@ def folds_by_document(dataset: EmbeddingQAFinetuneDataset, *, folds: int = _MOST
     """Divide a data set so that every question is on the test side of exactly one split.
 
     No document, and no near-duplicate of one, is on the test side and another side of one split. The validation side is
-    taken by document where two or more are left, else by chunk.
+    taken by document; where there are fewer than four documents, or those left cannot be told apart, by chunk.
 
     Args:
         dataset: Questions about at least two source documents.
@@ -168,14 +168,46 @@ def folds_by_document(dataset: EmbeddingQAFinetuneDataset, *, folds: int = _MOST
         tests.append(test)
         left = train
     tests.append(left)
+    by = _validation_by(dataset)
     splits = []
     for test in tests:
         rest = dataset.subset([query for query in dataset.queries if query not in test.queries])
-        by: Literal["document", "chunk"] = "document" if len(documents_asked(rest)) > 1 else "chunk"
-        share = _VAL_SHARE / (1 - _TEST_SHARE)
-        train, val, _ = split_dataset(rest, by=by, fractions=(1 - share, share, 0.0), seed=seed, show_progress=False)
-        splits.append(Split(train, val, dataset.subset(list(test.queries))))
+        splits.append(Split(*_train_and_val(rest, by, seed), dataset.subset(list(test.queries))))
     return splits
+
+
+def train_on_all(dataset: EmbeddingQAFinetuneDataset, *, seed: int = 0) -> Split:
+    """The data of the model that is kept after a cross-fit: all of it is trained on, but for a validation side.
+
+    The validation side is taken as `folds_by_document` takes it. The test side is the whole data set: it is tested by
+    the models of the folds, and never by this model, which has seen it.
+
+    Args:
+        dataset: What the folds were made from.
+        seed: See `split_dataset`.
+
+    Raises:
+        DatasetError: There are too few questions for a validation side.
+    """
+    return Split(*_train_and_val(dataset, _validation_by(dataset), seed), dataset)
+
+
+def _validation_by(dataset: EmbeddingQAFinetuneDataset) -> Literal["document", "chunk"]:
+    """One way for the folds and for the model on all: of two documents, validation would take half of the training."""
+    return "document" if len(documents_asked(dataset)) > 3 else "chunk"
+
+
+def _train_and_val(
+    dataset: EmbeddingQAFinetuneDataset, by: Literal["document", "chunk"], seed: int
+) -> tuple[EmbeddingQAFinetuneDataset, EmbeddingQAFinetuneDataset]:
+    share = _VAL_SHARE / (1 - _TEST_SHARE)
+    if by == "document":
+        least = max(share, 1 / len(documents_asked(dataset)))
+        try:
+            return split_dataset(dataset, fractions=(1 - least, least, 0.0), seed=seed, show_progress=False)[:2]
+        except DatasetError:  # near-duplicates tie the documents together
+            pass
+    return split_dataset(dataset, by="chunk", fractions=(1 - share, share, 0.0), seed=seed, show_progress=False)[:2]
 
 
 def cross_fit(
@@ -233,6 +265,10 @@ def cross_fit(
         errors={query: error for report in reports for query, error in report.errors.items()},
         notes=(*dict.fromkeys(note for report in reports for note in report.notes), note),
         answers=(),
+        overlap={
+            name: sum(report.overlap.get(name, 0) for report in reports)
+            for name in dict.fromkeys(name for report in reports for name in report.overlap)
+        },
         folds=len(splits),
     )
 

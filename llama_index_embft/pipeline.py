@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from llama_index_embft._core.checks import check_choice, check_number
 from llama_index_embft._core.files import atomic_write_text
 from llama_index_embft._core.renaming import rename_with_patience
-from llama_index_embft.crossfit import documents_asked, plan_split
+from llama_index_embft.crossfit import cross_fit, documents_asked, folds_by_document, plan_split, train_on_all
 from llama_index_embft.dataset.split import Split, split_dataset
 from llama_index_embft.embeddings.adapter.files import save_adapter
 from llama_index_embft.embeddings.adapter.modules import linear_adapter
@@ -20,6 +21,7 @@ from llama_index_embft.embeddings.encoding.run_cache import RunCache
 from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.evaluation import compare, evaluate_embed_model
+from llama_index_embft.finetune.model_card import model_card
 from llama_index_embft.finetune.record import result_record
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.evaluation import RetrievalReport
     from llama_index_embft.evaluation.comparison import Comparison
     from llama_index_embft.finetune.engine import FinetuneResult
 
@@ -40,6 +43,14 @@ _ENOUGH_TEST_DOCUMENTS: Final = 8
 _DRAWS_OF_SPLIT, _SEEDS_APART = 8, 1_000_003
 METHODS: Final[tuple[Method, ...]] = ("adapter", "full")
 RECORD: Final = "embft.json"
+_ABOUT_FOLDS: Final = (
+    "The verdict is about this way of training, and rests on {} models. The tuned model of this run was trained on all "
+    "documents afterwards and was itself not tested."
+)
+_NOTHING_TRAINED: Final = (
+    "Training on all documents did not help on validation and kept the model that it began with, so there is no tuned "
+    "model to adopt."
+)
 
 
 @dataclass(frozen=True)
@@ -47,8 +58,8 @@ class TuneOutcome:
     """What `tune_and_compare` leaves behind.
 
     Attributes:
-        comparison: Base against tuned, on the test split: the one record of the decision, its reasons and warnings.
-            Terminal, ``report.json``, ``report.html`` and the ``embft.json`` of the models draw from it.
+        comparison: Base against tuned, on the test side: the one record of the decision, its reasons and warnings.
+            Terminal, ``report.json``, ``report.html``, and ``embft.json`` and model card of the models draw from it.
         result: What training did; ``output_path`` is where the trained model lies.
     """
 
@@ -63,6 +74,11 @@ class TuneOutcome:
         """
         return self.comparison.decision == "adopt"
 
+    @property
+    def folds(self) -> int:
+        """Models that the verdict rests on: 1 is the one that is saved, more are those of a cross-fit."""
+        return self.comparison.systems[0].report.folds
+
     def moved(self, folder: Path, to: Path) -> TuneOutcome:
         """The same where the folder of the run has been moved: paths inside it follow."""
         path = to / self.result.output_path.relative_to(folder)
@@ -75,7 +91,7 @@ def split_for_tuning(dataset: EmbeddingQAFinetuneDataset, *, by: SplitBy = "docu
     The test side takes 16 % of the questions, and more where that would be fewer than eight documents: up to a third.
     With three or more source documents no document is on two sides. With two, the test side is one of them and the
     validation side takes chunks of the other. One alone cannot be split by document. What the split can show is said by
-    `plan_split`; where documents are few, `folds_by_document` and `cross_fit` show more.
+    `plan_split`; where documents are few, folds show more: see `data_for_tuning`.
 
     Args:
         dataset: Questions over a corpus.
@@ -111,11 +127,38 @@ def split_for_tuning(dataset: EmbeddingQAFinetuneDataset, *, by: SplitBy = "docu
     return best
 
 
+def data_for_tuning(
+    dataset: EmbeddingQAFinetuneDataset, *, by: SplitBy = "document", seed: int = 0, in_folds: bool | None = None
+) -> tuple[Split, list[Split]]:
+    """Divide a data set as `tune_and_compare` takes it: a split, and folds where these show more.
+
+    Args:
+        dataset: Questions over a corpus.
+        by: See `split_for_tuning`; by chunk there are no folds.
+        seed: See `split_dataset`.
+        in_folds: Whether to make folds; None: where `plan_split` says that they show more than a split.
+
+    Returns:
+        A split without folds; or, with folds, all data for the model that is kept, see `train_on_all`.
+
+    Raises:
+        ConfigError: Folds are wanted by chunk.
+        DatasetError: There is only one source document, or too few questions.
+    """
+    if in_folds and by == "chunk":
+        raise ConfigError("Cross-fitting divides by document; leave out --cross-fit, or --split-by chunk.")
+    plan = plan_split(len(documents_asked(dataset)), len(dataset.queries), cross_fit=in_folds)
+    if by == "document" and plan.way == "cross-fit":
+        return train_on_all(dataset, seed=seed), folds_by_document(dataset, folds=plan.folds, seed=seed)
+    return split_for_tuning(dataset, by=by, seed=seed), []
+
+
 def tune_and_compare(
     split: Split,
     base: BaseEmbedding,
     folder: Path,
     *,
+    folds: Sequence[Split] = (),
     method: Method = "adapter",
     show_progress: bool = True,
     seed: int = 0,
@@ -126,10 +169,15 @@ def tune_and_compare(
 ) -> TuneOutcome:
     """Train on ``split.train``, choose on ``split.val``, compare with the base on ``split.test``, and save everything.
 
+    With `folds` the questions of ``split.test`` are answered by one more model for each fold, trained in the same way
+    without their documents. The verdict is then about this way of training: the model that is saved has seen all
+    documents and is not tested itself. The models of the folds are not kept.
+
     Args:
-        split: From `split_dataset` or `split_for_tuning`.
+        split: From `split_dataset` or `split_for_tuning`; with `folds`, from `train_on_all`.
         base: The embedding model in use today.
         folder: Where to write ``model/``, ``dataset/``, ``reports/``, ``report.json`` and ``report.html``.
+        folds: From `folds_by_document`, of the same data set.
         method: ``"adapter"`` trains a linear layer on the query side; ``"full"`` trains all weights, and needs a
             Hugging Face model.
         show_progress: Show progress bars.
@@ -149,18 +197,36 @@ def tune_and_compare(
     check_number("seed", seed, at_least=0)
     candidate, cache = folder / "candidate", RunCache()
     options = {"seed": seed, **(engine_options or {})}
-    engine = _engine(method, split, base, candidate, show_progress, cache, options)
-    base_report = evaluate_embed_model(
-        split.test, base, label=f"base ({_short_name(base)})", show_progress=show_progress, cache=cache
-    )
-    result = engine.finetune()
-    tuned_report = evaluate_embed_model(
-        split.test,
-        engine.get_finetuned_model(),
-        label=f"tuned ({method})",
-        show_progress=show_progress,
-        cache=cache,
-    )
+
+    def engine_on(data: Split, to: Path) -> Any:
+        return _engine(method, data, base, to, show_progress, cache, options)
+
+    def measured(test: EmbeddingQAFinetuneDataset, model: BaseEmbedding, label: str) -> RetrievalReport:
+        return evaluate_embed_model(test, model, label=label, show_progress=show_progress, cache=cache)
+
+    engine = engine_on(split, candidate)  # first of all, because it refuses what does not fit
+    base_report = measured(split.test, base, f"base ({_short_name(base)})")
+    label = f"tuned ({method}, {len(folds)} folds)" if folds else f"tuned ({method})"
+    if folds:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="folds-", dir=folder, ignore_cleanup_errors=True) as place:
+
+            def trained(data: Split, number: int) -> BaseEmbedding:
+                of_fold = engine_on(data, Path(place) / str(number))
+                of_fold.finetune()
+                model: BaseEmbedding = of_fold.get_finetuned_model()
+                return model
+
+            tuned_report = cross_fit(
+                folds, base_report, trained, lambda test, model: measured(test, model, label), label=label
+            )
+        result = engine.finetune()
+        notes = [*notes, _ABOUT_FOLDS.format(len(folds))]
+        if result.improved is False:
+            against = [*against, _NOTHING_TRAINED]
+    else:
+        result = engine.finetune()
+        tuned_report = measured(split.test, engine.get_finetuned_model(), label)
     comparison = compare(base_report, tuned_report, seed=seed)
     vetoed = bool(against) and comparison.decision == "adopt"
     comparison = comparison.amended(
@@ -174,7 +240,7 @@ def tune_and_compare(
     else:
         _save_base(folder / "model", base, split)
         _write_decision(folder / "model", comparison)
-    _save_data(split, folder / "dataset")
+    _save_data(split, folds, folder / "dataset")
     base_report.to_json(folder / "reports" / "base.json")
     tuned_report.to_json(folder / "reports" / "tuned.json")
     comparison.to_json(folder / "report.json")
@@ -189,7 +255,7 @@ def _short_name(model: BaseEmbedding) -> str:
 
 
 def _write_decision(folder: Path, comparison: Comparison) -> None:
-    """Put what was decided about a saved model into its own record."""
+    """Put what was decided about a saved model into its own record and its model card."""
     path, metric = folder / RECORD, comparison.metrics[comparison.primary]
     record = json.loads(path.read_text(encoding="utf-8"))
     record["comparison"] = {
@@ -199,10 +265,12 @@ def _write_decision(folder: Path, comparison: Comparison) -> None:
         "metric": comparison.primary,
         **metric.to_dict(),
         "test_hash": comparison.base.data_hash,
+        "folds": comparison.systems[0].report.folds,
         "command": comparison.command,
         "date": comparison.date,
     }
     atomic_write_text(path, json.dumps(record, indent=2) + "\n")
+    atomic_write_text(folder / "README.md", model_card(record))
 
 
 def build_index(dataset: EmbeddingQAFinetuneDataset, embed_model: BaseEmbedding) -> VectorStoreIndex:
@@ -283,9 +351,14 @@ def _save_base(folder: Path, base: BaseEmbedding, split: Split) -> None:
     save_adapter(folder, linear_adapter(dim), base=description, base_fingerprint=encoder.fingerprint, record=record)
 
 
-def _save_data(split: Split, folder: Path) -> None:
+def _save_data(split: Split, folds: Sequence[Split], folder: Path) -> None:
+    """Write what was trained and tested on; the sides of folds as ids of the queries in ``all.json``."""
     for name, part in split._asdict().items():
-        part.save_json(folder / f"{name}.json")
+        # Nobody should take all data for a test side: the saved model has seen it.
+        part.save_json(folder / ("all.json" if folds and name == "test" else f"{name}.json"))
+    if folds:
+        sides = [{name: list(part.queries) for name, part in fold._asdict().items()} for fold in folds]
+        atomic_write_text(folder / "folds.json", json.dumps(sides, indent=2, ensure_ascii=False) + "\n")
 
 
 def reload(folder: Path, base: BaseEmbedding) -> BaseEmbedding:

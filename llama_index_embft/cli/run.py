@@ -58,6 +58,14 @@ def run(
     split_by: Annotated[
         Literal["document", "chunk"], typer.Option(help="What is never on two sides of the split.")
     ] = "document",
+    cross_fit: Annotated[
+        bool | None,
+        typer.Option(
+            "--cross-fit/--no-cross-fit",
+            help="Test every question, by up to five models that have not seen its document, and then train on all; or "
+            "train once, and test on documents held back. Default: what shows more on as many documents.",
+        ),
+    ] = None,
     chunk_size: Annotated[int, typer.Option(help="Tokens of a chunk, metadata included.")] = 256,
     chunk_overlap: Annotated[int, typer.Option(help="Tokens that neighbouring chunks share.")] = 32,
     questions_per_chunk: Annotated[int, typer.Option(min=1, help="Questions made from each chunk, at most.")] = 4,
@@ -72,8 +80,11 @@ def run(
     from llama_index_embft.cli.shared.dated import dated_folder, point_latest
     from llama_index_embft.dataset import documents_to_nodes, load_documents
     from llama_index_embft.embeddings import load_embed_model, resolve_model_name
-    from llama_index_embft.pipeline import reload, split_for_tuning, tune_and_compare
+    from llama_index_embft.errors import ConfigError
+    from llama_index_embft.pipeline import data_for_tuning, reload, tune_and_compare
 
+    if cross_fit and split_by == "chunk":
+        raise ConfigError("--cross-fit divides by document; leave it out, or --split-by chunk.")
     client = _client(llm, llm_model, api_base)
     resolve_model_name(model)  # a wrong path should show before the work, not after it
     target = dated_folder("runs") if out is None else out
@@ -81,8 +92,7 @@ def run(
         documents = load_documents(docs)
         nodes = documents_to_nodes(documents, chunk_size=chunk_size, chunk_overlap=chunk_overlap)
         console.print(f"[bold]1. Documents:[/bold] {len(documents)} pages or files, {len(nodes)} chunks")
-        if split_by == "document":
-            _check_documents(nodes, questions_per_chunk)
+        _check_documents(nodes, questions_per_chunk, split_by, cross_fit)
         with console.status("Loading the model"):
             quiet_libraries()
             base = load_embed_model(model)
@@ -90,15 +100,25 @@ def run(
             dataset = _extractive(nodes, questions_per_chunk, seed)
         else:
             dataset = _asked(nodes, client, questions_per_chunk, prices=prices, max_cost=max_cost, yes=yes)
-        split = split_for_tuning(dataset, by=split_by, seed=seed)
+        split, folds = data_for_tuning(dataset, by=split_by, seed=seed, in_folds=cross_fit)
         sizes = ", ".join(f"{name} {len(part.queries)}" for name, part in split._asdict().items())
+        if folds:
+            sizes = f"all tested, in {len(folds)} folds by document"
         source = "taken from the text" if client is None else f"written by {llm_model}"
         console.print(f"[bold]2. Questions:[/bold] {len(dataset.queries)} {source}; {sizes}")
         show_cut(base, dataset)
         notes, against = _about_copied_questions(nodes, base, seed) if client is None else ([], [])
-        console.print(f"[bold]3. Train and compare:[/bold] {model}, method {method}")
+        console.print(f"[bold]3. Train and compare:[/bold] {model}, method {method}{_trainings(len(folds))}")
         written = tune_and_compare(
-            split, base, folder, method=method, seed=seed, against=against, notes=notes, command=command_line()
+            split,
+            base,
+            folder,
+            folds=folds,
+            method=method,
+            seed=seed,
+            against=against,
+            notes=notes,
+            command=command_line(),
         )
         reload(folder, base)
         outcome = written.moved(folder, target)
@@ -125,19 +145,26 @@ def _client(llm: str | None, llm_model: str | None, api_base: str | None) -> LLM
     return client
 
 
-def _check_documents(nodes: list[BaseNode], per_chunk: int) -> None:
+def _trainings(folds: int) -> str:
+    return f", {folds} models for the verdict and then one on all documents" if folds else ""
+
+
+def _check_documents(nodes: list[BaseNode], per_chunk: int, split_by: str, cross_fit: bool | None) -> None:
     """Say what the documents can show, and refuse one alone, before questions about them are paid for."""
     from llama_index_embft.crossfit import plan_split
     from llama_index_embft.dataset import dataset_corpus
     from llama_index_embft.errors import DatasetError
 
     n_documents = len(set(dataset_corpus(nodes).source_documents.values()))
-    if n_documents < 2:
+    plan = plan_split(n_documents, len(nodes) * per_chunk, cross_fit=cross_fit)
+    if n_documents < 2 and split_by == "document":
         raise DatasetError(
             "The questions would be about one document only, so no other document is left to test on; add documents "
-            "or split this one by chunk (--split-by chunk), which tests on unseen parts of the same document."
+            f"(about {plan.documents_wanted:,} like it would show a gain of 5 points) or split this one by chunk "
+            "(--split-by chunk), which tests on unseen parts of the same document."
         )
-    console.print(f"   {plan_split(n_documents, len(nodes) * per_chunk, cross_fit=False)}")
+    if n_documents < 2 or split_by == "document":
+        console.print(f"   {plan}", markup=False, soft_wrap=True)
 
 
 def _extractive(nodes: list[BaseNode], per_chunk: int, seed: int) -> EmbeddingQAFinetuneDataset:
@@ -165,7 +192,6 @@ def _asked(
     calls = CallSettings(prices=prices, journal_path=default_cache_dir() / "questions.journal.sqlite")
     calls_for: dict[str, Any] = {"num_questions_per_chunk": per_chunk, "output_path": None, "calls": calls}
     estimate = estimate_qa_embedding_pairs(nodes, client, **calls_for)
-    console.print(f"   {estimate}", markup=False, soft_wrap=True)
     confirm_cost(estimate, yes=yes, max_cost=max_cost)
     return generate_qa_embedding_pairs(nodes, client, **calls_for)
 
@@ -186,9 +212,17 @@ def _about_copied_questions(nodes: list[BaseNode], base: BaseEmbedding, seed: in
     ]
     try:
         copied = generate_extractive_pairs(nodes, kinds=("cloze",), num_questions_per_chunk=1, seed=seed)
-    except GenerationError:  # chunks of one sentence: there is no second one to find them by
+    except GenerationError:
         return notes, []
-    found = evaluate_embed_model(copied, base, show_progress=True).mean("hit_rate@10")
+    # A chunk of one sentence has no second one to find it by, and finding a text by itself says nothing.
+    of_more = [
+        query
+        for query, (chunk, *_) in copied.relevant_docs.items()
+        if copied.queries[query] != copied.bare_texts.get(chunk, copied.corpus[chunk]).strip()
+    ]
+    if not of_more:
+        return notes, []
+    found = evaluate_embed_model(copied.subset(of_more), base, show_progress=True).mean("hit_rate@10")
     share = f"The base model finds {found:.0%} of the chunks by a sentence copied from them"
     if found < _NOTHING_TO_GAIN:
         return [*notes, f"{share}."], []

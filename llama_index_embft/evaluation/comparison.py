@@ -227,7 +227,7 @@ def _system_to_dict(system: SystemComparison) -> dict[str, Any]:
 
 
 def _model(report: RetrievalReport) -> dict[str, Any]:
-    return {"label": report.label, "seconds": report.seconds, "overlap": report.overlap}
+    return {"label": report.label, "seconds": report.seconds, "overlap": report.overlap, "folds": report.folds}
 
 
 def _plain(part: SliceComparison | GuardResult) -> dict[str, Any]:

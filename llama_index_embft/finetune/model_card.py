@@ -26,8 +26,9 @@ def model_card(record: Mapping[str, Any]) -> str:
     """Write the model card of a saved result.
 
     It states what the record states: data by size and hash, validation figures before and after, settings, versions,
-    the command. A folder on the trainer's disk is named by its last part only. Nothing is claimed beyond validation,
-    and that this validation also chose the weights is said beside the figures.
+    the command, and the decision where the model was compared with its base. A folder on the trainer's disk is named by
+    its last part only. Beyond that nothing is claimed but validation, and that validation also chose the weights is
+    said beside the figures.
 
     Args:
         record: Content of ``embft.json``. Parts that are missing are left out.
@@ -43,6 +44,7 @@ def model_card(record: Mapping[str, Any]) -> str:
         f"An embedding model for retrieval with LlamaIndex, made of {_code(name)} by "
         f"[llama-index-embft](https://pypi.org/project/llama-index-embft/): {_KINDS.get(kind, kind)}.",
         _use(record, kind),
+        _comparison(record),
         _figures(record),
         _data(record),
         _settings(record),
@@ -156,6 +158,21 @@ def _figures(record: Mapping[str, Any]) -> str:
         "tuned model on a test set of your own: `embft evaluate`, then `embft compare`.",
     ]
     return "\n".join(text)
+
+
+def _comparison(record: Mapping[str, Any]) -> str:
+    """What a comparison with the base model decided, why, and the warnings that belong to it."""
+    found = _part(record, "comparison")
+    if "decision" not in found:
+        return ""
+    text = [
+        "## Comparison with the base model",
+        "",
+        f"**{_line(found['decision']).capitalize()}**, by {_line(found.get('metric', 'its metric'))}. "
+        + " ".join(_line(reason) for reason in found.get("reasons", ())),
+    ]
+    warnings = [f"- {_line(warning)}" for warning in found.get("warnings", ())]
+    return "\n".join([*text, "", *warnings] if warnings else text)
 
 
 def _merge_table(curve: object, metric: str) -> list[str]:

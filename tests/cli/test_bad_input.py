@@ -55,6 +55,12 @@ CASES = {
     "scan": (lambda d: blank_pdf(d / "scan.pdf"), ["scan.pdf"], "OCR"),
     "encrypted": (lambda d: blank_pdf(d / "secret.pdf", "x"), ["secret.pdf"], "password"),
     "one document": (lambda d: write_note(d), ["note.md"], "about one document only"),
+    "one document, what more would do": (lambda d: write_note(d), ["note.md"], "like it would show a gain of 5 points"),
+    "folds by chunk": (
+        lambda d: write_note(d),
+        ["note.md", "--split-by", "chunk", "--cross-fit"],
+        "--cross-fit divides by document",
+    ),
     "no such model": (
         lambda d: write_note(d),
         ["note.md", "--model", "./no-such-model"],

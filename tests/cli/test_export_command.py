@@ -47,7 +47,7 @@ def test_two_formats_in_one_table(run, tiny_model_path, tmp_path) -> None:
 def test_bad_input_is_one_sentence_before_the_work(run, tiny_model_path, tmp_path) -> None:
     (tmp_path / "file").write_text("mine")
     cases = [
-        ((tiny_model_path, "--out", "m", "--format", "int3"), ConfigError, "must be one of fp16"),
+        ((tiny_model_path, "--out", "m", "--format", "int3"), ConfigError, "must be one of 'fp16'"),
         ((tiny_model_path, "--out", "file"), OutputError, "a file has that name"),
         ((tiny_model_path, "--out", "m", "--val", "none.json"), DatasetError, "none.json"),
         (("no/such/model", "--out", "m"), ModelError, "does not exist"),

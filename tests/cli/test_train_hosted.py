@@ -95,7 +95,7 @@ CASES = {
     ("--embed-model", "os:system", "--method", "nudge"): "'os:system' must be named as openai:MODEL",
     ("--api-base", "http://localhost/v1"): "api_base is for a hosted model; give embed_model too",
     ("--tokens-per-minute", "5"): "tokens_per_minute is for a hosted model",
-    ("--embed-model", "openai:m", "--method", "adapter", "--requests-per-minute", "0"): "it must be above 0",
+    ("--embed-model", "openai:m", "--method", "adapter", "--requests-per-minute", "0"): "it must be at least 1",
     ("--embed-model", "openai:m", "--method", "adapter", "--requests-per-minute", "x"): "must be a whole number",
     ("--method", "nudge", "--batch-size", "8"): "batch_size is not an option of --method nudge",
     ("--method", "nudge", "--recipe", "auto"): "recipe is not an option of --method nudge",

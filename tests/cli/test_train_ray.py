@@ -9,7 +9,7 @@ import pytest
 from llama_index_embft.cli.train import command
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError
-from llama_index_embft.finetune import FinetuneResult
+from llama_index_embft.finetune import FinetuneResult, LoraSettings
 from llama_index_embft.scale import ray
 
 
@@ -50,7 +50,7 @@ def test_flags_and_file_reach_the_cluster(folder, embft, asked):
     assert asked == [
         {
             "queries": 4, "model_id": "b", "out": "m", "address": "head:6379", "workers": 4, "cpus_per_worker": 3.0,
-            "gpus_per_worker": 1.0, "method": "lora", "lora_rank": 4, "batch_size": 12, "show_progress_bar": True,
+            "gpus_per_worker": 1.0, "method": "lora", "lora": LoraSettings(rank=4), "batch_size": 12, "show_progress_bar": True,
         }
     ]  # fmt: skip
     assert "Training in 4 processes on the Ray cluster head:6379" in out
@@ -86,7 +86,7 @@ REFUSED = {
     ("--ray-workers", "2"): "--ray-workers is for --ray ADDRESS; leave it out, or give an address.",
     ("--ray-cpus", "2"): "--ray-cpus is for --ray ADDRESS; leave it out, or give an address.",
     ("--ray-gpus", "0"): "--ray-gpus is for --ray ADDRESS; leave it out, or give an address.",
-    ("--ray", " "): "--ray has an empty address; give HOST:PORT",
+    ("--ray", " "): "--ray is empty; name one",
     ("--ray", "auto", "--ray-workers", "0"): "--ray-workers is 0; it must be 1 or more.",
     ("--ray", "auto", "--ray-workers", "two"): "--ray-workers is 'two'; it must be a whole number.",
     ("--ray", "auto", "--ray-gpus", "-1"): "--ray-gpus is -1; it must be 0 or more.",

@@ -62,13 +62,12 @@ def embft(*arguments, cwd):
     return result.stdout
 
 
-@pytest.mark.parametrize("method", ["adapter", "full"])
-def test_run_from_files_to_an_index(tmp_path, tiny_model_path, method):
+@pytest.mark.parametrize(("method", "folds"), [("adapter", 5), ("full", 1)])
+def test_run_from_files_to_an_index(tmp_path, tiny_model_path, method, folds):
     (tmp_path / "docs").mkdir()
     write_documents(tmp_path / "docs")
-    said = embft(
-        "run", "docs", "--model", tiny_model_path, "--method", method, "--out", "out", "--chunk-size", 128, cwd=tmp_path
-    )
+    options = ["--method", method, "--out", "out", "--chunk-size", 128, *(["--no-cross-fit"] if folds == 1 else [])]
+    said = embft("run", "docs", "--model", tiny_model_path, *options, cwd=tmp_path)
     out = tmp_path / "out"
     report = json.loads((out / "report.json").read_text())
     row = report["metrics"]["ndcg@10"]
@@ -77,20 +76,29 @@ def test_run_from_files_to_an_index(tmp_path, tiny_model_path, method):
     assert (out / "report.html").read_text().count("<svg") >= 1
     assert "http://" not in (out / "report.html").read_text().replace("http://www.w3.org", "")
     assert "taken from your text, not asked by people" in said
-    assert sorted(f.name for f in (out / "dataset").iterdir()) == ["test.json", "train.json", "val.json"]
+    assert report["tuned"]["folds"] == folds
+    tested = ["all.json", "folds.json"] if folds > 1 else ["test.json"]
+    assert sorted(f.name for f in (out / "dataset").iterdir()) == sorted([*tested, "train.json", "val.json"])
+    assert ("cross-fitting over 5 folds tests" in said) == (folds > 1)
+    assert ("5 models for the verdict and then one on all documents" in said) == (folds > 1)
+    assert ("was itself not tested" in said) == (folds > 1)
 
     from llama_index.core import VectorStoreIndex
 
     from llama_index_embft import EmbeddingQAFinetuneDataset, load_embed_model
     from llama_index_embft.dataset import documents_to_nodes, load_documents
 
-    parts = {n: EmbeddingQAFinetuneDataset.from_json(out / "dataset" / f"{n}.json") for n in ("train", "val", "test")}
+    names = ("train", "val", "all" if folds > 1 else "test")
+    parts = {n: EmbeddingQAFinetuneDataset.from_json(out / "dataset" / f"{n}.json") for n in names}
     documents = {
         name: {part.document_of(d) for ids in part.relevant_docs.values() for d in ids} for name, part in parts.items()
     }
-    assert not documents["train"] & documents["test"]
     assert not documents["train"] & documents["val"]
-    assert len(parts["test"].corpus) == len(parts["train"].corpus)
+    if folds > 1:
+        assert documents["train"] | documents["val"] == documents["all"]
+    else:
+        assert not documents["train"] & documents["test"]
+        assert len(parts["test"].corpus) == len(parts["train"].corpus)
 
     nodes = documents_to_nodes(load_documents(tmp_path / "docs"), chunk_size=128, chunk_overlap=32)
     index = VectorStoreIndex(nodes, embed_model=load_embed_model(out / "model"))

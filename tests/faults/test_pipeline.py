@@ -155,7 +155,9 @@ def invoke(monkeypatch, tmp_path, tiny_model_path):
         for i in range(documents):
             (tmp_path / "docs" / f"{i}.txt").write_text(text(i), "utf-8")
         arguments = ["docs", "--model", tiny_model_path, *options]
-        return CliRunner().invoke(app, arguments).exception
+        result = CliRunner().invoke(app, arguments)
+        call.said = result.output
+        return result.exception
 
     return call
 
@@ -181,7 +183,8 @@ def test_c4_a_refused_key_shows_before_documents_are_read(writer, invoke, monkey
 def test_c4_the_cost_is_agreed_to_first(writer, invoke):
     error = invoke(*ASKED)
     assert isinstance(error, ConfigError)
-    assert re.search(r"Nobody is there to be asked whether to go on; give --yes", str(error))
+    assert "give --yes, or --max-cost with --prices" in str(error)
+    assert re.search(r"To be asked of the LLM: .*4 calls for 4 chunks", invoke.said)
     error = invoke(*ASKED, "--max-cost", "0.0001", "--prices", "100", "100")
     assert "more than --max-cost 0.0001" in str(error)
     assert "--max-cost needs --prices" in str(invoke(*ASKED, "--max-cost", "1"))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import numpy as np
 import pytest
 import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
-from llama_index_embft import EmbeddingQAFinetuneDataset
+from llama_index_embft import EmbeddingAdapterFinetuneEngine, EmbeddingQAFinetuneDataset, load_embed_model, pipeline
 from llama_index_embft.cli.compare import compare as compare_command
 from llama_index_embft.crossfit import documents_asked, folds_by_document, plan_split
+from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.evaluation import RetrievalReport, compare, evaluate_run
 from llama_index_embft.evaluation.statistics import paired_tests, unseen_loss
 from llama_index_embft.pipeline import split_for_tuning
@@ -116,6 +120,162 @@ def test_b1_folds_test_every_document_once() -> None:
         sides = [documents_asked(side) for side in split]
         assert not sides[2] & (sides[0] | sides[1])
         assert all(len(side.queries) > 0 for side in split)
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """Every training of an adapter, as its engine, with the model that it handed out."""
+    done = []
+    real, load = EmbeddingAdapterFinetuneEngine.finetune, EmbeddingAdapterFinetuneEngine.get_finetuned_model
+
+    def finetune(engine):
+        done.append(engine)
+        return real(engine)
+
+    def get_finetuned_model(engine):
+        engine.handed_out = load(engine)
+        return engine.handed_out
+
+    monkeypatch.setattr(EmbeddingAdapterFinetuneEngine, "finetune", finetune)
+    monkeypatch.setattr(EmbeddingAdapterFinetuneEngine, "get_finetuned_model", get_finetuned_model)
+    return done
+
+
+@pytest.fixture
+def tests(monkeypatch):
+    """Every measurement: the data set, and the model."""
+    done = []
+    real = pipeline.evaluate_embed_model
+
+    def evaluate(dataset, model, **options):
+        done.append((dataset, model))
+        return real(dataset, model, **options)
+
+    monkeypatch.setattr(pipeline, "evaluate_embed_model", evaluate)
+    return done
+
+
+@pytest.fixture
+def gain(monkeypatch):
+    """Every comparison finds a gain."""
+    real = pipeline.compare
+    monkeypatch.setattr(pipeline, "compare", lambda *a, **k: real(*a, **k).amended(decision="adopt"))
+
+
+def run_on(n_documents, model_path, folder, **options):
+    dataset = questions(n_documents, chunks=6)
+    split, folds = pipeline.data_for_tuning(dataset)
+    base = load_embed_model(model_path)
+    return dataset, pipeline.tune_and_compare(
+        split, base, folder, folds=folds, show_progress=False, engine_options={"epochs": 2, **options}
+    )
+
+
+@pytest.mark.parametrize("n_documents", [2, 3, 4])
+def test_b1_a_run_on_few_documents_tests_every_question_and_trains_on_all(
+    n_documents, trainings, tests, tiny_model_path, tmp_path
+) -> None:
+    dataset, outcome = run_on(n_documents, tiny_model_path, tmp_path)
+    assert outcome.folds == n_documents
+    *of_folds, kept = trainings
+    (base_data, _), *tested = tests
+    assert base_data.queries == dataset.queries
+    assert len(of_folds) == len(tested) == n_documents
+    for engine, (test, model) in zip(of_folds, tested, strict=True):
+        seen = documents_asked(engine.dataset) | documents_asked(engine.val_dataset)
+        assert not seen & documents_asked(test)
+        assert len(seen) == n_documents - 1
+        assert model is engine.handed_out
+        assert not engine.dataset.queries.keys() & engine.val_dataset.queries.keys()
+    assert sorted(query for test, _ in tested for query in test.queries) == sorted(dataset.queries)
+    assert sorted([*kept.dataset.queries, *kept.val_dataset.queries]) == sorted(dataset.queries)
+    assert documents_asked(kept.dataset) | documents_asked(kept.val_dataset) == documents_asked(dataset)
+    assert len(kept.dataset.queries) > len(dataset.queries) / 2
+    assert kept.model_output_path == str(tmp_path / "candidate")
+
+    # The data that were used lie there, and nothing of the models of the folds.
+    assert sorted(path.name for path in (tmp_path / "dataset").iterdir()) == [
+        "all.json",
+        "folds.json",
+        "train.json",
+        "val.json",
+    ]
+    everything = EmbeddingQAFinetuneDataset.from_json(tmp_path / "dataset" / "all.json")
+    assert everything.content_hash() == dataset.content_hash()
+    sides = json.loads((tmp_path / "dataset" / "folds.json").read_text("utf-8"))
+    assert [side["test"] for side in sides] == [list(test.queries) for test, _ in tested]
+    assert [side["train"] for side in sides] == [list(engine.dataset.queries) for engine in of_folds]
+    assert not list(tmp_path.glob("folds*"))
+
+
+@pytest.mark.parametrize("adopted", [True, False])
+def test_b1_every_artefact_says_that_the_tuned_model_was_not_tested(
+    adopted, request, tiny_model_path, tmp_path
+) -> None:
+    if adopted:
+        request.getfixturevalue("gain")
+    _, outcome = run_on(4, tiny_model_path, tmp_path, epochs=30, learning_rate=1e-2)
+    assert outcome.result.improved
+    assert outcome.adopted is adopted
+    comparison, trained = outcome.comparison, outcome.result.output_path
+    assert trained == tmp_path / ("model" if adopted else "candidate")
+    report = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    assert report["tuned"]["folds"] == 4
+    assert RetrievalReport.from_json(tmp_path / "reports" / "tuned.json").folds == 4
+    again = compare(tmp_path / "reports" / "base.json", tmp_path / "reports" / "tuned.json")
+    assert again.metrics["ndcg@10"].test == comparison.metrics["ndcg@10"].test
+    sentence = "The tuned model of this run was trained on all documents afterwards and was itself not tested."
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert re.search(rf"<strong>{comparison.decision.capitalize()}</strong>", page)
+    assert sentence in page
+    assert sentence in " ".join(report["warnings"])
+    assert any(sentence in note for note in comparison.notes)  # which the terminal prints
+    assert report["decision"] == comparison.decision
+    for folder in {trained, tmp_path / "model"}:
+        record = json.loads((folder / "embft.json").read_text("utf-8"))
+        assert (record["comparison"]["decision"], record["comparison"]["folds"]) == (comparison.decision, 4)
+        assert record["data"]["train_queries"] + record["data"]["val_queries"] == 24
+        assert sentence in " ".join(record["comparison"]["warnings"])
+        card = (folder / "README.md").read_text("utf-8")
+        assert f"**{comparison.decision.capitalize()}**, by ndcg@10." in card
+        assert sentence in card
+
+
+def test_b1_training_of_all_weights_is_cross_fitted_too(tests, tiny_model_path, tmp_path) -> None:
+    dataset = questions(2, chunks=6)
+    split, folds = pipeline.data_for_tuning(dataset)
+    base = load_embed_model(tiny_model_path)
+    outcome = pipeline.tune_and_compare(
+        split, base, tmp_path, folds=folds, method="full", show_progress=False, engine_options={"epochs": 1}
+    )
+    assert outcome.folds == 2
+    assert [len(test.queries) for test, _ in tests] == [12, 6, 6]
+    assert outcome.comparison.systems[0].report.overlap == {}
+    assert not list(tmp_path.glob("folds*"))
+    record = json.loads((outcome.result.output_path / "embft.json").read_text("utf-8"))
+    assert (record["kind"], record["comparison"]["folds"]) == ("full", 2)
+    assert record["data"]["train_queries"] + record["data"]["val_queries"] == 12
+
+
+def test_b1_a_way_that_helps_is_not_adopted_with_a_model_that_did_not_change(gain, tiny_model_path, tmp_path) -> None:
+    _, outcome = run_on(4, tiny_model_path, tmp_path, epochs=1, learning_rate=1e-12)
+    assert outcome.result.improved is False
+    assert outcome.comparison.decision == "not proven"
+    assert "there is no tuned model to adopt" in outcome.comparison.verdict
+
+
+def test_b1_many_documents_and_one_document_are_not_cross_fitted() -> None:
+    many = questions(500, chunks=5)
+    split, folds = pipeline.data_for_tuning(many)
+    assert folds == []
+    assert not documents_asked(split.test) & documents_asked(split.train)
+    split, folds = pipeline.data_for_tuning(questions(4, chunks=6), in_folds=False)
+    assert folds == []
+    assert pipeline.data_for_tuning(questions(4, chunks=6), by="chunk")[1] == []
+    with pytest.raises(ConfigError, match="Cross-fitting divides by document"):
+        pipeline.data_for_tuning(questions(4, chunks=6), by="chunk", in_folds=True)
+    with pytest.raises(DatasetError, match="about one document only"):
+        pipeline.data_for_tuning(questions(1, chunks=6))
 
 
 @pytest.mark.parametrize("n_documents", [3, 4, 5])

@@ -85,14 +85,18 @@ def show_files(folder: Path, outcome: TuneOutcome) -> None:
     """Print where the results are."""
     console.print(f"\n[bold]Written to {folder}/[/bold]")
     decision = outcome.comparison.decision
+    crossed = outcome.folds > 1
+    on_all = ", trained on all documents" if crossed else ""
+    data = "all questions, how the folds divide them, and train and validation of the trained model"
+    data = data if crossed else "train, validation and test"
     rows = [
         ("report.html", "the comparison as a page: open it in a browser"),
         ("report.json", "the same as data"),
-        ("model/", "the tuned model" if outcome.adopted else f"your base model, unchanged: {decision}"),
-        ("dataset/", "train, validation and test"),
+        ("model/", f"the tuned model{on_all}" if outcome.adopted else f"your base model, unchanged: {decision}"),
+        ("dataset/", data),
         ("reports/", "the scores of every query, for embft compare"),
     ]
     if not outcome.adopted:
-        rows.insert(3, ("candidate/", f"the trained model: {decision}"))
+        rows.insert(3, ("candidate/", f"the tuned model{on_all}: {decision}"))
     for name, meaning in rows:
         console.print(f"  {name:<13} {meaning}")

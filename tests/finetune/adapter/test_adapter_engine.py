@@ -112,7 +112,8 @@ def test_sync_async_and_batch_calls_agree_and_documents_pass_through(base, tmp_p
 
 def test_saved_as_safetensors_and_json(base, tmp_path):
     engine(base, tmp_path / "a", epochs=1, bias=True).finetune()
-    assert sorted(f.name for f in (tmp_path / "a").iterdir()) == ["adapter.safetensors", "config.json", "embft.json"]
+    names = sorted(f.name for f in (tmp_path / "a").iterdir())
+    assert names == [".embft-files.json", "adapter.safetensors", "config.json", "embft.json"]
     config = json.loads((tmp_path / "a" / "config.json").read_text())
     assert (config["kind"], config["bias"], config["in_features"]) == ("linear", True, DIM)
     record = json.loads((tmp_path / "a" / "embft.json").read_text())

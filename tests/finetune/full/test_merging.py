@@ -165,9 +165,9 @@ def test_weights_of_another_model_are_refused_before_anything_is_evaluated(model
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"weights": [0.5, 1.5]}, "The merge weight is 1.5; it must lie between 0"),
-        ({"weights": [float("nan")]}, "The merge weight is nan"),
-        ({"max_guard_loss": -0.1}, "max_guard_loss is -0.1"),
+        ({"weights": [0.5, 1.5]}, "`weight` is 1.5; it must be at least 0"),
+        ({"weights": [float("nan")]}, "`weight` is nan; it must be"),
+        ({"max_guard_loss": -0.1}, "`max_guard_loss` is -0.1"),
         ({"metric": "ndcg@7"}, "The validation set is not measured by ndcg@7; choose one of ndcg@10, mrr@10"),
     ],
 )
@@ -212,5 +212,5 @@ def test_two_folders_that_do_not_fit(tiny_model_path, model, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match="cannot be loaded"):
         merge_models(tiny_model_path, tmp_path / "empty")
-    with pytest.raises(ConfigError, match="merge weight is 2"):
+    with pytest.raises(ConfigError, match="`weight` is 2"):
         merge_models(tiny_model_path, tiny_model_path, 2)
