@@ -74,7 +74,7 @@ def adapter_folder(folder: Path, base: HuggingFaceEmbedding, *, documents: bool)
     adapter = linear_adapter(32)
     with torch.no_grad():
         adapter.weight.copy_(torch.eye(32).roll(1, 0))
-    fingerprints = {"base": describe_base(base), "base_fingerprint": None}
+    fingerprints = {"base": describe_base(base), "base_fingerprint": as_encoder(base, cache=None).fingerprint}
     save_adapter(folder, adapter, record={}, transform_documents=documents, **fingerprints)
     return folder
 

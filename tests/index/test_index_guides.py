@@ -40,7 +40,7 @@ def test_index(place_of: Callable[..., Place], tmp_path: Path, monkeypatch: pyte
             name,
             linear_adapter(32, bias=True),
             base={},
-            base_fingerprint=None,
+            base_fingerprint=as_encoder(model, cache=None).fingerprint,
             record={},
             transform_documents=documents,
         )
