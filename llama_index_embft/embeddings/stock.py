@@ -68,7 +68,7 @@ def _is_stock(adapter_cls: type) -> bool:
 
 
 def _built(adapter_cls: type, folder: Path) -> nn.Module | None:
-    """A user's class as the stock package builds it, from the sizes in ``config.json``; None for what is known anyway."""
+    """A user's class as the stock package builds it, from the sizes in ``config.json``; None where known anyway."""
     if _is_stock(adapter_cls) and adapter_cls.__name__ in _STOCK:
         return None
     config = read_json(folder / "config.json")

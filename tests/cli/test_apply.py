@@ -14,7 +14,7 @@ from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 from typer.testing import CliRunner
 
 from llama_index_embft.cli.apply import apply
-from llama_index_embft.embeddings import linear_adapter, save_adapter
+from llama_index_embft.embeddings import as_encoder, linear_adapter, save_adapter
 from llama_index_embft.embeddings.describe import describe_base
 from llama_index_embft.embeddings.identity import identify
 from llama_index_embft.errors import ConfigError, ModelError

@@ -12,7 +12,7 @@ from index_places import Place, PlainEmbedding, make_nodes
 from llama_index.core import VectorStoreIndex
 from llama_index.core.llms import MockLLM
 
-from llama_index_embft.embeddings import linear_adapter, save_adapter
+from llama_index_embft.embeddings import as_encoder, linear_adapter, save_adapter
 
 GUIDES = Path(__file__).resolve().parents[2] / "docs" / "how-to"
 
