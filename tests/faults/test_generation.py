@@ -175,6 +175,7 @@ def test_a18_queries_without_a_verdict_go_and_are_counted() -> None:
         "Alternative Question 1: {0}\n\nAlternative Question 2: {1}",
         "質問1：{0}\n質問2：{1}",
         "Kysymys 1: {0}\nKysymys 2: {1}",
+        "Variation 1) {0}\nVariation 2) {1}",
         "| # | Question |\n|---|---|\n| 1 | {0} |\n| 2 | {1} |",
     ],
 )
@@ -320,6 +321,9 @@ def test_e3_a_thread_that_dies_tells_those_who_wait(tmp_path: Path, monkeypatch:
         ("token ghp_0123456789abcdefghijABCDEFGHIJ", "ghp_0123456789"),
         ("AIzaSyD-0123456789abcdefghijk is not valid", "AIzaSyD-0123"),
         ("AKIAIOSFODNN7EXAMPLE refused", "AKIAIOSFODNN7"),
+        ("Cookie: session=cookiecanary3", "cookiecanary3"),
+        ("proxy-authorization: Digest digestcanary4", "digestcanary4"),
+        ("-----BEGIN PRIVATE KEY-----\npemcanary5\n-----END PRIVATE KEY-----", "pemcanary5"),
     ],
 )
 def test_e4_secrets_of_every_shape_are_hidden(text: str, secret: str) -> None:
