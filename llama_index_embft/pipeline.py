@@ -328,7 +328,7 @@ def _engine(
         str(folder),
         val_dataset=split.val,
         show_progress_bar=show_progress,
-        **{"text": prompts, **options},
+        **{"text": prompts, "trust_remote_code": _trusts(base), **options},
     )
 
 
@@ -364,4 +364,11 @@ def _save_data(split: Split, folds: Sequence[Split], folder: Path) -> None:
 def reload(folder: Path, base: BaseEmbedding) -> BaseEmbedding:
     """Load ``model/`` of a finished run, as its user will."""
     rebuilt = describe_base(base)["class_name"] == "HuggingFaceEmbedding"
-    return load_embed_model(folder / "model", base_embed_model=None if rebuilt else base)
+    return load_embed_model(
+        folder / "model", base_embed_model=None if rebuilt else base, trust_remote_code=_trusts(base)
+    )
+
+
+def _trusts(base: BaseEmbedding) -> bool:
+    """Whether the code that comes with the base model was allowed to run: its own code is that of the tuned one."""
+    return bool(getattr(base, "trust_remote_code", False))

@@ -8,8 +8,21 @@ language is named only on positive evidence: its script, or at least two of its 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
+from itertools import groupby
 from typing import Final
+
+
+def _ranges_of_marks() -> str:
+    codes = [code for code in range(0x300, 0x2100) if unicodedata.category(chr(code)).startswith("M")]
+    runs = groupby(enumerate(codes), lambda pair: pair[1] - pair[0])
+    ends = [(run[0][1], run[-1][1]) for run in (list(group) for _, group in runs)]
+    return "".join(f"{chr(first)}-{chr(last)}" for first, last in ends)
+
+
+# For a character class: vowel signs and accents, which Hindi, Tamil or Hebrew words are full of, and ``\w`` lacks.
+COMBINING_MARKS: Final = _ranges_of_marks()
 
 # One pattern a script, most telling first: a single kana makes a text Japanese, Han alone makes it Chinese.
 _SCRIPTS: Final = {

@@ -29,13 +29,22 @@ _PATTERNS: Final = [
     # Headers and fields: Authorization: Bearer …, "api_key": "…", x-api-key: …
     (
         re.compile(
-            rf"\b({_NAME})(?: provided)?([\"']?\s{{0,3}}[:=]\s{{0,3}}[\"']?)(?:(?:bearer|basic|token)\s+)?"
+            rf"\b({_NAME})(?: provided)?([\"']?\s{{0,3}}[:=]\s{{0,3}}[\"']?)"
+            r"(?:(?:bearer|basic|digest|negotiate|token)\s+)?"
             r"(?!\[hidden)[^\s\"',;&}\])]{6,2000}",
             re.IGNORECASE,
         ),
         rf"\1\2{HIDDEN}",
     ),
     (re.compile(r"\b(bearer|basic)\s+(?!\[hidden)[\w.~+/=-]{6,2000}", re.IGNORECASE), rf"\1 {HIDDEN}"),
+    (
+        re.compile(r"\b((?:set-)?cookie[\"']?\s{0,3}[:=]\s{0,3}[\"']?)(?!\[hidden)[^\r\n\"']{4,4000}", re.IGNORECASE),
+        rf"\1{HIDDEN}",
+    ),
+    (
+        re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.{0,20000}?(?:-----END [A-Z ]{0,40}-----|\Z)", re.DOTALL),
+        HIDDEN,
+    ),
     # Keys by their shape: OpenAI and its imitators, Hugging Face, GitHub, Slack, Google, AWS, JSON web tokens.
     (
         re.compile(

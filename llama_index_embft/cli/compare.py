@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path  # noqa: TC003  # typer reads the annotations
 from typing import Annotated
 
@@ -44,7 +42,7 @@ def compare(
     """Compare saved reports over the same queries."""
     from rich.markup import escape
 
-    from llama_index_embft.cli.shared.console import console
+    from llama_index_embft.cli.shared.console import command_line, console
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.evaluation import compare as compare_reports
     from llama_index_embft.evaluation.statistics import unseen_loss
@@ -60,7 +58,7 @@ def compare(
         cluster_by="query" if by_query else "document",
         n_resamples=resamples,
         seed=seed,
-    ).amended(command=shlex.join(["embft", *sys.argv[1:]]))
+    ).amended(command=command_line())
     console.print(result.to_rich())
     for system in result.systems:
         name = f"{escape(system.label)}: " if len(result.systems) > 1 else ""

@@ -43,6 +43,10 @@ def generate(
     round_trip: Annotated[
         str | None, typer.Option(help="Embedding model (name or folder) that must find a query's chunk again.")
     ] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Run code that comes with the model of --round-trip; read it first."),
+    ] = False,
     top_k: Annotated[int, typer.Option(help="Rank that --round-trip allows.")] = 10,
     filters: Annotated[bool, typer.Option("--filters/--no-filters", help="Drop bad queries.")] = True,
     num_workers: Annotated[int | None, option_of(CallSettings, "num_workers")] = None,
@@ -102,7 +106,7 @@ def generate(
     OutputFile(out, [])  # a folder of that name should show before the work
     wanted = default_filters() if filters else []
     if round_trip is not None:
-        wanted.append(RoundTrip(_embed_model(round_trip), top_k=top_k))
+        wanted.append(RoundTrip(_embed_model(round_trip, trust_remote_code), top_k=top_k))
     if judge:
         wanted.append(Judge(judge))
     if not dry_run:
@@ -178,7 +182,7 @@ def _lines(path: Path | None) -> list[str]:
     return found
 
 
-def _embed_model(name: str) -> object:
+def _embed_model(name: str, trust_remote_code: bool) -> object:
     from llama_index_embft.embeddings.loading import load_embed_model
 
-    return load_embed_model(name)
+    return load_embed_model(name, trust_remote_code=trust_remote_code)

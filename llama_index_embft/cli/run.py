@@ -69,6 +69,9 @@ def run(
     chunk_size: Annotated[int, typer.Option(help="Tokens of a chunk, metadata included.")] = 256,
     chunk_overlap: Annotated[int, typer.Option(help="Tokens that neighbouring chunks share.")] = 32,
     questions_per_chunk: Annotated[int, typer.Option(min=1, help="Questions made from each chunk, at most.")] = 4,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model; read it first.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the questions, the split and training.")] = 0,
 ) -> None:
     """Fine-tune an embedding model on your own documents, and compare it with the one you have.
@@ -95,7 +98,7 @@ def run(
         _check_documents(nodes, questions_per_chunk, split_by, cross_fit)
         with console.status("Loading the model"):
             quiet_libraries()
-            base = load_embed_model(model)
+            base = load_embed_model(model, trust_remote_code=trust_remote_code)
         if client is None:
             dataset = _extractive(nodes, questions_per_chunk, seed)
         else:

@@ -13,6 +13,7 @@ import zlib
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
+from llama_index_embft._core.language import COMBINING_MARKS
 from llama_index_embft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _NO_SPACES: Final = (
     "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uf900-\ufaff\U00020000-\U0003ffff"
 )
-_TOKEN: Final = re.compile(rf"[{_NO_SPACES}]|[^\W{_NO_SPACES}]+")
+_TOKEN: Final = re.compile(rf"[{_NO_SPACES}]|(?:[^\W{_NO_SPACES}]|[{COMBINING_MARKS}])+")
 _SHINGLE: Final = 3
 # 128 permutations miss five in 100,000 pairs that lie right at the threshold of 0.8 (25 bands of 5 rows), and far fewer
 # above it; their cost is small beside that of cutting texts into words.

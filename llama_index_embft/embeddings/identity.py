@@ -195,7 +195,12 @@ def check_base(base: BaseEmbedding, expected: str | None, what: str, *, force: b
             f"{what} cannot be checked against {base.model_name}: nothing says what decides the vectors of "
             f"{_class_of(base)}, a class that is not known here; if it is the model below, pass force=True."
         )
-    if expected is not None and actual != expected:
+    if expected is None:
+        raise ModelError(
+            f"{what} does not say which model it was made on, so nothing tells whether that is {base.model_name}; if "
+            "it is, pass force=True."
+        )
+    if actual != expected:
         raise ModelError(
             f"{what} was trained on another base model (fingerprint {expected[:12]}) than {base.model_name} "
             f"({actual[:12]}); load the model it was trained on, or pass force=True."

@@ -34,7 +34,7 @@ BULLET: Final = re.compile(r"^(?:[-*+•·●○▪■◦‣–—>]+\s+|[•·�
 HEADING: Final = re.compile(r"^#{1,6}\s+")
 _LABELS: Final = (
     r"questions?|quer(?:y|ies)|q|preguntas?|frage|domanda|pergunta|vraag|pytanie|ot[aá]zka|fr[aå]ga|sp(?:ø|ö)rsm[aå]l|"
-    r"kysymys|soru|câu hỏi|вопрос|питання|سؤال|السؤال|प्रश्न|คำถาม|質問|問|질문|문제"
+    r"kysymys|soru|variation|variant|paraphrase|câu hỏi|вопрос|питання|سؤال|السؤال|प्रश्न|คำถาม|質問|問|질문|문제"
 )
 _KINDS: Final = (
     r"(?:(?:alternative|alternate|follow-?up|bonus|additional|extra|sample|example|search|keyword|title|natural|user|"

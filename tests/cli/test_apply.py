@@ -14,7 +14,7 @@ from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 from typer.testing import CliRunner
 
 from llama_index_embft.cli.apply import apply
-from llama_index_embft.embeddings import linear_adapter, save_adapter
+from llama_index_embft.embeddings import as_encoder, linear_adapter, save_adapter
 from llama_index_embft.embeddings.describe import describe_base
 from llama_index_embft.embeddings.identity import identify
 from llama_index_embft.errors import ConfigError, ModelError
@@ -74,7 +74,7 @@ def adapter_folder(folder: Path, base: HuggingFaceEmbedding, *, documents: bool)
     adapter = linear_adapter(32)
     with torch.no_grad():
         adapter.weight.copy_(torch.eye(32).roll(1, 0))
-    fingerprints = {"base": describe_base(base), "base_fingerprint": None}
+    fingerprints = {"base": describe_base(base), "base_fingerprint": as_encoder(base, cache=None).fingerprint}
     save_adapter(folder, adapter, record={}, transform_documents=documents, **fingerprints)
     return folder
 

@@ -234,7 +234,7 @@ def test_an_embedding_that_llama_index_knows_by_name(tmp_path):
 def test_a_hugging_face_base_comes_back_with_its_prompts(tiny_model_path, tmp_path):
     base = load_embed_model(tiny_model_path, query_prompt="ask: ", device="cpu")
     save_adapter(tmp_path / "a", shaken(linear_adapter(32)), base={}, base_fingerprint=None, record={})
-    model = AdapterEmbedding(base, tmp_path / "a", embed_batch_size=3)
+    model = AdapterEmbedding(base, tmp_path / "a", embed_batch_size=3, force=True)
     again = AdapterEmbedding.from_dict(json.loads(json.dumps(model.to_dict())))
     assert again.get_query_embedding("hello") == pytest.approx(model.get_query_embedding("hello"), abs=1e-5)
 
@@ -439,4 +439,4 @@ def test_moved_vectors_of_another_dimension(base, tmp_path):
     )
     base.dim = 5
     with pytest.raises(ModelError, match=r"letters returns 5 dimensions, but the vectors in .* have 8"):
-        NudgedEmbedding(base, tmp_path / "n").get_text_embedding("one")
+        NudgedEmbedding(base, tmp_path / "n", force=True).get_text_embedding("one")

@@ -79,7 +79,7 @@ def test_real_model_both_ways_and_bare_text(tiny_model_path: str) -> None:
         bare_texts={"x": "one two three", "y": "seven eight", "z": "nine"},
     )
     model = HuggingFaceEmbedding(tiny_model_path, device="cpu")
-    report = evaluate_embed_model(dataset, model, ks=(1, 2), metadata_mode="none")
+    report = evaluate_embed_model(dataset, model, ks=(1, 2), metadata_mode="none", cache=None)
     assert report.mean("hit_rate@1") == 1.0  # the texts are equal
     assert report.hit_scores[0][0] == pytest.approx(1.0, abs=1e-5)
     assert report.text == "the bare text, without metadata"
@@ -88,7 +88,8 @@ def test_real_model_both_ways_and_bare_text(tiny_model_path: str) -> None:
     assert embedded.hit_scores[0][0] < 0.9999
     assert embedded.corpus_hash != report.corpus_hash
     assert embedded.data_hash == report.data_hash
-    other = evaluate_embed_model(dataset, SentenceTransformer(tiny_model_path, device="cpu"), ks=(1, 2))
+    plain = SentenceTransformer(tiny_model_path, device="cpu")
+    other = evaluate_embed_model(dataset, plain, ks=(1, 2), cache=None)
     assert other.hit_ids == embedded.hit_ids
     assert set(report.seconds) == {"encode", "search"}
     assert "/" not in report.label.strip("/").replace("/", "", 1)  # the end of the path only

@@ -13,6 +13,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index_embft import EmbeddingQAFinetuneDataset
 from llama_index_embft.embeddings import (
     AdapterEmbedding,
+    AdapterEmbeddingModel,
     DriftEmbedding,
     ModelIdentity,
     NudgedEmbedding,
@@ -121,6 +122,50 @@ def test_d6_the_tuned_model_takes_the_stock_arguments(tmp_path) -> None:
         model_output_path=str(tmp_path / "again"), **options,
     )  # fmt: skip
     again.finetune()
+
+
+def test_d6_a_class_that_is_given_is_used_or_refused(tmp_path, tiny_model_path) -> None:
+    """As the stock package does: the class is built from ``config.json``, and its weights are read."""
+    from llama_index.embeddings.adapter.utils import BaseAdapter, LinearLayer, TwoLayerNN
+
+    class Scaled(BaseAdapter):
+        def __init__(self, size: int) -> None:
+            super().__init__()
+            self.size, self.factor = size, torch.nn.Parameter(torch.ones(size))
+
+        def get_config_dict(self) -> dict:
+            return {"size": self.size}
+
+        def forward(self, embed: torch.Tensor) -> torch.Tensor:
+            return embed * self.factor
+
+    base = load_embed_model(tiny_model_path, device="cpu")
+    plain = np.array(base.get_query_embedding("a 1"))
+    scaled = Scaled(32)
+    with torch.no_grad():
+        scaled.factor.copy_(torch.arange(32.0))
+    scaled.save(str(tmp_path / "s"))
+    for given in (Scaled, Scaled(32)):
+        model = AdapterEmbeddingModel(base, str(tmp_path / "s"), given, device="cpu")
+        assert model.get_query_embedding("a 1") == pytest.approx(plain * np.arange(32.0), abs=1e-6)
+    with pytest.raises(ConfigError, match="pass an instance"):
+        AdapterEmbeddingModel(base, str(tmp_path / "s"))
+    TwoLayerNN(32, 8, 32, bias=True, add_residual=True).save(str(tmp_path / "two"))
+    AdapterEmbeddingModel(base, str(tmp_path / "two"), TwoLayerNN)
+    for wrong in (LinearLayer, Scaled):
+        with pytest.raises(ConfigError, match=f"`adapter_cls` is {wrong.__name__}"):
+            AdapterEmbeddingModel(base, str(tmp_path / "two"), wrong)
+
+
+def test_a4_what_does_not_name_its_base_is_refused_over_a_known_model(tmp_path, tiny_model_path) -> None:
+    mine, known = UnknownEmbedding(model_name="mine"), load_embed_model(tiny_model_path, device="cpu")
+    options = {"model_output_path": str(tmp_path / "r"), "cache": None, "device": "cpu", "epochs": 1}
+    EmbeddingAdapterFinetuneEngine(data(), mine, **options).finetune()
+    with pytest.raises(ModelError, match=r"does not say which model it was made on.*force=True"):
+        load_embed_model(tmp_path / "r", base_embed_model=known)
+    NudgeFinetuneEngine(data(), mine, model_output_path=str(tmp_path / "n"), cache=None).finetune()
+    with pytest.raises(ModelError, match=r"does not say which model it was made on.*force=True"):
+        load_embed_model(tmp_path / "n", base_embed_model=known)
 
 
 # --- D9: validation ---------------------------------------------------------------------------------------------------

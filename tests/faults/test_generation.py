@@ -25,7 +25,13 @@ from llama_index_embft.calls.failures import UnusableAnswerError, classify
 from llama_index_embft.calls.journal import Journal, RequestIdentity, StoredAnswer
 from llama_index_embft.calls.server import RetryPolicy
 from llama_index_embft.errors import GenerationError, ModelError, OutputError
-from llama_index_embft.generation import Judge, NearDuplicates, RefersToText, generate_qa_embedding_pairs
+from llama_index_embft.generation import (
+    Judge,
+    NearDuplicates,
+    RefersToText,
+    generate_extractive_pairs,
+    generate_qa_embedding_pairs,
+)
 from llama_index_embft.generation.assemble import CandidateQuery
 from llama_index_embft.generation.filters.judge import read_score
 from llama_index_embft.generation.parse import parse_items
@@ -169,6 +175,7 @@ def test_a18_queries_without_a_verdict_go_and_are_counted() -> None:
         "Alternative Question 1: {0}\n\nAlternative Question 2: {1}",
         "質問1：{0}\n質問2：{1}",
         "Kysymys 1: {0}\nKysymys 2: {1}",
+        "Variation 1) {0}\nVariation 2) {1}",
         "| # | Question |\n|---|---|\n| 1 | {0} |\n| 2 | {1} |",
     ],
 )
@@ -314,6 +321,9 @@ def test_e3_a_thread_that_dies_tells_those_who_wait(tmp_path: Path, monkeypatch:
         ("token ghp_0123456789abcdefghijABCDEFGHIJ", "ghp_0123456789"),
         ("AIzaSyD-0123456789abcdefghijk is not valid", "AIzaSyD-0123"),
         ("AKIAIOSFODNN7EXAMPLE refused", "AKIAIOSFODNN7"),
+        ("Cookie: session=cookiecanary3", "cookiecanary3"),
+        ("proxy-authorization: Digest digestcanary4", "digestcanary4"),
+        ("-----BEGIN PRIVATE KEY-----\npemcanary5\n-----END PRIVATE KEY-----", "pemcanary5"),
     ],
 )
 def test_e4_secrets_of_every_shape_are_hidden(text: str, secret: str) -> None:
@@ -441,7 +451,6 @@ def test_e15_vectors_without_numbers_of_their_own_are_refused() -> None:
 
 
 def test_b10_a_sentence_that_stands_in_two_chunks_asks_for_neither() -> None:
-    from llama_index_embft.generation import generate_extractive_pairs
 
     shared = "The harbour authority of Lindau raised the mooring fees by nine percent in the spring of 1990."
     nodes = [
@@ -451,3 +460,47 @@ def test_b10_a_sentence_that_stands_in_two_chunks_asks_for_neither() -> None:
     dataset = generate_extractive_pairs(nodes, kinds=("cloze",), num_questions_per_chunk=4)
     assert dataset.queries
     assert not any("mooring fees" in query for query in dataset.queries.values())
+
+
+PROSE = {
+    "ru": "Компания подписала договор аренды в марте прошлого года. Срок действия договора составляет пять лет "
+    "с момента подписания. Арендатор обязан вносить плату до десятого числа каждого месяца.",
+    "ar": "وقعت الشركة عقد إيجار المبنى في شهر مارس. مدة العقد خمس سنوات من تاريخ التوقيع. يجب على المستأجر "
+    "دفع الإيجار قبل اليوم العاشر من كل شهر.",
+    "ko": "회사는 지난 3월에 본사 건물의 임대 계약을 체결했다. 계약 기간은 양측이 서명한 날로부터 정확히 5년이다. "
+    "임차인은 매월 10일까지 임대료를 은행 계좌로 납부해야 한다.",
+    "hi": "कंपनी ने मार्च में भवन के किराये के अनुबंध पर हस्ताक्षर किए। अनुबंध की अवधि हस्ताक्षर की तारीख से पाँच वर्ष है। "
+    "किरायेदार को हर महीने की दस तारीख तक किराया देना होगा।",
+    "th": "บริษัทได้ลงนามในสัญญาเช่าอาคารในเดือนมีนาคม ระยะเวลาสัญญาคือห้าปีนับจากวันที่ลงนาม ผู้เช่าต้องชำระค่าเช่าภายในวันที่สิบของทุกเดือน",
+    "zh": "公司于三月签署了办公楼租赁合同。承租人须在每月十日之前支付租金。逾期支付须加收滞纳金并承担违约责任。",
+    "de": "Die Firma unterschrieb im März den Mietvertrag für das Gebäude. Die Laufzeit des Vertrags beträgt fünf "
+    "Jahre ab der Unterschrift. Der Mieter muss die Miete bis zum zehnten Tag jedes Monats zahlen.",
+}
+
+
+@pytest.mark.parametrize("language", PROSE)
+def test_d5_prose_of_any_language_gives_questions_that_are_no_copies(language: str) -> None:
+    text = PROSE[language]
+    dataset = generate_extractive_pairs([TextNode(text=text, id_="a")], num_questions_per_chunk=2)
+    assert dataset.queries
+    for question in dataset.queries.values():
+        assert len(question) < 0.6 * len(text)
+        assert question not in text
+
+
+def test_d5_a_text_without_capitals_has_sentences() -> None:
+    text = "we study the growth of yeast in sugar. the cells were counted each hour. the growth stops after nine hours."
+    dataset = generate_extractive_pairs([TextNode(text=text, id_="a")], kinds=["cloze"], num_questions_per_chunk=5)
+    assert sorted(dataset.queries.values()) == sorted(f"{part}." for part in text.rstrip(".").split(". "))
+
+
+def test_d5_words_are_not_cut_at_vowel_signs() -> None:
+    from llama_index_embft.generation.extractive.text import words
+
+    assert words("कंपनी ने किराये के अनुबंध") == ["कंपनी", "ने", "किराये", "के", "अनुबंध"]
+
+
+def test_d5_a_question_about_a_share_names_the_percent_once() -> None:
+    text = "公司2021年度营业收入同比增长15%，净利润率提高3%。公司全年研发投入占营业收入的12%，较上年明显提高。"
+    dataset = generate_extractive_pairs([TextNode(text=text, id_="a")], num_questions_per_chunk=9)
+    assert not any("百分之多少%" in question for question in dataset.queries.values())

@@ -438,3 +438,27 @@ def test_e4_secrets_in_the_address_of_an_index_are_hidden(where) -> None:
     with pytest.raises(EmbftError) as caught:
         open_index(where, embed_model=OLD)
     assert "CANARY" not in str(caught.value)
+
+
+# --- A store's boundary hides the defects of data and servers, never our own ------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("damage", "raised"),
+    [
+        (lambda table: unknown_name, NameError),  # type: ignore[name-defined] # noqa: F821
+        (lambda table: table.index.no_such_part, AttributeError),
+        (lambda table: table.fetch(ids=[], wrong=1), TypeError),
+        (lambda table: (None).anything, "StoreError"),
+        (lambda table: {"a": 1}["b"], "StoreError"),
+        (lambda table: [].anything, "StoreError"),
+    ],
+)
+def test_e12_a_defect_of_our_own_is_not_told_as_damaged_data(damage, raised) -> None:
+    from llama_index_embft.index.stores.base import guarded
+
+    table = open_table(VectorStoreIndex(make_nodes(), embed_model=OLD))
+    # The lines that fail stand in a module of this package, as a store's own would.
+    inside = type(damage)(damage.__code__, {**damage.__globals__, "__name__": "llama_index_embft.index.stores.x"})
+    with pytest.raises(EmbftError if raised == "StoreError" else raised):
+        guarded(inside)(table)

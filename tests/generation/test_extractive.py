@@ -144,9 +144,9 @@ def test_languages_without_templates_fall_back_to_their_own_sentences(caplog: py
     german = "Der Blauwal lebt in allen Ozeanen und frisst vor allem Krill. Er ist das größte Tier, das es je gab."
     with caplog.at_level(logging.INFO):
         dataset = generate_extractive_pairs([node(german, "wal"), node(WHALE, "whale"), node(MILL, "mill")])
-    assert "(cloze 2, pattern 4)" in caplog.text
+    assert "(dropout 2, pattern 4)" in caplog.text
     assert all(
-        q in german
+        q not in german and all(word in german.lower() for word in q.split())
         for q, ids in zip(dataset.queries.values(), dataset.relevant_docs.values(), strict=True)
         if ids == ["wal"]
     )

@@ -71,7 +71,7 @@ def test_a_query_side_adapter_works_on_the_existing_index_without_embedding_a_do
     with torch.no_grad():
         adapter.weight.add_(0.3 * torch.randn(32, 32, generator=torch.Generator().manual_seed(0)))
     save_adapter(tmp_path / "adapter", adapter, base={}, base_fingerprint=None, record={})
-    tuned = AdapterEmbedding(base, tmp_path / "adapter")
+    tuned = AdapterEmbedding(base, tmp_path / "adapter", force=True)
     before = base.counted["document"]
 
     assert identify(tuned) == identify(base)
@@ -103,8 +103,8 @@ def test_a_document_side_adapter_has_an_identity_of_its_own(old_model, tmp_path:
             record={},
             transform_documents=documents,
         )
-    assert identify(AdapterEmbedding(old_model, tmp_path / "query")) == identify(old_model)
-    assert identify(AdapterEmbedding(old_model, tmp_path / "both")) != identify(old_model)
+    assert identify(AdapterEmbedding(old_model, tmp_path / "query", force=True)) == identify(old_model)
+    assert identify(AdapterEmbedding(old_model, tmp_path / "both", force=True)) != identify(old_model)
 
 
 def test_a_prompt_is_part_of_the_identity(tiny_model_path: str, old_model) -> None:

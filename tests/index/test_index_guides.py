@@ -12,7 +12,7 @@ from index_places import Place, PlainEmbedding, make_nodes
 from llama_index.core import VectorStoreIndex
 from llama_index.core.llms import MockLLM
 
-from llama_index_embft.embeddings import ModelIdentity, linear_adapter, save_adapter
+from llama_index_embft.embeddings import ModelIdentity, as_encoder, linear_adapter, save_adapter
 
 GUIDES = Path(__file__).resolve().parents[2] / "docs" / "how-to"
 
@@ -43,7 +43,7 @@ def test_index(place_of: Callable[..., Place], tmp_path: Path, monkeypatch: pyte
             name,
             linear_adapter(32, bias=True),
             base={},
-            base_fingerprint=None,
+            base_fingerprint=as_encoder(model, cache=None).fingerprint,
             record={},
             transform_documents=documents,
         )

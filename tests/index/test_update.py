@@ -53,7 +53,7 @@ def both_sides(base, folder: Path, seed: int = 0) -> AdapterEmbedding:
         rotation, _ = torch.linalg.qr(torch.randn(32, 32, generator=torch.Generator().manual_seed(seed)))
         adapter.weight.copy_(rotation)  # lengths stay: a store that scales to length 1 holds the same
     save_adapter(folder, adapter, base={}, base_fingerprint=None, record={}, transform_documents=True)
-    return AdapterEmbedding(base, folder)
+    return AdapterEmbedding(base, folder, force=True)
 
 
 def nudged(base, folder: Path, nodes: list, rows: tuple[int, ...]) -> NudgedEmbedding:
@@ -71,7 +71,7 @@ def nudged(base, folder: Path, nodes: list, rows: tuple[int, ...]) -> NudgedEmbe
         base_fingerprint=None,
         record={},
     )
-    return NudgedEmbedding(base, folder)
+    return NudgedEmbedding(base, folder, force=True)
 
 
 def test_a_document_side_adapter_updates_every_store_and_is_rolled_back(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.checks import check_choice
-from llama_index_embft.cli.shared.console import console, quiet_libraries
+from llama_index_embft.cli.shared.console import command_line, console, quiet_libraries
 from llama_index_embft.cli.train.frozen import FROZEN, PROMPTS, check_hosted, frozen_engine, how_to_load
 from llama_index_embft.cli.train.options import GROUPS, METHODS, engine_of, engine_options, takes
 from llama_index_embft.cli.train.ray import ClusterRun, check_cluster, process_count
@@ -242,7 +240,7 @@ def _write_more(result: FinetuneResult, chosen: Recipe | None, processes: int) -
     folder = result.output_path
     record_path = folder / "embft.json"
     record = json.loads(record_path.read_text(encoding="utf-8"))
-    record["command"] = shlex.join(["embft", *sys.argv[1:]])
+    record["command"] = command_line()
     record["processes"] = processes
     if chosen is not None:
         record["recipe"] = chosen.rows()

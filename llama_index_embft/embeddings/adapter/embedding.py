@@ -16,7 +16,7 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index_embft.embeddings.adapter.files import load_adapter_module, read_adapter_config, save_for_llama_index
 from llama_index_embft.embeddings.adapter.modules import apply_adapter, apply_to_one, describe_module, input_dim
 from llama_index_embft.embeddings.fingerprint import fingerprint_module, hash_parts
-from llama_index_embft.embeddings.identity import check_base
+from llama_index_embft.embeddings.identity import check_base, known_identity
 from llama_index_embft.embeddings.wrapped import WrappedEmbedding
 from llama_index_embft.errors import ConfigError, ModelError
 
@@ -65,7 +65,13 @@ class AdapterEmbedding(WrappedEmbedding):
     ) -> None:
         folder = Path(adapter_path)
         config = read_adapter_config(folder)
-        check_base(base_embed_model, config["base_fingerprint"], f"The adapter in {folder}", force=force)
+        # llama-index-embeddings-adapter writes no base down; whoever loads its folder names the model, as with it.
+        believed = config.get("format") == "llama-index-embeddings-adapter" and known_identity(
+            base_embed_model, "query"
+        )
+        check_base(
+            base_embed_model, config["base_fingerprint"], f"The adapter in {folder}", force=force or bool(believed)
+        )
         module = load_adapter_module(folder, config, adapter_model)
         super().__init__(
             base_embed_model,

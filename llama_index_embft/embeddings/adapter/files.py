@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # What llama-index-embeddings-adapter writes: a pickled state dict, which is read with weights_only=True alone.
 FOREIGN_WEIGHTS_FILE: Final = "pytorch_model.bin"
+# What stands in the configuration of a whole model or of one of its modules, and in no adapter's.
+_NO_ADAPTER: Final = frozenset({"model_type", "architectures", "auto_map", "vocab_size", "activation_function"})
 
 
 def holds_adapter(folder: Path) -> bool:
@@ -148,6 +150,8 @@ def load_adapter_module(folder: Path, config: dict[str, Any], module: nn.Module 
         ConfigError: The module is the user's own and was not given.
     """
     foreign = config.get("format") == "llama-index-embeddings-adapter"
+    if foreign and module is not None:  # a class that is derived from that package's, with weights of its own names
+        config = {**config, "kind": "custom"}
     if config["kind"] != "custom":
         try:
             module = build_module(config)
@@ -188,14 +192,18 @@ def _foreign_config(folder: Path) -> dict[str, Any] | None:
     """``config.json`` of llama-index-embeddings-adapter in our words; None where the folder is something else."""
     if not (folder / FOREIGN_WEIGHTS_FILE).is_file() or not (folder / CONFIG_FILE).is_file():
         return None
+    if (folder / "modules.json").is_file():  # a SentenceTransformer
+        return None
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None  # whatever loads the folder next names the file
-    if not isinstance(config, dict) or "model_type" in config or not {"in_features", "out_features"} <= set(config):
+    if not isinstance(config, dict) or _NO_ADAPTER & set(config):
         return None
-    sizes = {name: config[name] for name in ("in_features", "out_features")}
-    if "hidden_features" in config:
+    sizes = {name: config[name] for name in ("in_features", "out_features") if name in config}
+    if not sizes.keys() >= {"in_features", "out_features"}:
+        sizes |= {"kind": "custom", "module": "derived from llama-index-embeddings-adapter's BaseAdapter"}
+    elif "hidden_features" in config:
         sizes |= {"kind": "mlp", "hidden_features": config["hidden_features"]}
         sizes |= {"activation": config.get("activation_fn_str", "relu")}
         sizes |= {"add_residual": config.get("add_residual", False)}

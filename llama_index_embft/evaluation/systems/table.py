@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from llama_index_embft._core.language import COMBINING_MARKS
 from llama_index_embft._core.optional import require
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.evaluation.comparing import compare
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from llama_index_embft.evaluation.tasks import IndexedText
 
 _CJK: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
-_WORDS: Final = re.compile(r"\w+")
+_WORDS: Final = re.compile(rf"[\w{COMBINING_MARKS}]+")
 
 
 def compare_systems(

@@ -14,6 +14,7 @@ from llama_index_embft.embeddings.adapter.embedding import AdapterEmbedding
 from llama_index_embft.embeddings.adapter.files import save_adapter
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.loading import load_embed_model
+from llama_index_embft.embeddings.stock import is_of
 from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.finetune.adapter.data import are_unit, embed_training_set
 from llama_index_embft.finetune.adapter.plan import plan_of
@@ -248,7 +249,7 @@ class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
         """
         self._check_trained()
         loaded = self._load()
-        if adapter_cls is not None and not _is_of(loaded.adapter, adapter_cls):
+        if adapter_cls is not None and not is_of(loaded.adapter, adapter_cls):
             raise ConfigError(
                 f"`adapter_cls` is {adapter_cls.__name__}, and a {type(loaded.adapter).__name__} was trained; leave it "
                 "out."
@@ -357,16 +358,6 @@ def _precision(embed_model: BaseEmbedding) -> str | None:
     inner = inner_model(embed_model)
     parameter = None if inner is None else next(inner.model.parameters(), None)
     return None if parameter is None else str(parameter.dtype).removeprefix("torch.")
-
-
-def _is_of(adapter: nn.Module, adapter_cls: type[nn.Module]) -> bool:
-    """Whether a class is that of an adapter, or the stock package's name of it."""
-    from llama_index_embft.embeddings.adapter.modules import describe_module
-
-    kinds = {"LinearLayer": "linear", "TwoLayerNN": "mlp"}
-    stock = adapter_cls.__module__.startswith("llama_index.embeddings.adapter")
-    kind = kinds.get(adapter_cls.__name__) if stock else None
-    return isinstance(adapter, adapter_cls) or describe_module(adapter)["kind"] == kind
 
 
 def _unwrapped(adapter: nn.Module | None) -> nn.Module | None:

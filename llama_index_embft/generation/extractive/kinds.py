@@ -7,6 +7,7 @@ first; it may return none. What a kind is worth is measured by `benchmarks/extra
 from __future__ import annotations
 
 import random
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -23,8 +24,12 @@ from llama_index_embft.generation.extractive.text import (
 
 Kind = Callable[[Chunk, CorpusTerms, random.Random], list[str]]
 
+_THAI_SIGNS: Final = frozenset("ะัาำิีึืฺุู็่้๊๋์ํ๎ๅ")
 # More candidates than anyone asks for: some fall away as duplicates of another chunk's.
 _CANDIDATES: Final = 8
+_DRAWS: Final = 6
+# Characters from which on a stretch without a stop character is cut, so that a part of it can be dropped.
+_LONGEST_RUN: Final = 8
 
 
 def title(chunk: Chunk, corpus: CorpusTerms, rng: random.Random) -> list[str]:  # noqa: ARG001 - one signature for all
@@ -88,8 +93,14 @@ def cloze(chunk: Chunk, corpus: CorpusTerms, rng: random.Random) -> list[str]:
 
 def dropout(chunk: Chunk, corpus: CorpusTerms, rng: random.Random) -> list[str]:
     """The inverse cloze task with words dropped and lower-cased, so that the query is no copy of the chunk."""
-    made = (thin(sentence, rng) for sentence in pick_sentences(chunk, corpus, rng)[:_CANDIDATES])
+    made = (_thinned(sentence, rng) for sentence in pick_sentences(chunk, corpus, rng)[:_CANDIDATES])
     return [text for text in made if text]
+
+
+def _thinned(sentence: str, rng: random.Random) -> str:
+    """What `thin` makes, drawn again while it is a stretch of the sentence after all; empty where it stays one."""
+    draws = (thin(sentence, rng) for _ in range(_DRAWS))
+    return next((text for text in draws if text and text not in sentence.lower()), "")
 
 
 def crop(chunk: Chunk, corpus: CorpusTerms, rng: random.Random) -> list[str]:  # noqa: ARG001 - one signature for all
@@ -122,12 +133,13 @@ def thin(sentence: str, rng: random.Random, *, keep: float = 0.6, longest: int =
     if is_unspaced(sentence):
         parts, run = [], ""
         for token in [*words(sentence), ""]:
-            if token and token not in CHINESE_STOP_CHARS:
-                run += token
-                continue
-            if run and rng.random() < keep:
-                parts.append(run)
-            run = ""
+            stops = not token or token in CHINESE_STOP_CHARS
+            # A vowel sign stays with its letter.
+            full = len(run) >= _LONGEST_RUN and not unicodedata.combining(token[:1] or "x") and token not in _THAI_SIGNS
+            if run and (stops or full):
+                parts += [run] if rng.random() < keep else []
+                run = ""
+            run += "" if stops else token
         return "".join(parts)[: 3 * longest] if len("".join(parts)) >= 4 else ""
     kept = []
     for word in words(sentence):

@@ -27,7 +27,7 @@ _SHINGLE: Final = 4
 
 DEFAULT_KINDS: Final = ("pattern",)
 # Where there are no templates for the language.
-_FALLBACK_KINDS: Final = ("cloze",)
+_FALLBACK_KINDS: Final = ("dropout", "cloze")
 _HEADING_KEYS: Final = ("title", "document_title", "section_title", "section", "heading", "header", "header_path")
 # Candidates of each kind and chunk beyond those asked for: some fall away as another chunk's too.
 _SPARE: Final = 3
@@ -54,8 +54,8 @@ def generate_extractive_pairs(
     Args:
         nodes: The chunks, as they will be indexed.
         kinds: Names from `KINDS`, used in turn. The default None means ``"pattern"``, the kind that helped most where
-            it was measured, and for chunks in other languages than English and Chinese ``"cloze"``, which needs no
-            templates.
+            it was measured. For chunks in other languages than English and Chinese, and Chinese ones that no template
+            fits, ``"dropout"``, and ``"cloze"`` where that gives nothing: they need no templates.
         num_questions_per_chunk: Most questions a chunk, over all kinds; a chunk with little prose gives fewer.
         seed: The same nodes and seed give the same questions, in whatever order the nodes come.
         metadata_mode: What the corpus holds. The default is what a `VectorStoreIndex` embeds; the questions are made
@@ -84,7 +84,7 @@ def generate_extractive_pairs(
     chunks = {text: Chunk(text, headings_of(metadata[ids[0]], text)) for text, ids in ids_of.items()}
     corpus = CorpusTerms(chunks)
     found = {
-        text: _usable(chunk, corpus, _kinds_for(chunk, kinds), seed, num_questions_per_chunk + _SPARE)
+        text: _first_usable(chunk, corpus, kinds, seed, num_questions_per_chunk + _SPARE)
         for text, chunk in _progress(chunks.items(), len(chunks), show_progress)
     }
 
@@ -100,7 +100,7 @@ def generate_extractive_pairs(
             for kind, question in found[text]
             if _belongs_to(text, _key(question), chunks_giving, holders)
         ]
-        kinds_here = _kinds_for(chunks[text], kinds)
+        kinds_here = list(dict.fromkeys(kind for kind, _ in own)) or DEFAULT_KINDS if kinds is None else kinds
         chosen = _take_turns(own, kinds_here, num_questions_per_chunk, _random(seed, "turns", text))
         n_without += not chosen
         for kind, question in chosen:
@@ -181,11 +181,23 @@ def _kinds_for(chunk: Chunk, kinds: Sequence[str] | None) -> Sequence[str]:
     return _FALLBACK_KINDS if chunk.language == "other" else DEFAULT_KINDS
 
 
+def _first_usable(
+    chunk: Chunk, corpus: CorpusTerms, kinds: Sequence[str] | None, seed: int, limit: int
+) -> list[tuple[str, str]]:
+    """The questions of the kinds; of the fallback where the templates of a language fit no sentence."""
+    found = _usable(chunk, corpus, _kinds_for(chunk, kinds), seed, limit)
+    if not found and kinds is None and chunk.language == "zh":
+        return _usable(chunk, corpus, _FALLBACK_KINDS, seed, limit)
+    return found
+
+
 def _usable(chunk: Chunk, corpus: CorpusTerms, kinds: Sequence[str], seed: int, limit: int) -> list[tuple[str, str]]:
     """Up to `limit` usable questions of each kind, each question once."""
     seen: set[str] = set()
-    found = []
+    found: list[tuple[str, str]] = []
     for kind in kinds:
+        if kinds is _FALLBACK_KINDS and found:
+            break  # a sentence as it stands is the last resort
         n = 0
         for question in KINDS[kind](chunk, corpus, _random(seed, kind, chunk.text)):
             question = re.sub(r"\s+", " ", question).strip()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal
 
-from llama_index_embft._core.language import detect_language
+from llama_index_embft._core.language import COMBINING_MARKS, detect_language
 
 if TYPE_CHECKING:
     import random
@@ -38,9 +38,12 @@ CHINESE_STOP_CHARS: Final = frozenset(
 )
 
 _UNSPACED: Final = "\u3400-\u4dbf\u4e00-\u9fff\u3040-\u30ff\u0e00-\u0e7f"  # Han, kana, Thai
+_LETTERS: Final = rf"(?:[^\W_{_UNSPACED}]|(?<=\w)[{COMBINING_MARKS}]|(?<=[{COMBINING_MARKS}])[{COMBINING_MARKS}])+"
+_THAI: Final = re.compile(r"[\u0e00-\u0e7f]")
+_THAI_SENTENCE: Final = 20  # characters from which on a clause stands alone
 # Letters, with a hyphen or apostrophe within; a point only within a number or between single capitals ("1.7", "U.S").
 _WORD: Final = re.compile(
-    rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+(?:(?:[-'’&]|(?<=\d)[.,](?=\d)|(?<=\b[A-Z])\.(?=[A-Z]\b))[^\W_{_UNSPACED}]+)*"
+    rf"[{_UNSPACED}]|{_LETTERS}(?:(?:[-'’&]|(?<=\d)[.,](?=\d)|(?<=\b[A-Z])\.(?=[A-Z]\b)){_LETTERS})*"
 )
 _UNSPACED_CHAR: Final = re.compile(rf"[{_UNSPACED}]")
 
@@ -48,9 +51,11 @@ _ABBREVIATION: Final = re.compile(
     r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|Inc|Ltd|Co|Corp|Jr|Sr|No|Nos|vs|Fig|Figs|Eq|Sec|Art|al|approx|cf|ca|[A-Z])"
     r"|\b(?:e\.g|i\.e|U\.S|U\.K|a\.m|p\.m|Ph\.D))\.$"
 )
+# Full stops of Latin, Cyrillic, Greek, Arabic, Hindi, Burmese, Ethiopic and Armenian writing.
+_ENDS: Final = ".!?؟۔।॥။።։"
 # A full stop glued to a capital is what PDF extraction leaves of a line end ("prohibited.Recent events").
 _SENTENCE_END: Final = re.compile(
-    r"(?:(?<=[.!?])|(?<=[.!?][\"'”’)\]]))\s+(?=[\"'“(\[]?[A-Z0-9ÀÖÜ])"
+    rf"(?:(?<=[{_ENDS}])|(?<=[{_ENDS}][\"'”’)\]»]))\s+"
     r"|(?<=[a-z0-9)%]\.)(?=[A-Z][a-z])"
     r"|(?<=[。！？；])(?![”’」』）])|(?<=[。！？；][”’」』）])"
 )
@@ -104,18 +109,41 @@ def clean(text: str) -> str:
 def split_sentences(text: str) -> list[str]:
     """Split into sentences, also where PDF extraction lost the space after the full stop, and at blank lines."""
     sentences: list[str] = []
+    capitals = any(_first(piece).isupper() for piece in _SENTENCE_END.split(clean(text))[1:])
     for block in re.split(r"\n\s*\n|\n(?=\s*(?:[-*•#]|\d+[.)])\s)", text):
         held = ""
         for piece in _SENTENCE_END.split(clean(block)):
-            held = f"{held} {piece}".strip() if held else piece.strip()
-            if _ABBREVIATION.search(held):
+            # A small letter goes on ("approx. three"), unless no sentence of the text begins with a capital.
+            if held and (not _begins(piece, capitals=capitals) or _ABBREVIATION.search(held)):
+                held = f"{held} {piece}".strip()
                 continue
             if held:
                 sentences.append(held)
-            held = ""
+            held = piece.strip()
         if held:
             sentences.append(held)
-    return sentences
+    return [part for sentence in sentences for part in _thai_phrases(sentence)]
+
+
+def _begins(piece: str, *, capitals: bool) -> bool:
+    return not capitals or not _first(piece).islower()
+
+
+def _first(piece: str) -> str:
+    return next((char for char in piece if char.isalnum()), "")
+
+
+def _thai_phrases(sentence: str) -> list[str]:
+    """Thai has no full stop: spaces stand between clauses, of which short ones are joined."""
+    if len(_THAI.findall(sentence)) * 2 < len(sentence):
+        return [sentence]
+    phrases: list[str] = []
+    for clause in sentence.split():
+        if phrases and len(phrases[-1]) < _THAI_SENTENCE:
+            phrases[-1] += f" {clause}"
+        else:
+            phrases.append(clause)
+    return phrases
 
 
 def is_prose(sentence: str) -> bool:

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from functools import wraps
 from importlib import import_module
 from inspect import isgeneratorfunction
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from traceback import walk_tb
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 
 import numpy as np
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+_PACKAGE: Final = "llama_index_embft."
+# What damaged JSON or a damaged row can hold where an object of another kind should be.
+_PLAIN: Final = (str, bytes, int, float, list, tuple, dict, set)
 
 
 def guarded(method: Method) -> Method:
@@ -36,8 +40,11 @@ def guarded(method: Method) -> Method:
 
     For the methods of a `VectorTable` that touch stored data, which may be damaged, or ask a server, which may be gone.
 
+    A defect of this package is none of the store's: an exception raised by a line of its own that can only be a
+    mistake there (an unknown name, a wrong attribute or call) goes through as it is.
+
     Raises:
-        StoreError: For any exception that is not one of this package's own.
+        StoreError: For any other exception that is not one of this package's own.
     """
 
     @contextmanager
@@ -47,6 +54,8 @@ def guarded(method: Method) -> Method:
         except EmbftError:
             raise
         except Exception as err:
+            if _is_defect(err):
+                raise
             reason = redact(first_line(err))
             raise StoreError(
                 f"{capital(table.label)} cannot be read or written ({reason}); if its files are damaged "
@@ -69,6 +78,18 @@ def guarded(method: Method) -> Method:
             yield batch
 
     return cast("Method", batches if isgeneratorfunction(method) else call)
+
+
+def _is_defect(err: Exception) -> bool:
+    """Whether a line of this package is a mistake: no damaged data and no server brings such an exception about."""
+    frames = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(err.__traceback__)]
+    if not frames or not frames[-1].startswith(_PACKAGE):
+        return False
+    if isinstance(err, AttributeError):
+        return err.obj is not None and not isinstance(err.obj, _PLAIN)
+    if isinstance(err, TypeError):
+        return "keyword argument" in str(err) or "positional argument" in str(err)
+    return isinstance(err, NameError | NotImplementedError | AssertionError)
 
 
 class VectorTable(ABC):

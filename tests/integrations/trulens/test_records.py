@@ -87,7 +87,7 @@ def test_what_trulens_does_not_have(trulens_database: Path, tmp_path: Path) -> N
     with pytest.raises(DatasetError, match="There is no TruLens database"):
         dataset_from_trulens(tmp_path / "none.sqlite", "fruit", feedback="whole record")
     (tmp_path / "text.sqlite").write_text("no database " * 100)
-    with pytest.raises(DatasetError, match="cannot be read as a TruLens database"):
+    with pytest.raises(DatasetError, match="is not a TruLens database"):
         dataset_from_trulens(tmp_path / "text.sqlite", "fruit", feedback="whole record")
     with pytest.raises(ConfigError, match="`down` must be below `up`"):
         dataset_from_trulens(trulens_database, "fruit", feedback="whole record", up=0.1, down=0.5)
