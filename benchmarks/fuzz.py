@@ -3,7 +3,7 @@
 Each input is a good file or folder with something wrong in it. A call may succeed or raise an `EmbftError`; anything
 else is a finding: another exception, more than 20 seconds, more than 1 GB on top of what the libraries take, a crash.
 
-    python benchmarks/fuzz.py                        10,000 inputs, about half an hour on two cores
+    python benchmarks/fuzz.py                        10,000 inputs
     python benchmarks/fuzz.py --inputs 200 --only readers models
     python benchmarks/fuzz.py --only readers --repeat csv:17    one input again, with its traceback
 """
