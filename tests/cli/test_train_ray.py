@@ -50,7 +50,8 @@ def test_flags_and_file_reach_the_cluster(folder, embft, asked):
     assert asked == [
         {
             "queries": 4, "model_id": "b", "out": "m", "address": "head:6379", "workers": 4, "cpus_per_worker": 3.0,
-            "gpus_per_worker": 1.0, "method": "lora", "lora": LoraSettings(rank=4), "batch_size": 12, "show_progress_bar": True,
+            "gpus_per_worker": 1.0, "method": "lora", "lora": LoraSettings(rank=4), "batch_size": 12,
+            "show_progress_bar": True,
         }
     ]  # fmt: skip
     assert "Training in 4 processes on the Ray cluster head:6379" in out

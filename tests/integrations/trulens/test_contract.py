@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 
 PUBLIC = (
     "AppEvaluation", "DEFAULT_DATABASE", "JudgeSettings", "JudgeUnavailableError", "LiveScorer", "LlamaIndexProvider",
-    "evaluate_app", "paired_differences", "read_leaderboard", "repair_database",
+    "dataset_from_trulens", "evaluate_app", "paired_differences", "read_leaderboard", "repair_database",
 )  # fmt: skip
 
 
