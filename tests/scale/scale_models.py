@@ -57,4 +57,4 @@ class MakeHashEmbedding:
         self.options = options
 
     def __call__(self) -> HashEmbedding:
-        return HashEmbedding(model_name="hash", **self.options)
+        return HashEmbedding(**{"model_name": "hash", **self.options})

@@ -145,14 +145,15 @@ def test_training_is_that_of_two_processes(cluster, run, data, tiny_model_path, 
 
 
 @pytest.mark.e2e
-def test_questions_are_those_of_one_machine(cluster, run, tmp_path):
+def test_questions_are_those_of_one_machine(cluster, run, tmp_path, monkeypatch):
     (tmp_path / "docs").mkdir()
     for n, colour in enumerate(COLOURS):
         (tmp_path / "docs" / f"{n}.txt").write_text(f"The {colour} harbour number {n} has been open since 190{n}.")
     with LoopbackLLM() as server:
-        options = [tmp_path / "docs", "--model", "m", "--api-base", server.api_base, "--judge", 1, "--quiet"]
+        options = [tmp_path / "docs", "--llm-model", "m", "--api-base", server.api_base, "--judge", 1, "--no-progress", "--yes"]
         run("generate", *options, "--out", tmp_path / "alone.json")
         asked = len(server.requests)
+        monkeypatch.setenv("EMBFT_CACHE_DIR", str(tmp_path / "another cache"))  # the journal would answer everything
         output = run("generate", *options, "--out", tmp_path / "ray.json", "--ray", "auto", "--ray-workers", 2)
         assert len(server.requests) == 2 * asked
         assert (tmp_path / "ray.json").read_bytes() == (tmp_path / "alone.json").read_bytes()

@@ -122,7 +122,7 @@ def test_a_folder_of_another_run_is_refused(cluster, write_texts, tmp_path):
     with pytest.raises(OutputError, match="another `rows_per_shard`"):
         encode(path, MakeHashEmbedding(), out, rows_per_shard=2)
     with pytest.raises(OutputError, match="another model"):
-        encode(path, MakeHashEmbedding(seconds=0.001), out, rows_per_shard=3)
+        encode(path, MakeHashEmbedding(model_name="another"), out, rows_per_shard=3)
     assert times_of(out) == before
     strange = tmp_path / "strange"
     strange.mkdir()
