@@ -150,7 +150,17 @@ def test_questions_are_those_of_one_machine(cluster, run, tmp_path, monkeypatch)
     for n, colour in enumerate(COLOURS):
         (tmp_path / "docs" / f"{n}.txt").write_text(f"The {colour} harbour number {n} has been open since 190{n}.")
     with LoopbackLLM() as server:
-        options = [tmp_path / "docs", "--llm-model", "m", "--api-base", server.api_base, "--judge", 1, "--no-progress", "--yes"]
+        options = [
+            tmp_path / "docs",
+            "--llm-model",
+            "m",
+            "--api-base",
+            server.api_base,
+            "--judge",
+            1,
+            "--no-progress",
+            "--yes",
+        ]
         run("generate", *options, "--out", tmp_path / "alone.json")
         asked = len(server.requests)
         monkeypatch.setenv("EMBFT_CACHE_DIR", str(tmp_path / "another cache"))  # the journal would answer everything
