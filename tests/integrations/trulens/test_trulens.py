@@ -57,10 +57,12 @@ def one_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def database(one_database: Path) -> Path:
-    """An empty database."""
+    """An empty database, without what a judge said in an earlier test."""
     from llama_index_embft.integrations.trulens.recording import open_session
 
     open_session(one_database).force_flush()
+    for journal in one_database.parent.glob(f"{one_database.name}.judge.sqlite*"):
+        journal.unlink()
     with sqlite3.connect(one_database) as connection:
         connection.execute("DELETE FROM trulens_events")
     connection.close()

@@ -275,4 +275,5 @@ def test_no_class_of_llamaindex_is_touched_and_the_end_of_the_process_flushes(tm
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    said = [line for line in done.stderr.splitlines() if "Nothing says what decides the vectors" not in line]
+    assert (done.returncode, done.stdout, said) == (0, "", [])
