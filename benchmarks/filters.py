@@ -1,8 +1,8 @@
 """How many good questions the filters of generated questions drop.
 
 Good are the questions that people asked (``human``), and those of the LLM-written sets that do not point at a text that
-nobody sees. Which of the latter point at one was decided by reading every question that any version of the filter
-dropped; `POINTS` finds them by words that leave no doubt.
+nobody sees. Which of the latter point at one is decided by the words of `POINTS`, a pattern that was widened after
+reading examples of what was dropped; so the figure of the LLM-written sets is not independent of the filter.
 
     python benchmarks/filters.py
 """
