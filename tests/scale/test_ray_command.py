@@ -144,7 +144,6 @@ def test_training_is_that_of_two_processes(cluster, run, data, tiny_model_path, 
     assert "ndcg@10 by step" in Path("ray/m/training.svg").read_text()
 
 
-@pytest.mark.xfail(reason="journals belong to the request now; the counts of this test do not say so yet")
 @pytest.mark.e2e
 def test_questions_are_those_of_one_machine(cluster, run, tmp_path, monkeypatch):
     (tmp_path / "docs").mkdir()

@@ -116,7 +116,6 @@ def runs(tiny_model_path, tmp_path_factory):
     return folder
 
 
-@pytest.mark.xfail(reason="checkpoint folders carry a hash of the path; not confirmed on a quiet machine")
 def test_two_processes_are_one_with_the_joint_batch(runs):
     steps, histories, weights = {}, {}, {}
     for name, processes in (("one", 1), ("two", 2)):
@@ -137,7 +136,6 @@ def test_two_processes_are_one_with_the_joint_batch(runs):
     assert histories["two"][0] == histories["two"][1]
 
 
-@pytest.mark.xfail(reason="checkpoint folders carry a hash of the path; not confirmed on a quiet machine")
 def test_two_processes_that_were_killed_go_on_to_the_same_weights(runs, tiny_model_path):
     folder = runs / "killed"
     assert [path.name for path in (folder / "checkpoints").glob("m-*/checkpoint-*")] == ["checkpoint-2"]
