@@ -17,7 +17,7 @@ from llama_index_embft.crossfit import documents_asked, folds_by_document, plan_
 from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.evaluation import RetrievalReport, compare, evaluate_run
 from llama_index_embft.evaluation.statistics import paired_tests, unseen_loss
-from llama_index_embft.pipeline import split_for_tuning
+from llama_index_embft.pipeline import dense, split_for_tuning
 
 
 def questions(n_documents: int, chunks: int = 100) -> EmbeddingQAFinetuneDataset:
@@ -145,21 +145,21 @@ def trainings(monkeypatch):
 def tests(monkeypatch):
     """Every measurement: the data set, and the model."""
     done = []
-    real = pipeline.evaluate_embed_model
+    real = dense.evaluate_embed_model
 
     def evaluate(dataset, model, **options):
         done.append((dataset, model))
         return real(dataset, model, **options)
 
-    monkeypatch.setattr(pipeline, "evaluate_embed_model", evaluate)
+    monkeypatch.setattr(dense, "evaluate_embed_model", evaluate)
     return done
 
 
 @pytest.fixture
 def gain(monkeypatch):
     """Every comparison finds a gain."""
-    real = pipeline.compare
-    monkeypatch.setattr(pipeline, "compare", lambda *a, **k: real(*a, **k).amended(decision="adopt"))
+    real = dense.compare
+    monkeypatch.setattr(dense, "compare", lambda *a, **k: real(*a, **k).amended(decision="adopt"))
 
 
 def run_on(n_documents, model_path, folder, **options):
