@@ -113,10 +113,6 @@ def check_index(
 def check_stamp(table: VectorTable, model: ModelIdentity) -> Stamp:
     """`check_index` for a model whose document identity is known: reads the stamp and nothing else.
 
-    Args:
-        table: The index.
-        model: Whose documents the index should hold.
-
     Raises:
         ModelError: See `check_index`.
         StoreError: See `check_index`.
