@@ -81,6 +81,7 @@ def report_of(
     return parts.seen(report, questions, stack.model)
 
 
+_TIMED: Final = 15
 RERANK_DEPTH: Final = 30
 """Hits that a reranker reads."""
 
@@ -209,6 +210,16 @@ class Choosing:
                 pieces.setdefault(name, []).append(report)
         whole = {name: _joined(reports) for name, reports in pieces.items()}
         return {**whole, "chosen": replace(whole["chosen"], label=f"chosen ({self.final().label})")}
+
+
+def latency_of(stack: Stack, parts: Parts, questions: EmbeddingQAFinetuneDataset) -> float:
+    """Median seconds from a question to the hits of a stack, without a reranker, one question at a time."""
+    seconds = []
+    for question in list(questions.queries.values())[:_TIMED]:
+        started = time.perf_counter()
+        parts.ask(question, stack.model if stack.weight > 0 else None, words=stack.weight < 1)
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds))
 
 
 def _row(stack: Stack, report: RetrievalReport, seconds: float) -> CandidateRow:

@@ -114,6 +114,20 @@ class Parts:
             self._found[key] = self._indexes[model.name].search(vectors, self._depth)
         return self._found[key]
 
+    def ask(self, question: str, model: DenseModel | None, *, words: bool) -> None:
+        """Do the work of one question and drop the result, to see how long it takes.
+
+        Args:
+            question: The question.
+            model: The dense part; None: there is none.
+            words: Whether BM25 searches too.
+        """
+        if model is not None:
+            vectors = as_encoder(model.embed_model, cache=None).encode_queries([question])
+            self._indexes[model.name].search(vectors, self._depth)
+        if words:
+            self.lexical_index.search([question], self._depth)
+
     @property
     def _depth(self) -> int:
         return min(DEPTH, len(self.ids))

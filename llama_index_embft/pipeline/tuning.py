@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,9 @@ from llama_index_embft.embeddings.encoding.run_cache import RunCache
 from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.errors import ConfigError, EmbftError
 from llama_index_embft.evaluation import compare
+from llama_index_embft.evaluation.statistics import SwitchingCost
 from llama_index_embft.pipeline.budget import Clock, in_words, parse_budget
-from llama_index_embft.pipeline.choice import Choosing, Stack
+from llama_index_embft.pipeline.choice import Choosing, Stack, latency_of
 from llama_index_embft.pipeline.evidence import Evidence, Origin, assign, can_choose, trains_on_labels
 from llama_index_embft.pipeline.no_labels import NoLabelRule, copied_share
 from llama_index_embft.pipeline.parts import DenseModel, Parts
@@ -27,6 +29,7 @@ from llama_index_embft.pipeline.status import CandidateRow, TuneStatus, Watch, p
 from llama_index_embft.pipeline.training import (
     TrainMethod,
     Workload,
+    is_trainable,
     methods_for,
     seconds_a_text,
     train_candidate,
@@ -35,7 +38,6 @@ from llama_index_embft.pipeline.training import (
 from llama_index_embft.retrievers.fusion import DEFAULT_FUSION
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator, Sequence
 
     from llama_index.core import VectorStoreIndex
@@ -330,7 +332,12 @@ class _Search:
         if keep:
             chosen = Stack(choosing.base, 1.0, DEFAULT_FUSION)
             notes.append("The stack did worse than the model in use, which is therefore kept as it is.")
-        comparison = comparison.amended(notes=notes)
+        label = comparison.systems[0].label
+        comparison = comparison.amended(
+            notes=notes,
+            data=_data_in_words(source, evidence),
+            costs={label: _cost(chosen, choosing.base, parts, evidence)},
+        )
         return TuneResult(
             chosen=chosen,
             comparison=comparison,
@@ -343,3 +350,30 @@ class _Search:
             copied_share=rule.share,
             seconds={"total": self._clock.spent, **parts.seconds},
         )
+
+
+def _data_in_words(source: TuningSource, evidence: Evidence) -> str:
+    by = {"people": "that people asked", "llm": "that an LLM wrote", "text": "taken from the text"}
+    return f"{source.words}; {evidence.tested:,} questions {by[evidence.proof_by]}"
+
+
+def _cost(chosen: Stack, base: DenseModel, parts: Parts, evidence: Evidence) -> SwitchingCost:
+    """What it costs to use the stack instead of the model in use; a model behind a web API is not timed."""
+    anew = chosen.weight > 0 and chosen.model.moves_documents
+    latency = None
+    if is_trainable(base.embed_model):
+        questions = evidence.folds[0].prove
+        before = latency_of(Stack(base, 1.0, DEFAULT_FUSION), parts, questions)
+        latency = before, latency_of(chosen, parts, questions)
+    return SwitchingCost(
+        texts=len(parts.ids) if anew else 0,
+        seconds=parts.seconds.get(f"embed {chosen.model.name}") if anew else None,
+        latency=latency,
+        measured_on=_machine(),
+    )
+
+
+def _machine() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
