@@ -41,5 +41,6 @@ from .index import (
 )
 from .integrations.trulens import evaluate_app as evaluate_app
 from .mining import mine_hard_negatives as mine_hard_negatives
+from .retrievers import StackRetriever as StackRetriever
 
 __version__: str
