@@ -25,7 +25,7 @@ def parse_budget(budget: str | float) -> float:
         scale = _UNITS.get(unit) or _UNITS.get(unit.removesuffix("s"))
         if found and scale:
             seconds = float(found.group(1)) * scale
-    elif not isinstance(budget, bool):
+    elif isinstance(budget, (int, float)) and not isinstance(budget, bool):
         seconds = float(budget)
     if seconds is None or not 0 < seconds < float("inf"):
         raise ConfigError(

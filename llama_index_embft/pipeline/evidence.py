@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from llama_index_embft.crossfit import documents_asked, folds_by_document, plan_split
+from llama_index_embft.crossfit import documents_asked, folds_by_document
 from llama_index_embft.dataset.split import split_dataset
 from llama_index_embft.errors import DatasetError
 
@@ -21,6 +21,8 @@ Origin = Literal["people", "llm", "text"]
 _FEWEST: Final = 10
 # Fewer are worth more as proof than as training data: a model learns little from them, and a verdict needs them all.
 _ENOUGH_TO_TRAIN: Final = 300
+# Three tenths of so many documents still bear a verdict.
+_ENOUGH_DOCUMENTS: Final = 40
 _FRACTIONS: Final = (0.6, 0.1, 0.3)
 _MOST_CHOOSING: Final = 400
 _VAL_SHARE: Final = 0.12
@@ -72,7 +74,7 @@ def trains_on_labels(labels: EmbeddingQAFinetuneDataset | None) -> bool:
     """Whether there are enough questions by people, about enough documents, to spare some for training."""
     if labels is None or len(labels.queries) < _ENOUGH_TO_TRAIN:
         return False
-    return plan_split(len(documents_asked(labels)), len(labels.queries)).way == "split"
+    return len(documents_asked(labels)) >= _ENOUGH_DOCUMENTS
 
 
 def assign(

@@ -113,20 +113,18 @@ class TuneResult:
         from llama_index.core import VectorStoreIndex
 
         if not isinstance(index, VectorStoreIndex):
-            index = self._index(self.source.nodes if index is None else index)
+            nodes = self.source.nodes if index is None else index
+            index = VectorStoreIndex(self._embedded(nodes, self.embed_model), embed_model=self.embed_model)
         elif self.reembeds and index is self.source.index:
             raise ConfigError(
                 "The chosen model embeds documents differently, so this index cannot be searched with it; embed it "
                 "again: reembed_index(index, result.embed_model), or build one from its nodes."
             )
-        return StackRetriever(
-            index,
-            self.settings,
-            embed_model=self.embed_model,
-            reranker=None if self.reranker is None else as_postprocessor(self.reranker),
-            similarity_top_k=similarity_top_k,
-            **kwargs,
-        )
+        return self._over(index, self.embed_model, similarity_top_k=similarity_top_k, **kwargs)
+
+    def _over(self, index: VectorStoreIndex, embed_model: BaseEmbedding, **kwargs: Any) -> StackRetriever:
+        reranker = None if self.reranker is None else as_postprocessor(self.reranker)
+        return StackRetriever(index, self.settings, embed_model=embed_model, reranker=reranker, **kwargs)
 
     def query_engine(
         self, llm: LLM, index: VectorStoreIndex | Sequence[BaseNode] | None = None, **kwargs: Any
@@ -142,10 +140,11 @@ class TuneResult:
 
         return RetrieverQueryEngine.from_args(self.retriever(index, **kwargs), llm=llm)
 
-    def _index(self, nodes: Sequence[BaseNode]) -> VectorStoreIndex:
+    def _index_by(self, embed_model: BaseEmbedding) -> VectorStoreIndex:
+        """The texts that were searched, as an index."""
         from llama_index.core import VectorStoreIndex
 
-        return VectorStoreIndex(self._embedded(nodes, self.embed_model), embed_model=self.embed_model)
+        return VectorStoreIndex(self._embedded(self.source.nodes, embed_model), embed_model=embed_model)
 
     @staticmethod
     def _embedded(nodes: Sequence[BaseNode], embed_model: BaseEmbedding) -> list[BaseNode]:
@@ -168,7 +167,9 @@ class TuneResult:
         """
         with write_folder_atomically(folder) as target:
             self._save_model(target / "model")
-            save_retriever(self.retriever(), target / "retriever")
+            # Over the model as it will be loaded, so that the retriever knows it again.
+            model = self._saved_model(target / "model")
+            save_retriever(self._over(self._index_by(model), model), target / "retriever")
             self.comparison.to_json(target / "report.json")
             self.comparison.to_html(target / "report.html", self.proving())
             for name, report in self.proof.items():
@@ -183,17 +184,14 @@ class TuneResult:
         Raises:
             ConfigError: It has not been saved.
         """
-        from llama_index.core import VectorStoreIndex
-
         if self.folder is None:
             raise ConfigError("This result has no folder yet; save(folder) first.")
+        return load_retriever(self.folder / "retriever", self._index_by(self._saved_model(self.folder / "model")))
+
+    def _saved_model(self, folder: Path) -> BaseEmbedding:
         trust = bool(getattr(self.base, "trust_remote_code", False))
         known = describe_base(self.base)["class_name"] == "HuggingFaceEmbedding"
-        model = load_embed_model(
-            self.folder / "model", base_embed_model=None if known else self.base, trust_remote_code=trust
-        )
-        index = VectorStoreIndex(self._embedded(self.source.nodes, model), embed_model=model)
-        return load_retriever(self.folder / "retriever", index)
+        return load_embed_model(folder, base_embed_model=None if known else self.base, trust_remote_code=trust)
 
     def _save_model(self, folder: Path) -> None:
         if self.chosen.model.folder is not None:

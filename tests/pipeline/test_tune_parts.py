@@ -122,8 +122,9 @@ def test_without_people_made_questions_do_all_and_too_few_of_people_are_said():
 
 
 def test_a_dearer_stack_must_win_by_more_than_noise():
-    rng = np.random.default_rng(0)
-    base = rng.random(60)
-    assert best_of([base, base + rng.normal(0.001, 0.1, 60)]) == 0
-    assert best_of([base, base + rng.normal(0.1, 0.1, 60)]) == 1
+    base = np.linspace(0, 1, 60)
+    noise = np.where(np.arange(60) % 2, 0.1, -0.1)
+    assert best_of([base, base + noise + 0.001]) == 0
+    assert best_of([base, base + noise + 0.1]) == 1
+    assert best_of([base, base + noise + 0.1, base + noise + 0.101]) == 2  # what is better everywhere is no noise
     assert best_of([base]) == 0

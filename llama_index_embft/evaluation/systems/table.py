@@ -97,7 +97,7 @@ def evaluate_bm25(
 ) -> RetrievalReport:
     """Evaluate BM25, the lexical baseline that no embedding model should lose to.
 
-    Words are cut as `search.words` does. Documents that share no word with the query are not returned.
+    Words are cut as `search.terms` does. Documents that share no word with the query are not returned.
 
     Args:
         dataset: Queries, corpus and judgements.

@@ -19,7 +19,7 @@ from llama_index_embft.errors import ConfigError, EmbftError, MissingExtraError
 from llama_index_embft.index.stamp import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
     from llama_index.core import VectorStoreIndex
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -149,6 +149,10 @@ class VectorTable(ABC):
     @abstractmethod
     def write_stamp(self, stamp: Stamp) -> None:
         """Put the stamp where it survives a restart."""
+
+    def version(self) -> Hashable:
+        """A value that changes when nodes are added or deleted, as far as a glance can tell; at least their number."""
+        return sum(map(len, self.id_batches(10_000)))
 
     def flush(self) -> None:  # noqa: B027  # most stores have nothing to do
         """Bring what was written to the disk; nothing to do for a database."""

@@ -14,7 +14,7 @@ from llama_index_embft.index.stamp import Stamp, StoreError
 from llama_index_embft.index.stores.base import VectorTable, capital, check_unique, guarded, integration, only_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
     from llama_index.core import VectorStoreIndex
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -78,6 +78,16 @@ class PostgresTable(VectorTable):
                 return
             last = rows[-1][0]
             yield [row[1] for row in rows]
+
+    @guarded
+    def version(self) -> Hashable:
+        """See `VectorTable.version`: the number of rows and the last one added."""
+        from sqlalchemy import func, select
+
+        with self.engine.connect() as connection:
+            return tuple(
+                connection.execute(select(func.count(), func.max(self.table.c.id)).select_from(self.table)).one()
+            )
 
     @guarded
     def fetch(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
