@@ -157,7 +157,7 @@ def generate(
             client,
             per_query=questions.negatives,
             retry_limit=questions.retry_limit,
-            verbose=progress,
+            show_progress=progress,
             calls=calls,
         )
         dataset.save_json(out)
