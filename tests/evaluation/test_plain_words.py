@@ -146,9 +146,8 @@ def test_every_artefact_says_the_same_words_and_an_amended_decision_changes_them
     from rich.console import Console
 
     dataset = many_queries(600, per_document=1)
-    result = compare(
-        noisy_report(dataset, 1.6, label="base"), noisy_report(dataset, 0.9, label="tuned"), n_resamples=200
-    )
+    base, tuned = noisy_report(dataset, 1.6, label="base"), noisy_report(dataset, 0.9, label="tuned")
+    result = compare(base, tuned, n_resamples=200)
     n = result.metrics["hit_rate@10"].test.n
     hits = [round(n * report.mean("hit_rate@10")) for report in (base, tuned)]
     assert f"({hits[1]} of the 600 asked, {hits[0]} before;" in result.verdict
