@@ -71,8 +71,8 @@ def test_run_from_files_to_an_index(tmp_path, tiny_model_path, method, folds):
     out = tmp_path / "out"
     report = json.loads((out / "report.json").read_text())
     row = report["metrics"]["ndcg@10"]
-    assert {"base", "tuned", "difference", "ci95", "p", "n"} <= set(row)
-    assert row["ci95"][0] <= row["difference"] <= row["ci95"][1]
+    assert {"base", "tuned", "difference", "interval", "p", "n"} <= set(row)
+    assert row["interval"][0] <= row["difference"] <= row["interval"][1]
     assert (out / "report.html").read_text().count("<svg") >= 1
     assert "http://" not in (out / "report.html").read_text().replace("http://www.w3.org", "")
     assert "taken from your text, not asked by people" in said

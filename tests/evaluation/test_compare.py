@@ -23,7 +23,7 @@ def test_a_real_gain_is_called_significant() -> None:
     row = result.metrics["ndcg@10"]
     assert row.outcome == "gain"
     assert row.test.difference == pytest.approx(tuned.mean("ndcg@10") - base.mean("ndcg@10"))
-    assert 0 < row.test.ci95[0] < row.test.difference < row.test.ci95[1]
+    assert 0 < row.test.interval[0] < row.test.difference < row.test.interval[1]
     assert row.test.p <= row.p_holm < 0.05
     assert row.test.wins + row.test.losses + row.test.ties == row.test.n == 120
     assert row.test.n_clusters == 40
@@ -71,9 +71,9 @@ def test_report_json_has_the_promised_shape(tmp_path) -> None:
     result = compare(noisy_report(dataset, 1.6), noisy_report(dataset, 0.9), **FAST)
     result.to_json(tmp_path / "report.json")
     row = json.loads((tmp_path / "report.json").read_text())["metrics"]["ndcg@10"]
-    assert {"base", "tuned", "difference", "ci95", "p", "n", "wins", "losses", "ties"} <= set(row)
+    assert {"base", "tuned", "difference", "interval", "p", "n", "wins", "losses", "ties"} <= set(row)
     assert row["tuned"] - row["base"] == pytest.approx(row["difference"])
-    assert len(row["ci95"]) == 2
+    assert len(row["interval"]) == 2
 
 
 def test_dependence_inside_documents_widens_the_interval() -> None:
@@ -84,9 +84,9 @@ def test_dependence_inside_documents_widens_the_interval() -> None:
     shift = [0.2 if i // 12 % 2 else -0.1 for i in range(120)]
     values["ndcg@10"] = (base.values["ndcg@10"] * 0.5 + shift).clip(0, 1)
     tuned = replace(base, values=values)
-    low, high = compare(base, tuned, metrics=["ndcg@10"], **FAST).metrics["ndcg@10"].test.ci95
+    low, high = compare(base, tuned, metrics=["ndcg@10"], **FAST).metrics["ndcg@10"].test.interval
     plain_low, plain_high = (
-        compare(base, tuned, metrics=["ndcg@10"], cluster_by="query", **FAST).metrics["ndcg@10"].test.ci95
+        compare(base, tuned, metrics=["ndcg@10"], cluster_by="query", **FAST).metrics["ndcg@10"].test.interval
     )
     assert high - low > 1.5 * (plain_high - plain_low)
 
@@ -305,9 +305,9 @@ def test_one_query_proves_nothing() -> None:
     tuned = replace(base, values={name: column * 0 for name, column in base.values.items()})
     result = compare(base, tuned, **FAST)
     assert result.metrics["ndcg@10"].outcome == "not significant"
-    assert math.isnan(result.metrics["ndcg@10"].test.ci95[0])
+    assert math.isnan(result.metrics["ndcg@10"].test.interval[0])
     assert "cannot be told from chance" in result.verdict
-    assert result.to_dict()["metrics"]["ndcg@10"]["ci95"] == [None, None]
+    assert result.to_dict()["metrics"]["ndcg@10"]["interval"] == [None, None]
     assert "–" in result.to_markdown()
 
 
