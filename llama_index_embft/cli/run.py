@@ -164,16 +164,32 @@ def _check_documents(nodes: list[BaseNode], per_chunk: int, split_by: str, cross
         raise DatasetError(
             "The questions would be about one document only, so no other document is left to test on; add documents "
             f"(about {plan.documents_wanted:,} like it would show a gain of 5 points) or split this one by chunk "
-            "(--split-by chunk), which tests on unseen parts of the same document."
+            f"(--split-by chunk), which tests on unseen parts of the same document.{_about_tables(nodes)}"
         )
     if n_documents < 2 or split_by == "document":
         console.print(f"   {plan}", markup=False, soft_wrap=True)
 
 
 def _extractive(nodes: list[BaseNode], per_chunk: int, seed: int) -> EmbeddingQAFinetuneDataset:
+    from llama_index_embft.errors import GenerationError
     from llama_index_embft.generation.extractive import generate_extractive_pairs
 
-    return generate_extractive_pairs(nodes, num_questions_per_chunk=per_chunk, seed=seed, show_progress=True)
+    try:
+        return generate_extractive_pairs(nodes, num_questions_per_chunk=per_chunk, seed=seed, show_progress=True)
+    except GenerationError as err:
+        advice = " On the command line that is --llm." if "generate_qa_embedding_pairs" in str(err) else ""
+        raise GenerationError(f"{err}{advice}{_about_tables(nodes)}") from err
+
+
+def _about_tables(nodes: list[BaseNode]) -> str:
+    """What to do with tables, where there is nothing else: a row may be a question with its answer."""
+    names = sorted({str(node.metadata.get("file_name", "")) for node in nodes})
+    if not all(name.lower().endswith((".csv", ".tsv", ".xlsx", ".xls")) for name in names):
+        return ""
+    return (
+        f" {names[0]} is a table: if its rows hold questions with answers or passages, they are a data set already; "
+        f"read them with `embft convert {names[0]} questions.json` and train on them with `embft train questions.json`."
+    )
 
 
 def _asked(
