@@ -23,7 +23,7 @@ from llama_index_embft.evaluation.statistics.findings import (
     json_number,
 )
 from llama_index_embft.evaluation.statistics.plain_words import in_words, meaning_of, summary
-from llama_index_embft.evaluation.statistics.verdict import p_value
+from llama_index_embft.evaluation.statistics.verdict import interval_name, p_value
 
 if TYPE_CHECKING:
     import os
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.evaluation.records import RetrievalReport
+    from llama_index_embft.evaluation.statistics.significance import PairedResult
 
 _COUNTS: Final = 6  # column of wins, losses and ties
 FORMAT: Final = "llama-index-embft/comparison"
@@ -237,10 +238,19 @@ class Comparison(ComparisonRecord):
         rows = []
         for row in (system.metrics[name] for name in names):
             test = row.test
-            figures = [f"{row.base:.4f}", f"{row.tuned:.4f}", f"{test.difference:+.4f}", interval(test.ci95)]
+            figures = [f"{row.base:.4f}", f"{row.tuned:.4f}", f"{test.difference:+.4f}", interval(test.interval)]
             counts = f"{test.wins}/{test.losses}/{test.ties}"
             rows.append([row.metric, *figures, p_value(row.p_holm), counts, row.outcome])
-        header = ["metric", "base", "tuned", "difference", "95 % interval", "p (Holm)", "win/loss/tie", "outcome"]
+        header = [
+            "metric",
+            "base",
+            "tuned",
+            "difference",
+            interval_name(self.alpha),
+            "p (Holm)",
+            "win/loss/tie",
+            "outcome",
+        ]
         return TextTable(header, rows)
 
 
@@ -252,6 +262,7 @@ def _system_to_dict(system: SystemComparison, primary: str) -> dict[str, Any]:
         "p": system.p,
         "decision": system.decision,
         "reasons": list(system.reasons),
+        "on_these": None if system.on_these is None else _plain_test(system.on_these),
         "metrics": {name: metric.to_dict() | {"meaning": meaning_of(name)} for name, metric in system.metrics.items()},
         "slices": [_plain(part) for part in system.slices],
         "guards": [_plain(guard) for guard in system.guards],
@@ -268,15 +279,21 @@ def _model(report: RetrievalReport) -> dict[str, Any]:
 
 def _plain(part: SliceComparison | GuardResult) -> dict[str, Any]:
     content = asdict(part)
-    test = content.pop("test")
-    test["ci95"] = [json_number(end) for end in test["ci95"]]
-    merged = {**content, **{name: json_number(value) for name, value in test.items()}}
-    return {("clusters" if name == "n_clusters" else name): value for name, value in merged.items()}
+    del content["test"]
+    return {**content, **_plain_test(part.test)}
+
+
+def _plain_test(test: PairedResult) -> dict[str, Any]:
+    values = asdict(test)
+    del values["interval"], values["level"]
+    values[test.interval_key] = [json_number(end) for end in test.interval]
+    return {("clusters" if name == "n_clusters" else name): json_number(value) for name, value in values.items()}
 
 
 def _flat(metric: MetricComparison) -> dict[str, Any]:
     content = metric.to_dict()
-    content["ci95_low"], content["ci95_high"] = content.pop("ci95")
+    key = metric.test.interval_key
+    content[f"{key}_low"], content[f"{key}_high"] = content.pop(key)
     return content
 
 

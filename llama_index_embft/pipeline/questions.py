@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_index_embft.crossfit import documents_asked, plan_split
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-from llama_index_embft.errors import DatasetError, EmbftError
+from llama_index_embft.errors import DatasetError, EmbftError, GenerationError
 from llama_index_embft.pipeline.evidence import Origin, can_choose
 from llama_index_embft.pipeline.labels import place_questions
 
@@ -116,9 +116,9 @@ def made_questions(
             made = generate_extractive_pairs(
                 source.nodes, num_questions_per_chunk=settings.questions_per_chunk, seed=seed
             )
-        except EmbftError:
+        except EmbftError as err:
             if needed:
-                raise
+                raise GenerationError(f"{err}{_about_tables(source)}") from err
             return None, by
     known = {
         query: docs for query, docs in made.relevant_docs.items() if all(doc in source.corpus.corpus for doc in docs)
@@ -127,3 +127,15 @@ def made_questions(
         queries={query: made.queries[query] for query in known}, relevant_docs=known, provenance=made.provenance
     )
     return over, by
+
+
+def _about_tables(source: TuningSource) -> str:
+    """What to do with tables, where there is nothing else: a row may be a question with its answer."""
+    names = sorted({str(node.metadata.get("file_name", "")) for node in source.nodes})
+    if not all(name.lower().endswith((".csv", ".tsv", ".xlsx", ".xls")) for name in names):
+        return ""
+    return (
+        f" {names[0]} is a table: if its rows hold questions with answers or passages, they are a data set already; "
+        f"read them with `embft convert {names[0]} questions.json` and pass them as questions, or train on them with "
+        "`embft train questions.json`."
+    )

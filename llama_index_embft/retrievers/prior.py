@@ -17,8 +17,8 @@ def prior_weight(share: float) -> float:
     """The share of the dense part in a mixture with BM25, guessed from how well the model knows the texts.
 
     A model that finds few chunks by a sentence copied from them does not know their language or field, and BM25 is the
-    better part; one that finds nearly all is. Between the points that were measured (docs/explanation/human-questions.md)
-    the weight rises evenly.
+    better part; one that finds nearly all is. Between the points that were measured, see
+    docs/explanation/human-questions.md, the weight rises evenly.
 
     Args:
         share: Share of chunks that the model finds among the first ten by a sentence copied from them, 0 to 1.

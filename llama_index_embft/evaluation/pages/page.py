@@ -15,7 +15,7 @@ from llama_index_embft.evaluation.pages.examples import examples_of
 from llama_index_embft.evaluation.pages.query_table import build_query_table
 from llama_index_embft.evaluation.statistics.findings import interval
 from llama_index_embft.evaluation.statistics.plain_words import hit_rate_shown, in_words, meaning_of, place_of, summary
-from llama_index_embft.evaluation.statistics.verdict import p_value, points
+from llama_index_embft.evaluation.statistics.verdict import interval_name, p_value, points
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -61,6 +61,7 @@ def render_comparison(comparison: ComparisonRecord, dataset: EmbeddingQAFinetune
             histograms=[plot for plot in map(charts.score_histogram, reports) if plot],
             systems=systems,
             times=_times(reports),
+            interval_name=interval_name(comparison.alpha),
             data=data,
             series_rules=series_rules(),
         )
@@ -144,13 +145,13 @@ def _leaderboard(comparison: ComparisonRecord) -> dict[str, Any]:
     reports = [comparison.base, *(system.report for system in comparison.systems)]
     best = {name: max(report.mean(name) for report in reports) for name in names}
     tests = [None, *(system.metrics[comparison.primary].test for system in comparison.systems)]
-    forest = charts.Forest([test.ci95 for test in tests if test is not None])
+    forest = charts.Forest([test.interval for test in tests if test is not None])
     rows = [
         {
             "label": label,
             "decision": decision,
             "chosen": label == comparison.chosen,
-            "plot": forest.row(test.difference, test.ci95) if test is not None else None,
+            "plot": forest.row(test.difference, test.interval) if test is not None else None,
             "cells": [
                 {"value": f"{report.mean(name):.4f}", "best": report.mean(name) >= best[name] - 1e-12} for name in names
             ],
@@ -170,7 +171,7 @@ def _system(
     comparison: ComparisonRecord, system: SystemComparison, dataset: EmbeddingQAFinetuneDataset | None
 ) -> dict[str, Any]:
     rows = list(system.metrics.values())
-    forest = charts.Forest([row.test.ci95 for row in rows])
+    forest = charts.Forest([row.test.interval for row in rows])
     headline = comparison.headline()
     return {
         "system": system,
@@ -212,8 +213,8 @@ def _metric_row(row: MetricComparison, forest: charts.Forest) -> dict[str, Any]:
         "base": f"{row.base:.4f}",
         "tuned": f"{row.tuned:.4f}",
         "difference": f"{row.test.difference:+.4f}",
-        "interval": interval(row.test.ci95),
-        "plot": forest.row(row.test.difference, row.test.ci95),
+        "interval": interval(row.test.interval),
+        "plot": forest.row(row.test.difference, row.test.interval),
         "p": p_value(row.p_holm),
         "counts": (row.test.wins, row.test.losses, row.test.ties),
         "outcome": row.outcome,
@@ -222,8 +223,8 @@ def _metric_row(row: MetricComparison, forest: charts.Forest) -> dict[str, Any]:
 
 def _slices(system: SystemComparison) -> list[dict[str, Any]]:
     # A part of two queries has an interval that would squeeze all others into a dot.
-    telling = [part.test.ci95 for part in system.slices if part.test.n_clusters >= _FEW_CLUSTERS]
-    forest = charts.Forest(telling or [part.test.ci95 for part in system.slices])
+    telling = [part.test.interval for part in system.slices if part.test.n_clusters >= _FEW_CLUSTERS]
+    forest = charts.Forest(telling or [part.test.interval for part in system.slices])
     return [
         {
             "by": part.by,
@@ -232,7 +233,7 @@ def _slices(system: SystemComparison) -> list[dict[str, Any]]:
             "base": f"{part.base:.4f}",
             "tuned": f"{part.tuned:.4f}",
             "difference": f"{part.test.difference:+.4f}",
-            "plot": forest.row(part.test.difference, part.test.ci95),
+            "plot": forest.row(part.test.difference, part.test.interval),
             "p": p_value(part.p_holm),
         }
         for part in system.slices
@@ -240,7 +241,7 @@ def _slices(system: SystemComparison) -> list[dict[str, Any]]:
 
 
 def _guards(system: SystemComparison) -> list[dict[str, Any]]:
-    forest = charts.Forest([guard.test.ci95 for guard in system.guards])
+    forest = charts.Forest([guard.test.interval for guard in system.guards])
     words = {True: "kept", False: "forgotten", None: "unclear"}
     return [
         {
@@ -249,7 +250,7 @@ def _guards(system: SystemComparison) -> list[dict[str, Any]]:
             "base": f"{guard.base:.4f}",
             "tuned": f"{guard.tuned:.4f}",
             "difference": f"{guard.test.difference:+.4f}",
-            "plot": forest.row(guard.test.difference, guard.test.ci95),
+            "plot": forest.row(guard.test.difference, guard.test.interval),
             "kept": words[guard.kept],
         }
         for guard in system.guards

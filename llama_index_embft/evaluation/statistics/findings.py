@@ -51,7 +51,7 @@ class MetricComparison:
             "base": self.base,
             "tuned": self.tuned,
             "difference": test.difference,
-            "ci95": [json_number(end) for end in test.ci95],
+            test.interval_key: [json_number(end) for end in test.interval],
             "p": test.p,
             "p_holm": self.p_holm,
             "n": test.n,
@@ -125,7 +125,7 @@ class GuardResult:
         test: The paired statistics.
         margin: The loss that would matter.
         p_non_inferior: One-sided p of a loss of `margin` or more; 0 where no query changed.
-        kept: True: a loss of `margin` or more is ruled out, which is where the 95 % interval lies above it, or no query
+        kept: True: a loss of `margin` or more is ruled out, which is where the interval lies above it, or no query
             changed. False: a loss is proven, and `margin` is not ruled out. None: the set is too small to tell.
     """
 

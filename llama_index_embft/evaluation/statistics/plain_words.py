@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from llama_index_embft.evaluation.statistics.verdict import interval_name
+
 if TYPE_CHECKING:
     from llama_index_embft.evaluation.statistics.findings import (
         ComparisonRecord,
@@ -144,7 +146,7 @@ def _unproven(system: SystemComparison, row: MetricComparison, primary: str) -> 
 
 def _direction(row: MetricComparison) -> int:
     """1 or -1 where the interval leaves out 0 on that side; 0 where it holds it or there is none."""
-    low, high = row.test.ci95
+    low, high = row.test.interval
     return int(low > 0) - int(high < 0)
 
 
@@ -159,8 +161,8 @@ def _change(row: MetricComparison) -> str:
     scale = next((scale for scale in (100, 1_000) if abs(test.difference) * scale >= 1), 10_000)
     count = _rounded(scale * abs(test.difference))
     find, word = "finds its" if count == 1 else "find their", "more" if test.difference > 0 else "fewer"
-    low, high = (scale * max(-1.0, min(1.0, end)) for end in test.ci95)
-    known = f"; 95 % interval: {_between(low, high)}" if math.isfinite(low + high) else ""
+    low, high = (scale * max(-1.0, min(1.0, end)) for end in test.interval)
+    known = f"; {interval_name(1 - test.level)}: {_between(low, high)}" if math.isfinite(low + high) else ""
     asked = f"{_count(row.tuned, test.n)} of the {test.n:,} asked, {_count(row.base, test.n)} before"
     return f"Of {scale:,} questions, {count:,} {word} {find} page {place_of(row.metric)} ({asked}{known})."
 
