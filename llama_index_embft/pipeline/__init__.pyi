@@ -6,7 +6,7 @@ from .dense import (
     split_for_tuning as split_for_tuning,
     tune_and_compare as tune_and_compare,
 )
-from .labels import PlacedQuestions as PlacedQuestions, place_questions as place_questions
+from .questions import PlacedQuestions as PlacedQuestions, place_questions as place_questions
 from .result import TuneResult as TuneResult
 from .settings import TuneSettings as TuneSettings
 from .status import CandidateRow as CandidateRow, TuneStatus as TuneStatus

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.evaluation import RetrievalReport
     from llama_index_embft.pipeline.evidence import Evidence
-    from llama_index_embft.pipeline.parts import DenseModel, Parts
+    from llama_index_embft.pipeline.parts import DenseModel, StackParts
 
 METRIC: Final = "ndcg@10"
 # A dearer candidate has to win by more than noise: by half a standard error of the difference.
@@ -58,7 +58,7 @@ class Stack:
         return f"{name}, reranked" if self.reranked else name
 
 
-def hits_of(stack: Stack, parts: Parts, questions: EmbeddingQAFinetuneDataset) -> TopK:
+def hits_of(stack: Stack, parts: StackParts, questions: EmbeddingQAFinetuneDataset) -> TopK:
     """What a stack finds, before any reranker: no part is searched that has no share."""
     if stack.weight <= 0:
         return parts.lexical(questions)
@@ -70,7 +70,7 @@ def hits_of(stack: Stack, parts: Parts, questions: EmbeddingQAFinetuneDataset) -
 
 
 def report_of(
-    stack: Stack, parts: Parts, questions: EmbeddingQAFinetuneDataset, *, reranker: Any = None
+    stack: Stack, parts: StackParts, questions: EmbeddingQAFinetuneDataset, *, reranker: Any = None
 ) -> RetrievalReport:
     """Score a stack on questions; one that is reranked needs the reranker."""
     from llama_index_embft.evaluation.systems.table import rerank_run
@@ -87,7 +87,7 @@ RERANK_DEPTH: Final = 30
 
 
 def weighed(
-    model: DenseModel, parts: Parts, questions: EmbeddingQAFinetuneDataset, *, prior: float, fusion: Fusion
+    model: DenseModel, parts: StackParts, questions: EmbeddingQAFinetuneDataset, *, prior: float, fusion: Fusion
 ) -> Stack:
     """The best share of a model beside BM25, learnt from questions by people and drawn towards the prior."""
     judgements = Judgements.from_qrels(
@@ -126,7 +126,7 @@ class Choosing:
         prior: Share of the dense part where no questions by people tell.
     """
 
-    def __init__(self, parts: Parts, evidence: Evidence, prior: float) -> None:
+    def __init__(self, parts: StackParts, evidence: Evidence, prior: float) -> None:
         self._parts, self._evidence, self._prior = parts, evidence, prior
         self._models: list[DenseModel] = []
         self._reranker: Any = None
@@ -212,7 +212,7 @@ class Choosing:
         return {**whole, "chosen": replace(whole["chosen"], label=f"chosen ({self.final().label})")}
 
 
-def latency_of(stack: Stack, parts: Parts, questions: EmbeddingQAFinetuneDataset) -> float:
+def latency_of(stack: Stack, parts: StackParts, questions: EmbeddingQAFinetuneDataset) -> float:
     """Median seconds from a question to the hits of a stack, without a reranker, one question at a time."""
     seconds = []
     for question in list(questions.queries.values())[:_TIMED]:

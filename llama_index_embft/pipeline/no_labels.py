@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llama_index.core.schema import BaseNode
     from typing_extensions import Self
 
-    from llama_index_embft.pipeline.parts import DenseModel, Parts
+    from llama_index_embft.pipeline.parts import DenseModel, StackParts
 
 # From this share on the base model finds nearly every passage by a sentence copied from it, and training on questions
 # from the text only lost (docs/explanation/human-questions.md).
@@ -24,7 +24,7 @@ _UNKNOWN_WEIGHT: Final = 0.5
 _SAMPLE: Final = 600
 
 
-def copied_share(nodes: Sequence[BaseNode], parts: Parts, base: DenseModel, *, seed: int) -> float | None:
+def copied_share(nodes: Sequence[BaseNode], parts: StackParts, base: DenseModel, *, seed: int) -> float | None:
     """The share of chunks that the base model finds among the first ten by a sentence copied from them.
 
     It says, without any label, how well the model knows the language and the field: the best guess of how much there

@@ -51,7 +51,7 @@ class DenseModel:
         return self.name in ("lora", "full")
 
 
-class Parts:
+class StackParts:
     """Searches one corpus with each part, and remembers what was found.
 
     Args:

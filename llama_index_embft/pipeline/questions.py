@@ -1,20 +1,25 @@
-"""The questions of a search: people's, brought to the texts; an LLM's; or ones taken from the text."""
+"""The questions of a search: people's, whose passages are looked for in the texts; an LLM's; or taken from the text."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from llama_index_embft.crossfit import documents_asked, plan_split
+from llama_index_embft.dataset.near_duplicates import normalise
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import DatasetError, EmbftError, GenerationError
 from llama_index_embft.pipeline.evidence import Origin, can_choose
-from llama_index_embft.pipeline.labels import place_questions
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
 
     from llama_index_embft.pipeline.settings import TuneSettings
     from llama_index_embft.pipeline.sources import TuningSource
+
+_SHINGLE: Final = 5
+# Of the shorter text's shingles: a passage that was cut elsewhere shares at least half with its best chunk.
+_SAME_PASSAGE: Final = 0.5
 
 
 def people_questions(found: TuningSource, questions: Any) -> tuple[EmbeddingQAFinetuneDataset | None, list[str]]:
@@ -139,3 +144,86 @@ def _about_tables(source: TuningSource) -> str:
         f"read them with `embft convert {names[0]} questions.json` and pass them as questions, or train on them with "
         "`embft train questions.json`."
     )
+
+
+class PlacedQuestions(NamedTuple):
+    """Questions whose passages were looked for in a corpus.
+
+    Attributes:
+        questions: Those found, over the corpus.
+        lost: Ids of those whose passages are not in it.
+    """
+
+    questions: EmbeddingQAFinetuneDataset
+    lost: tuple[str, ...]
+
+
+def place_questions(questions: EmbeddingQAFinetuneDataset, corpus: EmbeddingQAFinetuneDataset) -> PlacedQuestions:
+    """Find the passages of questions in a corpus that may have been cut differently.
+
+    A passage is a chunk if both are the same text but for case, spaces and punctuation, or if at least half of the
+    shorter one's runs of five words stand in the other. An id alone proves nothing: texts change under their ids.
+
+    Args:
+        questions: With passages of their own.
+        corpus: The texts that are searched.
+    """
+    if questions.corpus == corpus.corpus:
+        return PlacedQuestions(questions, ())
+    places = _Places(corpus)
+    found: dict[str, dict[str, int]] = {}
+    cache: dict[str, list[str]] = {}
+    for query, grades in questions.qrels().items():
+        at: dict[str, int] = {}
+        for doc, grade in grades.items():
+            if doc not in cache:
+                cache[doc] = places.of(doc, questions.corpus[doc], questions.bare_text(doc))
+            for chunk in cache[doc]:
+                at[chunk] = max(grade, at.get(chunk, 0))
+        if at:
+            found[query] = at
+    answers = {query: answer for query, answer in questions.reference_answers.items() if query in found}
+    placed = corpus.replace(
+        queries={query: questions.queries[query] for query in found},
+        relevant_docs={query: list(at) for query, at in found.items()},
+        relevance_grades={query: at for query, at in found.items() if any(grade != 1 for grade in at.values())},
+        reference_answers=answers,
+        provenance=questions.provenance,
+    )
+    return PlacedQuestions(placed, tuple(query for query in questions.queries if query not in found))
+
+
+class _Places:
+    def __init__(self, corpus: EmbeddingQAFinetuneDataset) -> None:
+        self._texts = dict(corpus.corpus)
+        self._by_text: defaultdict[str, list[str]] = defaultdict(list)
+        self._by_shingle: defaultdict[int, list[str]] = defaultdict(list)
+        self._sizes: dict[str, int] = {}
+        for doc in corpus.corpus:
+            words = normalise(corpus.bare_text(doc))
+            for text in {words, normalise(corpus.corpus[doc])}:
+                self._by_text[text].append(doc)
+            shingles = _shingles(words)
+            self._sizes[doc] = len(shingles)
+            for shingle in shingles:
+                self._by_shingle[shingle].append(doc)
+
+    def of(self, doc: str, text: str, bare: str) -> list[str]:
+        if self._texts.get(doc) == text:
+            return [doc]
+        words = normalise(bare)
+        same = self._by_text.get(words) or self._by_text.get(normalise(text))
+        if same:
+            return same
+        shingles = _shingles(words)
+        shared = Counter(chunk for shingle in shingles for chunk in self._by_shingle.get(shingle, ()))
+        return [
+            chunk
+            for chunk, count in shared.most_common()
+            if count >= _SAME_PASSAGE * min(len(shingles), self._sizes[chunk])
+        ]
+
+
+def _shingles(words: str) -> set[int]:
+    tokens = words.split()
+    return {hash(tuple(tokens[at : at + _SHINGLE])) for at in range(max(0, len(tokens) - _SHINGLE + 1))}

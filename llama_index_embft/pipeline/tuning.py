@@ -20,7 +20,7 @@ from llama_index_embft.pipeline.budget import Clock, in_words, parse_budget
 from llama_index_embft.pipeline.choice import Choosing, Stack, latency_of
 from llama_index_embft.pipeline.evidence import Evidence, Origin, assign, can_choose, trains_on_labels
 from llama_index_embft.pipeline.no_labels import NoLabelRule, copied_share
-from llama_index_embft.pipeline.parts import DenseModel, Parts
+from llama_index_embft.pipeline.parts import DenseModel, StackParts
 from llama_index_embft.pipeline.questions import made_questions, people_questions, what_can_be_shown
 from llama_index_embft.pipeline.result import TuneResult
 from llama_index_embft.pipeline.settings import TuneSettings
@@ -221,7 +221,7 @@ class _Search:
             made, made_by = made_questions(source, llm, self._settings, seed=self._seed, needed=not can_choose(labels))
         evidence = assign(labels, made, made_by=made_by, seed=self._seed, show_progress=self._bars)
         self._notes += evidence.notes
-        parts = Parts(source.corpus, cache=self._cache, vectors=source.vectors)
+        parts = StackParts(source.corpus, cache=self._cache, vectors=source.vectors)
         base_model = DenseModel("base", base)
         self._say("Embedding the texts with the model in use", needed)
         parts.embed(base_model, show_progress=self._bars)
@@ -303,7 +303,7 @@ class _Search:
         self,
         source: TuningSource,
         evidence: Evidence,
-        parts: Parts,
+        parts: StackParts,
         choosing: Choosing,
         rule: NoLabelRule,
         reranker: Any,
@@ -357,7 +357,7 @@ def _data_in_words(source: TuningSource, evidence: Evidence) -> str:
     return f"{source.words}; {evidence.tested:,} questions {by[evidence.proof_by]}"
 
 
-def _cost(chosen: Stack, base: DenseModel, parts: Parts, evidence: Evidence) -> SwitchingCost:
+def _cost(chosen: Stack, base: DenseModel, parts: StackParts, evidence: Evidence) -> SwitchingCost:
     """What it costs to use the stack instead of the model in use; a model behind a web API is not timed."""
     anew = chosen.weight > 0 and chosen.model.moves_documents
     latency = None

@@ -41,7 +41,7 @@ def test_d15_the_model_is_the_embedding_model_and_the_llm_has_an_option_of_its_o
 def test_d15_one_thing_has_one_name_and_one_default(options) -> None:
     flags = {flag for of_command in options.values() for flag in of_command}
     assert {"--questions-per-chunk", "--requests-per-minute", "--chunk-size", "--chunk-overlap", "--seed"} <= flags
-    assert not {"--questions", "--rpm", "--tpm", "--random-state"} & flags
+    assert not {"--rpm", "--tpm", "--random-state"} & flags
     for flag, expected in {"--chunk-size": 256, "--chunk-overlap": 32, "--seed": 0}.items():
         found = {name: of_command[flag].default for name, of_command in options.items() if flag in of_command}
         assert set(found.values()) - {None} == {expected}, (flag, found)  # None: the default of what is called
@@ -58,13 +58,11 @@ def test_d15_help_shows_every_flag_whole_at_80_columns(application, options, com
     assert set(options[command]) - hidden - words == set()
 
 
-@pytest.mark.parametrize("split_by", ["document", "chunk"])
-def test_d11_a_table_alone_gets_advice_for_the_command_line(split_by, application, tiny_model_path, tmp_path) -> None:
+def test_d11_a_table_alone_gets_advice_for_the_command_line(application, tiny_model_path, tmp_path) -> None:
     table = tmp_path / "faq.csv"
     rows = [f'"How do I reset {name}?","Open the portal, then wait for a mail."' for name in ("Atlas", "Borealis")]
     table.write_text("question,answer\n" + "\n".join(rows), "utf-8")
-    arguments = ["run", str(table), "--model", tiny_model_path, "--split-by", split_by, "--out", str(tmp_path / "out")]
+    arguments = ["run", str(table), "--model", tiny_model_path, "--out", str(tmp_path / "out")]
     said = str(CliRunner().invoke(application, arguments).exception)
     assert "faq.csv is a table" in said
     assert "`embft convert faq.csv questions.json`" in said
-    assert ("--llm" in said) == (split_by == "chunk")
