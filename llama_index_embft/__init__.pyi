@@ -41,6 +41,10 @@ from .index import (
 )
 from .integrations.trulens import evaluate_app as evaluate_app
 from .mining import mine_hard_negatives as mine_hard_negatives
-from .retrievers import StackRetriever as StackRetriever
+from .retrievers import (
+    StackRetriever as StackRetriever,
+    load_retriever as load_retriever,
+    save_retriever as save_retriever,
+)
 
 __version__: str

@@ -61,6 +61,8 @@ class StackRetriever(BaseRetriever):
         reranker: The reranker, or None.
         reranker_failures: How often it failed.
         index: The index that is searched; None for another retriever.
+        filters: Those that hold for both parts, or None.
+        folder: Where it is saved; None where it is not.
 
     Raises:
         ConfigError: A value is not allowed, or the nodes cannot be read.
@@ -85,9 +87,10 @@ class StackRetriever(BaseRetriever):
         self.settings = settings or StackSettings()
         self.similarity_top_k = similarity_top_k
         self.reranker, self.reranker_failures, self.strict = reranker, 0, strict
+        self.folder: str | None = None
         part = _dense_part(dense, embed_model, filters, vector_store_kwargs)
-        self._dense, self.index = part.retriever, part.searched
-        self._words = LexicalPart(_source_of(part.searched, nodes), self.settings.metadata_mode, part.filters, lexical)
+        self._dense, self.index, self.filters = part
+        self._words = LexicalPart(_source_of(self.index, nodes), self.settings.metadata_mode, self.filters, lexical)
         super().__init__(callback_manager=self._dense.callback_manager, object_map=self._dense.object_map)
         if self.settings.dense_weight < 1:
             _ = self._words.index  # built before the first query, and what is wrong is said now
