@@ -50,9 +50,6 @@ def mine(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Texts a batch; default: chosen by device.")] = None,
     device: Annotated[str | None, typer.Option(help="Torch device; default: a GPU if there is one.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Embed everything anew.")] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model; read it first.")
-    ] = False,
     ray: RayOption = None,
     ray_folder: Annotated[
         Path | None,
@@ -92,14 +89,14 @@ def mine(
         common |= {"device": device, "cache": None if no_cache else "default", "batch_size": batch_size}
         mined = mine_hard_negatives(
             dataset,
-            load_embed_model(model, device=device, trust_remote_code=trust_remote_code),
+            load_embed_model(model, device=device, trust_remote_code=settings.trust_remote_code),
             num_negatives=num_negatives,
             **common,
         )
     else:
         from llama_index_embft.scale.ray import mine_hard_negatives as mine_on_cluster
 
-        refuse_with_ray(device=device, no_cache=no_cache, trust_remote_code=trust_remote_code)
+        refuse_with_ray(device=device, no_cache=no_cache)
         common |= {"work_path": ray_folder or out.with_suffix(".embeddings"), "address": ray, "workers": workers}
         mined = mine_on_cluster(dataset, model, num_negatives=num_negatives, **common)
     console = Console(highlight=False, soft_wrap=True)

@@ -36,8 +36,8 @@ def load_embed_model(
         base_embed_model: The model below an adapter or moved documents, needed where it is not a Hugging Face model; of
             a drift map, the new model.
         adapter_model: An instance of your own adapter module, where the saved adapter is one.
-        query_prompt: Put before each query, ``""`` for nothing; None: as saved, else the model's own, else what
-            LlamaIndex puts before queries of a model of this name (BGE, INSTRUCTOR).
+        query_prompt: Put before each query, ``""`` for nothing; None: as saved, else the model's own. What LlamaIndex's
+            class puts before queries of a model of this name (BGE, INSTRUCTOR) is no part of the model: pass it here.
         document_prompt: Put before each document; likewise.
         device: Torch device; None takes a GPU where there is one.
         force: Accept another base model below an adapter than it was trained on, or one that cannot be told from

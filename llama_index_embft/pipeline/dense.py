@@ -19,6 +19,7 @@ from llama_index_embft.embeddings.describe import describe_base
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.encoding.run_cache import RunCache
 from llama_index_embft.embeddings.loading import load_embed_model
+from llama_index_embft.embeddings.sentence_transformer import inner_model, runs_own_code
 from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.evaluation import compare, evaluate_embed_model
 from llama_index_embft.finetune.model_card import model_card
@@ -393,4 +394,5 @@ def reload(folder: Path, base: BaseEmbedding) -> BaseEmbedding:
 
 def _trusts(base: BaseEmbedding) -> bool:
     """Whether the code that comes with the base model was allowed to run: its own code is that of the tuned one."""
-    return bool(getattr(base, "trust_remote_code", False))
+    inner = inner_model(base)  # LlamaIndex's class forgets that it was told so
+    return bool(getattr(base, "trust_remote_code", False)) or (inner is not None and runs_own_code(inner.model))

@@ -169,6 +169,7 @@ def load_adapter_module(folder: Path, config: dict[str, Any], module: nn.Module 
     file = folder / (FOREIGN_WEIGHTS_FILE if foreign else WEIGHTS_FILE)
     kind = config["kind"]
     state = read_tensors(file, (lambda name: _foreign_weights(name, kind)) if foreign else load_file, "adapter")
+    module.float()  # vectors are, whatever precision the module was made in
     try:
         module.load_state_dict(state)
     except RuntimeError as err:

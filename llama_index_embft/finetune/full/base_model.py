@@ -10,7 +10,7 @@ from llama_index_embft.embeddings.encoding.backends import SentenceTransformerBa
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.fingerprint import fingerprint_sentence_transformer
 from llama_index_embft.embeddings.loading import load_embed_model
-from llama_index_embft.embeddings.sentence_transformer import position_limit
+from llama_index_embft.embeddings.sentence_transformer import position_limit, set_max_length
 from llama_index_embft.embeddings.truncation import WORTH_SAYING, truncation
 from llama_index_embft.errors import ConfigError, ModelError
 
@@ -104,7 +104,7 @@ def load_base_model(
                 f"`max_seq_length` is {wanted}; {name} supports at most {positions} tokens (max_position_embeddings): "
                 "lower it."
             )
-        model.max_seq_length = wanted
+        set_max_length(model, wanted, name)
     return LoadedBase(
         embedding,
         model,
