@@ -179,7 +179,7 @@ def _with_negatives(
     corpus, sources = dict(dataset.corpus), dict(dataset.source_documents)
     negatives = {query_id: list(docs) for query_id, docs in dataset.negative_docs.items()}
     for job in _jobs(dataset, per_query):
-        answer = journal.get(_identity(job, caller).key)
+        answer = journal.get(_identity(job, caller).key, _is_text)
         if answer is None:
             continue
         digest = sha256(f"{len(job.query_id)}:{job.query_id}{answer.payload}")[:32]
@@ -215,7 +215,7 @@ def _request(job: _NegativeJob, caller: LLMCaller) -> QueuedRequest:
         body = template.format(query=job.query, context=shown, twist=twist)
         return LLMRequest(body, format_line, NegativePassage, partial(read_passage, positive=job.passage), expected)
 
-    return QueuedRequest(job.query_id, _identity(job, caller), request)
+    return QueuedRequest(job.query_id, _identity(job, caller), request, _is_text)
 
 
 def read_passage(content: Any, *, positive: str) -> str:
@@ -239,3 +239,7 @@ def read_passage(content: Any, *, positive: str) -> str:
     if len(ours & theirs) / len(ours | theirs) >= _COPIED:
         raise UnusableAnswerError(f"a copy of the passage that answers the query: {shown!r}")
     return text
+
+
+def _is_text(payload: Any) -> bool:
+    return isinstance(payload, str)

@@ -88,7 +88,7 @@ class LLMJudge(Teacher):
         with Journal(self._journal_path) as journal:
             queue = RequestQueue(self._caller, journal, self._workers)
             run_sync(queue.get_all(asked, on_failed=self.counts.failed.__setitem__))
-            answers = [journal.get(queued.identity.key) for queued in asked]
+            answers = [journal.get(queued.identity.key, queued.valid) for queued in asked]
             self.counts.answered += queue.answered
             self.counts.from_journal += queue.from_journal
         return [answer is None or bool(answer.payload) for answer in answers]
@@ -104,7 +104,7 @@ class LLMJudge(Teacher):
             body = template.format(query=query, passage=shown)
             return LLMRequest(body, format_line, PassageAnswers, read_answer, expected_tokens=5)
 
-        return QueuedRequest(f"judging {query!r}", identity, request)
+        return QueuedRequest(f"judging {query!r}", identity, request, lambda payload: isinstance(payload, bool))
 
 
 class PassageAnswers(BaseModel):

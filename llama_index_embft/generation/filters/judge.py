@@ -135,7 +135,7 @@ class Judge(QuestionFilter):
             progress.close()
         dropped: dict[int, str] = {}
         for n, candidate in enumerate(candidates):
-            answer = queue.journal.get(_identity(candidate, caller).key)
+            answer = queue.journal.get(_identity(candidate, caller).key, _is_grade)
             if answer is None:
                 context.report.unjudged += 1
                 if self.on_unjudged == "drop":
@@ -167,7 +167,11 @@ def _request(candidate: CandidateQuery, caller: LLMCaller) -> QueuedRequest:
         body = _TEMPLATES[language].format(query=candidate.query, context=shown)
         return LLMRequest(body, _FORMATS[language], PairGrade, read_score, expected_tokens=10)
 
-    return QueuedRequest(f"judging {candidate.query!r}", _identity(candidate, caller), request)
+    return QueuedRequest(f"judging {candidate.query!r}", _identity(candidate, caller), request, _is_grade)
+
+
+def _is_grade(payload: Any) -> bool:
+    return isinstance(payload, int | float) and 1 <= payload <= 5
 
 
 def read_score(content: Any) -> float:

@@ -162,7 +162,11 @@ class JudgeCalls:
         identity = RequestIdentity.of("chat", text, prompt="", model=self._identity)
         request = LLMRequest(text, "", None, str, _EXPECTED_TOKENS, tuple(messages))
         async with self._turns:
-            return str(await self._queue.get(QueuedRequest("judging", identity, lambda: request)))
+            return str(
+                await self._queue.get(
+                    QueuedRequest("judging", identity, lambda: request, lambda found: isinstance(found, str))
+                )
+            )
 
 
 def _close(queue: RequestQueue, loop: asyncio.AbstractEventLoop) -> None:
