@@ -326,7 +326,7 @@ def _report(
                     row,
                     metric.tuned,
                     difference=metric.test.difference,
-                    ci95=metric.test.ci95,
+                    ci95=metric.test.interval,
                     p=system.p,
                     outcome=system.outcome,
                 )

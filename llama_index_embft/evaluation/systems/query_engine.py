@@ -18,7 +18,7 @@ from llama_index_embft._core.vectors import unit_rows
 from llama_index_embft.errors import EvaluationError
 from llama_index_embft.evaluation.metrics import DEFAULT_KS, FAMILIES
 from llama_index_embft.evaluation.systems.retriever import RetrieverResponse, RetrieverRun, finished, gather, in_threads
-from llama_index_embft.evaluation.systems.table import tokens
+from llama_index_embft.search.tokenizing import words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -77,6 +77,7 @@ def evaluate_query_engine(
     judges: Mapping[str, BaseEvaluator] | None = None,
     num_workers: int = 1,
     show_progress: bool = False,
+    ignore_identical: bool = True,
 ) -> RetrievalReport:
     """Ask a query engine every query; score its source nodes, and its answers against the reference answers.
 
@@ -104,6 +105,7 @@ def evaluate_query_engine(
             counts 1.
         num_workers: Queries asked at the same time, in threads.
         show_progress: Show a progress bar.
+        ignore_identical: A hit that is the query's own text is left out and counted; see `evaluate_run`.
 
     Returns:
         A report with the texts in `answers`. A query that fails has an empty answer and scores 0 everywhere.
@@ -112,7 +114,7 @@ def evaluate_query_engine(
         EvaluationError: Every query failed, no source node is in the data set, or a query has no reference answer
             while others have.
     """
-    run = RetrieverRun(dataset, query_engine, ks, metrics, label, match, num_workers, shallow="note")
+    run = RetrieverRun(dataset, query_engine, ks, metrics, label, match, num_workers, ignore_identical, "note")
     references = _references(dataset, run.task.query_ids)
 
     start = time.perf_counter()
@@ -140,12 +142,13 @@ async def aevaluate_query_engine(
     judges: Mapping[str, BaseEvaluator] | None = None,
     num_workers: int = 8,
     show_progress: bool = False,
+    ignore_identical: bool = True,
 ) -> RetrievalReport:
     """`evaluate_query_engine`, asynchronous: up to `num_workers` queries, and then judgements, are under way at once.
 
     Arguments and errors are those of `evaluate_query_engine`. With `embed_model`, the answers are embedded in a thread.
     """
-    run = RetrieverRun(dataset, query_engine, ks, metrics, label, match, num_workers, shallow="note")
+    run = RetrieverRun(dataset, query_engine, ks, metrics, label, match, num_workers, ignore_identical, "note")
     references = _references(dataset, run.task.query_ids)
 
     start = time.perf_counter()
@@ -224,7 +227,7 @@ def _report(
 
 def word_f1(answer: str, reference: str) -> float:
     """Overlap of two texts in words, 0 to 1: the harmonic mean of precision and recall over word counts."""
-    mine, theirs = Counter(tokens(answer)), Counter(tokens(reference))
+    mine, theirs = Counter(words(answer)), Counter(words(reference))
     shared = sum((mine & theirs).values())
     return 2 * shared / (sum(mine.values()) + sum(theirs.values())) if shared else 0.0
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from llama_index_embft._core.checks import check_number
+from llama_index_embft._core.checks import check_number, first_line
 from llama_index_embft.errors import EvaluationError
 from llama_index_embft.evaluation.metrics import DEFAULT_KS, FAMILIES, metric_names
 from llama_index_embft.evaluation.runs import Rankings, report_on
@@ -169,7 +169,7 @@ class RetrieverRun:
             for answer, relevant in zip(answers, self.task.relevant, strict=True)
         ]
         errors = {
-            query: f"{type(answer.error).__name__}: {answer.error}"
+            query: f"{type(answer.error).__name__}: {first_line(answer.error)}"
             for query, answer in zip(self.task.query_ids, answers, strict=True)
             if answer.error is not None
         }

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llama_index_embft._core.language import COMBINING_MARKS
-from llama_index_embft._core.optional import require
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.evaluation.comparing import compare
 from llama_index_embft.evaluation.metrics import (
@@ -22,10 +19,11 @@ from llama_index_embft.evaluation.metrics import (
     rank_order,
 )
 from llama_index_embft.evaluation.records import RetrievalReport
-from llama_index_embft.evaluation.runs import Rankings, check_depth, fuse_runs, report_on, task_of
+from llama_index_embft.evaluation.runs import Rankings, carried_over, check_depth, fuse_runs, report_on, task_of
 from llama_index_embft.evaluation.systems.embed_model import evaluate_embed_model
 from llama_index_embft.evaluation.systems.retriever import evaluate_retriever
 from llama_index_embft.evaluation.tasks import RetrievalTask, corpus_text, hash_of, text_in_words
+from llama_index_embft.search.lexical import LexicalIndex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,9 +31,6 @@ if TYPE_CHECKING:
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.evaluation.comparison import Comparison
     from llama_index_embft.evaluation.tasks import IndexedText
-
-_CJK: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
-_WORDS: Final = re.compile(rf"[\w{COMBINING_MARKS}]+")
 
 
 def compare_systems(
@@ -48,13 +43,14 @@ def compare_systems(
     ks: Iterable[int] = DEFAULT_KS,
     metrics: Iterable[str] = FAMILIES,
     show_progress: bool = False,
+    ignore_identical: bool = True,
     **options: Any,
 ) -> Comparison:
     """Evaluate several systems, their hybrids, and each with each re-ranker, and compare all with the first.
 
     Args:
         dataset: Queries, corpus and judgements.
-        systems: Name -> an embedding model, a LlamaIndex retriever, ``"bm25"`` (needs the extra ``bm25``), or a
+        systems: Name -> an embedding model, a LlamaIndex retriever, ``"bm25"``, or a
             `RetrievalReport` that exists already. The first one is the base of the comparison.
         hybrids: Name -> the names of two or more systems to fuse by reciprocal rank.
         rerankers: Name -> a LlamaIndex node postprocessor, a sentence-transformers ``CrossEncoder``, or a function of
@@ -63,6 +59,7 @@ def compare_systems(
         ks: Cut-offs.
         metrics: Families or full names.
         show_progress: Show progress bars.
+        ignore_identical: A hit that is the query's own text is left out; see `evaluate_run`.
         **options: Passed to `compare`: ``primary``, ``slices``, ``guard``, …
 
     Raises:
@@ -70,9 +67,8 @@ def compare_systems(
     """
     ks, metrics = tuple(ks), tuple(metrics)
     depth = max([depth, *(parse_metric(name)[1] or 1 for name in metric_names(ks, metrics))])
-    reports = {
-        name: _evaluate(dataset, system, name, depth, ks, metrics, show_progress) for name, system in systems.items()
-    }
+    asked: dict[str, Any] = {"ks": ks, "metrics": metrics, "ignore_identical": ignore_identical}
+    reports = {name: _evaluate(dataset, system, name, depth, asked, show_progress) for name, system in systems.items()}
     for name, parts in (hybrids or {}).items():
         missing = [part for part in parts if part not in reports]
         if missing:
@@ -102,8 +98,7 @@ def evaluate_bm25(
 ) -> RetrievalReport:
     """Evaluate BM25, the lexical baseline that no embedding model should lose to.
 
-    Words are compared in lower case and unstemmed; Chinese, Japanese and Korean text is taken in pairs of characters.
-    Documents that share no word with the query are not returned.
+    Words are cut as `search.terms` does. Documents that share no word with the query are not returned.
 
     Args:
         dataset: Queries, corpus and judgements.
@@ -116,34 +111,28 @@ def evaluate_bm25(
 
     Raises:
         ConfigError: `top_k` is less than a metric looks at.
-        MissingExtraError: The extra ``bm25`` is not installed.
     """
-    bm25s = require("bm25s", feature="BM25")
     names = metric_names(ks, metrics)
     task = RetrievalTask.of(dataset, ignore_identical=ignore_identical)
     judged = dict(zip(task.query_ids, task.relevant, strict=True))
     depth = check_depth(top_k, names, Judgements.from_qrels(judged, task.query_ids, {}))
     spare = max(map(len, task.own), default=0)
-    ids = sorted(dataset.corpus, reverse=True)
-    texts = [corpus_text(dataset, doc, metadata_mode) for doc in ids]
+    ids = sorted(dataset.corpus, reverse=True)  # the lower row wins a tie: trec_eval's order
+    texts = {doc: corpus_text(dataset, doc, metadata_mode) for doc in ids}
     start = time.perf_counter()
-    index = bm25s.BM25()
-    index.index([tokens(body) for body in texts], show_progress=False)
+    index = LexicalIndex.build(texts)
     built = time.perf_counter()
     found, scores, latencies = [], [], []
     for query in dataset.queries.values():
         begin = time.perf_counter()
-        values = np.asarray(index.get_scores(tokens(query)), dtype=np.float32)
-        hits = np.flatnonzero(values > 0)
-        keep = min(depth + spare, len(hits))
-        # Stable on descending ids: trec_eval's order.
-        best = hits[np.argsort(-values[hits], kind="stable")[:keep]]
-        found.append(tuple(ids[row] for row in best))
-        scores.append(tuple(values[best].tolist()))
+        rows, values = index.search([query], depth + spare)
+        best = rows[0] >= 0
+        found.append(tuple(ids[row] for row in rows[0][best]))
+        scores.append(tuple(values[0][best].tolist()))
         latencies.append(time.perf_counter() - begin)
     seconds = {"index": built - start, "search": sum(latencies)}
     rankings = Rankings(tuple(found), tuple(scores), tuple(latencies), seconds, depth=depth)
-    task = replace(task, corpus_hash=hash_of([ids, texts]), text=text_in_words(dataset, metadata_mode))
+    task = replace(task, corpus_hash=hash_of([ids, list(texts.values())]), text=text_in_words(dataset, metadata_mode))
     return report_on(task, rankings, ks=(), metrics=names, label=label)
 
 
@@ -196,21 +185,7 @@ def rerank_run(
     rankings = Rankings(
         tuple(found), tuple(scores), total, {**report.seconds, "re-rank": sum(latencies)}, report.errors, report.notes
     )
-    return report_on(task_of(report), rankings, ks=report.ks, metrics=report.metrics, label=name)
-
-
-def tokens(text: str) -> list[str]:
-    """Words in lower case; pairs of characters where words are not spaced."""
-    found: list[str] = []
-    for word in _WORDS.findall(text.lower()):
-        position = 0
-        for match in _CJK.finditer(word):
-            found += [word[position : match.start()]] if match.start() > position else []
-            run = match[0]
-            found += [run[i : i + 2] for i in range(len(run) - 1)] if len(run) > 1 else [run]
-            position = match.end()
-        found += [word[position:]] if position < len(word) else []
-    return found
+    return carried_over(report_on(task_of(report), rankings, ks=report.ks, metrics=report.metrics, label=name), report)
 
 
 def _evaluate(
@@ -218,8 +193,7 @@ def _evaluate(
     system: Any,
     name: str,
     depth: int,
-    ks: tuple[int, ...],
-    metrics: tuple[str, ...],
+    asked: dict[str, Any],
     show_progress: bool,
 ) -> RetrievalReport:
     from llama_index.core.base.base_retriever import BaseRetriever
@@ -227,14 +201,12 @@ def _evaluate(
     if isinstance(system, RetrievalReport):
         return replace(system, label=name)
     if isinstance(system, BaseRetriever):
-        return evaluate_retriever(dataset, system, ks=ks, metrics=metrics, label=name, show_progress=show_progress)
+        return evaluate_retriever(dataset, system, label=name, show_progress=show_progress, **asked)
     if isinstance(system, str):
         if system.lower() != "bm25":
             raise ConfigError(f"System {name!r} is {system!r}: give a model, a retriever, a report, or 'bm25'.")
-        return evaluate_bm25(dataset, ks=ks, metrics=metrics, top_k=depth, label=name)
-    return evaluate_embed_model(
-        dataset, system, ks=ks, metrics=metrics, top_k=depth, label=name, show_progress=show_progress
-    )
+        return evaluate_bm25(dataset, top_k=depth, label=name, **asked)
+    return evaluate_embed_model(dataset, system, top_k=depth, label=name, show_progress=show_progress, **asked)
 
 
 def _reranker(reranker: Any) -> Callable[[str, list[str], list[str], Sequence[float]], list[tuple[str, float]]]:
