@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llama_index_embft._core.options import option
+from llama_index_embft.cli.shared.models import HostedModelOptions, LocalModelOptions  # noqa: TC001
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
     from llama_index_embft.index.stores.opening import OpenedIndex
     from llama_index_embft.index.update import UpdateResult
-
-
-@dataclass(frozen=True)
-class LocalModelOptions:
-    """How a model on this machine is loaded."""
-
-    device: str | None = option(None, "Torch device; default: a GPU if there is one.")
-    trust_remote_code: bool = option(False, "Run code that comes with the model; read it first.")
-
-
-@dataclass(frozen=True)
-class HostedModelOptions:
-    """Where a hosted model is, and how often it may be called."""
-
-    api_base: str | None = option(None, "Address of the hosted model's server, if it is not OpenAI's own.")
-    requests_per_minute: int | None = option(None, "Most calls of the hosted model a minute. Default: no limit.")
-    tokens_per_minute: int | None = option(None, "Most tokens of the hosted model a minute. Default: no limit.")
 
 
 def apply(
@@ -142,10 +124,8 @@ def _open_model(name: str, local: dict[str, Any], server: dict[str, Any]) -> Bas
 
     if not _is_hosted(name):
         return load_embed_model(name, **local)
-    for name_of_option in local:
-        raise ConfigError(
-            f"{name_of_option} is for a model that runs here, and {name} runs on its server; leave it out."
-        )
+    for option in local:
+        raise ConfigError(f"{option} is for a model that runs here, and {name} runs on its server; leave it out.")
     return make_embed_model(name, **server)
 
 

@@ -10,6 +10,7 @@ import typer
 
 from llama_index_embft._core.options import option
 from llama_index_embft.calls import CallSettings  # noqa: TC001
+from llama_index_embft.cli.shared.documents import ChunkOptions  # noqa: TC001
 from llama_index_embft.cli.shared.llm import LLMOptions  # noqa: TC001
 from llama_index_embft.cli.shared.ray import RayOption  # noqa: TC001
 from llama_index_embft.generation import QuestionSettings
@@ -17,14 +18,6 @@ from llama_index_embft.generation import QuestionSettings
 if TYPE_CHECKING:
     from llama_index_embft.generation import QuestionFilter
     from llama_index_embft.generation.settings import QueryKind
-
-
-@dataclass(frozen=True)
-class ChunkOptions:
-    """How documents are cut."""
-
-    chunk_size: int = option(256, "Tokens of a chunk, metadata included.")
-    chunk_overlap: int = option(32, "Tokens that neighbouring chunks share.")
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ class Option:
             help=self.help,
             metavar=self._metavar,
             rich_help_panel=self.title,
-            show_default=self.default not in (None, False),
+            show_default=self.default is not None and self.default is not False,
         )
         kind = self.native or (bool if self.is_flag else str)
         return self.name, Annotated[kind if isinstance(self.default, bool) else kind | None, info], self.default

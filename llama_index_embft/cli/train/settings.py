@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.options import option
+from llama_index_embft.cli.shared.models import HostedModelOptions
 from llama_index_embft.cli.shared.options import Option, options_of, shortened
 from llama_index_embft.cli.shared.ray import RAY_HELP
 from llama_index_embft.cli.train.config_file import read_config_file
@@ -38,11 +39,6 @@ class TrainOptions:
     embed_model: str | None = option(
         None, "A hosted model to tune by adapter or nudge, as openai:MODEL; the key is OPENAI_API_KEY."
     )
-    api_base: str | None = option(None, "Address of its server, if it is not OpenAI's own: http://host:port/v1.")
-    requests_per_minute: int | None = option(
-        None, "Maximum requests per minute to the hosted model. Default: no limit."
-    )
-    tokens_per_minute: int | None = option(None, "Maximum tokens per minute to the hosted model. Default: no limit.")
     method: str | None = option(
         None,
         f"One of {', '.join(METHODS)}. adapter: a layer over a frozen model, in seconds; nudge: moved document "
@@ -78,7 +74,8 @@ class TrainOptions:
 @lru_cache(maxsize=1)
 def train_options() -> dict[str, Option]:
     """Every option of the command by name, its own first."""
-    own = {made.name: replace(made, kinds=made.kinds - {"None"}) for made in options_of(TrainOptions)}
+    made_here = (*options_of(TrainOptions), *options_of(HostedModelOptions, "A hosted model"))
+    own = {made.name: replace(made, kinds=made.kinds - {"None"}) for made in made_here}
     return own | {name: made.without_default() for name, made in engine_options().items() if name not in own}
 
 
