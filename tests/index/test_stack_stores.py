@@ -90,7 +90,9 @@ def test_filters_hold_for_both_parts(index, place):
             StackRetriever(index, filters=filters)
         return
     for weight in (0.0, 0.5, 1.0):
-        hits = StackRetriever(index, StackSettings(dense_weight=weight), filters=filters).retrieve("my computer paints the moon")
+        hits = StackRetriever(index, StackSettings(dense_weight=weight), filters=filters).retrieve(
+            "my computer paints the moon"
+        )
         assert hits
         assert all(hit.node.metadata["row"] >= 30 for hit in hits)
 
