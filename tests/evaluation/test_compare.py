@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 from evaluation_helpers import many_queries, noisy_report
 
+from llama_index_embft._core.language import kind_of
 from llama_index_embft.errors import ConfigError, EvaluationError
 from llama_index_embft.evaluation import RetrievalReport, compare
-from llama_index_embft.evaluation.statistics.slices import kind_of, script_of
+from llama_index_embft.evaluation.statistics.slices import script_of
 
 FAST = {"n_resamples": 500}
 
