@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from llama_index_embft._core.tables import TextTable
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.evaluation import Comparison, RetrievalReport
+    from llama_index_embft.generation import Realism
     from llama_index_embft.pipeline.choice import Stack
     from llama_index_embft.pipeline.evidence import Evidence
     from llama_index_embft.pipeline.sources import TuningSource
@@ -58,6 +59,7 @@ class TuneResult:
         base: The model in use before.
         reranker: On top of the stack, if it won.
         copied_share: Share of chunks that the base model finds by a sentence copied from them; None: not looked at.
+        realism: How the made-up questions look beside real ones; None where none were made.
         seconds: Seconds by phase, and in all (``"total"``).
         folder: Where it was saved; None: nowhere yet.
     """
@@ -71,6 +73,7 @@ class TuneResult:
     base: BaseEmbedding = field(repr=False)
     reranker: Any = field(default=None, repr=False)
     copied_share: float | None = None
+    realism: Realism | None = field(default=None, repr=False)
     seconds: Mapping[str, float] = field(default_factory=dict, repr=False)
     folder: Path | None = None
 
@@ -237,6 +240,7 @@ class TuneResult:
                 "folds": len(self.evidence.folds),
             },
             "copied_share": self.copied_share,
+            "realism": None if self.realism is None else self.realism.to_dict(),
             "seconds": {name: round(value, 2) for name, value in self.seconds.items()},
             "notes": list(self.comparison.notes),
         }

@@ -16,6 +16,7 @@ from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.errors import ConfigError, EmbftError
 from llama_index_embft.evaluation import compare
 from llama_index_embft.evaluation.statistics import SwitchingCost
+from llama_index_embft.generation import question_realism
 from llama_index_embft.pipeline.budget import Clock, in_words, parse_budget
 from llama_index_embft.pipeline.choice import Choosing, Stack, latency_of
 from llama_index_embft.pipeline.evidence import Evidence, Origin, assign, can_choose, trains_on_labels
@@ -222,6 +223,12 @@ class _Search:
         evidence = assign(labels, made, made_by=made_by, seed=self._seed, show_progress=self._bars)
         self._notes += evidence.notes
         parts = StackParts(source.corpus, cache=self._cache, vectors=source.vectors)
+        realism = None
+        if made is not None:
+            # Before anything is trained on them: how far made-up questions can be trusted here.
+            realism = question_realism(made, labels, lexical=parts.lexical_index, seed=self._seed)
+            for sentence in realism.sentences():
+                self._say(sentence)
         base_model = DenseModel("base", base)
         self._say("Embedding the texts with the model in use", needed)
         parts.embed(base_model, show_progress=self._bars)
@@ -237,7 +244,7 @@ class _Search:
             self._rerank(choosing, reranker)
         self._say("Proving the choice on questions that had no part in it")
         result = self._proven(source, evidence, parts, choosing, rule, reranker, base)
-        return replace(result, comparison=result.comparison.amended(command=command))
+        return replace(result, comparison=result.comparison.amended(command=command), realism=realism)
 
     def _add(self, rows: Sequence[CandidateRow]) -> None:
         self._rows += rows
