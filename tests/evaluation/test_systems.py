@@ -11,7 +11,7 @@ from llama_index.core.retrievers import QueryFusionRetriever
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError
-from llama_index_embft.evaluation import compare_systems, evaluate_bm25, rerank_run, tokens
+from llama_index_embft.evaluation import compare_systems, evaluate_bm25, rerank_run
 
 
 class Backwards(BaseNodePostprocessor):
@@ -32,18 +32,11 @@ class Oracle:
 
 
 def test_bm25_finds_words_and_skips_what_shares_none(tiny_dataset: EmbeddingQAFinetuneDataset) -> None:
-    pytest.importorskip("bm25s")
     report = evaluate_bm25(tiny_dataset, ks=(1, 3))
     assert report.hit_ids == (("apple",), ("banana",), ("blue",))
     assert report.mean("hit_rate@1") == 1.0
     assert len(report.latencies) == 3
     assert report.label == "BM25"
-
-
-def test_words_and_pairs_of_characters() -> None:
-    assert tokens("The U.S. GDP, in 2020") == ["the", "u", "s", "gdp", "in", "2020"]
-    assert tokens("优步Uber的总部") == ["优步", "uber", "的总", "总部"]
-    assert tokens("我") == ["我"]
 
 
 def test_reranking_by_scores_puts_the_right_one_first() -> None:
@@ -81,7 +74,6 @@ def test_bad_rerankers() -> None:
 
 
 def test_everything_in_one_table(tmp_path) -> None:
-    pytest.importorskip("bm25s")
     dataset = many_queries(45)
     base, tuned = noisy_report(dataset, 1.6, top_k=20), noisy_report(dataset, 1.2, top_k=20)
     result = compare_systems(

@@ -69,7 +69,6 @@ def numbered(n: int) -> EmbeddingQAFinetuneDataset:
 
 @pytest.mark.parametrize("options", [{"metrics": ["recall@40"]}, {"ks": (40,), "metrics": ["recall"]}])
 def test_a12_bm25_keeps_as_many_hits_as_its_metrics_look_at(options) -> None:
-    pytest.importorskip("bm25s")
     corpus = {f"d{i:02}": "apple " * (60 - i) + f"w{i}" for i in range(50)}
     dataset = EmbeddingQAFinetuneDataset(queries={"q": "apple"}, corpus=corpus, relevant_docs={"q": list(corpus)[:40]})
     report = evaluate_bm25(dataset, **options)
@@ -180,7 +179,6 @@ def test_a14_the_querys_own_text_in_the_corpus_is_no_hit() -> None:
     assert scores["mrr@1"] == 1.0  # validation during training measures the same
     index = VectorStoreIndex([TextNode(id_=k, text=v) for k, v in texts.items()], embed_model=model)
     assert evaluate_retriever(dataset, index.as_retriever(similarity_top_k=3), ks=(1,)).mean("mrr@1") == 1.0
-    pytest.importorskip("bm25s")
     assert evaluate_bm25(dataset, ks=(1,)).mean("mrr@1") == 1.0
     # A relevant document is never taken for the query itself.
     asked = EmbeddingQAFinetuneDataset(queries={"q": "zzz"}, corpus=texts, relevant_docs={"q": ["d2"]})

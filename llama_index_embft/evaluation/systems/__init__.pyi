@@ -12,5 +12,4 @@ from .table import (
     compare_systems as compare_systems,
     evaluate_bm25 as evaluate_bm25,
     rerank_run as rerank_run,
-    tokens as tokens,
 )

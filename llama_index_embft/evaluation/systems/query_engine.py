@@ -18,7 +18,7 @@ from llama_index_embft._core.vectors import unit_rows
 from llama_index_embft.errors import EvaluationError
 from llama_index_embft.evaluation.metrics import DEFAULT_KS, FAMILIES
 from llama_index_embft.evaluation.systems.retriever import RetrieverResponse, RetrieverRun, gather, progress
-from llama_index_embft.evaluation.systems.table import tokens
+from llama_index_embft.search.tokenizing import words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -239,7 +239,7 @@ def _report(
 
 def word_f1(answer: str, reference: str) -> float:
     """Overlap of two texts in words, 0 to 1: the harmonic mean of precision and recall over word counts."""
-    mine, theirs = Counter(tokens(answer)), Counter(tokens(reference))
+    mine, theirs = Counter(words(answer)), Counter(words(reference))
     shared = sum((mine & theirs).values())
     return 2 * shared / (sum(mine.values()) + sum(theirs.values())) if shared else 0.0
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llama_index_embft._core.language import COMBINING_MARKS
-from llama_index_embft._core.optional import require
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.evaluation.comparing import compare
 from llama_index_embft.evaluation.metrics import (
@@ -26,6 +23,7 @@ from llama_index_embft.evaluation.runs import Rankings, check_depth, fuse_runs, 
 from llama_index_embft.evaluation.systems.embed_model import evaluate_embed_model
 from llama_index_embft.evaluation.systems.retriever import evaluate_retriever
 from llama_index_embft.evaluation.tasks import RetrievalTask, corpus_text, hash_of, text_in_words
+from llama_index_embft.search.lexical import LexicalIndex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,9 +31,6 @@ if TYPE_CHECKING:
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.evaluation.comparison import Comparison
     from llama_index_embft.evaluation.tasks import IndexedText
-
-_CJK: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
-_WORDS: Final = re.compile(rf"[\w{COMBINING_MARKS}]+")
 
 
 def compare_systems(
@@ -54,7 +49,7 @@ def compare_systems(
 
     Args:
         dataset: Queries, corpus and judgements.
-        systems: Name -> an embedding model, a LlamaIndex retriever, ``"bm25"`` (needs the extra ``bm25``), or a
+        systems: Name -> an embedding model, a LlamaIndex retriever, ``"bm25"``, or a
             `RetrievalReport` that exists already. The first one is the base of the comparison.
         hybrids: Name -> the names of two or more systems to fuse by reciprocal rank.
         rerankers: Name -> a LlamaIndex node postprocessor, a sentence-transformers ``CrossEncoder``, or a function of
@@ -102,8 +97,7 @@ def evaluate_bm25(
 ) -> RetrievalReport:
     """Evaluate BM25, the lexical baseline that no embedding model should lose to.
 
-    Words are compared in lower case and unstemmed; Chinese, Japanese and Korean text is taken in pairs of characters.
-    Documents that share no word with the query are not returned.
+    Words are cut as `search.words` does. Documents that share no word with the query are not returned.
 
     Args:
         dataset: Queries, corpus and judgements.
@@ -116,34 +110,28 @@ def evaluate_bm25(
 
     Raises:
         ConfigError: `top_k` is less than a metric looks at.
-        MissingExtraError: The extra ``bm25`` is not installed.
     """
-    bm25s = require("bm25s", feature="BM25")
     names = metric_names(ks, metrics)
     task = RetrievalTask.of(dataset, ignore_identical=ignore_identical)
     judged = dict(zip(task.query_ids, task.relevant, strict=True))
     depth = check_depth(top_k, names, Judgements.from_qrels(judged, task.query_ids, {}))
     spare = max(map(len, task.own), default=0)
-    ids = sorted(dataset.corpus, reverse=True)
-    texts = [corpus_text(dataset, doc, metadata_mode) for doc in ids]
+    ids = sorted(dataset.corpus, reverse=True)  # the lower row wins a tie: trec_eval's order
+    texts = {doc: corpus_text(dataset, doc, metadata_mode) for doc in ids}
     start = time.perf_counter()
-    index = bm25s.BM25()
-    index.index([tokens(body) for body in texts], show_progress=False)
+    index = LexicalIndex.build(texts)
     built = time.perf_counter()
     found, scores, latencies = [], [], []
     for query in dataset.queries.values():
         begin = time.perf_counter()
-        values = np.asarray(index.get_scores(tokens(query)), dtype=np.float32)
-        hits = np.flatnonzero(values > 0)
-        keep = min(depth + spare, len(hits))
-        # Stable on descending ids: trec_eval's order.
-        best = hits[np.argsort(-values[hits], kind="stable")[:keep]]
-        found.append(tuple(ids[row] for row in best))
-        scores.append(tuple(values[best].tolist()))
+        rows, values = index.search([query], depth + spare)
+        best = rows[0] >= 0
+        found.append(tuple(ids[row] for row in rows[0][best]))
+        scores.append(tuple(values[0][best].tolist()))
         latencies.append(time.perf_counter() - begin)
     seconds = {"index": built - start, "search": sum(latencies)}
     rankings = Rankings(tuple(found), tuple(scores), tuple(latencies), seconds, depth=depth)
-    task = replace(task, corpus_hash=hash_of([ids, texts]), text=text_in_words(dataset, metadata_mode))
+    task = replace(task, corpus_hash=hash_of([ids, list(texts.values())]), text=text_in_words(dataset, metadata_mode))
     return report_on(task, rankings, ks=(), metrics=names, label=label)
 
 
@@ -197,20 +185,6 @@ def rerank_run(
         tuple(found), tuple(scores), total, {**report.seconds, "re-rank": sum(latencies)}, report.errors, report.notes
     )
     return report_on(task_of(report), rankings, ks=report.ks, metrics=report.metrics, label=name)
-
-
-def tokens(text: str) -> list[str]:
-    """Words in lower case; pairs of characters where words are not spaced."""
-    found: list[str] = []
-    for word in _WORDS.findall(text.lower()):
-        position = 0
-        for match in _CJK.finditer(word):
-            found += [word[position : match.start()]] if match.start() > position else []
-            run = match[0]
-            found += [run[i : i + 2] for i in range(len(run) - 1)] if len(run) > 1 else [run]
-            position = match.end()
-        found += [word[position:]] if position < len(word) else []
-    return found
 
 
 def _evaluate(

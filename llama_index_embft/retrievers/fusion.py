@@ -1,0 +1,230 @@
+"""Fusion: one ranking out of a dense and a lexical one, and the weight between them learnt from questions.
+
+Pure functions on arrays. What they return for the lists of one query is what `StackRetriever` returns for it, so a
+figure measured with them holds for the retriever that is handed over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from llama_index_embft._core.checks import check_choice, check_number
+from llama_index_embft.errors import ConfigError, EvaluationError
+from llama_index_embft.evaluation.metrics import find_hits, metric_names, score_hits
+from llama_index_embft.search.topk import TopK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from llama_index_embft.evaluation.metrics import Judgements
+
+Fusion = Literal["zscore", "minmax", "dbsf", "rrf"]
+DEFAULT_FUSION: Final[Fusion] = "zscore"
+DEFAULT_DEPTH: Final = 100
+_RRF: Final = 60  # the constant of reciprocal rank fusion, by custom
+
+
+def fuse(
+    dense: TopK, lexical: TopK, weight: float, method: Fusion = DEFAULT_FUSION, *, depth: int = DEFAULT_DEPTH
+) -> TopK:
+    """Join the hits of a dense and a lexical search over the same rows.
+
+    Scores are made comparable for each query on its own, then a document's score is ``weight`` times its dense one plus
+    ``1 - weight`` times its lexical one. The first ``depth`` hits of each list take part.
+
+    - ``"zscore"``: distance from the list's mean in standard deviations; a document that is missing from a list gets
+      the list's lowest.
+    - ``"minmax"``: from 0 for the list's lowest to 1 for its highest; missing is 0.
+    - ``"dbsf"``: as Qdrant does, 0 and 1 lie three standard deviations from the mean; missing is 0.
+    - ``"rrf"``: ``1 / (60 + rank)``, whatever the scores; missing is 0.
+
+    A lexical list that is shorter than the dense one is filled up with scores of 0 before its mean is taken: all other
+    documents share no word with the query, and 0 is their score.
+
+    Args:
+        dense: Hits, shape ``(n, a)``, best first; a row appears once in a list, -1 for none.
+        lexical: Hits, shape ``(n, b)``, likewise.
+        weight: Share of the dense part, 0 to 1: 0 is the lexical ranking as it is, 1 the dense one.
+        method: How scores are made comparable.
+        depth: Hits of each list that take part.
+
+    Returns:
+        Shape ``(n, m)`` with ``m`` at most ``2 * depth``, best first, of equal scores the better dense rank.
+
+    Raises:
+        ConfigError: A value is not allowed, or the lists are over different numbers of queries.
+    """
+    check_number("weight", weight, at_least=0, at_most=1)
+    if len(dense.rows) != len(lexical.rows):
+        raise ConfigError(
+            f"There are dense hits of {len(dense.rows)} queries and lexical hits of {len(lexical.rows)}; search both "
+            "with the same queries."
+        )
+    return next(_fused(dense, lexical, [weight], method, depth))
+
+
+@dataclass(frozen=True)
+class WeightChoice:
+    """A learnt weight, and what each weight of the grid scored.
+
+    Attributes:
+        weight: Share of the dense part that was chosen.
+        scores: Weight -> mean of the metric on the questions, by rising weight.
+        error: Standard error of the mean difference between the best weight and the chosen one; 0 where they are one.
+        n: Number of questions.
+        metric: Name of the metric.
+    """
+
+    weight: float
+    scores: dict[float, float]
+    error: float
+    n: int
+    metric: str
+
+
+def learn_weight(
+    dense: TopK,
+    lexical: TopK,
+    judgements: Judgements,
+    *,
+    metric: str = "ndcg@10",
+    prior: float | None = None,
+    method: Fusion = DEFAULT_FUSION,
+    depth: int = DEFAULT_DEPTH,
+    steps: int = 21,
+) -> WeightChoice:
+    """Choose the weight of the dense part by what it scores on questions with known answers.
+
+    The weight with the best mean is chosen. With a prior, so is any weight that cannot be told from it: of all weights
+    whose mean lies within one standard error (of the paired difference) of the best, the nearest to the prior. A few
+    questions then move the weight only as far as they can.
+
+    Args:
+        dense: Hits of the dense search for each question, see `fuse`.
+        lexical: Hits of the lexical one.
+        judgements: The relevant rows of each question: ``Judgements.from_qrels(qrels, query_ids, index.row_of)``.
+        metric: What to maximise.
+        prior: Where the weight would be without questions; None takes the best, and of equals the middle.
+        method: See `fuse`.
+        depth: See `fuse`.
+        steps: Number of weights from 0 to 1 that are tried.
+
+    Raises:
+        ConfigError: A value is not allowed.
+        EvaluationError: There are no questions, or the metric is unknown.
+    """
+    check_number("steps", steps, at_least=2)
+    if prior is not None:
+        check_number("prior", prior, at_least=0, at_most=1)
+    n = len(judgements.n_relevant)
+    if not n or not len(dense.rows) == len(lexical.rows) == n:
+        raise EvaluationError(
+            f"There are answers to {n} questions, and hits of {len(dense.rows)} and {len(lexical.rows)}; give all "
+            "three for at least one question."
+        )
+    (name,) = metric_names((), (metric,))
+    grid = [step / (steps - 1) for step in range(steps)]
+    n_documents = 1 + max(int(rows.max(initial=0)) for rows in (dense.rows, lexical.rows, judgements.rows))
+    found = (find_hits(fused.rows, judgements, n_documents) for fused in _fused(dense, lexical, grid, method, depth))
+    table = np.stack([score_hits(hits, judgements, [name])[name] for hits in found])
+    means = table.mean(axis=1)
+    best = int(np.argmax(means))
+    errors = (table[best] - table).std(axis=1) / max(1, n - 1) ** 0.5
+    if prior is None:
+        near = np.flatnonzero(means >= means[best] - 1e-12)
+        chosen = int(near[len(near) // 2])
+    else:
+        near = np.flatnonzero(means[best] - means <= errors + 1e-12)
+        chosen = int(min(near, key=lambda i: (abs(grid[i] - prior), -means[i])))
+    scores = dict(zip(grid, means.tolist(), strict=True))
+    return WeightChoice(grid[chosen], scores, float(errors[chosen]), n, name)
+
+
+class _AlignedHits(NamedTuple):
+    """The documents of both lists, each once, with both scores made comparable; -1 for none."""
+
+    rows: NDArray[np.int64]  # (n, a + b): the dense list, then what the lexical one adds
+    dense: NDArray[np.float64]
+    lexical: NDArray[np.float64]
+
+
+def _fused(dense: TopK, lexical: TopK, weights: Sequence[float], method: Fusion, depth: int) -> Iterator[TopK]:
+    """The ranking by each weight; what does not depend on the weight is done once."""
+    check_number("depth", depth, at_least=1)
+    check_choice("method", method, get_args(Fusion))
+    dense, lexical = _first(dense, depth), _first(lexical, depth)
+    aligned = None
+    for weight in weights:
+        if weight in (0, 1):
+            yield dense if weight == 1 else lexical
+            continue
+        aligned = aligned or _align(dense, lexical, method)
+        mixed = weight * aligned.dense + (1 - weight) * aligned.lexical
+        mixed[aligned.rows < 0] = -np.inf
+        order = np.argsort(-mixed, axis=1, kind="stable")
+        scores = np.take_along_axis(mixed, order, axis=1).astype(np.float32)
+        yield TopK(np.take_along_axis(aligned.rows, order, axis=1), scores)
+
+
+def _first(hits: TopK, depth: int) -> TopK:
+    return TopK(hits.rows[:, :depth], hits.scores[:, :depth])
+
+
+def _align(dense: TopK, lexical: TopK, method: Fusion) -> _AlignedHits:
+    n_dense = (dense.rows >= 0).sum(axis=1, keepdims=True)
+    left, none_left = _comparable(dense, n_dense, method)
+    right, none_right = _comparable(lexical, n_dense, method)
+    rows = np.concatenate([dense.rows, lexical.rows], axis=1)
+    left = np.concatenate([left, np.broadcast_to(none_left, right.shape)], axis=1)
+    right = np.concatenate([np.broadcast_to(none_right, dense.rows.shape), right], axis=1)
+    # A document of both lists: its place in the dense one gets both scores, the other falls away.
+    order = np.argsort(rows, axis=1, kind="stable")
+    ordered = np.take_along_axis(rows, order, axis=1)
+    line, column = np.nonzero((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0))
+    first, second = order[line, column], order[line, column + 1]
+    right[line, first] = right[line, second]
+    rows[line, second] = -1
+    return _AlignedHits(rows, left, right)
+
+
+def _comparable(
+    hits: TopK, n_least: NDArray[np.int64], method: Fusion
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scores of each list on a common scale, and what a document that is missing from it gets.
+
+    Args:
+        hits: Shape ``(n, k)``.
+        n_least: Shape ``(n, 1)``: a shorter list is filled up to this length with scores of 0.
+        method: See `fuse`.
+
+    Returns:
+        Shapes ``(n, k)`` and ``(n, 1)``.
+    """
+    there = hits.rows >= 0
+    if method == "rrf":
+        ranks = 1.0 / (_RRF + np.arange(1, hits.rows.shape[1] + 1))
+        return np.where(there, ranks, 0.0), np.zeros_like(n_least, dtype=np.float64)
+    scores = np.where(there, hits.scores, 0.0).astype(np.float64)
+    n_hits = there.sum(axis=1, keepdims=True)
+    zeros = np.maximum(0, n_least - n_hits)
+    filled = zeros > 0
+    low = np.min(scores, axis=1, keepdims=True, where=there, initial=np.inf)
+    low = np.where(filled | (n_hits == 0), np.minimum(low, 0.0), low)
+    high = np.max(scores, axis=1, keepdims=True, where=there, initial=-np.inf)
+    high = np.where(filled | (n_hits == 0), np.maximum(high, 0.0), high)
+    flat = high - low <= 1e-9 * np.maximum(np.abs(high), np.abs(low))
+    if method == "minmax":
+        return np.where(flat, 1.0, (scores - low) / np.where(flat, 1.0, high - low)), np.zeros_like(low)
+    count = np.maximum(1, n_hits + zeros)
+    mean = scores.sum(axis=1, keepdims=True) / count
+    spread = np.sum((scores - mean) ** 2, axis=1, keepdims=True, where=there) + zeros * mean**2
+    deviation = np.where(flat, np.inf, np.sqrt(spread / count))
+    standard = (scores - mean) / deviation
+    if method == "dbsf":
+        return np.clip(standard / 6 + 0.5, 0.0, 1.0), np.zeros_like(low)
+    return standard, (low - mean) / deviation
