@@ -153,14 +153,14 @@ def build(target: Target, folder: Path) -> None:
     target.find(folder)
 
 
-def run_target(target: Target, inputs: int, work: Path) -> dict[str, Any]:
-    """All inputs of a target; returns its row of the table."""
+def run_target(target: Target, inputs: int, work: Path) -> Iterator[dict[str, Any]]:
+    """All inputs of a target; yields its row of the table after every hundred, as it stands then."""
     build(target, work / f"seeds-{target.name}")
     labels = target.labels()
     cases = [(labels[number % len(labels)], number // len(labels)) for number in range(inputs)]
     kinds: Counter[str] = Counter()
     findings: dict[str, str] = {}
-    slowest = 0.0
+    slowest, started = 0.0, time.perf_counter()
     for start in range(0, len(cases), _CHUNK):
         for result in in_a_child(target, cases[start : start + _CHUNK], work):
             kinds[result["kind"]] += 1
@@ -168,9 +168,10 @@ def run_target(target: Target, inputs: int, work: Path) -> dict[str, Any]:
             if result["kind"] not in ("ok", "refused"):
                 name = result.get("error", result["kind"])
                 findings.setdefault(name, f"{result['label']}:{result['seed']} {result.get('message', '')}")
-    row = {"target": target.name, "inputs": inputs, "ok": kinds["ok"], "refused": kinds["refused"]}
-    row |= {kind: kinds[kind] for kind in ("foreign", "hang", "memory", "crash")}
-    return {**row, "slowest_seconds": round(slowest, 1), "findings": findings}
+        row = {"target": target.name, "inputs": kinds.total(), "asked_for": inputs}
+        row |= {kind: kinds[kind] for kind in ("ok", "refused", "foreign", "hang", "memory", "crash")}
+        seconds = {"seconds": round(time.perf_counter() - started), "slowest_seconds": round(slowest, 1)}
+        yield {**row, **seconds, "findings": dict(findings)}
 
 
 def main() -> None:
@@ -196,20 +197,25 @@ def main() -> None:
             generator = random.Random(f"{chosen[0].name}:{label}:{seed}")
             print(chosen[0].prepare(label, generator, work / "input")())
             return
-        rows = []
+        rows: dict[str, dict[str, Any]] = {}
         total = sum(target.share for target in chosen)
         for target in chosen:
-            row = run_target(target, max(1, round(options.inputs * target.share / total)), work)
-            rows.append(row)
+            row: dict[str, Any] = {}
+            for row in run_target(target, max(1, round(options.inputs * target.share / total)), work):
+                rows[target.name] = row
+                if not options.no_write:  # what is stopped halfway has been tried all the same
+                    write_results("fuzz", list(rows.values()))
             counts = ", ".join(
                 f"{name} {row[name]}" for name in ("ok", "refused", "foreign", "hang", "memory", "crash")
             )
-            print(f"{target.name}: {row['inputs']} inputs, {counts}; slowest {row['slowest_seconds']} s", flush=True)
+            print(
+                f"{target.name}: {row['inputs']} inputs, {counts}; {row['seconds']} s, "
+                f"slowest {row['slowest_seconds']} s",
+                flush=True,
+            )
             for name, example in row["findings"].items():
                 print(f"   {name}: {example}", flush=True)
-    if not options.no_write:
-        write_results("fuzz", rows)
-    sys.exit(1 if any(row["findings"] for row in rows) else 0)
+    sys.exit(1 if any(row["findings"] for row in rows.values()) else 0)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def damage_file(path: Path, rnd: random.Random) -> None:
             path.write_bytes(b"\n".join(lines))
             return
         except (ValueError, IndexError):
-            pass
+            pass  # an empty file or a line that is no JSON: it is damaged by bytes below
     way = rnd.random()
     if way < 0.05:
         path.write_bytes(damage_bytes(gzip.compress(data), rnd))

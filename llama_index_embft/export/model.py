@@ -61,7 +61,7 @@ _PROBES: Final = (
 
 def export_model(
     model: str | Path | BaseEmbedding | SentenceTransformer,
-    out: str | os.PathLike[str],
+    output_path: str | os.PathLike[str],
     format: ExportFormat | Sequence[ExportFormat] = "onnx-int8",
     *,
     val_dataset: EmbeddingQAFinetuneDataset | None = None,
@@ -85,7 +85,7 @@ def export_model(
 
     Args:
         model: A saved result (full or LoRA training), a SentenceTransformer folder, a hub name, or a loaded model.
-        out: Folder to write: itself for one format, a folder of the format's name inside it for a sequence of them.
+        output_path: Folder to write: itself for one format, a folder of the format's name inside it for several.
         format: A format, or several.
         val_dataset: Quality is measured on it: nDCG@10 before and after, with a paired test by document.
         query_prompt: Put before each query; None: the model's own.
@@ -100,10 +100,10 @@ def export_model(
         ConfigError: A format is unknown or named twice, or `model` is an adapter or another embedding without weights.
         ModelError: The model cannot be loaded or its architecture not exported, or a graph gives other vectors.
         MissingExtraError: A package of the extra ``onnx`` or ``openvino`` is missing.
-        OutputError: `out` cannot be written, or holds something else than an earlier export.
+        OutputError: `output_path` cannot be written, or holds something else than an earlier export.
     """
     formats = _checked_formats(format)
-    folders = _folders(Path(out), formats, nested=not isinstance(format, str))
+    folders = _folders(Path(output_path), formats, nested=not isinstance(format, str))
     for folder in folders:
         check_output_folder(folder)
     from llama_index_embft.embeddings.encoding.encoder import as_encoder
@@ -326,7 +326,7 @@ def _report(
                     row,
                     metric.tuned,
                     difference=metric.test.difference,
-                    ci95=metric.test.ci95,
+                    ci95=metric.test.interval,
                     p=system.p,
                     outcome=system.outcome,
                 )

@@ -105,7 +105,7 @@ async def agenerate_negatives(
     per_query: int = 1,
     retry_limit: int = 3,
     on_failure: OnFailure = "continue",
-    verbose: bool = True,
+    show_progress: bool = True,
     calls: CallSettings = CallSettings(),  # noqa: B008 - frozen
 ) -> GeneratedDataset:
     """Let an LLM write, for each query, passages that look relevant and do not answer it.
@@ -123,7 +123,7 @@ async def agenerate_negatives(
         per_query: Negatives a query, one call each; default 1.
         retry_limit: Attempts a negative.
         on_failure: ``"continue"`` leaves out a negative that cannot be had; ``"fail"`` stops at the first.
-        verbose: Show a progress bar on standard error.
+        show_progress: Show a progress bar on standard error.
         calls: Requests in flight, limits, prices, and the journal, which may be that of the questions.
 
     Returns:
@@ -142,7 +142,9 @@ async def agenerate_negatives(
     caller = LLMCaller.for_llm(llm, calls, report, retry_limit)
     with Journal(calls.journal_path or default_journal(llm)) as journal:
         queue = RequestQueue(caller, journal, workers_for(llm, calls), on_failure)
-        progress = CallProgress(report.chunks, report, as_prices(calls.prices), show=verbose, label="Writing negatives")
+        progress = CallProgress(
+            report.chunks, report, as_prices(calls.prices), show=show_progress, label="Writing negatives"
+        )
         try:
             requests = (_request(job, caller) for job in _jobs(dataset, per_query))
             await queue.get_all(requests, on_done=progress.advance, on_failed=report.failed.__setitem__)

@@ -297,12 +297,6 @@ class _Snapshots:
 def read_queries(content: Any, prompt: Prompt, style: PromptStyle, *, asked_with: str) -> list[list[str]]:
     """Take ``[query, answer]`` pairs out of an LLM's answer.
 
-    Args:
-        content: Text or structured output.
-        prompt: What was asked.
-        style: What was asked of all passages.
-        asked_with: The prompt without the passage; a base model that repeats it has written no query.
-
     Raises:
         UnusableAnswerError: There is no query in it, or no answer although answers were asked for.
     """

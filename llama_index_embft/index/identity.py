@@ -71,7 +71,7 @@ def stamp_index(
             )
     stamp = Stamp(model=who, dim=table.dim())
     if verify:
-        _verify(table, embed_model, verify)
+        verify_vectors(table, embed_model, verify)
     table.write_stamp(stamp)
     return stamp
 
@@ -106,7 +106,7 @@ def check_index(
     table = open_table(index, persist_dir=persist_dir)
     stamp = check_stamp(table, identify(embed_model, identity=identity))
     if verify:
-        _verify(table, embed_model, verify)
+        verify_vectors(table, embed_model, verify)
     return stamp
 
 
@@ -175,7 +175,18 @@ def _busy(table: VectorTable, stamp: Stamp) -> str:
     )
 
 
-def _verify(table: VectorTable, embed_model: BaseEmbedding, n: int) -> None:
+def verify_vectors(table: VectorTable, embed_model: BaseEmbedding, n: int) -> None:
+    """Embed some documents again and compare them with what an index holds.
+
+    Args:
+        table: The index.
+        embed_model: The model that is said to have embedded it.
+        n: Number of documents; 0 believes it.
+
+    Raises:
+        ModelError: The index holds other vectors than the model makes.
+        ConfigError: The model embeds queries alone.
+    """
     from llama_index.core.schema import MetadataMode
 
     from llama_index_embft.embeddings.encoding.encoder import as_encoder

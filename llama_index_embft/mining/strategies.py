@@ -229,7 +229,7 @@ def _best_first(block: QueryBlock, found: list[list[int]]) -> Candidates:
 class BM25(Source):
     """The best documents by words and not by meaning, for lexical traps; ``bm25:50``.
 
-    Words are cut as `search.words` does, which knows scripts without spaces.
+    Words are cut as `search.terms` does, which knows scripts without spaces.
 
     Args:
         last: Last rank, included.

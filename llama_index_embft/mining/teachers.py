@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from llama_index_embft._core.checks import first_line
 from llama_index_embft.embeddings.encoding.cache import EmbeddingCache, cache_key
 from llama_index_embft.embeddings.fingerprint import fingerprint_sentence_transformer
 from llama_index_embft.errors import ConfigError, ModelError
@@ -96,7 +97,7 @@ class CrossEncoder(Teacher):
                 self.model = Model(self.model)
             except (OSError, ValueError) as err:
                 raise ModelError(
-                    f"Cannot load the cross-encoder {self.name!r}: {err}; give its folder or hub name."
+                    f"Cannot load the cross-encoder {self.name!r}: {first_line(err)}; give its folder or hub name."
                 ) from err
         if self._cache is not None and isinstance(self.model, nn.Module):
             self._fingerprint = _fingerprint(self.model)

@@ -1,2 +1,4 @@
 from .fusion import Fusion as Fusion, WeightChoice as WeightChoice, fuse as fuse, learn_weight as learn_weight
+from .saving import load_retriever as load_retriever, save_retriever as save_retriever
 from .settings import StackSettings as StackSettings
+from .stack import StackRetriever as StackRetriever

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from llama_index_embft._core.checks import check_choice, check_number
+from llama_index_embft.evaluation.tasks import IndexedText
 from llama_index_embft.retrievers.fusion import DEFAULT_DEPTH, DEFAULT_FUSION, Fusion
 
 
@@ -19,6 +20,8 @@ class StackSettings:
         fusion: How the scores of both parts are made comparable; see `fuse`.
         depth: Hits of each part that are fused.
         rerank_depth: Fused hits that the reranker reads, where there is one; at least ``similarity_top_k`` are read.
+        metadata_mode: Which text is searched by words: ``"embed"``, the one that the index embeds, or ``"none"``,
+            without metadata.
 
     Raises:
         ConfigError: A value is not allowed.
@@ -28,9 +31,11 @@ class StackSettings:
     fusion: Fusion = DEFAULT_FUSION
     depth: int = DEFAULT_DEPTH
     rerank_depth: int = 50
+    metadata_mode: IndexedText = "embed"
 
     def __post_init__(self) -> None:
         check_number("dense_weight", self.dense_weight, at_least=0, at_most=1)
         check_choice("fusion", self.fusion, get_args(Fusion))
         check_number("depth", self.depth, at_least=1)
         check_number("rerank_depth", self.rerank_depth, at_least=1)
+        check_choice("metadata_mode", self.metadata_mode, get_args(IndexedText))

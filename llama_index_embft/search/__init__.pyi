@@ -1,4 +1,4 @@
 from .approximate import ApproximateIndex as ApproximateIndex
 from .lexical import LexicalIndex as LexicalIndex
-from .tokenizing import words as words
+from .tokenizing import terms as terms, words as words
 from .topk import ExactIndex as ExactIndex, TopK as TopK, descending as descending, top_k as top_k

@@ -12,7 +12,7 @@ import numpy as np
 
 from llama_index_embft._core.checks import check_number, first_line
 from llama_index_embft.errors import ConfigError, ModelError
-from llama_index_embft.search.tokenizing import WORDS_VERSION, words
+from llama_index_embft.search.tokenizing import WORDS_VERSION, terms
 from llama_index_embft.search.topk import TopK
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ _TOKENS: Final = "tokens.npz"
 class LexicalIndex:
     """A BM25 index (Lucene's form, k1 1.5, b 0.75), made and kept by bm25s.
 
-    Build it with `build`, or read it with `load`. It keeps the words of its texts as numbers (4 bytes a word), so that
-    `updated` needs the texts of new documents only.
+    Build it with `build`, or read it with `load`. It keeps the words of its texts as numbers, so that `updated`
+    needs the texts of new documents only.
 
     Attributes:
         ids: Ids of the texts; rows of results are places in it.
@@ -41,7 +41,7 @@ class LexicalIndex:
         ids: Sequence[str],
         numbers: list[NDArray[np.int32]],
         vocabulary: dict[str, int],
-        tokens: Callable[[str], list[str]] = words,
+        tokens: Callable[[str], list[str]] = terms,
         bm25: Any = None,
     ) -> None:
         self.ids = tuple(ids)
@@ -51,10 +51,10 @@ class LexicalIndex:
         self._bm25 = _bm25_of(numbers, vocabulary) if bm25 is None else bm25
 
     @classmethod
-    def build(cls, texts: Mapping[str, str], *, tokens: Callable[[str], list[str]] = words) -> Self:
+    def build(cls, texts: Mapping[str, str], *, tokens: Callable[[str], list[str]] = terms) -> Self:
         """Index texts.
 
-        Takes about 0.25 ms for a text of 150 words.
+        Takes about 0.3 ms and 2 KB for a text of 150 words.
 
         Args:
             texts: Id to text. Equal texts under several ids are several documents.
@@ -154,7 +154,7 @@ class LexicalIndex:
         (folder / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: str | Path, *, tokens: Callable[[str], list[str]] = words) -> Self:
+    def load(cls, folder: str | Path, *, tokens: Callable[[str], list[str]] = terms) -> Self:
         """Read what `save` wrote.
 
         Args:
@@ -212,8 +212,8 @@ def _bm25_of(numbers: list[NDArray[np.int32]], vocabulary: dict[str, int]) -> An
 
 
 def _name_of(tokens: Callable[[str], list[str]]) -> str:
-    if tokens is words:
-        return f"words {WORDS_VERSION}"
+    if tokens is terms:
+        return f"terms {WORDS_VERSION}"
     module = getattr(tokens, "__module__", None) or "builtins"
     return f"{module}.{getattr(tokens, '__qualname__', type(tokens).__qualname__)}"
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from llama_index_embft.errors import ConfigError, ModelError
-from llama_index_embft.search import LexicalIndex, words
+from llama_index_embft.search import LexicalIndex, terms, words
 
 TEXTS = {
     "a": "The quick brown fox jumps over the lazy dog",
@@ -24,12 +24,12 @@ TEXTS = {
 
 def plain_bm25(texts: dict[str, str], query: str) -> np.ndarray:
     """Lucene's BM25 by its formula, one word after the other."""
-    cut = [words(text) for text in texts.values()]
+    cut = [terms(text) for text in texts.values()]
     mean = sum(map(len, cut)) / len(cut)
     scores = []
     for text in cut:
         total = 0.0
-        for word in words(query):
+        for word in terms(query):
             holding = sum(word in other for other in cut)
             idf = np.log(1 + (len(cut) - holding + 0.5) / (holding + 0.5))
             count = text.count(word)
@@ -89,6 +89,13 @@ def test_many_queries_at_once_are_each_as_alone():
 )
 def test_words_of_many_scripts(text, expected):
     assert words(text) == expected
+
+
+def test_terms_are_the_words_and_their_beginnings():
+    beginnings = ["^steue", "^2024", "^max_l", "^max", "^len"]
+    assert terms("Steuererklärung 2024, max_len 北京") == [*words("Steuererklärung 2024, max_len 北京"), *beginnings]
+    index = LexicalIndex.build({"x": "Steuern und Abgaben", "y": "Die Steuererklärung", "z": "Stau auf der Autobahn"})
+    assert index.search(["Steuererklärungen"], 3).rows[0].tolist() == [1, 0, -1]
 
 
 def test_a_korean_word_is_found_whatever_particle_it_carries():

@@ -271,13 +271,7 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
         return trained
 
     def _train(self, dataset: EmbeddingQAFinetuneDataset, number: int, seconds: dict[str, float]) -> Trained:
-        """One run of the trainer from the weights as they stand; the best ones are in the model afterwards.
-
-        Args:
-            dataset: What to train on.
-            number: Of the round; each has checkpoints of its own.
-            seconds: Times are added here.
-        """
+        """One run of the trainer from the weights as they stand; the best ones are in the model afterwards."""
         from llama_index_embft.finetune.full.training.lora import add_lora, merge_lora
 
         settings = self.settings
@@ -379,9 +373,6 @@ def _identity(model: SentenceTransformer) -> str:
 
 def _check_compiler(device: str) -> None:
     """Refuse `torch.compile` on a CPU without a C++ compiler, which PyTorch looks for only after the first batch.
-
-    Args:
-        device: Type of the device.
 
     Raises:
         ConfigError: There is none.

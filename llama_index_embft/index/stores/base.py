@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 import numpy as np
 
 from llama_index_embft._core.checks import first_line
-from llama_index_embft._core.redaction import redact
 from llama_index_embft.errors import ConfigError, EmbftError, MissingExtraError
 from llama_index_embft.index.stamp import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
     from llama_index.core import VectorStoreIndex
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -56,7 +55,7 @@ def guarded(method: Method) -> Method:
         except Exception as err:
             if _is_defect(err):
                 raise
-            reason = redact(first_line(err))
+            reason = first_line(err)
             raise StoreError(
                 f"{capital(table.label)} cannot be read or written ({reason}); if its files are damaged "
                 "restore them or build the index again, and if it is on a server check that."
@@ -149,6 +148,10 @@ class VectorTable(ABC):
     @abstractmethod
     def write_stamp(self, stamp: Stamp) -> None:
         """Put the stamp where it survives a restart."""
+
+    def version(self) -> Hashable:
+        """A value that changes when nodes are added or deleted, as far as a glance can tell; at least their number."""
+        return sum(map(len, self.id_batches(10_000)))
 
     def flush(self) -> None:  # noqa: B027  # most stores have nothing to do
         """Bring what was written to the disk; nothing to do for a database."""

@@ -11,7 +11,7 @@ from llama_index_embft.index.stores.base import capital, guarded, integration
 from llama_index_embft.index.stores.memory import MemoryTable, is_persisted, replace_file, starts_binary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Container, Hashable, Iterator, Sequence
     from pathlib import Path
 
     from llama_index.core import StorageContext, VectorStoreIndex
@@ -55,6 +55,13 @@ class FaissTable(MemoryTable):
                 f"{capital(self.label)} is a FAISS {type(inner).__name__}, which keeps no exact vectors and cannot "
                 "update in place; re-embed into a new index: reembed_index(index, embed_model, new_index)."
             )
+
+    def version(self) -> Hashable:
+        """See `VectorTable.version`: their number and the last one added."""
+        return self.store.client.ntotal, next(reversed(self.index.index_struct.nodes_dict.values()), None)
+
+    def _held(self) -> Container[str]:
+        return self._rows()
 
     @guarded
     def id_batches(self, size: int) -> Iterator[list[str]]:

@@ -12,7 +12,7 @@ from llama_index_embft.index.stamp import Stamp, StoreError
 from llama_index_embft.index.stores.base import VectorTable, capital, check_unique, guarded, integration, only_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
     from llama_index.core import VectorStoreIndex
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -69,6 +69,11 @@ class LanceTable(VectorTable):
         ids = table.search().select(["id"]).limit(total).to_arrow()["id"].to_pylist() if total else []
         for start in range(0, len(ids), size):
             yield ids[start : start + size]
+
+    @guarded
+    def version(self) -> Hashable:
+        """See `VectorTable.version`; LanceDB counts every change."""
+        return int(self._table().version) if self._exists() else None
 
     @guarded
     def fetch(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -20,7 +21,7 @@ from llama_index_embft.index.stamp import Stamp, StoreError
 from llama_index_embft.index.stores.base import VectorTable, capital, guarded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Container, Hashable, Iterator, Sequence
 
     from llama_index.core import StorageContext, VectorStoreIndex
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -90,8 +91,10 @@ class MemoryTable(VectorTable):
 
     @guarded
     def nodes(self, ids: Sequence[str]) -> dict[str, BaseNode]:
-        """See `VectorTable.nodes`."""
-        return {node.node_id: node for node in self.index.docstore.get_nodes(list(ids), raise_error=False)}
+        """See `VectorTable.nodes`; the docstore may keep a node that is deleted from the store."""
+        held = self._held()
+        kept = self.index.docstore.get_nodes([i for i in ids if i in held], raise_error=False)
+        return {node.node_id: node for node in kept}
 
     @guarded
     def read_stamp(self) -> Stamp | None:
@@ -121,6 +124,10 @@ class MemoryTable(VectorTable):
         """See `VectorTable.save_nodes`."""
         if self.folder is not None:
             replace_file(self.folder / "docstore.json", lambda path: self.index.docstore.persist(persist_path=path))
+
+    @abstractmethod
+    def _held(self) -> Container[str]:
+        """Ids of the nodes that the store has a vector of."""
 
     def _file(self) -> Path:
         assert self.folder is not None
@@ -152,6 +159,15 @@ class SimpleTable(MemoryTable):
     def is_at(cls, where: str) -> bool:
         """See `VectorTable.is_at`."""
         return is_persisted(where) and not starts_binary(where)
+
+    def version(self) -> Hashable:
+        """See `VectorTable.version`: their number and the last one added."""
+        vectors = self.store.data.embedding_dict
+        return len(vectors), next(reversed(vectors), None)
+
+    def _held(self) -> Container[str]:
+        vectors: dict[str, list[float]] = self.store.data.embedding_dict
+        return vectors
 
     @guarded
     def id_batches(self, size: int) -> Iterator[list[str]]:

@@ -19,7 +19,7 @@ from llama_index_embft.index.stamp import Stamp, StoreError
 from llama_index_embft.index.stores.base import VectorTable, capital, guarded, integration, only_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
     from llama_index.core import VectorStoreIndex
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -70,7 +70,7 @@ class QdrantTable(VectorTable):
             client = QdrantClient(url=where) if is_address(where) else QdrantClient(path=where)
             names = [collection.name for collection in client.get_collections().collections]
         except Exception as err:  # whatever a server that is no Qdrant answers, or a folder that another process holds
-            reason = redact(first_line(err))[:200]
+            reason = first_line(err)[:200]
             raise StoreError(
                 f"Qdrant at {shown} cannot be opened ({reason}); check that a Qdrant answers at this "
                 "address, or that no other process has the folder open and its files are whole."
@@ -93,6 +93,13 @@ class QdrantTable(VectorTable):
                 yield [str(point.id) for point in points]
             if offset is None:
                 return
+
+    @guarded
+    def version(self) -> Hashable:
+        """See `VectorTable.version`."""
+        if not self.client.collection_exists(self.collection):
+            return 0
+        return int(self.client.count(self.collection, exact=True).count)
 
     @guarded
     def fetch(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:

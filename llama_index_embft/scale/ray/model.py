@@ -23,11 +23,7 @@ ModelSource: TypeAlias = "str | Path | Callable[[], BaseEmbedding]"
 
 
 def from_anywhere(model: str) -> str:
-    """The whole path of a model that is a folder here; any other name as it is.
-
-    Args:
-        model: Folder or name.
-    """
+    """The whole path of a model that is a folder here; any other name as it is."""
     name = str(model).removeprefix("local:").strip()
     folder = Path(name).expanduser()
     return str(folder.absolute()) if name and folder.is_dir() else model
