@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset, split_dataset
-from llama_index_embft.evaluation import evaluate_run
-from llama_index_embft.evaluation.metrics import Judgements, find_hits, score_hits
+from llama_index_embft.evaluation import (
+    Judgements,
+    evaluate_embed_model,
+    evaluate_run,
+    find_hits,
+    score_hits,
+)
+from llama_index_embft.generation import generate_extractive_pairs
 from llama_index_embft.search import ExactIndex, LexicalIndex
 
 if TYPE_CHECKING:
@@ -41,6 +47,11 @@ class Questions:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """Place of each question."""
+        return {query: row for row, query in enumerate(self.ids)}
 
     def values(self, hits: TopK, n_documents: int) -> NDArray[np.float64]:
         """nDCG@10 of each question."""
@@ -113,6 +124,21 @@ class HumanSet:
         self.seconds[f"embed corpus: {encoder.name}"] = time.perf_counter() - begin
         return ExactIndex(vectors)
 
+    def nodes(self) -> list[Any]:
+        """The passages as LlamaIndex nodes, with their documents."""
+        from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+
+        return [
+            TextNode(
+                id_=doc,
+                text=text,
+                relationships={
+                    NodeRelationship.SOURCE: RelatedNodeInfo(node_id=self.dataset.source_documents.get(doc, doc))
+                },
+            )
+            for doc, text in self.dataset.corpus.items()
+        ]
+
     def report(self, hits: TopK, questions: Questions, label: str) -> RetrievalReport:
         """Score hits as every report of the package is scored."""
         run = {
@@ -120,6 +146,14 @@ class HumanSet:
             for query, rows, scores in zip(questions.ids, hits.rows.tolist(), hits.scores.tolist(), strict=True)
         }
         return evaluate_run(questions.dataset, run, metrics=(METRIC, "hit_rate@10"), ks=(10,), label=label)
+
+
+def copied_share(data: HumanSet, encoder: Encoder) -> float:
+    """The share of passages that a model finds among its first ten by a sentence copied from them."""
+    copied = generate_extractive_pairs(data.nodes(), kinds=("cloze",), num_questions_per_chunk=1, seed=0)
+    # A passage of one sentence has no second one to find it by, and finding a text by itself says nothing.
+    kept = [q for q, (doc, *_) in copied.relevant_docs.items() if copied.queries[q] != copied.bare_text(doc).strip()]
+    return evaluate_embed_model(copied.subset(kept), encoder, ks=(10,), metrics=("hit_rate",)).mean("hit_rate@10")
 
 
 def draws(ids: Sequence[str], size: int, times: int) -> list[list[str]]:

@@ -18,9 +18,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np
 from _common import minilm, parser, print_table, write_results
-from _human import DEPTH, HUMAN, OLDER, HumanSet, draws
+from _human import DEPTH, HUMAN, OLDER, HumanSet, copied_share, draws
 
 STEPS = 21
+FUSIONS = ("zscore", "minmax", "dbsf", "rrf")
 
 
 def main() -> None:
@@ -42,12 +43,11 @@ def main() -> None:
 def set_rows(data: HumanSet, args: Any) -> list[dict[str, Any]]:
     """One row a fusion: its best weight, equal weight, the prior and the learnt weight, as nDCG@10."""
     from llama_index_embft.embeddings import as_encoder, load_embed_model
-    from llama_index_embft.retrievers import copied_share, fuse, learn_weight, prior_weight
-    from llama_index_embft.retrievers.fusion import FUSIONS
+    from llama_index_embft.retrievers import fuse, learn_weight, prior_weight
 
     encoder = as_encoder(load_embed_model(minilm(), device=args.device))
     index, n_documents = data.documents(encoder), len(data.ids)
-    share = copied_share(data.nodes(), encoder)
+    share = copied_share(data, encoder)
     grid = [step / (STEPS - 1) for step in range(STEPS)]
     test = data.test
     dense = index.search(encoder.encode_queries(test.texts), DEPTH)

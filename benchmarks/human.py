@@ -1,19 +1,17 @@
-"""What does the best retriever for one's documents score on questions that people asked? Parts, mixtures, the choice.
+"""What does the best retriever for one's documents score on questions that people asked? Parts, mixtures, `tune`.
 
-For each data set, split by document (60/10/30), the test questions are put to the base model, to BM25, to their fusions,
-to models trained on what is at hand, and to the stack that is handed over, in three situations:
+For each data set, split by document (60/10/30), the test questions are put to the base model, to BM25, to their
+fusions, to models trained on what is at hand, and to the retriever that `tune` hands over, in three situations:
 
-- ``labels``: the questions of the training and validation sides are known. Models train on the training side; model
-  and weight are chosen on the validation side.
-- ``few``: 50 of these questions are known. They choose model and weight, and nothing trains on them.
-- ``none``: no question is known. The weight is the measured prior, see `prior_weight`; a model may be trained on
-  questions taken from the text.
+- ``labels``: `tune` is given the questions of the training and validation sides;
+- ``few``: 50 of these questions;
+- ``none``: the passages alone. Then the weight is the measured prior, see `prior_weight` and ``fusion.py``.
 
 Nothing is chosen on test questions. Intervals are paired and resampled by document, as in `compare`. The ceiling takes
 for each question the best of the single parts, which no system can know.
 
-    python benchmarks/human.py                              # base, BM25 and their mixtures, five sets; all CPU
-    python benchmarks/human.py --train --data covidqa_en    # trained models too; minutes on two cores
+    python benchmarks/human.py                              # nothing is trained: base, BM25 and their mixtures
+    python benchmarks/human.py --train --data covidqa_en    # trained models too; 20 minutes a situation on two cores
     python benchmarks/human.py --train --device cuda
 
 The data lie in ``$EMBFT_SHARED_DATA/human`` or ``../shared/data/human``.
@@ -26,7 +24,6 @@ import os
 import tempfile
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -34,7 +31,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np
 from _common import RESULTS, command, minilm, parser, print_table, write_results
-from _human import DEPTH, HUMAN, METRIC, HumanSet, Questions, draws
+from _human import DEPTH, HUMAN, METRIC, HumanSet, draws
 
 SITUATIONS = ("labels", "few", "none")
 FUSIONS = {"RRF": "rrf", "DBSF": "dbsf", "equal weight": "zscore"}
@@ -47,6 +44,7 @@ def main() -> None:
     options.add_argument("--train", action="store_true", help="train models as well (full, 1 epoch)")
     options.add_argument("--few", type=int, default=50, help="questions known in the situation 'few'")
     options.add_argument("--limit", type=int, default=800, help="most test questions")
+    options.add_argument("--budget", default="20 min", help="of each call of tune")
     options.add_argument("--max-seq-length", type=int, default=256)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--no-save", dest="save", action="store_false", help="print only")
@@ -68,25 +66,17 @@ class Part:
 
     label: str
     hits: Any  # TopK of the test questions
-    encoder: Any
-    index: Any
-    seconds: float = 0.0
+    seconds: float
 
 
 @dataclass
-class Stack:
-    """What is handed over: a part and its weight beside BM25."""
+class Handed:
+    """What `tune` handed over."""
 
-    part: Part
-    weight: float
-    score: float  # on the questions that chose it; NaN where there are none
-
-    @property
-    def label(self) -> str:
-        """In words, for the table."""
-        if self.weight in (0, 1):
-            return "BM25" if self.weight == 0 else self.part.label
-        return f"{self.part.label} × {self.weight:.2f} + BM25"
+    label: str
+    hits: Any
+    seconds: float
+    share: float | None  # of chunks that the base finds by a copied sentence
 
 
 @dataclass
@@ -101,33 +91,29 @@ class Bench:
         """The lines of the table."""
         from llama_index_embft.retrievers import fuse
 
-        data, begin = self.data, time.perf_counter()
+        data = self.data
         if "base" not in self.parts:
             self.parts["base"] = self.part("base", minilm())
             lexical_begin = time.perf_counter()
             self.lexical = data.lexical.search(data.test.texts, DEPTH)
             self.lexical_seconds = time.perf_counter() - lexical_begin
-        candidates = [self.parts["base"]]
-        if self.args.train and situation != "few":
-            candidates.append(self.trained(situation))
-        elif self.args.train and "none" in self.parts:
-            candidates.append(self.parts["none"])  # 50 questions can say whether that one may be used
-        stack = self.tuned_stack(situation, candidates)
-        handed = fuse(stack.part.hits, self.lexical, stack.weight)
-        seconds = time.perf_counter() - begin
+        single_parts = [self.parts["base"]]
+        if self.args.train:
+            single_parts.append(self.trained("labels" if situation == "labels" else "none"))
+        handed = self.handed_over(situation)
 
-        systems = {part.label: (part.hits, part.seconds) for part in candidates}
+        systems = {part.label: (part.hits, part.seconds) for part in single_parts}
         systems["BM25"] = (self.lexical, self.lexical_seconds)
         for label, method in FUSIONS.items():
             systems[f"{label}: base, BM25"] = (fuse(self.parts["base"].hits, self.lexical, 0.5, method), None)
-        systems["handed over"] = (handed, seconds)
+        systems["handed over"] = (handed.hits, handed.seconds)
         reports = {label: data.report(hits, data.test, label) for label, (hits, _) in systems.items()}
-        single = [reports[part.label] for part in candidates] + [reports["BM25"]]
+        single = [reports[part.label] for part in single_parts] + [reports["BM25"]]
         best = max(single, key=lambda report: report.mean(METRIC))
         shown = [
             self.row(situation, reports[label], reports["base"], best, took) for label, (_, took) in systems.items()
         ]
-        shown[-1] |= {"stack": stack.label, "weight": round(stack.weight, 2), "copied share": self.share()}
+        shown[-1] |= {"stack": handed.label, "copied share": handed.share}
         ceiling = np.max([report.values[METRIC] for report in single], axis=0).mean()
         shown.append(self.head(situation, "ceiling: the best part for each question") | {METRIC: float(ceiling)})
         return shown
@@ -148,45 +134,44 @@ class Bench:
                 row[f"{name}, 95 %"] = [round(bound, 4) for bound in test.ci95]
         return row | {"best part": best.label, "seconds": None if seconds is None else round(seconds, 1)}
 
-    def tuned_stack(self, situation: str, candidates: list[Part]) -> Stack:
-        """The stack that the questions at hand choose: candidate and weight; without any, the last one and the prior."""
-        from llama_index_embft.retrievers import learn_weight, prior_weight
+    def handed_over(self, situation: str) -> Handed:
+        """What `tune` finds with the questions of a situation, on the test questions."""
+        from llama_index_embft.embeddings import as_encoder
+        from llama_index_embft.pipeline import tune
+        from llama_index_embft.retrievers import fuse
 
-        data, prior = self.data, prior_weight(self.share())
+        data, args = self.data, self.args
         if situation == "none":
-            return Stack(candidates[-1], prior, float("nan"))
-        ids = list(data.split.val.queries)
-        if situation == "few":
-            (ids,) = draws(data.known, self.args.few, 1)
-        known: Questions = data.questions(ids)
-        lexical = data.lexical.search(known.texts, DEPTH)
-        stacks = []
-        for part in candidates:
-            hits = part.index.search(part.encoder.encode_queries(known.texts), DEPTH)
-            choice = learn_weight(hits, lexical, known.judgements, prior=prior)
-            stacks.append(Stack(part, choice.weight, choice.scores[choice.weight]))
-        return max(stacks, key=lambda stack: stack.score)
-
-    def share(self) -> float:
-        """How many passages the base finds by a sentence copied from them."""
-        from llama_index_embft.retrievers import copied_share
-
-        if not hasattr(self, "_share"):
-            nodes = _nodes(self.data)
-            self._share = copied_share(nodes, self.parts["base"].encoder, seed=self.args.seed)
-        return self._share
+            source: Any = data.nodes()
+        else:
+            ids = data.known if situation == "labels" else draws(data.known, args.few, 1)[0]
+            source = data.dataset.subset(ids, keep_corpus=True)
+        begin = time.perf_counter()
+        result = tune(
+            source,
+            model=load(minilm(), args.device),
+            methods="auto" if args.train else "none",
+            budget=args.budget,
+            seed=args.seed,
+            show_progress=False,
+        )
+        seconds = time.perf_counter() - begin
+        weight, hits = result.settings.dense_weight, self.lexical
+        if weight > 0:
+            encoder = as_encoder(result.embed_model)
+            dense = data.documents(encoder).search(encoder.encode_queries(data.test.texts), DEPTH)
+            hits = fuse(dense, self.lexical, weight, result.settings.fusion)
+        return Handed(result.chosen.label, hits, seconds, result.copied_share)
 
     def part(self, label: str, model: str, seconds: float = 0.0) -> Part:
         """A model's hits on the test questions."""
-        from llama_index_embft.embeddings import as_encoder, load_embed_model
+        from llama_index_embft.embeddings import as_encoder
 
         begin = time.perf_counter()
-        encoder = as_encoder(
-            load_embed_model(model, device=self.args.device), cache="default" if label == "base" else None
-        )
+        encoder = as_encoder(load(model, self.args.device), cache="default" if label == "base" else None)
         index = self.data.documents(encoder)
         hits = index.search(encoder.encode_queries(self.data.test.texts), DEPTH)
-        return Part(label, hits, encoder, index, seconds + time.perf_counter() - begin)
+        return Part(label, hits, seconds + time.perf_counter() - begin)
 
     def trained(self, situation: str) -> Part:
         """The whole model, trained on labels or on questions taken from the text."""
@@ -199,9 +184,7 @@ class Bench:
             if situation == "labels":
                 questions, validation = self.data.split.train, self.data.split.val
             else:
-                questions = generate_extractive_pairs(
-                    _nodes(self.data), num_questions_per_chunk=1, seed=self.args.seed
-                )
+                questions = generate_extractive_pairs(self.data.nodes(), num_questions_per_chunk=1, seed=self.args.seed)
                 validation = None
             with tempfile.TemporaryDirectory() as folder:
                 SentenceTransformersFinetuneEngine(
@@ -221,10 +204,11 @@ class Bench:
         return self.parts[situation]
 
 
-def _nodes(data: HumanSet) -> list[Any]:
-    from llama_index.core.schema import TextNode
+def load(model: str, device: str) -> Any:
+    """A LlamaIndex embedding."""
+    from llama_index_embft.embeddings import load_embed_model
 
-    return [TextNode(id_=doc, text=text) for doc, text in data.dataset.corpus.items()]
+    return load_embed_model(model, device=device)
 
 
 def _difference(base: Any, other: Any) -> tuple[Any, str]:
