@@ -63,6 +63,8 @@ def read_source(
     from llama_index.core import VectorStoreIndex
     from llama_index.core.schema import BaseNode, Document
 
+    if isinstance(source, Sequence) and len(source) == 1 and isinstance(source[0], (str, os.PathLike)):
+        source = source[0]
     if isinstance(source, EmbeddingQAFinetuneDataset):
         return _of_dataset(source)
     if isinstance(source, VectorStoreIndex):

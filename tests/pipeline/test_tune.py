@@ -74,12 +74,16 @@ def test_it_is_saved_and_loaded_over_an_index_of_its_own(found, labelled, tmp_pa
     assert before[0] == "c07"
 
 
-def test_an_index_is_searched_as_it_is_and_what_is_added_later_is_found(labelled, tiny_model_path):
+def test_an_index_is_searched_as_it_is_and_what_is_added_later_is_found(labelled, tiny_model_path, tmp_path):
     nodes = [TextNode(id_=doc, text=text) for doc, text in labelled.corpus.items()]
     index = VectorStoreIndex(nodes, embed_model=load_embed_model(tiny_model_path))
     result = tune(index, questions=labelled, methods="none", show_progress=False)
     assert not result.reembeds
     retriever = result.retriever(index)
+    index.storage_context.persist(tmp_path / "stored")
+    stored = tune([tmp_path / "stored"], model=tiny_model_path, questions=labelled, methods="none", show_progress=False)
+    assert stored.chosen.label == result.chosen.label
+    assert stored.source.words == "an index of 60 chunks"
     index.insert_nodes([TextNode(id_="new", text="The xylophone of Bhutan was finished in 1777.")])
     assert retriever.retrieve("xylophone Bhutan 1777")[0].node.node_id == "new"
 
