@@ -21,6 +21,7 @@ from llama_index_embft.embeddings.sentence_transformer import (
     has_router,
     keep_within_positions,
     model_prompts,
+    own_errors,
     set_max_length,
 )
 from llama_index_embft.errors import ModelError
@@ -116,14 +117,15 @@ class LocalEmbedding(HuggingFaceEmbedding):
             options["prompt"] = self.query_instruction if kind == "query" else self.text_instruction
             if self._routes:
                 options["task"] = kind
-        vectors = self._model.encode(
-            inputs,
-            batch_size=self.embed_batch_size,
-            normalize_embeddings=self.normalize,
-            show_progress_bar=self.show_progress_bar,
-            convert_to_tensor=True,
-            **options,
-        )
+        with own_errors(self.model_name):
+            vectors = self._model.encode(
+                inputs,
+                batch_size=self.embed_batch_size,
+                normalize_embeddings=self.normalize,
+                show_progress_bar=self.show_progress_bar,
+                convert_to_tensor=True,
+                **options,
+            )
         if not vectors.isfinite().all():
             raise ModelError(
                 f"{self.model_name} returned a vector with NaN or infinity; load it in float32, or check its weights."

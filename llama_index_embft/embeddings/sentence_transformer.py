@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
+from llama_index_embft._core.checks import first_line
 from llama_index_embft.errors import ModelError
 
 if TYPE_CHECKING:
@@ -256,3 +258,23 @@ def _position_table(transformer: Any) -> Any:
         layer for name, layer in layers if name.endswith("position_embeddings") and isinstance(layer, nn.Embedding)
     )
     return next(found, None)
+
+
+@contextmanager
+def own_errors(name: str = "") -> Iterator[None]:
+    """Turn what a model raises over texts into one sentence; a configuration may be damaged and load all the same.
+
+    Raises:
+        ModelError: The model raised. Memory that ran out is passed on: a smaller batch may fit.
+    """
+    from torch import OutOfMemoryError
+
+    try:
+        yield
+    except (ModelError, OutOfMemoryError, MemoryError):
+        raise
+    except Exception as err:
+        raise ModelError(
+            f"The model{name and f' {name}'} cannot embed these texts: {first_line(err)}. Load it with "
+            "sentence-transformers alone to see the whole error; its folder may be damaged."
+        ) from err
