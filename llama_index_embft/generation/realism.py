@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _DEPTH: Final = 10
-_SOLVED: Final = 0.9  # of the made-up questions by shared words: more leaves nothing else to learn from them
+_SOLVED: Final = 0.85  # of the made-up questions by shared words: more leaves little else to learn from them
 _SURE: Final = 2.0  # standard errors from which on two shares are said to differ
 _SMALL: Final = 0.05  # and a difference that nobody would act on is not told, however sure
 _KINDS_TOLD: Final = 3
@@ -66,15 +66,16 @@ class Realism:
     def solved_by_words(self) -> bool:
         """Whether the made-up questions say little about real ones, because shared words solve them.
 
-        With real questions: whether BM25 finds significantly more of the made-up ones. Without: whether it finds nine
-        in ten.
+        With real questions: whether BM25 puts the passage in first place for significantly more of the made-up ones.
+        Without: whether it does for 85 % of them. Of questions taken from the text it did for 92 to 98 %, of an LLM's
+        for 59 and 68 %, and of people's for 22 to 69 % (on one small corpus 96 %).
         """
-        made = self.made.bm25_ten
+        made = self.made.bm25_first
         if made is None:
             return False
-        if self.real is None or self.real.bm25_ten is None:
+        if self.real is None or self.real.bm25_first is None:
             return made >= _SOLVED
-        return made > self.real.bm25_ten and _differ(made, self.made.n, self.real.bm25_ten, self.real.n)
+        return made > self.real.bm25_first and _differ(made, self.made.n, self.real.bm25_first, self.real.n)
 
     def sentences(self) -> tuple[str, ...]:
         """What was found, most telling first; differences that may be chance are not called any."""
@@ -99,7 +100,7 @@ class Realism:
             found += f", and {_percent(real.bm25_ten)} of {real.n:,} real ones ({_percent(real.bm25_first)})"
             if self.solved_by_words:
                 return f"{found}: the made-up ones are easier, and figures over them promise too much."
-            if _differ(made.bm25_ten, made.n, real.bm25_ten, real.n):
+            if _differ(made.bm25_first, made.n, real.bm25_first, real.n):
                 return f"{found}: the made-up ones are harder."
             return f"{found}: no more than chance between them."
         if self.solved_by_words:

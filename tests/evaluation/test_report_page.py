@@ -190,6 +190,16 @@ def test_examples_show_both_sides_with_the_right_page_and_what_stood_first(gain,
     assert many_queries().corpus[gain.base.hit_ids[row][0]] in text_of(f"<body>{better}")
 
 
+def test_where_it_got_worse_comes_first_for_what_must_not_be_adopted(tmp_path) -> None:
+    dataset = many_queries()
+    compare(noisy_report(dataset, 0.9), noisy_report(dataset, 1.6), n_resamples=200).to_html(
+        tmp_path / "r.html", dataset
+    )
+    shown = text_of((tmp_path / "r.html").read_text())
+    assert re.search(r"Do not adopt .*: keep system Of 100 questions, \d+ fewer find their page", shown)
+    assert shown.index("Where it got worse") < shown.index("Found better")
+
+
 def test_what_was_not_measured_is_not_spoken_of(tmp_path) -> None:
     dataset = many_queries(30)
     plain = compare(noisy_report(dataset, 1.6), noisy_report(dataset, 1.6), n_resamples=50)
