@@ -143,10 +143,12 @@ def _tokenizer(tokenizer: Any) -> str:
         state.pop("padding", None)
         state.pop("truncation", None)
     else:
-        state = [
-            type(tokenizer).__name__,
-            sorted(tokenizer.get_vocab().items()) if hasattr(tokenizer, "get_vocab") else 0,
-        ]
+        vocabulary = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else []
+        words = sorted(vocabulary.items()) if isinstance(vocabulary, dict) else list(vocabulary)
+        # sentence-transformers' own tokenizers of words keep what else decides in plain fields.
+        plain = {name: value for name, value in vars(tokenizer).items() if isinstance(value, (bool, int, str))}
+        stop_words = sorted(map(str, getattr(tokenizer, "stop_words", None) or ()))
+        state = [type(tokenizer).__name__, words, plain, stop_words]
     sides = [getattr(tokenizer, name, None) for name in ("padding_side", "truncation_side", "pad_token")]
     limit = getattr(tokenizer, "model_max_length", None)
     limit = limit if isinstance(limit, int) and limit < _NO_LIMIT else None

@@ -81,12 +81,12 @@ def load_embed_model(
         return load_exported(folder, query_prompt=query_prompt, document_prompt=document_prompt)
     record = read_json(folder / "embft.json")  # of a full model that an engine saved
     prompts = record.get("prompts")
-    saved = prompts if isinstance(prompts, dict) else {}
+    saved, length = prompts if isinstance(prompts, dict) else {}, record.get("max_length")
     return load_local(
         name,
         query_prompt=saved.get("query") if query_prompt is None else query_prompt,
         document_prompt=saved.get("document") if document_prompt is None else document_prompt,
-        max_length=record.get("max_length") if saved else None,
+        max_length=length if saved and isinstance(length, int) else None,
         device=device,
         trust_remote_code=trust_remote_code,
     )

@@ -223,6 +223,11 @@ def set_max_length(model: SentenceTransformer, length: int, name: str) -> None:
     try:
         model.max_seq_length = length
     except AttributeError as err:
+        limited = list(_transformers(model))
+        for transformer in limited:  # of a model with branches, one of which may be static
+            transformer.max_seq_length = length
+        if limited:
+            return
         kind = type(model[0]).__name__
         raise ModelError(
             f"The maximum length is {length}, and {name} begins with {kind}, which reads texts whole and has none; "

@@ -334,3 +334,43 @@ def test_e7_weights_that_hold_code_are_refused_without_the_advice_to_run_it(tiny
         load_embed_model(folder, base_embed_model=loaded(tiny_model_path))
     assert "weights_only" not in str(raised.value)
     assert not (tmp_path / "ran").exists()
+
+
+def test_d2_models_of_words_have_an_identity_and_nothing_to_train(tmp_path):
+    from sentence_transformers.sentence_transformer.modules import BoW, Dense, Pooling, WordEmbeddings
+    from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
+
+    def words(stop_words=(), lower=True):
+        tokenizer = WhitespaceTokenizer(["[PAD]", "a", "text"], stop_words=stop_words, do_lower_case=lower)
+        vectors = np.arange(12, dtype=np.float32).reshape(3, 4)
+        return SentenceTransformer(modules=[WordEmbeddings(tokenizer, vectors), Pooling(4)], device="cpu")
+
+    who = [as_encoder(model, cache=None).fingerprint for model in (words(), words(["a"]), words(lower=False), words())]
+    assert None not in who
+    assert len(set(who)) == 3
+    assert who[0] == who[3]
+    bag = SentenceTransformer(modules=[BoW(["a", "text"]), Dense(2, 4)], device="cpu")
+    assert as_encoder(bag, cache=None).fingerprint
+    words().save_pretrained(str(tmp_path / "words"))
+    with pytest.raises(ModelError, match="has no weights that can be trained"):
+        engine(tmp_path / "words", tmp_path / "out")
+
+
+def test_d2_a_router_with_a_static_branch_is_cut_where_it_can_be_and_exported_as_weights(tiny_model_path, tmp_path):
+    from sentence_transformers.sentence_transformer.modules import Normalize, Router
+
+    from llama_index_embft.export import export_model
+
+    plain = SentenceTransformer(tiny_model_path, device="cpu")
+    words = SentenceTransformer(str(static(tiny_model_path, tmp_path / "static")), device="cpu")
+    words[0].embedding = torch.nn.EmbeddingBag(words[0].embedding.num_embeddings, 32)
+    both = Router.for_query_document(query_modules=[words[0]], document_modules=[plain[0], plain[1]])
+    SentenceTransformer(modules=[both, Normalize()], device="cpu").save_pretrained(str(tmp_path / "router"))
+    tuner = engine(tmp_path / "router", tmp_path / "out", text=TextSettings(max_seq_length=8))
+    assert [module.max_seq_length for module in tuner.model.modules() if hasattr(module, "auto_model")] == [8]
+    for folder in ("router", "static"):
+        with pytest.raises(ConfigError, match="the graph of one transformer"):
+            export_model(tmp_path / folder, tmp_path / "graph", "onnx")
+        export_model(tmp_path / folder, tmp_path / f"{folder}-half", "fp16")
+        assert "Infinity" not in (tmp_path / f"{folder}-half" / "embft.json").read_text()
+        assert len(loaded(tmp_path / f"{folder}-half").get_query_embedding("a text")) in (16, 32)
