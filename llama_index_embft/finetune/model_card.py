@@ -165,14 +165,14 @@ def _comparison(record: Mapping[str, Any]) -> str:
     found = _part(record, "comparison")
     if "decision" not in found:
         return ""
-    words = _line(found.get("in_words") or "")
     metric, meaning = _line(found.get("metric", "its metric")), found.get("meaning")
+    words = _line(found.get("in_words") or "")
     text = [
         "## Comparison with the base model",
         "",
-        f"**{_line(found['decision']).capitalize()}.** {words}".rstrip(),
+        f"**{_line(found['decision']).capitalize()}**, by {metric}. {words}".rstrip(),
         "",
-        f"By {metric}: {' '.join(_line(reason) for reason in found.get('reasons', ()))}",
+        " ".join(_line(reason) for reason in found.get("reasons", ())),
     ]
     if meaning:
         text += ["", f"{metric}: {_line(meaning)}"]

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from html import unescape
 from html.parser import HTMLParser
 
@@ -245,6 +246,12 @@ def test_an_excerpt_is_the_piece_that_shares_most_words(text, query, shown, mark
     assert shown in whole
     assert len(whole) <= 270
     assert list(dict.fromkeys(part for part, mark in parts if mark)) == marked
+
+
+def test_an_excerpt_of_a_huge_text_of_one_word_is_quick() -> None:
+    begin = time.perf_counter()
+    excerpt("long " * 40_000, "a long question")
+    assert time.perf_counter() - begin < 5  # every pair of words would be a billion steps
 
 
 def test_importing_evaluation_is_light() -> None:

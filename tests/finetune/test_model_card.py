@@ -183,8 +183,8 @@ def test_the_comparison_is_told_in_words_first():
     )
     text = model_card({**RECORD, "comparison": result.decision_record()})
     told = [
-        f"**Adopt.** {result.sentences(result.systems[0])[0]}",
-        "By ndcg@10: Significant gain: ndcg@10",
+        f"**Adopt**, by ndcg@10. {result.sentences(result.systems[0])[0]}",
+        "\nSignificant gain: ndcg@10",
         "ndcg@10: How well the pages in the first ten are ordered",
         "Asked by users.",
         "What it costs to switch: Nothing is embedded anew",
@@ -194,4 +194,4 @@ def test_the_comparison_is_told_in_words_first():
     assert -1 not in places
     assert places == sorted(places)
     old = {name: result.decision_record()[name] for name in ("decision", "metric", "reasons", "warnings")}
-    assert "**Adopt.**\n\nBy ndcg@10: Significant gain" in model_card({**RECORD, "comparison": old})
+    assert "**Adopt**, by ndcg@10.\n\nSignificant gain" in model_card({**RECORD, "comparison": old})

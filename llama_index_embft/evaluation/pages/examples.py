@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.language import COMBINING_MARKS
@@ -78,11 +79,16 @@ def excerpt(text: str, query: str, width: int = _WIDTH) -> Excerpt:
     """
     text = " ".join(text.split())
     spans = _shared(text, query)
+    begins = [begin for begin, _ in spans]
+
+    def shared_from(at: int) -> int:
+        inside = spans[bisect_left(begins, at) : bisect_left(begins, at + width)]
+        return len({text[a:b].lower() for a, b in inside})
+
     start = 0
     if len(text) > width and spans:
-        starts = [max(0, begin - width // 6) for begin, _ in spans]
         # Of pieces that share as many different words, the first.
-        start = max(starts, key=lambda at: (len({text[a:b].lower() for a, b in spans if at <= a < at + width}), -at))
+        start = max((max(0, begin - width // 6) for begin in begins), key=lambda at: (shared_from(at), -at))
         space = text.find(" ", start, start + 30)
         start = space + 1 if 0 < start <= space else start
     end = start + width
