@@ -29,7 +29,7 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(VENV)/pip.stamp
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/demo.stamp
 	@echo "Installing what the tests and checks need"
-	@$(PIP_INSTALL) -e ".[demo,stock,faiss,bm25,llm,lora,trulens,trulens-dashboard,onnx,openvino,openai,ray]" --group dev
+	@$(PIP_INSTALL) -e ".[demo,stock,faiss,llm,lora,trulens,trulens-dashboard,onnx,openvino,openai,ray]" --group dev
 	@touch $@
 
 demo: $(VENV)/demo.stamp

@@ -94,8 +94,8 @@ def rates_of_the_rule(n_documents: int, sizes: str, kind: str, shared: float, n:
         results = paired_tests(values, owner)
         gains += sum(test.p < 0.05 and test.difference > 0 for test in results)
         losses += sum(test.p < 0.05 and test.difference < 0 for test in results)
-        covered += sum(not (test.ci95[0] > 0 or test.ci95[1] < 0) for test in results)
-        contradictions += sum((test.p < 0.05) != (test.ci95[0] > 0 or test.ci95[1] < 0) for test in results)
+        covered += sum(not (test.interval[0] > 0 or test.interval[1] < 0) for test in results)
+        contradictions += sum((test.p < 0.05) != (test.interval[0] > 0 or test.interval[1] < 0) for test in results)
         true = float(np.mean([test.detectable for test in results]))
         detectable.append(true)
         if number % 2 == 0:  # the same data moved by the gain; half of them are enough for a figure near 80 %

@@ -209,8 +209,8 @@ def make_row(name: str, method: str, kinds: str, n_pairs: int, base: np.ndarray,
     row |= {
         "base ndcg@10": round(float(base[:, METRICS.index("ndcg@10")].mean()), 4),
         "difference": round(test.difference, 4),
-        "low": round(test.ci95[0], 4),
-        "high": round(test.ci95[1], 4),
+        "low": round(test.interval[0], 4),
+        "high": round(test.interval[1], 4),
         "p": round(test.p, 4),
         "verdict": "same" if test.p >= 0.05 else ("better" if test.difference > 0 else "WORSE"),
     }

@@ -73,8 +73,7 @@ def damage_json(value: Any, rnd: random.Random) -> Any:
 def damage_file(path: Path, rnd: random.Random) -> None:
     """Damage a file as its ending invites: JSON by value, SQLite by cell, all else by bytes."""
     data = path.read_bytes()
-    if data[:15] == b"SQLite format 3" and rnd.random() < 0.6:
-        damage_sqlite(path, rnd)
+    if data[:15] == b"SQLite format 3" and rnd.random() < 0.6 and damage_sqlite(path, rnd):
         return
     if path.suffix in (".json", ".jsonl") and rnd.random() < 0.65:
         lines = [data] if path.suffix == ".json" else data.splitlines()
@@ -84,7 +83,7 @@ def damage_file(path: Path, rnd: random.Random) -> None:
             path.write_bytes(b"\n".join(lines))
             return
         except (ValueError, IndexError):
-            pass
+            pass  # an empty file or a line that is no JSON: it is damaged by bytes below
     way = rnd.random()
     if way < 0.05:
         path.write_bytes(damage_bytes(gzip.compress(data), rnd))
@@ -96,11 +95,14 @@ def damage_file(path: Path, rnd: random.Random) -> None:
         path.write_bytes(damage_bytes(data, rnd))
 
 
-def damage_sqlite(path: Path, rnd: random.Random) -> None:
-    """Put a strange value into a column of a table, or drop the table."""
+def damage_sqlite(path: Path, rnd: random.Random) -> bool:
+    """Put a strange value into a column of a table, or drop the table; False where there is none."""
     cells = [v for v in VALUES if isinstance(v, (str, float, type(None)))] + [b"", b"\x00" * 7, b"\xff\xfe", 2**62, -1]
     connection = sqlite3.connect(path)
     tables = [row[0] for row in connection.execute("select name from sqlite_master where type='table'")]
+    if not tables:
+        connection.close()
+        return False
     table = rnd.choice(tables)
     column = rnd.choice([row[1] for row in connection.execute(f'pragma table_info("{table}")')])
     try:
@@ -111,6 +113,7 @@ def damage_sqlite(path: Path, rnd: random.Random) -> None:
         connection.execute(f'drop table "{table}"')
         connection.commit()
     connection.close()
+    return True
 
 
 def damage_folder(folder: Path, rnd: random.Random, *, leave: frozenset[str] = frozenset()) -> None:

@@ -338,9 +338,9 @@ class Caches(Copies):
         from llama_index_embft.embeddings import EmbeddingCache, as_encoder
 
         base = load_embed_model(tiny_model(folder))
-        as_encoder(base, cache=EmbeddingCache(folder / "good" / "cache")).encode_documents(
-            list(small_dataset().corpus.values())
-        )
+        cache = EmbeddingCache(folder / "good" / "cache")
+        as_encoder(base, cache=cache).encode_documents(list(small_dataset().corpus.values()))
+        cache.close()  # else what is in it still stands in the file beside it
 
     def prepare(self, label: str, rnd: random.Random, folder: Path) -> Callable[[], object]:
         from llama_index_embft.embeddings import EmbeddingCache, as_encoder

@@ -294,7 +294,7 @@ def _row(data, method, runs, base_scores, dataset):
         "method": f"{method} {chosen}".strip(),
         **means,
         "seeds": len(runs),
-        "ci95": [round(float(bound), 4) for bound in test.ci95],
+        "ci95": [round(float(bound), 4) for bound in test.interval],
         "sd": float(np.std([metrics["ndcg@10"] for metrics, *_ in runs])),
     }
 

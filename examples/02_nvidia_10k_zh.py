@@ -150,7 +150,7 @@ def from_counts(before: int, after: int, n: int) -> dict:
     return {
         "net": net,
         "p, best case": p_values[0],
-        "95 % interval, best case": paired.ci95,
+        "95 % interval, best case": paired.interval,
         "a gain only if at most this many got worse": max(significant, default=None),
     }
 

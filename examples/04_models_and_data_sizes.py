@@ -113,7 +113,7 @@ from llama_index_embft.evaluation import paired_tests
 
 def with_interval(report, metric):
     tested = paired_tests(report.values[metric][:, None], np.array(report.documents))[0]  # against 0: the mean itself
-    low, high = (min(1.0, max(0.0, limit)) for limit in tested.ci95)
+    low, high = (min(1.0, max(0.0, limit)) for limit in tested.interval)
     return f"{tested.difference:.3f} ({low:.3f} to {high:.3f})"
 
 

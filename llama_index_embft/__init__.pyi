@@ -41,6 +41,7 @@ from .index import (
 )
 from .integrations.trulens import evaluate_app as evaluate_app
 from .mining import mine_hard_negatives as mine_hard_negatives
+from .pipeline import TuneResult as TuneResult, TuneSettings as TuneSettings, tune as tune
 from .retrievers import (
     StackRetriever as StackRetriever,
     load_retriever as load_retriever,

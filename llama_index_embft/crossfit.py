@@ -205,7 +205,9 @@ def _train_and_val(
         least = max(share, 1 / len(documents_asked(dataset)))
         try:
             return split_dataset(dataset, fractions=(1 - least, least, 0.0), seed=seed, show_progress=False)[:2]
-        except DatasetError:  # near-duplicates tie the documents together
+        except DatasetError:
+            # Near-duplicates tie the documents together. Only what validates is then divided by chunk: the test's
+            # documents are apart already. Any other reason is raised by that call too.
             pass
     return split_dataset(dataset, by="chunk", fractions=(1 - share, share, 0.0), seed=seed, show_progress=False)[:2]
 

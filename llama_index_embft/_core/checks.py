@@ -5,10 +5,13 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from llama_index_embft._core.redaction import redact
 from llama_index_embft.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+_LONGEST = 20_000  # characters of a foreign error that are looked at; some hold a whole page
 
 
 def check_number(
@@ -67,6 +70,6 @@ def check_choice(name: str, value: Any, choices: Iterable[Any], *, hint: str = "
 
 
 def first_line(err: BaseException) -> str:
-    """What another library's exception says, in one line without its last full stop; its type where it says nothing."""
-    lines = str(err).strip().splitlines()
+    """What another library's exception says: one line without secrets and its last full stop, or its type."""
+    lines = redact(str(err)[:_LONGEST]).strip().splitlines()
     return lines[0].strip().rstrip(".") if lines else type(err).__name__

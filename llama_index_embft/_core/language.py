@@ -1,4 +1,4 @@
-"""Which language a text is written in: enough to choose a prompt and to notice a question in the wrong one.
+"""Which language a text is written in, and what kind of question: enough to choose a prompt and to compare questions.
 
 A query is often three words long, too short for detectors by character statistics, which guess and are wrong. Here a
 language is named only on positive evidence: its script, or at least two of its own function words. Everything else is
@@ -81,6 +81,22 @@ _RUNNING_TEXT: Final = 30
 _SHARE_IN_RUNNING_TEXT: Final = 0.2
 _LATIN_WORD: Final = re.compile(r"[a-z\u00df-\u024f]+")
 
+_QUESTION_WORDS: Final = {
+    "what": "what", "which": "which", "who": "who", "whom": "who", "whose": "who", "when": "when", "where": "where",
+    "why": "why", "how": "how", "is": "yes or no", "are": "yes or no", "was": "yes or no", "were": "yes or no",
+    "do": "yes or no", "does": "yes or no", "did": "yes or no", "can": "yes or no", "could": "yes or no",
+    "has": "yes or no", "have": "yes or no", "should": "yes or no", "will": "yes or no", "would": "yes or no",
+    "may": "yes or no",
+}  # fmt: skip
+# Where a question word stands anywhere in the sentence, as it does in Chinese and Japanese.
+_QUESTION_SIGNS: Final = (
+    ("为什么", "why"), ("為什麼", "why"), ("なぜ", "why"), ("怎么", "how"), ("如何", "how"), ("多少", "how"),
+    ("谁", "who"), ("誰", "who"), ("哪里", "where"), ("哪", "which"), ("何时", "when"), ("什么", "what"),
+    ("什麼", "what"), ("何", "what"), ("吗", "yes or no"),
+)  # fmt: skip
+# A word, or a character where words are not spaced.
+_WORD_OR_CHARACTER: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+")
+
 # A passage is judged by its beginning; 4,000 characters decide as well as a megabyte.
 _SAMPLE: Final = 4_000
 
@@ -123,3 +139,26 @@ def _latin_language(text: str) -> str | None:
 def is_chinese(text: str) -> bool:
     """Tell whether the Chinese prompts fit a passage; quick for the many that have no Chinese character at all."""
     return _SCRIPTS["han"].search(text, 0, _SAMPLE) is not None and detect_language(text) == "zh"
+
+
+def kind_of(query: str) -> str:
+    """The kind of question: its question word, ``"yes or no"``, ``"keywords"`` or ``"statement"``."""
+    words = re.findall(r"\w+", query.lower())
+    for word in words[:1]:
+        if word in _QUESTION_WORDS:
+            return _QUESTION_WORDS[word]
+    for sign, kind in _QUESTION_SIGNS:
+        if sign in query:
+            return kind
+    # "In what year …", "Based on the text, how …": the question word comes later.
+    if query.rstrip().endswith(("?", "？")):
+        return next(
+            (_QUESTION_WORDS[word] for word in words if _QUESTION_WORDS.get(word, "yes or no") != "yes or no"),
+            "other question",
+        )
+    return "keywords" if len(words) <= 4 else "statement"
+
+
+def length_in_words(text: str) -> int:
+    """Number of words; where words are not spaced, each character counts."""
+    return len(_WORD_OR_CHARACTER.findall(text))

@@ -12,11 +12,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def errors_only(*names: str) -> Iterator[None]:
-    """Keep everything below errors out of some logs, and put their levels back at the end.
-
-    Args:
-        names: Names of the loggers.
-    """
+    """Keep everything below errors out of some logs, and put their levels back at the end."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

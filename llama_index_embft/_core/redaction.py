@@ -20,10 +20,24 @@ _SECRET_NAME: Final = re.compile(
     r"(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|AUTHORIZATION)S?(?:_?\d+)?$", re.IGNORECASE
 )
 _NAME: Final = r"[\w.-]{0,40}(?:key|token|secret|passw(?:or)?d|pwd|credentials?|auth(?:orization)?|signature|sig)\d?"
-_PATTERNS: Final = [
+# Query parameters of addresses that are shown; the value of any other may be a secret (``?code=``, ``?sv=…&sig=…``).
+_SHOWN: Final = frozenset(
+    {"api-version", "api_version", "version", "v", "model", "deployment", "engine", "region", "location", "sslmode"}
+).union(
+    ["timeout", "connect_timeout", "format", "alt", "lang", "language", "encoding", "charset", "collection", "table"],
+    ["schema", "database", "dbname", "db", "host", "port", "page", "limit", "offset", "size", "application_name"],
+    ["target_session_attrs", "download", "revision", "path", "name", "type", "mode"],
+)
+_ADDRESS: Final = re.compile(r"\b[a-z][a-z0-9+.-]{1,30}://[^\s'\"<>]{1,4000}", re.IGNORECASE)
+_OF_FILES: Final = ("file", "sqlite")
+_PARAMETER: Final = re.compile(r"([?&#;])([^=&#;]{1,100})=([^&#;]{1,4000})")
+_LIKE_A_KEY: Final = re.compile(r"(?<=[A-Za-z])\d|(?<=\d)[A-Za-z]")
+_USER: Final = [
     # user:password@ in an address; a password may hold an @, a slash or a colon.
     (re.compile(r"(?<=://)[^\s:@/?#'\"<>]{0,100}:[^\s'\"<>]{0,200}@"), f"{HIDDEN}@"),
     (re.compile(r"(?<=://)[^\s/?#'\"<>]{1,300}@"), f"{HIDDEN}@"),
+]
+_PATTERNS: Final = [
     # ?api_key=… and password=… of a connection string.
     (re.compile(rf"(?<=[?&;\s])({_NAME})=[^&;#\s'\"<>]{{3,2000}}", re.IGNORECASE), rf"\1={HIDDEN}"),
     # Headers and fields: Authorization: Bearer …, "api_key": "…", x-api-key: …
@@ -36,7 +50,13 @@ _PATTERNS: Final = [
         ),
         rf"\1\2{HIDDEN}",
     ),
-    (re.compile(r"\b(bearer|basic)\s+(?!\[hidden)[\w.~+/=-]{6,2000}", re.IGNORECASE), rf"\1 {HIDDEN}"),
+    # "basic knowledge" is no secret: what follows is encoded, so that it holds more than small letters.
+    (
+        re.compile(
+            r"\b([Bb]earer|[Bb]asic|BEARER|BASIC)\s+(?!\[hidden)(?=[a-z]{0,200}[\dA-Z.~+/=_-])[\w.~+/=-]{6,2000}"
+        ),
+        rf"\1 {HIDDEN}",
+    ),
     (
         re.compile(r"\b((?:set-)?cookie[\"']?\s{0,3}[:=]\s{0,3}[\"']?)(?!\[hidden)[^\r\n\"']{4,4000}", re.IGNORECASE),
         rf"\1{HIDDEN}",
@@ -77,7 +97,7 @@ class Redactor:
 
     def __call__(self, text: str) -> str:
         """Return a text with every known or key-like secret replaced."""
-        text = self.known(text)
+        text = without_secret_addresses(self.known(text))
         for pattern, replacement in _PATTERNS:
             text = pattern.sub(replacement, text)
         return text
@@ -87,6 +107,45 @@ class Redactor:
         for secret in self._secrets:
             text = text.replace(secret, HIDDEN)
         return text
+
+
+def without_secret_addresses(text: str) -> str:
+    """A text whose addresses show no password, no query value that may be secret, and no part of a path like a key."""
+    if "://" not in text:
+        return text
+    for pattern, replacement in _USER:
+        text = pattern.sub(replacement, text)
+    return _ADDRESS.sub(_plain_address, text)
+
+
+def without_secrets(value: Any) -> Any:
+    """`without_secret_addresses` of every text in plain data: what is saved of a run's settings, say."""
+    if isinstance(value, str):
+        return without_secret_addresses(value)
+    if isinstance(value, dict):
+        return {name: without_secrets(inner) for name, inner in value.items()}
+    return [without_secrets(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _plain_address(match: re.Match[str]) -> str:
+    address = match[0]
+    if address.lower().startswith(_OF_FILES):
+        return address
+    scheme, _, rest = address.partition("://")
+    cut = min((at for at in map(rest.find, "?#") if at >= 0), default=len(rest))
+    parts = [HIDDEN if number and _is_like_a_key(part) else part for number, part in enumerate(rest[:cut].split("/"))]
+    return f"{scheme}://{'/'.join(parts)}{_PARAMETER.sub(_plain_parameter, rest[cut:])}"
+
+
+def _plain_parameter(match: re.Match[str]) -> str:
+    mark, name, value = match.groups()
+    shown = name.lower() in _SHOWN and not _is_like_a_key(value)
+    return f"{mark}{name}={value if shown else HIDDEN}"
+
+
+def _is_like_a_key(part: str) -> bool:
+    """Long, and letters and digits mixed as no name mixes them."""
+    return len(part) >= 16 and len(_LIKE_A_KEY.findall(part)) >= 3
 
 
 def redact(text: str) -> str:
@@ -107,10 +166,11 @@ def _secrets_in(name: str, value: Any) -> Iterator[str]:
     if hasattr(value, "get_secret_value"):
         value = value.get_secret_value()
     if isinstance(value, dict):
-        headers = "header" in name.lower()
+        sent = any(word in name.lower() for word in ("header", "query", "cookie", "param"))
         for key, inner in value.items():
-            # Any header may hold a key, whatever it is called.
-            yield from _secrets_in(f"{key}_key" if headers else str(key), inner)
+            # Any header or parameter may hold a key, whatever it is called.
+            shown = not sent or str(key).lower() in _SHOWN
+            yield from _secrets_in(str(key) if shown else f"{key}_key", inner)
     elif isinstance(value, str):
         if _SECRET_NAME.search(name):
             yield from (value, *value.split())
@@ -128,5 +188,6 @@ def _secrets_of_address(address: str) -> Iterator[str]:
         yield from (password, unquote(password))
     for pair in parts.query.split("&"):
         name, _, value = pair.partition("=")
-        if re.fullmatch(_NAME, name, re.IGNORECASE):
-            yield value
+        if re.fullmatch(_NAME, name, re.IGNORECASE) or (name.lower() not in _SHOWN and _is_like_a_key(value)):
+            yield from (value, unquote(value))
+    yield from (part for part in parts.path.split("/") if _is_like_a_key(part))

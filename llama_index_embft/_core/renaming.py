@@ -26,11 +26,6 @@ _UNSUPPORTED: Final = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errn
 def rename_with_patience(source: Path, target: Path, *, replace: bool = False) -> None:
     """Rename, and try again for about 1.5 seconds where another process holds a name open (Windows).
 
-    Args:
-        source: What there is.
-        target: Its new name.
-        replace: Replace a file of that name.
-
     Raises:
         OSError: It was refused to the end, or for another reason than permission.
     """

@@ -157,14 +157,7 @@ class Frame:
 
 
 def histogram(groups: Mapping[str, NDArray[Any]], frame: Frame, *, bins: int, x_title: str) -> list[Shape]:
-    """Outlines of the shares of values in each bin, one a group and all to one scale.
-
-    Args:
-        groups: Series -> its values; at least one group has some.
-        frame: Size of the plot.
-        bins: Number of bins.
-        x_title: What the values are.
-    """
+    """Outlines of the shares of values in each bin, one a group and all to one scale."""
     known = [values for values in groups.values() if len(values)]
     x = frame.x(min(float(values.min()) for values in known), max(float(values.max()) for values in known))
     shares = {

@@ -45,11 +45,7 @@ class TextTable:
         )
 
     def to_html(self, caption: str = "") -> str:
-        """An HTML table; every cell is escaped.
-
-        Args:
-            caption: HTML above the table.
-        """
+        """An HTML table; every cell is escaped."""
 
         def line(tag: str, cells: Sequence[str]) -> str:
             sides = ("left" if column < self.left else "right" for column in range(len(cells)))

@@ -93,7 +93,7 @@ def make_llm(
         package = module.replace("llama_index.llms.", "llama-index-llms-").replace("_", "-")
         raise MissingExtraError(f"The LLM client {client} is not installed; install it: pip install {package}") from err
     except (ValueError, TypeError, ImportError) as err:
-        raise ConfigError(f"The LLM client {client} cannot be made: {redact(first_line(err))}.") from err
+        raise ConfigError(f"The LLM client {client} cannot be made: {first_line(err)}.") from err
     return made
 
 
@@ -108,7 +108,7 @@ def check_llm(llm: LLM) -> None:
     try:
         _ = llm.metadata  # clients look the context window up by the model's name
     except (ValueError, ImportError) as err:
-        raise GenerationError(f"The LLM {model_name(llm)!r} cannot be used: {redact(first_line(err))}.") from err
+        raise GenerationError(f"The LLM {model_name(llm)!r} cannot be used: {first_line(err)}.") from err
     if not hasattr(llm, "_get_client"):
         return
     at = f" at {redact(address)}" if (address := server_address(llm)) else ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import queue
 import sqlite3
 import tempfile
@@ -23,9 +24,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from llama_index_embft.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from typing_extensions import Self
+
+logger = logging.getLogger(__name__)
 
 _VERSION: Final = 1
 _APPLICATION_ID: Final = 0x656D6266  # "embf": tells our journals from other SQLite files
@@ -161,15 +164,31 @@ class Journal:
         with self._read_lock:
             self._reader.executemany(f"{_INSERT['answers']}({', '.join('?' * 9)})", rows)
 
-    def get(self, key: str) -> StoredAnswer | None:
-        """Look an answer up; None if it is missing."""
+    def get(self, key: str, valid: Callable[[Any], bool] = lambda _: True) -> StoredAnswer | None:
+        """Look an answer up; None if it is missing, or damaged: that one is taken out, and asked for again.
+
+        Args:
+            key: Of its request.
+            valid: Whether content is such as a request of this kind stores.
+        """
         row = self._query(
             "SELECT payload, prompt_tokens, completion_tokens FROM answers WHERE key = ?", (key,)
         ).fetchone()
-        return None if row is None else StoredAnswer(json.loads(row[0]), row[1], row[2])
+        if row is None:
+            return None
+        try:
+            counts = [count for count in row[1:] if isinstance(count, int) and count >= 0]
+            answer = StoredAnswer(json.loads(row[0]), *counts)
+        except (TypeError, ValueError, RecursionError):
+            answer = None
+        if answer is not None and valid(answer.payload):
+            return answer
+        logger.warning("The journal %s holds a damaged answer; it is asked for again.", self.path)
+        self._query("DELETE FROM answers WHERE key = ?", (key,))
+        return None
 
     def __contains__(self, key: str) -> bool:
-        return self._query("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone() is not None
+        return self.get(key) is not None
 
     def answered_otherwise(self, identity: RequestIdentity) -> str | None:
         """Say why a passage that was answered before has to be asked again: ``"prompt"``, ``"model"`` or None."""

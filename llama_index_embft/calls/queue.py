@@ -60,11 +60,13 @@ class QueuedRequest(NamedTuple):
         label: What to call it in messages, such as a chunk's id.
         identity: Key of the answer.
         request: What to ask; called only if the journal has no answer.
+        valid: Whether content that the journal holds is such as this request stores.
     """
 
     label: str
     identity: RequestIdentity
     request: Callable[[], LLMRequest]
+    valid: Callable[[Any], bool] = lambda _: True
 
 
 @dataclass
@@ -139,7 +141,7 @@ class RequestQueue:
             GivenUpError: No attempt gave a usable answer.
             GenerationError: No further call can succeed.
         """
-        known = self.journal.get(queued.identity.key)
+        known = self.journal.get(queued.identity.key, queued.valid)
         if known is not None:
             self.from_journal += 1
             return known.payload
@@ -182,7 +184,7 @@ class RequestQueue:
     ) -> QueuedRequest | None:
         for lookups, queued in enumerate(waiting, start=1):
             key = queued.identity.key
-            if key not in self._in_flight and key not in self.journal:
+            if key not in self._in_flight and self.journal.get(key, queued.valid) is None:
                 self._in_flight.add(key)
                 return queued
             self.from_journal += key not in self._in_flight

@@ -64,11 +64,7 @@ def synchronous(work: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
 
 
 def background_loop(name: str = "embft-calls") -> asyncio.AbstractEventLoop:
-    """An event loop that runs in a thread of its own for as long as the process lives.
-
-    Args:
-        name: Of the thread; work that waits for other work needs another loop.
-    """
+    """An event loop that runs in a thread of its own for as long as the process lives."""
     with _lock:
         loop = _loops.get(name)
         if loop is None or loop.is_closed():

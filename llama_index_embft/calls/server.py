@@ -105,9 +105,6 @@ class ApiServer:
     async def try_often(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Make an attempt again and again, as long as that may help.
 
-        Args:
-            attempt: One attempt: `admit`, then the call.
-
         Raises:
             GivenUpError: No attempt succeeded, or another cannot.
             EmbftError: What the attempt itself raised with a sentence of its own.

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from pathlib import Path  # noqa: TC003 - the command line reads the annotations
+from typing import Literal, TypeAlias, get_args
 
 from llama_index_embft._core.checks import check_choice, check_number
 from llama_index_embft._core.options import option
 from llama_index_embft.calls.counts import as_prices
 from llama_index_embft.errors import ConfigError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 Structured: TypeAlias = Literal["auto", "tools", "llm", "text"]
 """How answers come: through a tool call, through `as_structured_llm`, as text, or the best that the LLM has."""

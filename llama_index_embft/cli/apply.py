@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llama_index_embft.cli.shared.models import HostedModelOptions, LocalModelOptions  # noqa: TC001
+
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
@@ -29,15 +31,6 @@ def apply(
         str | None,
         typer.Option(help="Model below an adapter or moved documents, hosted ones as openai:MODEL; default: as saved."),
     ] = None,
-    api_base: Annotated[
-        str | None, typer.Option(help="Address of the hosted model's server, if it is not OpenAI's own.")
-    ] = None,
-    requests_per_minute: Annotated[
-        int | None, typer.Option(help="Most calls of the hosted model a minute. Default: no limit.")
-    ] = None,
-    tokens_per_minute: Annotated[
-        int | None, typer.Option(help="Most tokens of the hosted model a minute. Default: no limit.")
-    ] = None,
     stamp: Annotated[bool, typer.Option("--stamp", help="Write into the index that MODEL embedded it.")] = False,
     check: Annotated[bool, typer.Option("--check", help="May MODEL search the index? Exit code 2 if not.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Finish a killed update from its journal.")] = False,
@@ -51,10 +44,9 @@ def apply(
     ] = None,
     skip_missing: Annotated[bool, typer.Option("--skip-missing", help="Go on without nodes that are gone.")] = False,
     batch_size: Annotated[int, typer.Option(help="Vectors a batch.")] = 512,
-    device: Annotated[str | None, typer.Option(help="Torch device; default: a GPU if there is one.")] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model; read it first.")
-    ] = False,
+    *,
+    local: Annotated[LocalModelOptions, "A model that runs here"],
+    server: Annotated[HostedModelOptions, "A hosted model"],
 ) -> None:
     """Put a model onto an index: stamp it, check it, update its vectors, or take an update back.
 
@@ -71,9 +63,7 @@ def apply(
         raise ConfigError("Give one of --stamp, --check, --resume and --rollback.")
     if dry_run and (stamp or check or resume or rollback):
         raise ConfigError("--dry-run is for an update; the other actions say what they do.")
-    limits = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
-    local = {"device": device, "trust_remote_code": trust_remote_code or None}
-    embed_model = _load(model, base, local, {"api_base": api_base, **limits})
+    embed_model = _load(model, base, _given(local), _given(server))
     opened = open_index(index, table=table, embed_model=embed_model)
     if stamp:
         made = stamp_index(
@@ -106,9 +96,8 @@ def _load(model: str, base: str | None, local: dict[str, Any], server: dict[str,
     from llama_index_embft.embeddings.wrapped import WrappedEmbedding
     from llama_index_embft.errors import ConfigError
 
-    given = [name for name, value in server.items() if value is not None]
-    if given and not any(_is_hosted(name) for name in (model, base)):
-        raise ConfigError(f"{given[0]} is for a hosted model; name one as openai:MODEL, or leave it out.")
+    if server and not any(_is_hosted(name) for name in (model, base)):
+        raise ConfigError(f"{next(iter(server))} is for a hosted model; name one as openai:MODEL, or leave it out.")
     below = None if base is None else _open_model(base, local, server)
     if holds_drift(Path(model)):
         if below is None:
@@ -117,7 +106,7 @@ def _load(model: str, base: str | None, local: dict[str, Any], server: dict[str,
     if _is_hosted(model):
         loaded = _open_model(model, local, server)
     else:
-        loaded = load_embed_model(model, base_embed_model=below, **_given(local))
+        loaded = load_embed_model(model, base_embed_model=below, **local)
     if below is not None and not isinstance(loaded, WrappedEmbedding):
         raise ConfigError(f"base is for an adapter or moved documents, and {model} is a whole model; leave it out.")
     return loaded
@@ -134,14 +123,14 @@ def _open_model(name: str, local: dict[str, Any], server: dict[str, Any]) -> Bas
     from llama_index_embft.errors import ConfigError
 
     if not _is_hosted(name):
-        return load_embed_model(name, **_given(local))
-    for option in _given(local):
+        return load_embed_model(name, **local)
+    for option in local:
         raise ConfigError(f"{option} is for a model that runs here, and {name} runs on its server; leave it out.")
     return make_embed_model(name, **server)
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+def _given(options: LocalModelOptions | HostedModelOptions) -> dict[str, Any]:
+    return {name: value for name, value in vars(options).items() if value is not None and value is not False}
 
 
 def _journal_beside(index: str, table: str | None, opened: OpenedIndex) -> Path:

@@ -13,9 +13,10 @@ from llama_index_embft.cli.evaluate import evaluate
 from llama_index_embft.cli.export import export
 from llama_index_embft.cli.generate import generate
 from llama_index_embft.cli.migrate import migrate
-from llama_index_embft.cli.mine import MineCommand, mine
+from llama_index_embft.cli.mine import mine
 from llama_index_embft.cli.run import run
-from llama_index_embft.cli.train.parameters import register_train
+from llama_index_embft.cli.shared.command import add_command
+from llama_index_embft.cli.train.command import register_train
 
 if TYPE_CHECKING:
     import typer
@@ -23,9 +24,13 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Give the app its sub-commands."""
-    for making in (demo, run, generate):
+    for making in (demo, run):
         app.command()(making)
-    app.command(cls=MineCommand)(mine)
+    for made_of_settings in (generate, mine):
+        add_command(app, made_of_settings)
     register_train(app)
-    for using in (evaluate, compare, apply, convert, export, migrate, dashboard):
+    app.command()(evaluate)
+    app.command()(compare)
+    add_command(app, apply)
+    for using in (convert, export, migrate, dashboard):
         app.command()(using)

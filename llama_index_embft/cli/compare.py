@@ -45,7 +45,7 @@ def compare(
     from llama_index_embft.cli.shared.console import command_line, console
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.evaluation import compare as compare_reports
-    from llama_index_embft.evaluation.statistics import unseen_loss
+    from llama_index_embft.evaluation.statistics import in_words, unseen_loss
 
     dataset = EmbeddingQAFinetuneDataset.from_json(data) if data is not None else None
     result = compare_reports(
@@ -59,10 +59,14 @@ def compare(
         n_resamples=resamples,
         seed=seed,
     ).amended(command=command_line())
+    for system in result.systems:
+        name = f"{escape(system.label)}: " if len(result.systems) > 1 else ""
+        words = in_words(system, result.primary)
+        console.print(f"[bold]{name}{system.decision.capitalize()}.[/bold] {escape(words)}".rstrip())
     console.print(result.to_rich())
     for system in result.systems:
         name = f"{escape(system.label)}: " if len(result.systems) > 1 else ""
-        console.print(f"[bold]{name}{system.decision.capitalize()}.[/bold] {escape(' '.join(system.reasons))}")
+        console.print(f"{name}{escape(' '.join(system.reasons))}")
         if fail_on_regression and system.decision != "do not adopt":
             console.print(escape(unseen_loss(system.metrics[result.primary], system.on_these)))
     for note in result.notes:

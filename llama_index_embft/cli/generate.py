@@ -2,64 +2,90 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003  # typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llama_index_embft.calls import CallSettings
-from llama_index_embft.cli.shared.fields import option_of
-from llama_index_embft.cli.shared.ray import RayOption  # noqa: TC001  # typer reads the annotations
+from llama_index_embft._core.options import option
+from llama_index_embft.calls import CallSettings  # noqa: TC001
+from llama_index_embft.cli.shared.documents import ChunkOptions  # noqa: TC001
+from llama_index_embft.cli.shared.llm import LLMOptions  # noqa: TC001
+from llama_index_embft.cli.shared.ray import RayOption  # noqa: TC001
 from llama_index_embft.generation import QuestionSettings
 
 if TYPE_CHECKING:
+    from llama_index_embft.generation import QuestionFilter
     from llama_index_embft.generation.settings import QueryKind
+
+
+@dataclass(frozen=True)
+class QuestionOptions:
+    """What the LLM writes, as the command line says it; see `QuestionSettings`."""
+
+    questions_per_chunk: int = option(2, "Queries a chunk.")
+    kind: list[str] | None = option(
+        None, "KIND=SHARE: question, keyword, title, paraphrase, similar_question; give it several times."
+    )
+    persona: list[str] | None = option(None, "Who asks; give it several times.")
+    examples: Path | None = option(None, "File of real queries of your users, one a line, to match in style.")
+    answers: bool = option(False, "Ask for answers too.")
+    negatives: int = option(0, "Negatives a query written by the LLM; mining is usually better.")
+    retry_limit: int = option(3, "Attempts a chunk.")
+
+    def settings(self) -> QuestionSettings:
+        """The settings.
+
+        Raises:
+            ConfigError: A kind is not known, or its share is no number.
+            DocumentError: The file of examples cannot be read, or holds none.
+        """
+        return QuestionSettings(
+            kinds=_kinds(self.kind),
+            personas=self.persona or (),
+            example_queries=_lines(self.examples),
+            with_answers=self.answers,
+        )
+
+
+@dataclass(frozen=True)
+class FilterOptions:
+    """Which queries are dropped."""
+
+    filters: bool = option(True, "Drop bad queries.")
+    judge: int = option(0, "Keep queries that the LLM grades at least so (1 to 5); 0 for no judge.")
+    round_trip: str | None = option(None, "Embedding model (name or folder) that must find a query's chunk again.")
+    trust_remote_code: bool = option(False, "Run code that comes with the model of --round-trip; read it first.")
+    top_k: int = option(10, "Rank that --round-trip allows.")
+
+    def wanted(self) -> list[QuestionFilter]:
+        """The filters, with their model loaded."""
+        from llama_index_embft.embeddings import load_embed_model
+        from llama_index_embft.generation import Judge, RoundTrip, default_filters
+
+        wanted = default_filters() if self.filters else []
+        if self.round_trip is not None:
+            found_by = load_embed_model(self.round_trip, trust_remote_code=self.trust_remote_code)
+            wanted.append(RoundTrip(found_by, top_k=self.top_k))
+        if self.judge:
+            wanted.append(Judge(self.judge))
+        return wanted
 
 
 def generate(
     docs: Annotated[list[Path], typer.Argument(help="Files and folders of documents.")],
-    llm_model: Annotated[str, typer.Option(help="Name of the LLM at its server.")],
     out: Annotated[Path, typer.Option(help="The data set (JSON).")],
-    llm: Annotated[
-        str, typer.Option(help="Client: openai-like (any compatible server), openai, ollama, anthropic, …")
-    ] = "openai-like",
-    api_base: Annotated[
-        str | None, typer.Option(help="Address of the server, such as http://localhost:8000/v1.")
-    ] = None,
-    context_window: Annotated[int, typer.Option(help="Tokens that an openai-like model can read.")] = 8192,
-    temperature: Annotated[float | None, typer.Option(help="Leave out for the client's default.")] = None,
-    tools: Annotated[bool, typer.Option("--tools", help="The openai-like model has function calling.")] = False,
-    chunk_size: Annotated[int, typer.Option(help="Tokens of a chunk, metadata included.")] = 256,
-    chunk_overlap: Annotated[int, typer.Option(help="Tokens that neighbouring chunks share.")] = 32,
-    questions_per_chunk: Annotated[int, typer.Option(help="Queries a chunk.")] = 2,
-    kind: Annotated[list[str] | None, option_of(QuestionSettings, "kinds")] = None,
-    persona: Annotated[list[str] | None, option_of(QuestionSettings, "personas")] = None,
-    examples: Annotated[Path | None, option_of(QuestionSettings, "example_queries")] = None,
-    answers: Annotated[bool, option_of(QuestionSettings, "with_answers", "--answers")] = False,
-    negatives: Annotated[int, typer.Option(help="Negatives a query written by the LLM; mining is usually better.")] = 0,
-    judge: Annotated[
-        int, typer.Option(help="Keep queries that the LLM grades at least so (1 to 5); 0 for no judge.")
-    ] = 0,
-    round_trip: Annotated[
-        str | None, typer.Option(help="Embedding model (name or folder) that must find a query's chunk again.")
-    ] = None,
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option("--trust-remote-code", help="Run code that comes with the model of --round-trip; read it first."),
-    ] = False,
-    top_k: Annotated[int, typer.Option(help="Rank that --round-trip allows.")] = 10,
-    filters: Annotated[bool, typer.Option("--filters/--no-filters", help="Drop bad queries.")] = True,
-    num_workers: Annotated[int | None, option_of(CallSettings, "num_workers")] = None,
-    requests_per_minute: Annotated[int | None, option_of(CallSettings, "requests_per_minute")] = None,
-    tokens_per_minute: Annotated[int | None, option_of(CallSettings, "tokens_per_minute")] = None,
-    retry_limit: Annotated[int, typer.Option(help="Attempts a chunk.")] = 3,
-    prices: Annotated[tuple[float, float] | None, option_of(CallSettings, "prices")] = None,
+    llm: Annotated[LLMOptions, "LLM"],
+    chunks: Annotated[ChunkOptions, "Chunks"],
+    questions: Annotated[QuestionOptions, "Questions"],
+    filters: Annotated[FilterOptions, "Filters"],
+    calls: Annotated[CallSettings, "Calls of the LLM"],
     ray: RayOption = None,
     ray_workers: Annotated[
         int | None, typer.Option(help="With --ray: processes that ask. Default: one for each CPU of the cluster.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would take.")] = False,
-    max_cost: Annotated[float | None, option_of(CallSettings, "max_cost")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether to go on.")] = False,
     progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show progress bars.")] = True,
 ) -> None:
@@ -69,15 +95,12 @@ def generate(
     """
     from rich.console import Console
 
-    from llama_index_embft.calls import check_llm, make_llm
+    from llama_index_embft.calls import check_llm
     from llama_index_embft.cli.shared.cost import confirm_cost
     from llama_index_embft.cli.shared.ray import check_ray
     from llama_index_embft.dataset import documents_to_nodes, load_documents
     from llama_index_embft.errors import ConfigError
     from llama_index_embft.generation import (
-        Judge,
-        RoundTrip,
-        default_filters,
         estimate_qa_embedding_pairs,
         generate_negatives,
         generate_qa_embedding_pairs,
@@ -85,68 +108,50 @@ def generate(
     from llama_index_embft.generation.assemble import OutputFile
 
     check_ray(ray, ray_workers=ray_workers)
-    if ray is not None and negatives:
+    if ray is not None and questions.negatives:
         raise ConfigError(
             "--negatives is not worked on by a cluster; leave it out, then run the same command with it and without "
             "--ray: the journal keeps the queries."
         )
-    questions = QuestionSettings(
-        kinds=_kinds(kind), personas=persona or (), example_queries=_lines(examples), with_answers=answers
-    )
-    calls = CallSettings(
-        num_workers=num_workers,
-        requests_per_minute=requests_per_minute,
-        tokens_per_minute=tokens_per_minute,
-        prices=prices,
-        max_cost=max_cost,
-    )
-    client = make_llm(
-        llm, llm_model, api_base=api_base, temperature=temperature, context_window=context_window, tools=tools
-    )
+    asked, client = questions.settings(), llm.client()
     OutputFile(out, [])  # a folder of that name should show before the work
-    wanted = default_filters() if filters else []
-    if round_trip is not None:
-        wanted.append(RoundTrip(_embed_model(round_trip, trust_remote_code), top_k=top_k))
-    if judge:
-        wanted.append(Judge(judge))
+    wanted = filters.wanted()
     if not dry_run:
         check_llm(client)
     documents = load_documents(docs, show_progress=progress)
-    nodes = documents_to_nodes(documents, chunk_size=chunk_size, chunk_overlap=chunk_overlap, show_progress=progress)
+    nodes = documents_to_nodes(documents, **vars(chunks), show_progress=progress)
     console = Console(highlight=False, soft_wrap=True)
+    common: dict[str, Any] = {
+        "num_questions_per_chunk": questions.questions_per_chunk,
+        "output_path": out,
+        "questions": asked,
+        "calls": calls,
+    }
     # What it takes is the same on a cluster, whose workers share the limits, so none is asked.
-    estimate = estimate_qa_embedding_pairs(
-        nodes,
-        client,
-        num_questions_per_chunk=questions_per_chunk,
-        output_path=out,
-        questions=questions,
-        calls=calls,
-    ).with_more(calls_per_query=bool(judge) + negatives, queries_per_chunk=questions_per_chunk)
+    estimate = estimate_qa_embedding_pairs(nodes, client, **common).with_more(
+        calls_per_query=bool(filters.judge) + questions.negatives, queries_per_chunk=questions.questions_per_chunk
+    )
     if dry_run:
         console.print(str(estimate), markup=False)
         return
-    confirm_cost(estimate, yes=yes, max_cost=max_cost)
-    options: dict[str, Any] = {
-        "num_questions_per_chunk": questions_per_chunk,
-        "retry_limit": retry_limit,
-        "output_path": out,
-        "verbose": progress,
-        "questions": questions,
-        "calls": calls,
-        "filters": wanted,
-    }
+    confirm_cost(estimate, yes=yes, max_cost=calls.max_cost)
+    common |= {"retry_limit": questions.retry_limit, "verbose": progress, "filters": wanted}
     if ray is None:
-        dataset = generate_qa_embedding_pairs(nodes, client, **options)
+        dataset = generate_qa_embedding_pairs(nodes, client, **common)
     else:
         from llama_index_embft.scale.ray import generate_qa_embedding_pairs as generate_on_cluster
 
-        dataset = generate_on_cluster(nodes, client, workers=ray_workers, address=ray, **options)
+        dataset = generate_on_cluster(nodes, client, workers=ray_workers, address=ray, **common)
     if not progress:  # else the summary stands below the progress bar
         console.print(str(dataset.report), markup=False)
-    if negatives:
+    if questions.negatives:
         dataset = generate_negatives(
-            dataset, client, per_query=negatives, retry_limit=retry_limit, verbose=progress, calls=calls
+            dataset,
+            client,
+            per_query=questions.negatives,
+            retry_limit=questions.retry_limit,
+            show_progress=progress,
+            calls=calls,
         )
         dataset.save_json(out)
     console.print(f"Written to {out}", markup=False)
@@ -180,9 +185,3 @@ def _lines(path: Path | None) -> list[str]:
     if not found:
         raise DocumentError(f"The file {path} holds no example queries; write one a line.")
     return found
-
-
-def _embed_model(name: str, trust_remote_code: bool) -> object:
-    from llama_index_embft.embeddings.loading import load_embed_model
-
-    return load_embed_model(name, trust_remote_code=trust_remote_code)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path  # noqa: TC003  # typer reads the annotations
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llama_index_embft._core.options import option
-from llama_index_embft.cli.shared.ray import RayOption  # noqa: TC001  # typer reads the annotations
-from llama_index_embft.cli.shared.settings import given_settings, settings_from, with_settings
-from llama_index_embft.mining.settings import MiningSettings
+from llama_index_embft.calls import CallSettings  # noqa: TC001
+from llama_index_embft.cli.shared.llm import LLMOptions  # noqa: TC001
+from llama_index_embft.cli.shared.ray import RayOption  # noqa: TC001
+from llama_index_embft.mining.settings import MiningSettings  # noqa: TC001
 from llama_index_embft.scale.ray.settings import MiningWorkers
 
 if TYPE_CHECKING:
@@ -20,51 +20,7 @@ if TYPE_CHECKING:
     from llama_index_embft.mining import MinedDataset
 
 
-@dataclass(frozen=True)
-class JudgeOptions:
-    """The LLM behind the strategy ``judge``, as the command line names it."""
-
-    llm: str = option(
-        "openai-like",
-        "Client of the judge: openai-like (any compatible server), openai, ollama, … Keys come from the environment.",
-    )
-    llm_model: str | None = option(None, "Name of the judge's model at its server.")
-    api_base: str | None = option(None, "Address of the judge's server.")
-    journal: str | None = option(None, "File in which the judge's answers are kept. Default: beside --out.")
-    num_workers: int | None = option(None, "Requests to the judge in flight; none: 16, or 1 without async calls.")
-    requests_per_minute: int | None = option(None, "Most requests in any minute to the judge; none for no limit.")
-    tokens_per_minute: int | None = option(None, "Most tokens in any minute to the judge; none for no limit.")
-
-    def judge(self, journal: Path) -> Any:
-        """The judge.
-
-        Args:
-            journal: Where answers are kept unless the options say so.
-
-        Raises:
-            ConfigError: No model is named, or the client is not known.
-        """
-        from llama_index_embft.calls import CallSettings, make_llm
-        from llama_index_embft.errors import ConfigError
-        from llama_index_embft.mining import LLMJudge
-
-        if self.llm_model is None:
-            raise ConfigError("The strategy 'judge' needs an LLM: name it with --llm-model (and --llm, --api-base).")
-        llm = make_llm(self.llm, self.llm_model, api_base=self.api_base)
-        calls = CallSettings(
-            journal_path=self.journal or journal,
-            num_workers=self.num_workers,
-            requests_per_minute=self.requests_per_minute,
-            tokens_per_minute=self.tokens_per_minute,
-        )
-        return LLMJudge(llm, calls)
-
-
-MineCommand: Final = with_settings(MiningSettings, JudgeOptions, MiningWorkers, leave_out={"batch_size"})
-
-
 def mine(
-    context: typer.Context,
     data: Annotated[Path, typer.Argument(help="Data set (JSON with queries, corpus and relevant_docs).")],
     model: Annotated[str, typer.Option(help="Saved result, model folder or name on the Hugging Face hub.")],
     strategy: Annotated[
@@ -94,15 +50,17 @@ def mine(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Texts a batch; default: chosen by device.")] = None,
     device: Annotated[str | None, typer.Option(help="Torch device; default: a GPU if there is one.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Embed everything anew.")] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model; read it first.")
-    ] = False,
     ray: RayOption = None,
     ray_folder: Annotated[
         Path | None,
         typer.Option(help="With --ray: folder for embeddings that all machines see. Default: beside --out."),
     ] = None,
     examples: Annotated[bool, typer.Option("--examples/--no-examples", help="Print ten queries to read.")] = True,
+    *,
+    settings: Annotated[MiningSettings, "What is no negative, and the search"],
+    llm: Annotated[LLMOptions, "LLM of the strategy judge"],
+    calls: Annotated[CallSettings, "Its calls"],
+    workers: Annotated[MiningWorkers, "With --ray"],
 ) -> None:
     """Find hard negatives for every query of a data set.
 
@@ -113,18 +71,13 @@ def mine(
     from llama_index_embft.cli.shared.ray import check_ray, refuse_with_ray
     from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
     from llama_index_embft.dataset.formats import write_rows
+    from llama_index_embft.mining import LLMJudge
 
-    check_ray(ray, ray_folder=ray_folder, **given_settings(context, MiningWorkers))
-    settings, workers = (
-        settings_from(context, MiningSettings),
-        settings_from(context, MiningWorkers, batch_size=batch_size),
-    )
+    changed = asdict(workers).items() - asdict(MiningWorkers(batch_size=batch_size)).items()
+    check_ray(ray, ray_folder=ray_folder, **dict(changed))
     exports = [_export(item) for item in export or ()]
     out = out if out is not None else data.with_name(f"{data.stem}-mined.json")
-    strategies = [
-        settings_from(context, JudgeOptions).judge(out.with_suffix(".judge.sqlite")) if text == "judge" else text
-        for text in strategy or ()
-    ]
+    strategies = [LLMJudge(llm.client(), calls) if text == "judge" else text for text in strategy or ()]
     dataset = EmbeddingQAFinetuneDataset.from_json(data)
     common: dict[str, Any] = {"relabel": relabel, "seed": seed, "show_progress": True, "settings": settings}
     if strategies:
@@ -136,14 +89,14 @@ def mine(
         common |= {"device": device, "cache": None if no_cache else "default", "batch_size": batch_size}
         mined = mine_hard_negatives(
             dataset,
-            load_embed_model(model, device=device, trust_remote_code=trust_remote_code),
+            load_embed_model(model, device=device, trust_remote_code=settings.trust_remote_code),
             num_negatives=num_negatives,
             **common,
         )
     else:
         from llama_index_embft.scale.ray import mine_hard_negatives as mine_on_cluster
 
-        refuse_with_ray(device=device, no_cache=no_cache, trust_remote_code=trust_remote_code)
+        refuse_with_ray(device=device, no_cache=no_cache)
         common |= {"work_path": ray_folder or out.with_suffix(".embeddings"), "address": ray, "workers": workers}
         mined = mine_on_cluster(dataset, model, num_negatives=num_negatives, **common)
     console = Console(highlight=False, soft_wrap=True)

@@ -101,9 +101,6 @@ def first_breach(fields: Fields, rules: tuple[Rule, ...] | None = None) -> Breac
 def drop_breaches(fields: Mapping[str, Any]) -> tuple[Fields, DropReport]:
     """Take out every part that breaks a rule, and what hangs on it.
 
-    Args:
-        fields: As read from a file; every section present is a dict, its entries may be anything.
-
     Returns:
         The fields without the broken parts, and the counts by reason. What goes because the query or document it
         belongs to has gone is not counted again, except a query that has lost its last relevant document.

@@ -109,7 +109,7 @@ def _join_similar(distinct: list[str], threshold: float, groups: DisjointSets, s
     tables: list[dict[bytes, Bucket]] = [{} for _ in range(bands)]
     waiting: list[int] = []
     crowds: dict[int, dict[int, list[int]]] = {}
-    for item, (shingles, signature) in enumerate(_signatures(_bar(distinct, show_progress))):
+    for item, (shingles, signature) in enumerate(minhash_signatures(_bar(distinct, show_progress))):
         shingled.append(shingles)
         keys = [signature[band * rows : (band + 1) * rows].tobytes() for band in range(bands)]
         candidates: dict[int, list[list[int]]] = {}
@@ -207,8 +207,8 @@ def _distinct(lists: list[list[int]]) -> Iterator[int]:
             yield item
 
 
-def _signatures(texts: Iterable[str]) -> Iterator[tuple[Shingles, NDArray[np.uint64]]]:
-    """Yield each text's shingles and its MinHash signature, shape ``(_PERMUTATIONS,)``."""
+def minhash_signatures(texts: Iterable[str]) -> Iterator[tuple[Shingles, NDArray[np.uint64]]]:
+    """Yield the shingles of each text, as `normalise` gives it, and its MinHash signature, shape ``(128,)``."""
     import numpy as np
     from datasketch import MinHash
 

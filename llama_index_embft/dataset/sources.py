@@ -245,11 +245,6 @@ def _marked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def parse_json(text: str, at: At, *, repeated_keys: bool = False) -> Any:
     """JSON of foreign origin.
 
-    Args:
-        text: The JSON.
-        at: Where it stands.
-        repeated_keys: Keep an object that has a key twice, as `Repeated`.
-
     Raises:
         FaultError: It is no JSON, is cut short, nests too deeply, or an object has a key twice.
     """

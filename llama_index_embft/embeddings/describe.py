@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.checks import first_line
 from llama_index_embft.embeddings.sentence_transformer import inner_model
-from llama_index_embft.errors import ModelError
+from llama_index_embft.errors import EmbftError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,7 +140,7 @@ def load_local(
     folder = Path(name)
     if folder.is_dir() and not any((folder / file).is_file() for file in ("modules.json", "config.json")):
         raise ModelError(f"The folder {name} holds no model (neither modules.json nor config.json); check the path.")
-    try:
+    with loading(f"The model {name}", folder):
         return LocalEmbedding(
             name,
             query_instruction=query_prompt,
@@ -148,10 +149,25 @@ def load_local(
             device=device,
             trust_remote_code=trust_remote_code,
         )
-    except ModelError:
+
+
+@contextmanager
+def loading(what: str, folder: str | Path) -> Iterator[None]:
+    """Whatever goes wrong while a model is loaded, as one sentence.
+
+    Args:
+        what: The model, as the sentence begins.
+        folder: Where it is, if it is a folder.
+
+    Raises:
+        ModelError: It cannot be loaded; the sentence says whether it is damaged or something else is in the way.
+    """
+    try:
+        yield
+    except EmbftError:
         raise
     except Exception as err:  # transformers, hub and safetensors each raise their own kinds
-        raise ModelError(f"The model {name} cannot be loaded: {first_line(err)}. {_advice(err, folder)}") from err
+        raise ModelError(f"{what} cannot be loaded: {first_line(err)}. {_advice(err, Path(folder))}") from err
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 from pathlib import Path
@@ -25,6 +26,7 @@ _NOT_DECIDING: Final = frozenset(
 )  # fmt: skip
 # What says the same again in other words, and changes with the version of sentence-transformers.
 _MODULE_NOT_DECIDING: Final = frozenset({"modality_config", "module_output_name", "transformer_task"})
+_GRAPH_FILES: Final = (".onnx*", ".xml", ".bin")
 _NO_LIMIT: Final = 1_000_000
 _BLOCK: Final = 1 << 22
 
@@ -123,8 +125,12 @@ def _graph(inner: Any) -> str | None:
     for place in places:
         if not isinstance(place, str | Path) or not Path(place).exists():
             continue
-        folder = Path(place) if Path(place).is_dir() else Path(place).parent
-        if files := sorted(file for kind in ("*.onnx*", "*.xml", "*.bin") for file in folder.glob(kind)):
+        path = Path(place)
+        folder = path if path.is_dir() else path.parent
+        # A folder may hold a model several times, in other precisions: of a file, it and its weights beside it count.
+        name = "*" if path.is_dir() else glob.escape(path.stem)
+        files = sorted(file for kind in _GRAPH_FILES for file in folder.glob(name + kind))
+        if len({file.stem for file in files if file.suffix in (".onnx", ".xml")}) == 1:
             return hash_files(files)
     return None
 
@@ -137,10 +143,12 @@ def _tokenizer(tokenizer: Any) -> str:
         state.pop("padding", None)
         state.pop("truncation", None)
     else:
-        state = [
-            type(tokenizer).__name__,
-            sorted(tokenizer.get_vocab().items()) if hasattr(tokenizer, "get_vocab") else 0,
-        ]
+        vocabulary = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else []
+        words = sorted(vocabulary.items()) if isinstance(vocabulary, dict) else list(vocabulary)
+        # sentence-transformers' own tokenizers of words keep what else decides in plain fields.
+        plain = {name: value for name, value in vars(tokenizer).items() if isinstance(value, (bool, int, str))}
+        stop_words = sorted(map(str, getattr(tokenizer, "stop_words", None) or ()))
+        state = [type(tokenizer).__name__, words, plain, stop_words]
     sides = [getattr(tokenizer, name, None) for name in ("padding_side", "truncation_side", "pad_token")]
     limit = getattr(tokenizer, "model_max_length", None)
     limit = limit if isinstance(limit, int) and limit < _NO_LIMIT else None

@@ -36,8 +36,8 @@ def load_embed_model(
         base_embed_model: The model below an adapter or moved documents, needed where it is not a Hugging Face model; of
             a drift map, the new model.
         adapter_model: An instance of your own adapter module, where the saved adapter is one.
-        query_prompt: Put before each query, ``""`` for nothing; None: as saved, else the model's own, else what
-            LlamaIndex puts before queries of a model of this name (BGE, INSTRUCTOR).
+        query_prompt: Put before each query, ``""`` for nothing; None: as saved, else the model's own. What LlamaIndex's
+            class puts before queries of a model of this name (BGE, INSTRUCTOR) is no part of the model: pass it here.
         document_prompt: Put before each document; likewise.
         device: Torch device; None takes a GPU where there is one.
         force: Accept another base model below an adapter than it was trained on, or one that cannot be told from
@@ -81,12 +81,12 @@ def load_embed_model(
         return load_exported(folder, query_prompt=query_prompt, document_prompt=document_prompt)
     record = read_json(folder / "embft.json")  # of a full model that an engine saved
     prompts = record.get("prompts")
-    saved = prompts if isinstance(prompts, dict) else {}
+    saved, length = prompts if isinstance(prompts, dict) else {}, record.get("max_length")
     return load_local(
         name,
         query_prompt=saved.get("query") if query_prompt is None else query_prompt,
         document_prompt=saved.get("document") if document_prompt is None else document_prompt,
-        max_length=record.get("max_length") if saved else None,
+        max_length=length if saved and isinstance(length, int) else None,
         device=device,
         trust_remote_code=trust_remote_code,
     )

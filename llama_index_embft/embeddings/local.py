@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_index.core.bridge.pydantic import (
     Field,
@@ -21,8 +21,13 @@ from llama_index_embft.embeddings.sentence_transformer import (
     has_router,
     keep_within_positions,
     model_prompts,
+    own_errors,
+    set_max_length,
 )
 from llama_index_embft.errors import ModelError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 
 class LocalEmbedding(HuggingFaceEmbedding):
@@ -69,30 +74,17 @@ class LocalEmbedding(HuggingFaceEmbedding):
         device: str | None = None,
         **fields: Any,
     ) -> None:
-        from sentence_transformers import SentenceTransformer
-        from sentence_transformers.util import load_file_path
-
-        folder = cache_folder or get_cache_dir()
-        options: dict[str, Any] = {"cache_folder": folder}
-        saved = _saved_prompts(load_file_path(model_name, "config_sentence_transformers.json", **options))
-        model = SentenceTransformer(
-            model_name,
-            device=device or infer_torch_device(),
-            trust_remote_code=trust_remote_code,
-            # A default that names none of the prompts would be refused, and none is needed: both are set below.
-            prompts=saved["prompts"]
-            | ({saved["default"]: ""} if saved["default"] not in (None, *saved["prompts"]) else {}),
-            **options,
+        model = load_sentence_transformer(
+            model_name, device=device, trust_remote_code=trust_remote_code, cache_folder=cache_folder
         )
         prompts = model_prompts(
-            model.prompts, saved["default"], model_name, query=query_instruction, document=text_instruction
+            model.prompts, model.default_prompt_name, model_name, query=query_instruction, document=text_instruction
         )
         model.prompts = {"query": prompts["query"], "document": prompts["document"]}
         model.default_prompt_name = None
         if max_length:
-            model.max_seq_length = max_length
+            set_max_length(model, max_length, model_name)
         keep_within_positions(model)
-        _check_weights(model, model_name)
         length = model.max_seq_length
         # Past the parent's own __init__, which would load the model a second time.
         super(HuggingFaceEmbedding, self).__init__(
@@ -125,14 +117,15 @@ class LocalEmbedding(HuggingFaceEmbedding):
             options["prompt"] = self.query_instruction if kind == "query" else self.text_instruction
             if self._routes:
                 options["task"] = kind
-        vectors = self._model.encode(
-            inputs,
-            batch_size=self.embed_batch_size,
-            normalize_embeddings=self.normalize,
-            show_progress_bar=self.show_progress_bar,
-            convert_to_tensor=True,
-            **options,
-        )
+        with own_errors(self.model_name):
+            vectors = self._model.encode(
+                inputs,
+                batch_size=self.embed_batch_size,
+                normalize_embeddings=self.normalize,
+                show_progress_bar=self.show_progress_bar,
+                convert_to_tensor=True,
+                **options,
+            )
         if not vectors.isfinite().all():
             raise ModelError(
                 f"{self.model_name} returned a vector with NaN or infinity; load it in float32, or check its weights."
@@ -162,16 +155,52 @@ class LocalEmbedding(HuggingFaceEmbedding):
         return dict(self._known[1])
 
 
-def _saved_prompts(file: str | None) -> dict[str, Any]:
+def load_sentence_transformer(
+    name: str, *, device: str | None, trust_remote_code: bool, cache_folder: str | None = None
+) -> SentenceTransformer:
+    """Load a SentenceTransformer with all prompts that it was saved with, whatever its default prompt is.
+
+    sentence-transformers refuses a model whose default names none of its prompts; here it is a name without a text.
+
+    Args:
+        name: Folder or hub name.
+        device: Torch device; None takes a GPU where there is one.
+        trust_remote_code: Run code that comes with the model.
+        cache_folder: Where models of the hub are kept; None: LlamaIndex's own place.
+
+    Raises:
+        ModelError: Its weights hold NaN. What else may go wrong is of many kinds, see `describe.loading`.
+    """
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.util import load_file_path
+
+    options: dict[str, Any] = {"cache_folder": cache_folder or get_cache_dir()}
+    prompts, default = _saved_prompts(load_file_path(name, "config_sentence_transformers.json", **options))
+    model = SentenceTransformer(
+        name,
+        device=device or infer_torch_device(),
+        trust_remote_code=trust_remote_code,
+        prompts=prompts if default is None else {default: "", **prompts},
+        **options,
+    )
+    model.default_prompt_name = default
+    keep_within_positions(model)
+    _check_weights(model, name)
+    return model
+
+
+def _saved_prompts(file: str | None) -> tuple[dict[str, str], str | None]:
+    """The prompts in a ``config_sentence_transformers.json``, and the name of the default one."""
     import json
     from pathlib import Path
 
     config: Any = {}
     if file is not None:
         config = json.loads(Path(file).read_text(encoding="utf-8"))
-    prompts = config.get("prompts") if isinstance(config, dict) else None
-    prompts = {str(name): str(text or "") for name, text in prompts.items()} if isinstance(prompts, dict) else {}
-    return {"prompts": prompts, "default": config.get("default_prompt_name") if isinstance(config, dict) else None}
+    config = config if isinstance(config, dict) else {}
+    prompts, default = config.get("prompts"), config.get("default_prompt_name")
+    named = {str(name): str(text or "") for name, text in prompts.items()} if isinstance(prompts, dict) else {}
+    return named, default if isinstance(default, str) else None
 
 
 def _check_weights(model: Any, name: str) -> None:

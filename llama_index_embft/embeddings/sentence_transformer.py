@@ -5,9 +5,12 @@ One rule for all ways to a model: by name on the hub, by folder, or as an object
 
 from __future__ import annotations
 
+import logging
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
+from llama_index_embft._core.checks import first_line
 from llama_index_embft.errors import ModelError
 
 if TYPE_CHECKING:
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
 
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from sentence_transformers import SentenceTransformer
+    from torch import nn
+
+logger = logging.getLogger(__name__)
 
 TextKind: TypeAlias = Literal["query", "document"]
 """What a text is: it decides the prompt, and the branch of a model that routes."""
@@ -34,6 +40,14 @@ _WORDS: Final[dict[str, frozenset[str]]] = {
     "query": frozenset({"query", "queries", "question"}),
     "document": frozenset({"document", "documents", "doc", "docs", "passage", "passages", "corpus"}),
 }
+# What the prompts of other tasks are called, in whole or in part: a model for retrieval may well have them.
+_OTHER_TASKS: Final = frozenset(
+    {
+        "bitext", "bitextmining", "classification", "classify", "cluster", "clustering", "code", "entailment",
+        "instruct", "matching", "mining", "multilabelclassification", "nli", "pairclassification", "reranking",
+        "retrieval", "s2s", "separation", "similarity", "sts", "summarization", "summary", "symmetric",
+    }
+)  # fmt: skip
 # Their embedding table begins after the index of the padding token.
 _SHIFTED_POSITIONS: Final = frozenset({"camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta"})
 
@@ -83,7 +97,8 @@ def model_prompts(
     """The prompt of queries and the prompt of documents.
 
     A prompt that was given wins, ``""`` included, which means none. Else the model's own is taken, by the name it has
-    there; else what LlamaIndex puts before queries of this model (BGE, INSTRUCTOR), which an index may be built with.
+    there. What LlamaIndex's class puts before texts of a model of this name (BGE, INSTRUCTOR) is not the model's: a
+    folder of the same model has no name to find it by. A warning says what it would be.
 
     Args:
         prompts: The model's own, by name (``config_sentence_transformers.json``).
@@ -102,16 +117,16 @@ def model_prompts(
         text = given[kind]
         if text is None:
             text = _own_prompt(own, kind, name)
-        if text is None:
-            text = _known_to_llama_index(name, kind)
-        found[kind] = text
+        found[kind] = text or ""
+    missing = [kind for kind, text in given.items() if text is None and not any(kind in _kinds_of(key) for key in own)]
     unsaid = [key for key in own if not _kinds_of(key)]
     nothing = query is None and document is None and not any(_kinds_of(key) for key in own)
-    if unsaid and (nothing or (default_name in unsaid and None in given.values())):
+    if unsaid and missing and (nothing or default_name in unsaid):
         raise ModelError(
             f"The model {name} has prompts named {', '.join(map(repr, unsaid))}, and none of them says that it is for "
             'queries or for documents; pass query_prompt= and document_prompt= ("" for none).'
         )
+    _say_what_is_left_out(name, missing, [key for key in unsaid if not _OTHER_TASKS & set(_plain(key).split("_"))])
     return found
 
 
@@ -138,11 +153,25 @@ def _plain(key: str) -> str:
     return re.sub(r"[\W_]+", "_", key).strip("_").lower()
 
 
-def _known_to_llama_index(name: str, kind: TextKind) -> str:
+_said: set[str] = set()
+
+
+def _say_what_is_left_out(name: str, missing: list[TextKind], unsaid: list[str]) -> None:
+    """Warn once of a side without a prompt where a prompt of another name, or LlamaIndex, may have one for it."""
     from llama_index.embeddings.huggingface import utils
 
-    known = utils.get_query_instruct_for_model_name if kind == "query" else utils.get_text_instruct_for_model_name
-    return str(known(name) or "")
+    ask = {"query": utils.get_query_instruct_for_model_name, "document": utils.get_text_instruct_for_model_name}
+    for kind in missing:
+        told = ask[kind](name)
+        reason = ""
+        if unsaid:
+            reason = f"its prompts {', '.join(map(repr, unsaid))} do not say what they are for, and are not used"
+        elif told:
+            reason = f"LlamaIndex's HuggingFaceEmbedding would put {told!r} there, which is no part of the model"
+        message = f"Nothing is put before each {kind} of {name}: {reason}; pass {kind}_prompt= to choose."
+        if reason and message not in _said:
+            _said.add(message)
+            logger.warning("%s", message)
 
 
 def prompts_of(model: SentenceTransformer) -> dict[TextKind, str]:
@@ -158,6 +187,11 @@ def loaded_from(model: SentenceTransformer) -> str:
     return type(model).__name__
 
 
+def runs_own_code(model: SentenceTransformer) -> bool:
+    """Whether a part of the model is of a class that came with it (``trust_remote_code``)."""
+    return any(type(module).__module__.startswith("transformers_modules") for module in model.modules())
+
+
 def has_router(model: SentenceTransformer) -> bool:
     """Whether queries and documents go through different modules."""
     return any(type(module).__name__ == "Router" for module in model.modules())
@@ -169,7 +203,7 @@ def position_limit(model: SentenceTransformer) -> int | None:
     return min(found) if found else None
 
 
-def keep_within_positions(model: SentenceTransformer) -> None:
+def keep_within_positions(model: nn.Module) -> None:
     """Cut texts where a table of positions ends: a longer one would be an index error deep inside the model.
 
     XLM-RoBERTa and its kin come with tokenizers that name no limit, or one that is two tokens too high.
@@ -180,7 +214,28 @@ def keep_within_positions(model: SentenceTransformer) -> None:
             transformer.max_seq_length = most
 
 
-def _transformers(model: SentenceTransformer) -> Iterator[Any]:
+def set_max_length(model: SentenceTransformer, length: int, name: str) -> None:
+    """Make a model read so many tokens of a text.
+
+    Raises:
+        ModelError: It reads any number: static embeddings have no limit to set.
+    """
+    try:
+        model.max_seq_length = length
+    except AttributeError as err:
+        limited = list(_transformers(model))
+        for transformer in limited:  # of a model with branches, one of which may be static
+            transformer.max_seq_length = length
+        if limited:
+            return
+        kind = type(model[0]).__name__
+        raise ModelError(
+            f"The maximum length is {length}, and {name} begins with {kind}, which reads texts whole and has none; "
+            "leave it out."
+        ) from err
+
+
+def _transformers(model: nn.Module) -> Iterator[Any]:
     return (module for module in model.modules() if getattr(module, "auto_model", None) is not None)
 
 
@@ -208,3 +263,23 @@ def _position_table(transformer: Any) -> Any:
         layer for name, layer in layers if name.endswith("position_embeddings") and isinstance(layer, nn.Embedding)
     )
     return next(found, None)
+
+
+@contextmanager
+def own_errors(name: str = "") -> Iterator[None]:
+    """Turn what a model raises over texts into one sentence; a configuration may be damaged and load all the same.
+
+    Raises:
+        ModelError: The model raised. Memory that ran out is passed on: a smaller batch may fit.
+    """
+    from torch import OutOfMemoryError
+
+    try:
+        yield
+    except (ModelError, OutOfMemoryError, MemoryError):
+        raise
+    except Exception as err:
+        raise ModelError(
+            f"The model{name and f' {name}'} cannot embed these texts: {first_line(err)}. Load it with "
+            "sentence-transformers alone to see the whole error; its folder may be damaged."
+        ) from err

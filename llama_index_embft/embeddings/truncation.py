@@ -53,10 +53,6 @@ class Truncation(NamedTuple):
 def truncation(model: SentenceTransformer, texts: Sequence[str]) -> Truncation | None:
     """Measure the texts, or an evenly spaced sample of 1,000, with the model's own tokenizer.
 
-    Args:
-        model: A SentenceTransformer.
-        texts: The passages.
-
     Returns:
         None where the model has no limit, or no tokenizer of transformers, or there are no texts.
     """

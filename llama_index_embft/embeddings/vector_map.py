@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.checks import first_line
@@ -109,6 +110,11 @@ def read_tensors(file: Path, load_file: Callable[[str], dict[str, Any]], what: s
     """
     try:
         tensors = load_file(str(file))
+    except UnpicklingError as err:  # whose advice is to run whatever the file holds
+        raise ModelError(
+            f"The weights in {file} cannot be read as numbers alone: the file is damaged, or holds code that would "
+            f"run; copy or train the {what} again."
+        ) from err
     except Exception as err:  # each reader of weights raises its own kinds
         raise ModelError(
             f"The weights in {file} cannot be used ({first_line(err)}); the file is cut short or belongs to another "

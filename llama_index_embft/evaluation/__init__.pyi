@@ -10,7 +10,7 @@ from .metrics import (
 )
 from .records import RetrievalReport as RetrievalReport
 from .runs import evaluate_run as evaluate_run, fuse_runs as fuse_runs
-from .statistics import paired_tests as paired_tests
+from .statistics import SwitchingCost as SwitchingCost, paired_tests as paired_tests
 from .systems import (
     RetrievalEvaluator as RetrievalEvaluator,
     aevaluate_query_engine as aevaluate_query_engine,

@@ -91,7 +91,8 @@ def compare(
 
     columns = np.column_stack([report.values[name] - base_report.values[name] for report in reports for name in names])
     folds = max(report.folds for report in (base_report, *reports))
-    tests = paired_tests(columns, labels, folds=folds, n_resamples=n_resamples, seed=seed)
+    settings: dict[str, Any] = {"n_resamples": n_resamples, "seed": seed, "alpha": alpha}
+    tests = paired_tests(columns, labels, folds=folds, **settings)
     width = len(names)
     at = names.index(deciding)
     decisive = holm([tests[i * width + at].p for i in range(len(reports))])
@@ -102,7 +103,7 @@ def compare(
         corrected[column] = p
     chunks = chunks_of_few(base_report, labels, clustered)
     divisions = slice_labels(base_report, slices)
-    guards = _guards(guard or {}, len(reports), deciding, max_loss, alpha, n_resamples, seed)
+    guards = _guards(guard or {}, len(reports), deciding, max_loss, settings)
 
     systems = []
     for i, report in enumerate(reports):
@@ -122,7 +123,7 @@ def compare(
         on_these = None
         if chunks is not None:
             moved = columns[:, [i * width + at]]
-            (on_these,) = paired_tests(moved, chunks, folds=folds, n_resamples=n_resamples, seed=seed)
+            (on_these,) = paired_tests(moved, chunks, folds=folds, **settings)
         decision, reasons = decide(
             compared[deciding], outcome, decisive[i], guards[i], clustered, on_these=on_these, alpha=alpha
         )
@@ -132,7 +133,7 @@ def compare(
                 report=report,
                 metrics=compared,
                 changes=_changes(base_report, report, deciding),
-                slices=_slices(base_report, report, deciding, divisions, labels, n_resamples, seed),
+                slices=_slices(base_report, report, deciding, divisions, labels, settings),
                 guards=guards[i],
                 outcome=outcome,
                 p=decisive[i],
@@ -324,8 +325,7 @@ def _slices(
     metric: str,
     divisions: Mapping[str, list[str]],
     labels: list[Any] | None,
-    n_resamples: int,
-    seed: int,
+    settings: dict[str, Any],
 ) -> tuple[SliceComparison, ...]:
     found: list[SliceComparison] = []
     for by, names in divisions.items():
@@ -334,13 +334,8 @@ def _slices(
             rows = [row for row, other in enumerate(names) if other == name]
             before, after = base.values[metric][rows], tuned.values[metric][rows]
             part_labels = None if labels is None else [labels[row] for row in rows]
-            (test,) = paired_tests(
-                (after - before)[:, None],
-                part_labels,
-                folds=max(base.folds, tuned.folds),
-                n_resamples=n_resamples,
-                seed=seed,
-            )
+            folds = max(base.folds, tuned.folds)
+            (test,) = paired_tests((after - before)[:, None], part_labels, folds=folds, **settings)
             parts.append((name, float(before.mean()), float(after.mean()), test))
         corrected = holm([test.p for *_, test in parts])
         found += [SliceComparison(by, *part, p_holm=p) for part, p in zip(parts, corrected, strict=True)]
@@ -348,7 +343,7 @@ def _slices(
 
 
 def _guards(
-    guard: GuardReports, n_systems: int, metric: str, margin: float, alpha: float, n_resamples: int, seed: int
+    guard: GuardReports, n_systems: int, metric: str, margin: float, settings: dict[str, Any]
 ) -> list[tuple[GuardResult, ...]]:
     results: list[list[GuardResult]] = [[] for _ in range(n_systems)]
     for name, given in guard.items():
@@ -363,14 +358,14 @@ def _guards(
         labels, _, _ = clusters_of(base, "document")
         for i, report in enumerate(reports):
             difference = (report.values[judged_by] - base.values[judged_by])[:, None]
-            draws = {"folds": max(base.folds, report.folds), "n_resamples": n_resamples, "seed": seed}
-            (test,) = paired_tests(difference, labels, **draws)
-            p = non_inferiority_p(difference[:, 0], labels, margin=margin, **draws)
-            outcome = outcome_of(test, test.p, alpha)
+            tested = {"folds": max(base.folds, report.folds), **settings}
+            (test,) = paired_tests(difference, labels, **tested)
+            p = non_inferiority_p(difference[:, 0], labels, margin=margin, **tested)
+            outcome = outcome_of(test, test.p, settings["alpha"])
             if outcome == "same":  # as everywhere: what changed no query lost nothing on this set
                 p = 0.0
             kept: bool | None = None
-            if p < alpha / 2:
+            if p < settings["alpha"] / 2:
                 kept = True
             elif outcome == "loss":
                 kept = False

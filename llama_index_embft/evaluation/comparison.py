@@ -22,7 +22,8 @@ from llama_index_embft.evaluation.statistics.findings import (
     interval,
     json_number,
 )
-from llama_index_embft.evaluation.statistics.verdict import p_value
+from llama_index_embft.evaluation.statistics.plain_words import in_words, meaning_of, summary
+from llama_index_embft.evaluation.statistics.verdict import interval_name, p_value
 
 if TYPE_CHECKING:
     import os
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.evaluation.records import RetrievalReport
+    from llama_index_embft.evaluation.statistics.significance import PairedResult
 
 _COUNTS: Final = 6  # column of wins, losses and ties
 FORMAT: Final = "llama-index-embft/comparison"
@@ -48,8 +50,17 @@ class Comparison(ComparisonRecord):
 
     @property
     def verdict(self) -> str:
-        """The first tuned system's decision and reasons, in words."""
-        return " ".join(self.systems[0].reasons)
+        """What is found about the first tuned system, in words: for 100 questions first, then the reasons."""
+        return " ".join(self.sentences(self.systems[0]))
+
+    def sentences(self, system: SystemComparison) -> tuple[str, ...]:
+        """What is found about a system: the sentence for readers who know no metric, then the reasons of the decision.
+
+        Args:
+            system: One of `systems`.
+        """
+        plain = in_words(system, self.primary)
+        return (plain, *system.reasons) if plain else system.reasons
 
     def improved(self, n: int = 10) -> tuple[QueryChange, ...]:
         """The first tuned system's most improved queries."""
@@ -71,7 +82,7 @@ class Comparison(ComparisonRecord):
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``report.json``: ``metrics`` holds the first tuned system, ``systems`` all of them."""
-        systems = [_system_to_dict(system) for system in self.systems]
+        systems = [_system_to_dict(system, self.primary) for system in self.systems]
         return {
             "format": FORMAT,
             "version": 1,
@@ -82,12 +93,16 @@ class Comparison(ComparisonRecord):
                 "queries": len(self.base.query_ids),
                 "corpus_size": self.base.corpus_size,
                 "text": self.base.text,
+                "from": self.data,
             },
             "text": self.base.text,
             "queries": len(self.base.query_ids),
             "corpus_size": self.base.corpus_size,
             "primary": self.primary,
             "decision": self.decision,
+            "chosen": self.chosen,
+            "in_words": in_words(self.systems[0], self.primary),
+            "summary": summary(self),
             "verdict": self.verdict,
             "reasons": list(self.systems[0].reasons),
             "warnings": list(self.notes),
@@ -101,6 +116,25 @@ class Comparison(ComparisonRecord):
             "command": self.command,
             "metrics": systems[0]["metrics"],
             "systems": systems,
+        }
+
+    def decision_record(self) -> dict[str, Any]:
+        """What a saved model keeps of this comparison in its ``embft.json``, which its model card is written from."""
+        system = self.systems[0]
+        return {
+            "decision": self.decision,
+            "in_words": in_words(system, self.primary),
+            "reasons": list(system.reasons),
+            "warnings": list(self.notes),
+            "metric": self.primary,
+            **system.metrics[self.primary].to_dict(),
+            "meaning": meaning_of(self.primary),
+            "cost": system.cost.to_dict() if system.cost is not None else None,
+            "data": self.data,
+            "test_hash": self.base.data_hash,
+            "folds": system.report.folds,
+            "command": self.command,
+            "date": self.date,
         }
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
@@ -133,12 +167,13 @@ class Comparison(ComparisonRecord):
         return pd.DataFrame(rows).set_index("system")
 
     def to_markdown(self, metrics: tuple[str, ...] | None = None) -> str:
-        """A table for a pull request, with the verdict below it."""
-        blocks = []
+        """A table for a pull request, with the verdict above it."""
+        blocks = [_cell(summary(self))] if len(self.systems) > 1 else []
         for system in self.systems:
             lines = [f"**{_cell(system.label)}** against **{_cell(self.base.label)}**", ""]
-            lines += [self._table(system, metrics).to_markdown(), ""]
-            lines += [f"**{system.decision.capitalize()}.** {_cell(' '.join(system.reasons))}"]
+            lines += [f"**{system.decision.capitalize()}.** {_cell(' '.join(self.sentences(system)))}", ""]
+            lines += [self._table(system, metrics).to_markdown()]
+            lines += ["", _cell(" ".join(system.cost.sentences()))] if system.cost is not None else []
             blocks.append("\n".join(lines))
         notes = "\n".join(f"- {_cell(note)}" for note in self.notes)
         return "\n\n".join([*blocks, notes] if notes else blocks)
@@ -189,8 +224,8 @@ class Comparison(ComparisonRecord):
         for system in self.systems:
             caption = f"<b>{escape(system.label)}</b> against <b>{escape(self.base.label)}</b>"
             parts.append(
-                self._table(system, None).to_html(caption)
-                + f"<p><b>{escape(system.decision.capitalize())}.</b> {escape(' '.join(system.reasons))}</p>"
+                f"<p><b>{escape(system.decision.capitalize())}.</b> {escape(' '.join(self.sentences(system)))}</p>"
+                + self._table(system, None).to_html(caption)
             )
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
         return "".join(parts) + (f"<ul>{notes}</ul>" if notes else "")
@@ -203,26 +238,38 @@ class Comparison(ComparisonRecord):
         rows = []
         for row in (system.metrics[name] for name in names):
             test = row.test
-            figures = [f"{row.base:.4f}", f"{row.tuned:.4f}", f"{test.difference:+.4f}", interval(test.ci95)]
+            figures = [f"{row.base:.4f}", f"{row.tuned:.4f}", f"{test.difference:+.4f}", interval(test.interval)]
             counts = f"{test.wins}/{test.losses}/{test.ties}"
             rows.append([row.metric, *figures, p_value(row.p_holm), counts, row.outcome])
-        header = ["metric", "base", "tuned", "difference", "95 % interval", "p (Holm)", "win/loss/tie", "outcome"]
+        header = [
+            "metric",
+            "base",
+            "tuned",
+            "difference",
+            interval_name(self.alpha),
+            "p (Holm)",
+            "win/loss/tie",
+            "outcome",
+        ]
         return TextTable(header, rows)
 
 
-def _system_to_dict(system: SystemComparison) -> dict[str, Any]:
+def _system_to_dict(system: SystemComparison, primary: str) -> dict[str, Any]:
     return {
         "label": system.label,
+        "in_words": in_words(system, primary),
         "outcome": system.outcome,
         "p": system.p,
         "decision": system.decision,
         "reasons": list(system.reasons),
-        "metrics": {name: metric.to_dict() for name, metric in system.metrics.items()},
+        "on_these": None if system.on_these is None else _plain_test(system.on_these),
+        "metrics": {name: metric.to_dict() | {"meaning": meaning_of(name)} for name, metric in system.metrics.items()},
         "slices": [_plain(part) for part in system.slices],
         "guards": [_plain(guard) for guard in system.guards],
         "improved": [asdict(change) for change in system.improved()],
         "harmed": [asdict(change) for change in system.harmed()],
         "seconds": system.report.seconds,
+        "cost": system.cost.to_dict() if system.cost is not None else None,
     }
 
 
@@ -232,15 +279,21 @@ def _model(report: RetrievalReport) -> dict[str, Any]:
 
 def _plain(part: SliceComparison | GuardResult) -> dict[str, Any]:
     content = asdict(part)
-    test = content.pop("test")
-    test["ci95"] = [json_number(end) for end in test["ci95"]]
-    merged = {**content, **{name: json_number(value) for name, value in test.items()}}
-    return {("clusters" if name == "n_clusters" else name): value for name, value in merged.items()}
+    del content["test"]
+    return {**content, **_plain_test(part.test)}
+
+
+def _plain_test(test: PairedResult) -> dict[str, Any]:
+    values = asdict(test)
+    del values["interval"], values["level"]
+    values[test.interval_key] = [json_number(end) for end in test.interval]
+    return {("clusters" if name == "n_clusters" else name): json_number(value) for name, value in values.items()}
 
 
 def _flat(metric: MetricComparison) -> dict[str, Any]:
     content = metric.to_dict()
-    content["ci95_low"], content["ci95_high"] = content.pop("ci95")
+    key = metric.test.interval_key
+    content[f"{key}_low"], content[f"{key}_high"] = content.pop(key)
     return content
 
 

@@ -157,7 +157,7 @@ def report_on(
         EvaluationError: A metric is unknown.
     """
     names = metric_names(ks, metrics)
-    rankings = _without_own(task, rankings)
+    rankings = _with_finite_scores(_without_own(task, rankings))
     row_of: dict[str, int] = {}
     depth = max(1, max(map(len, rankings.ids), default=1))
     measured = rankings.depth or depth
@@ -206,6 +206,16 @@ def _without_own(task: RetrievalTask, rankings: Rankings) -> Rankings:
     if dropped:
         notes = (*notes, own_note(dropped))
     return replace(rankings, ids=tuple(ids), scores=tuple(scores), notes=notes)
+
+
+def _with_finite_scores(rankings: Rankings) -> Rankings:
+    """Leave out the scores of a query where one is infinite or no number: no report could be saved with it."""
+    scores = tuple(values if np.isfinite(values).all() else () for values in rankings.scores)
+    dropped = sum(kept != given for kept, given in zip(scores, rankings.scores, strict=True))
+    if not dropped:
+        return rankings
+    note = f"{dropped} queries have scores that are no finite numbers; the order was kept and the scores left out."
+    return replace(rankings, scores=scores, notes=(*rankings.notes, note))
 
 
 def _measured_names(names: tuple[str, ...], depth: int, *, rename: bool) -> tuple[tuple[str, ...], list[str]]:
@@ -278,10 +288,30 @@ def fuse_runs(
     if all(report.latencies for report in reports):
         columns = [[report.latencies[report.row_of[query]] for query in first.query_ids] for report in reports]
         latencies = tuple(map(sum, zip(*columns, strict=True)))
-    notes = tuple(f"{report.label}: {note}" for report in reports for note in report.notes)
-    rankings = Rankings(tuple(ids), tuple(scores), latencies, seconds, notes=notes, depth=depth)
+    notes = [f"{report.label}: {note}" for report in reports for note in report.notes]
+    errors = {query: error for query, error in first.errors.items() if all(query in other.errors for other in reports)}
+    for report in reports:
+        failed = [query for query in report.errors if query not in errors]
+        if failed:
+            notes.append(
+                f"{report.label}: {len(failed)} queries failed and stand on other hits alone (first: "
+                f"{failed[0]!r}: {report.errors[failed[0]]})."
+            )
+    rankings = Rankings(tuple(ids), tuple(scores), latencies, seconds, errors, tuple(notes), depth)
     name = label or " + ".join(report.label for report in reports)
-    return report_on(task_of(first), rankings, ks=first.ks, metrics=first.metrics, label=name)
+    return carried_over(report_on(task_of(first), rankings, ks=first.ks, metrics=first.metrics, label=name), *reports)
+
+
+def carried_over(made: RetrievalReport, *sources: RetrievalReport) -> RetrievalReport:
+    """The report, with what was known of those it was made from: questions seen in training, and folds.
+
+    Args:
+        made: The new report.
+        sources: Over the same queries.
+    """
+    uses = {use for source in sources for use in source.overlap}
+    overlap = {use: max(source.overlap.get(use, 0) for source in sources) for use in sorted(uses)}
+    return replace(made, overlap=overlap, folds=max(source.folds for source in sources))
 
 
 def task_of(report: RetrievalReport) -> RetrievalTask:

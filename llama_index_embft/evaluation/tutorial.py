@@ -72,6 +72,7 @@ def evaluate_st(
     output_path: str | os.PathLike[str] = "results",
     *,
     cache: EmbeddingCache | Literal["default"] | None = "default",
+    trust_remote_code: bool = False,
 ) -> dict[str, float]:
     """The scores of sentence-transformers' InformationRetrievalEvaluator, and its CSV file.
 
@@ -85,6 +86,7 @@ def evaluate_st(
         name: Part of the file's name.
         output_path: Folder of the file.
         cache: Where vectors are kept.
+        trust_remote_code: Run code that comes with a model given by name. Only for repositories you have read.
 
     Returns:
         Scores under that evaluator's names, for example ``"cosine_accuracy@1"``.
@@ -97,7 +99,7 @@ def evaluate_st(
     if isinstance(model, str | os.PathLike):
         from llama_index_embft.embeddings.loading import load_embed_model
 
-        model = load_embed_model(os.fspath(model))
+        model = load_embed_model(os.fspath(model), trust_remote_code=trust_remote_code)
     report = evaluate_embed_model(dataset, model, ks=_KS, top_k=_MAP_DEPTH, cache=cache)
     scores = sentence_transformers_scores(report)
     columns = [_csv_column(key) for key in scores]

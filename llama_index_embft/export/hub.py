@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_index_embft._core.checks import first_line
+from llama_index_embft._core.redaction import redact
 from llama_index_embft.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _upload(folder: Path, repo_id: str, kind: str, *, private: bool, token: str 
     except HfHubHTTPError as err:
         raise OutputError(_refused(repo_id, err, call)) from err
     except Exception as err:  # the client lets the errors of its HTTP library through, and which one that is changes
-        reason = " ".join(str(err).split())[:300] or type(err).__name__
+        reason = " ".join(redact(str(err)).split())[:300] or type(err).__name__
         whole = f"the result is whole in {folder}, try again with" if kind == "model" else "try again with"
         raise OutputError(f"Could not upload to {repo_id}: {reason.rstrip('.')}; {whole} {call}.") from err
     return str(address)

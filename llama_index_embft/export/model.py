@@ -44,6 +44,8 @@ ExportFormat = Literal["fp16", "bf16", "onnx", "onnx-int8", "openvino", "openvin
 FORMATS: Final[tuple[str, ...]] = get_args(ExportFormat)
 METRIC: Final = "ndcg@10"
 
+# Formats that are the model itself, in other numbers; the others are graphs.
+_WEIGHTS: Final = ("fp16", "bf16")
 # A graph in float32 computes what torch computes, up to the order of sums; below this it is another function.
 _SAME_COSINE: Final = 0.9999
 _NEEDED: Final = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
@@ -61,7 +63,7 @@ _PROBES: Final = (
 
 def export_model(
     model: str | Path | BaseEmbedding | SentenceTransformer,
-    out: str | os.PathLike[str],
+    output_path: str | os.PathLike[str],
     format: ExportFormat | Sequence[ExportFormat] = "onnx-int8",
     *,
     val_dataset: EmbeddingQAFinetuneDataset | None = None,
@@ -85,7 +87,7 @@ def export_model(
 
     Args:
         model: A saved result (full or LoRA training), a SentenceTransformer folder, a hub name, or a loaded model.
-        out: Folder to write: itself for one format, a folder of the format's name inside it for a sequence of them.
+        output_path: Folder to write: itself for one format, a folder of the format's name inside it for several.
         format: A format, or several.
         val_dataset: Quality is measured on it: nDCG@10 before and after, with a paired test by document.
         query_prompt: Put before each query; None: the model's own.
@@ -97,19 +99,26 @@ def export_model(
         Size, speed, likeness and quality of the model and of each format.
 
     Raises:
-        ConfigError: A format is unknown or named twice, or `model` is an adapter or another embedding without weights.
+        ConfigError: A format is unknown or named twice, `model` is an adapter or another embedding without weights, or
+            it has no transformer whose graph could be written.
         ModelError: The model cannot be loaded or its architecture not exported, or a graph gives other vectors.
         MissingExtraError: A package of the extra ``onnx`` or ``openvino`` is missing.
-        OutputError: `out` cannot be written, or holds something else than an earlier export.
+        OutputError: `output_path` cannot be written, or holds something else than an earlier export.
     """
     formats = _checked_formats(format)
-    folders = _folders(Path(out), formats, nested=not isinstance(format, str))
+    folders = _folders(Path(output_path), formats, nested=not isinstance(format, str))
     for folder in folders:
         check_output_folder(folder)
     from llama_index_embft.embeddings.encoding.encoder import as_encoder
     from llama_index_embft.embeddings.loading import load_embed_model
 
     source, backend = _source(model, query_prompt, document_prompt, trust_remote_code=trust_remote_code)
+    graphs = [name for name in formats if name not in _WEIGHTS]
+    if graphs and getattr(backend.model[0], "auto_model", None) is None:
+        raise ConfigError(
+            f"`format` is {graphs[0]!r}, the graph of one transformer, and {backend.name} begins with "
+            f"{type(backend.model[0]).__name__}; export it as fp16 or bf16."
+        )
     # Without a cache: a vector that was stored long ago says nothing about the speed of today.
     encoder = as_encoder(source, cache=None)
     expected, speed, base = _measured(encoder, val_dataset, "torch")
@@ -244,7 +253,8 @@ def _write(name: str, backend: SentenceTransformerBackend, graph: _SharedGraph, 
     import torch
 
     export: dict[str, Any] = {"format": name, "normalize": backend.normalize}
-    if name in ("fp16", "bf16"):
+    length = backend.model.max_seq_length
+    if name in _WEIGHTS:
         model = copy.deepcopy(backend.model).to("cpu").to(torch.float16 if name == "fp16" else torch.bfloat16)
         model.prompts = dict(backend.prompts)
         model.save_pretrained(str(folder), create_model_card=False)
@@ -261,7 +271,7 @@ def _write(name: str, backend: SentenceTransformerBackend, graph: _SharedGraph, 
         "base": {"class_name": "SentenceTransformer", "model_name": _public_name(backend.name)},
         "base_fingerprint": backend.fingerprint,
         "prompts": dict(backend.prompts),
-        "max_length": backend.model.max_seq_length,
+        "max_length": length if isinstance(length, int) else None,
         "versions": package_versions() | _runtime_versions(name),
     }
     (folder / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -326,7 +336,7 @@ def _report(
                     row,
                     metric.tuned,
                     difference=metric.test.difference,
-                    ci95=metric.test.ci95,
+                    ci95=metric.test.interval,
                     p=system.p,
                     outcome=system.outcome,
                 )

@@ -165,12 +165,21 @@ def _comparison(record: Mapping[str, Any]) -> str:
     found = _part(record, "comparison")
     if "decision" not in found:
         return ""
+    metric, meaning = _line(found.get("metric", "its metric")), found.get("meaning")
+    words = _line(found.get("in_words") or "")
     text = [
         "## Comparison with the base model",
         "",
-        f"**{_line(found['decision']).capitalize()}**, by {_line(found.get('metric', 'its metric'))}. "
-        + " ".join(_line(reason) for reason in found.get("reasons", ())),
+        f"**{_line(found['decision']).capitalize()}**, by {metric}. {words}".rstrip(),
+        "",
+        " ".join(_line(reason) for reason in found.get("reasons", ())),
     ]
+    if meaning:
+        text += ["", f"{metric}: {_line(meaning)}"]
+    text += ["", _line(found["data"])] if found.get("data") else []
+    cost = _part(found, "cost").get("in_words")
+    if cost:
+        text += ["", f"What it costs to switch: {' '.join(map(_line, cost))}"]
     warnings = [f"- {_line(warning)}" for warning in found.get("warnings", ())]
     return "\n".join([*text, "", *warnings] if warnings else text)
 

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 def flat_fields(settings: Mapping[str, tuple[type, str]]) -> Iterator[tuple[str, str, Field[Any]]]:
     """Each field of the settings classes as an option.
 
-    Args:
-        settings: An engine's argument -> its settings class, and what stands before its fields in one row.
-
     Yields:
         The option's name, the engine's argument that it is part of, and the field.
     """
@@ -26,10 +23,6 @@ def flat_fields(settings: Mapping[str, tuple[type, str]]) -> Iterator[tuple[str,
 
 def grouped(given: Mapping[str, Any], settings: Mapping[str, tuple[type, str]]) -> dict[str, Any]:
     """Options in one row as an engine's arguments: those of a settings class in one object of it.
-
-    Args:
-        given: Options by name; those of no settings class stay as they are.
-        settings: As for `flat_fields`.
 
     Raises:
         ConfigError: A value is out of range.

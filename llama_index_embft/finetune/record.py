@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.environment import package_versions
+from llama_index_embft._core.redaction import without_secrets
 from llama_index_embft.dataset.hashes import text_hashes
 from llama_index_embft.finetune.engine import SELECTION_METRIC
 
@@ -112,5 +113,6 @@ def frozen_base_record(
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write ``embft.json`` into the folder of a result."""
-    (folder / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    """Write ``embft.json`` into the folder of a result, without the secrets of addresses in it."""
+    text = json.dumps(without_secrets(record), indent=2) + "\n"
+    (folder / RECORD_FILE).write_text(text, encoding="utf-8")

@@ -170,12 +170,7 @@ def _score(validation: Validation | None, embedding: BaseEmbedding) -> dict[str,
 
 
 def weights_of(module: nn.Module, *, trainable_only: bool = False) -> dict[str, torch.Tensor]:
-    """A copy of a module's weights, on the CPU.
-
-    Args:
-        module: Holds them.
-        trainable_only: Leave out what is frozen, and buffers.
-    """
+    """A copy of a module's weights, on the CPU."""
     found: Iterable[tuple[str, torch.Tensor]] = module.state_dict().items()
     if trainable_only:
         found = ((name, weight) for name, weight in module.named_parameters() if weight.requires_grad)

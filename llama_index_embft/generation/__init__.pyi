@@ -19,5 +19,6 @@ from .negatives import agenerate_negatives as agenerate_negatives, generate_nega
 from .parse import normalized as normalized, parse_items as parse_items
 from .passages import Passage as Passage
 from .prompts import PromptStyle as PromptStyle
+from .realism import QuestionProfile as QuestionProfile, Realism as Realism, question_realism as question_realism
 from .report import GenerationEstimate as GenerationEstimate, GenerationReport as GenerationReport
 from .settings import QUERY_KINDS as QUERY_KINDS, QuestionSettings as QuestionSettings

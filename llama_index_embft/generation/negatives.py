@@ -105,7 +105,7 @@ async def agenerate_negatives(
     per_query: int = 1,
     retry_limit: int = 3,
     on_failure: OnFailure = "continue",
-    verbose: bool = True,
+    show_progress: bool = True,
     calls: CallSettings = CallSettings(),  # noqa: B008 - frozen
 ) -> GeneratedDataset:
     """Let an LLM write, for each query, passages that look relevant and do not answer it.
@@ -123,7 +123,7 @@ async def agenerate_negatives(
         per_query: Negatives a query, one call each; default 1.
         retry_limit: Attempts a negative.
         on_failure: ``"continue"`` leaves out a negative that cannot be had; ``"fail"`` stops at the first.
-        verbose: Show a progress bar on standard error.
+        show_progress: Show a progress bar on standard error.
         calls: Requests in flight, limits, prices, and the journal, which may be that of the questions.
 
     Returns:
@@ -142,7 +142,9 @@ async def agenerate_negatives(
     caller = LLMCaller.for_llm(llm, calls, report, retry_limit)
     with Journal(calls.journal_path or default_journal(llm)) as journal:
         queue = RequestQueue(caller, journal, workers_for(llm, calls), on_failure)
-        progress = CallProgress(report.chunks, report, as_prices(calls.prices), show=verbose, label="Writing negatives")
+        progress = CallProgress(
+            report.chunks, report, as_prices(calls.prices), show=show_progress, label="Writing negatives"
+        )
         try:
             requests = (_request(job, caller) for job in _jobs(dataset, per_query))
             await queue.get_all(requests, on_done=progress.advance, on_failed=report.failed.__setitem__)
@@ -177,7 +179,7 @@ def _with_negatives(
     corpus, sources = dict(dataset.corpus), dict(dataset.source_documents)
     negatives = {query_id: list(docs) for query_id, docs in dataset.negative_docs.items()}
     for job in _jobs(dataset, per_query):
-        answer = journal.get(_identity(job, caller).key)
+        answer = journal.get(_identity(job, caller).key, _is_text)
         if answer is None:
             continue
         digest = sha256(f"{len(job.query_id)}:{job.query_id}{answer.payload}")[:32]
@@ -213,7 +215,7 @@ def _request(job: _NegativeJob, caller: LLMCaller) -> QueuedRequest:
         body = template.format(query=job.query, context=shown, twist=twist)
         return LLMRequest(body, format_line, NegativePassage, partial(read_passage, positive=job.passage), expected)
 
-    return QueuedRequest(job.query_id, _identity(job, caller), request)
+    return QueuedRequest(job.query_id, _identity(job, caller), request, _is_text)
 
 
 def read_passage(content: Any, *, positive: str) -> str:
@@ -237,3 +239,7 @@ def read_passage(content: Any, *, positive: str) -> str:
     if len(ours & theirs) / len(ours | theirs) >= _COPIED:
         raise UnusableAnswerError(f"a copy of the passage that answers the query: {shown!r}")
     return text
+
+
+def _is_text(payload: Any) -> bool:
+    return isinstance(payload, str)

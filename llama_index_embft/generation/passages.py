@@ -32,10 +32,6 @@ class Passage(NamedTuple):
 def read_passages(nodes: Sequence[BaseNode], metadata_mode: MetadataMode | str) -> list[Passage]:
     """Read the texts of nodes; nodes without text are left out with a warning.
 
-    Args:
-        nodes: The nodes of the index.
-        metadata_mode: How the index embeds them.
-
     Returns:
         Passages in the order of the nodes.
 

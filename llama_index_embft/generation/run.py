@@ -189,7 +189,7 @@ class GenerationRun:
             identity = self._identity(passage, prompt)
             if identity.key not in journal and (changed := journal.answered_otherwise(identity)) is not None:
                 self._note_change(changed, journal)
-            yield QueuedRequest(passage.id, identity, partial(self._request, passage, prompt))
+            yield QueuedRequest(passage.id, identity, partial(self._request, passage, prompt), _are_pairs)
 
     def _identity(self, passage: Passage, prompt: Prompt) -> RequestIdentity:
         return RequestIdentity.of("questions", passage.bare, prompt=prompt.without_passage, model=self._model)
@@ -229,7 +229,7 @@ class GenerationRun:
     def stored(self, journal: Journal) -> Iterator[tuple[Passage, list[list[str]]]]:
         """Stored answers in the order of the nodes."""
         for passage in self.passages:
-            answer = journal.get(self._identity(passage, self.style.prompt_for(passage.bare)).key)
+            answer = journal.get(self._identity(passage, self.style.prompt_for(passage.bare)).key, _are_pairs)
             if answer is not None:
                 yield passage, answer.payload
 
@@ -297,12 +297,6 @@ class _Snapshots:
 def read_queries(content: Any, prompt: Prompt, style: PromptStyle, *, asked_with: str) -> list[list[str]]:
     """Take ``[query, answer]`` pairs out of an LLM's answer.
 
-    Args:
-        content: Text or structured output.
-        prompt: What was asked.
-        style: What was asked of all passages.
-        asked_with: The prompt without the passage; a base model that repeats it has written no query.
-
     Raises:
         UnusableAnswerError: There is no query in it, or no answer although answers were asked for.
     """
@@ -314,3 +308,10 @@ def read_queries(content: Any, prompt: Prompt, style: PromptStyle, *, asked_with
     if style.settings.with_answers and not any(item.answer for item in items):
         raise UnusableAnswerError(f"no answer to the queries in: {shown!r}")
     return [[item.query, item.answer if style.settings.with_answers else ""] for item in items]
+
+
+def _are_pairs(payload: Any) -> bool:
+    """Whether stored content is what the LLM's questions are stored as: pairs of query and answer."""
+    return isinstance(payload, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in payload
+    )

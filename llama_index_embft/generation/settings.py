@@ -1,13 +1,12 @@
-"""What kind of queries an LLM writes: settings that the functions take and the command line is made from."""
+"""What kind of queries an LLM writes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence  # noqa: TC003 - the command line reads the annotations
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 from llama_index_embft._core.checks import check_choice
-from llama_index_embft._core.options import option
 from llama_index_embft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,14 +44,12 @@ class QuestionSettings:
         ConfigError: A value is not allowed.
     """
 
-    kinds: Mapping[QueryKind, float] | None = option(
-        None, "KIND=SHARE: question, keyword, title, paraphrase, similar_question; give it several times."
-    )
-    personas: Sequence[str] = option((), "Who asks; give it several times.")
-    example_queries: Sequence[str] = option((), "File of real queries of your users, one a line, to match in style.")
-    with_answers: bool = option(False, "Ask for answers too.")
-    language: PromptLanguage = option("auto", "Language of the prompt: auto (by chunk), en or zh.")
-    metadata_mode: MetadataMode | str = field(default="embed")
+    kinds: Mapping[QueryKind, float] | None = None
+    personas: Sequence[str] = ()
+    example_queries: Sequence[str] = ()
+    with_answers: bool = False
+    language: PromptLanguage = "auto"
+    metadata_mode: MetadataMode | str = "embed"
 
     def __post_init__(self) -> None:
         check_choice("language", self.language, get_args(PromptLanguage))

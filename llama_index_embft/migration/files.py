@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import io
-import itertools
 import json
+import re
 import tokenize
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from llama_index_embft._core.checks import first_line
 from llama_index_embft._core.files import atomic_write_bytes
 from llama_index_embft.errors import DocumentError
-from llama_index_embft.migration.code import rewrite
-from llama_index_embft.migration.notes import Note, notes_on
+from llama_index_embft.migration.code import Note, notes_on, rewrite
 
 if TYPE_CHECKING:
     import os
@@ -23,11 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Migration:
-    """What would change in a file, and what its user should know.
-
-    `before` and `after` are the file's bytes; `blocks` has the code of each changed cell, or of the script, before and
-    after; `notes` say what is different beyond the imports, and `packages` what pip has to install.
-    """
+    """What would change in a file: its bytes, and the code of changed cells; notes, and what pip has to install."""
 
     path: Path
     before: bytes
@@ -43,12 +38,11 @@ class Migration:
 
     def diff(self) -> str:
         """A unified diff of the code; of a notebook, cell by cell."""
-        parts = []
+        lines: list[str] = []
         for name, (before, after) in self.blocks.items():
-            old, new = (io.StringIO(code).readlines() for code in (before, after))
-            lines = difflib.unified_diff(old, new, name, name, n=1)
-            parts += [line if line.endswith("\n") else line + "\n" for line in lines]
-        return "".join(parts)
+            old, new = (io.StringIO(text).readlines() for text in (before, after))
+            lines += difflib.unified_diff(old, new, name, name, n=1)
+        return "".join(line if line.endswith("\n") else line + "\n" for line in lines)
 
     def write(self) -> None:
         """Write the file, whole or not at all.
@@ -78,22 +72,19 @@ def migrate_file(path: str | os.PathLike[str]) -> Migration:
         raise DocumentError(f"{file} is neither a script (.py) nor a notebook (.ipynb); save it as one of them.")
     notebook = file.suffix.lower() == ".ipynb"
     before, text, encoding = _read(file, notebook=notebook)
-    content = _notebook(file, text) if notebook else None
+    content = _notebook(file, text) if notebook else {"cells": [{"cell_type": "code", "source": text}]}
     blocks, notes, packages, said = {}, [], set[str](), set[str]()
-    for number, cell in enumerate(content["cells"] if content else [{"cell_type": "code", "source": text}], 1):
-        place = f"cell {number}, " if content else ""
+    for number, cell in enumerate(content["cells"], 1):
+        place = f"cell {number}, " if notebook else ""
         code = _source(cell, file, number)
         result = rewrite(code, place, cell=notebook)
         notes += [*result.notes, *notes_on(code, place, said)]
         packages |= result.packages
         if result.code != code:
-            blocks[f"{file}, cell {number}" if content else str(file)] = (code, result.code)
-            is_list = isinstance(cell["source"], list)
-            cell["source"] = result.code.splitlines(keepends=True) if is_list else result.code
-    after = before
-    if blocks:
-        changed = _in_its_style(content, text) if content else next(iter(blocks.values()))[1]
-        after = changed.encode(encoding)
+            blocks[f"{file}, cell {number}" if notebook else str(file)] = (code, result.code)
+            cell["source"] = result.code.splitlines(keepends=True) if isinstance(cell["source"], list) else result.code
+    changed = _in_its_style(content, text) if notebook else content["cells"][0]["source"]
+    after = changed.encode(encoding) if blocks else before
     return Migration(file, before, after, blocks, tuple(notes), tuple(sorted(packages)))
 
 
@@ -101,15 +92,13 @@ def _notebook(file: Path, text: str) -> Any:
     try:
         content = json.loads(text)
         json.dumps(content)  # what cannot be written back is found out now
-    except RecursionError as err:
-        raise DocumentError(f"{file} is not a notebook: it is nested too deeply.") from err
-    except ValueError as err:
-        reason = first_line(err)
-        raise DocumentError(f"{file} is not a notebook: it is not JSON ({reason}); save it again in Jupyter.") from err
+    except (RecursionError, ValueError) as err:
+        reason = "it is nested too deeply" if isinstance(err, RecursionError) else f"it is not JSON ({first_line(err)})"
+        raise DocumentError(f"{file} is not a notebook: {reason}; save it again in Jupyter.") from err
     cells = content.get("cells") if isinstance(content, dict) else None
     if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
-        advice = "no `cells` (if it is of before 2015, convert it: jupyter nbconvert --to notebook)"
-        raise DocumentError(f"{file} is not a notebook that can be read: {advice}.")
+        advice = "if it is of before 2015, convert it: jupyter nbconvert --to notebook"
+        raise DocumentError(f"{file} is not a notebook that can be read: no `cells` ({advice}).")
     return content
 
 
@@ -124,19 +113,13 @@ def _source(cell: dict[str, Any], file: Path, number: int) -> str:
 
 
 def _in_its_style(content: Any, text: str) -> str:
-    """A changed notebook as JSON of the file's own style; a file that no writer wrote gets that of Jupyter."""
+    """A changed notebook as JSON with the file's own indentation, spaces, escapes and line ends."""
     bare = text.strip("\ufeff \t\r\n")
-    old, line_end = json.loads(text), "\r\n" if "\r\n" in text else "\n"
-    for indent, ascii_only, tight in itertools.product((1, 2, 4, "\t", 3, 8, None), (False, True), (False, True)):
-        style: dict[str, Any] = {"indent": indent, "ensure_ascii": ascii_only}
-        style["separators"] = (",", ":" if tight else ": ") if indent or tight else (", ", ": ")
-        if json.dumps(old, **style).replace("\n", line_end) == bare:
-            break
-    else:
-        style = {"indent": 1, "ensure_ascii": False}
-    start = text.index(bare)
-    made = json.dumps(content, **style).replace("\n", line_end)
-    return text[:start] + made + text[start + len(bare) :]
+    start = re.match(r'\{(?:\r?\n([ \t]+))?\s*"(?:[^"\\]|\\.)*":( ?)', bare)
+    indent, space = start.groups() if start else (" ", " ")
+    separators = ("," if indent else f",{space}", f":{space}")
+    made = json.dumps(content, indent=indent, ensure_ascii=bare.isascii(), separators=separators)
+    return text.replace(bare, made.replace("\n", "\r\n" if "\r\n" in text else "\n"), 1)
 
 
 def _read(file: Path, *, notebook: bool) -> tuple[bytes, str, str]:

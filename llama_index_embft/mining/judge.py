@@ -15,6 +15,7 @@ from llama_index_embft.calls.journal import Journal, RequestIdentity
 from llama_index_embft.calls.queue import QueuedRequest, RequestQueue
 from llama_index_embft.calls.running import run_sync
 from llama_index_embft.calls.settings import CallSettings
+from llama_index_embft.generation.parse import without_reasoning
 from llama_index_embft.mining.teachers import Pair, Teacher, pair_texts
 
 if TYPE_CHECKING:
@@ -55,7 +56,6 @@ Does the passage answer the query, fully or in part? A passage on the same subje
 }
 _FORMATS: Final = {"en": "Reply with yes or no alone.", "zh": "只输出“是”或“否”。"}
 _YES_OR_NO: Final = re.compile(r"\b(?:yes|no|true|false)\b|(?<!不)是(?!否)|否", re.IGNORECASE)
-_THOUGHT: Final = re.compile(r"<think>.*?</think>", re.DOTALL)
 
 
 class LLMJudge(Teacher):
@@ -88,7 +88,7 @@ class LLMJudge(Teacher):
         with Journal(self._journal_path) as journal:
             queue = RequestQueue(self._caller, journal, self._workers)
             run_sync(queue.get_all(asked, on_failed=self.counts.failed.__setitem__))
-            answers = [journal.get(queued.identity.key) for queued in asked]
+            answers = [journal.get(queued.identity.key, queued.valid) for queued in asked]
             self.counts.answered += queue.answered
             self.counts.from_journal += queue.from_journal
         return [answer is None or bool(answer.payload) for answer in answers]
@@ -104,7 +104,7 @@ class LLMJudge(Teacher):
             body = template.format(query=query, passage=shown)
             return LLMRequest(body, format_line, PassageAnswers, read_answer, expected_tokens=5)
 
-        return QueuedRequest(f"judging {query!r}", identity, request)
+        return QueuedRequest(f"judging {query!r}", identity, request, lambda payload: isinstance(payload, bool))
 
 
 class PassageAnswers(BaseModel):
@@ -123,7 +123,7 @@ def read_answer(content: Any) -> bool:
         content = content.get("answers", "")
     if isinstance(content, bool):
         return content
-    found = {word.casefold() for word in _YES_OR_NO.findall(_THOUGHT.sub("", str(content)))}
+    found = {word.casefold() for word in _YES_OR_NO.findall(without_reasoning(str(content)))}
     if len(found) != 1:
         raise UnusableAnswerError(f"neither yes nor no in {str(content)[:100]!r}")
     return found.pop() in ("yes", "true", "是")

@@ -46,13 +46,14 @@ STRATEGY_FORMS: Final[dict[str, tuple[str, Callable[..., Strategy]]]] = {
 }
 
 
-def parse_strategy(text: str, *, llm: LLM | None = None) -> Strategy:
+def parse_strategy(text: str, *, llm: LLM | None = None, trust_remote_code: bool = False) -> Strategy:
     """Make a strategy from its text form.
 
     Args:
         text: ``rank:10-50``, ``rank:10-50:random``, ``score:0.3-0.7``, ``margin:0.95``, ``gap:0.05``, ``random``,
             ``least-similar``, ``bm25:50``, ``same-document``, ``cross-encoder:MODEL`` or ``judge``.
         llm: The LLM of ``judge``.
+        trust_remote_code: Run code that comes with a cross-encoder.
 
     Raises:
         ConfigError: There is no such strategy, its numbers make no sense, or ``judge`` has no LLM.
@@ -65,11 +66,16 @@ def parse_strategy(text: str, *, llm: LLM | None = None) -> Strategy:
     for pattern, make in STRATEGY_FORMS.values():
         found = re.fullmatch(pattern, form)
         if found:
-            return make(*found.groups())
+            made = make(*found.groups())
+            if isinstance(made, CrossEncoder):
+                made.trust_remote_code = trust_remote_code
+            return made
     raise ConfigError(f"There is no strategy {text!r}; the forms are: {', '.join([*STRATEGY_FORMS, 'judge'])}.")
 
 
-def as_strategies(given: Sequence[Any] | str, *, llm: LLM | None = None) -> list[Strategy]:
+def as_strategies(
+    given: Sequence[Any] | str, *, llm: LLM | None = None, trust_remote_code: bool = False
+) -> list[Strategy]:
     """Make a list of strategies, of which at least one proposes candidates.
 
     Where all are filters, they apply to the 100 best documents.
@@ -81,7 +87,7 @@ def as_strategies(given: Sequence[Any] | str, *, llm: LLM | None = None) -> list
     strategies: list[Strategy] = []
     for item in items:
         if isinstance(item, str):
-            strategies.append(parse_strategy(item, llm=llm))
+            strategies.append(parse_strategy(item, llm=llm, trust_remote_code=trust_remote_code))
         elif isinstance(item, (Source, Filter, Teacher)):
             strategies.append(item)
         else:

@@ -69,7 +69,7 @@ class MiningSession:
         self.dataset, self.num_negatives, self.relabel = dataset, num_negatives, relabel
         self.seed, self.show_progress = seed, show_progress
         self.settings = settings if settings is not None else MiningSettings()
-        self.strategies = as_strategies(strategies, llm=llm)
+        self.strategies = as_strategies(strategies, llm=llm, trust_remote_code=self.settings.trust_remote_code)
         check_number("num_negatives", num_negatives, at_least=1)
         check_number("seed", seed, at_least=0)
         if not dataset.queries:

@@ -43,6 +43,10 @@ class MiningSettings:
     similarity: Literal["cosine", "dot"] = option("cosine", "cosine; or dot for models that rank by the inner product.")
     memory: int = option(512 << 20, "Bytes for the search beside embeddings and result, about; at least 1 MiB.")
 
+    trust_remote_code: bool = option(
+        False, "Run code that comes with a model that is named, the cross-encoder's too. Read it first."
+    )
+
     def __post_init__(self) -> None:
         if self.near_duplicates is not None:
             check_number(

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from llama_index_embft.embeddings.describe import loading, resolve_model_name
 from llama_index_embft.embeddings.encoding.cache import EmbeddingCache, cache_key
 from llama_index_embft.embeddings.fingerprint import fingerprint_sentence_transformer
+from llama_index_embft.embeddings.sentence_transformer import keep_within_positions
 from llama_index_embft.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class CrossEncoder(Teacher):
         batch_size: Pairs a batch.
         cache: Where scores are kept between runs; ``"default"`` is the embedding cache, None keeps nothing. A model
             that is no torch module cannot be told from others and is not cached.
+        trust_remote_code: Run code that comes with the model. Only for repositories you have read.
 
     Raises:
         ConfigError: A value is not allowed.
@@ -70,12 +73,14 @@ class CrossEncoder(Teacher):
         gap: float = 0.0,
         batch_size: int = 32,
         cache: EmbeddingCache | str | None = "default",
+        trust_remote_code: bool = False,
     ) -> None:
         if gap < 0:
             raise ConfigError(f"`gap` of CrossEncoder must be at least 0, got {gap}.")
         if cache not in ("default", None) and not isinstance(cache, EmbeddingCache):
             raise ConfigError(f"`cache` of CrossEncoder is an EmbeddingCache, 'default' or None, got {cache!r}.")
         self.model, self.gap, self.batch_size = model, gap, batch_size
+        self.trust_remote_code = trust_remote_code
         self.name = model if isinstance(model, str) else type(model).__name__
         self.scores = {}
         self._cache = cache if isinstance(cache, EmbeddingCache) else EmbeddingCache.default() if cache else None
@@ -92,12 +97,11 @@ class CrossEncoder(Teacher):
         if isinstance(self.model, str):
             from sentence_transformers import CrossEncoder as Model
 
-            try:
-                self.model = Model(self.model)
-            except (OSError, ValueError) as err:
-                raise ModelError(
-                    f"Cannot load the cross-encoder {self.name!r}: {err}; give its folder or hub name."
-                ) from err
+            name = resolve_model_name(self.model)
+            with loading(f"The cross-encoder {name}", name):
+                self.model = Model(name, trust_remote_code=self.trust_remote_code)
+        if isinstance(self.model, nn.Module):
+            keep_within_positions(self.model)
         if self._cache is not None and isinstance(self.model, nn.Module):
             self._fingerprint = _fingerprint(self.model)
 

@@ -171,21 +171,25 @@ def test_what_put_has_returned_for_survives_a_kill(tmp_path: Path) -> None:
 
 def test_opening_does_not_fail_while_another_thread_writes(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
-    stop = threading.Event()
+    stop, written, opened = threading.Event(), 0, 0
 
     def write() -> None:
+        nonlocal written
         with Journal(path) as journal:
-            n = 0
             while not stop.is_set():
-                put(journal, str(n))
-                n += 1
+                put(journal, str(written))
+                written += 1
 
     thread = threading.Thread(target=write)
     thread.start()
     try:
         deadline = time.monotonic() + 0.5
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline or not (opened and written):
             Journal(path).close()
+            opened += 1
+            assert time.monotonic() < deadline + 60
     finally:
         stop.set()
         thread.join()
+    with Journal(path) as journal:  # and what was written meanwhile is all there
+        assert all(str(n) in journal for n in range(written))

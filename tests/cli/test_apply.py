@@ -14,6 +14,7 @@ from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 from typer.testing import CliRunner
 
 from llama_index_embft.cli.apply import apply
+from llama_index_embft.cli.shared.command import add_command
 from llama_index_embft.embeddings import as_encoder, linear_adapter, save_adapter
 from llama_index_embft.embeddings.describe import describe_base
 from llama_index_embft.embeddings.identity import identify
@@ -22,7 +23,7 @@ from llama_index_embft.index import StoreError
 from llama_index_embft.index.stores import open_index
 
 app = typer.Typer()
-app.command()(apply)
+add_command(app, apply)
 
 
 def run(*args: object) -> str:

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "llm_server"))
 from loopback_llm import LoopbackLLM
 
 from llama_index_embft.cli.apply import apply
+from llama_index_embft.cli.shared.command import add_command
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.embeddings import load_embed_model
 from llama_index_embft.errors import ConfigError, ModelError
@@ -33,7 +34,7 @@ KEY = "sk-loopback-0123456789"
 CORPUS = {f"d{n}": f"word{n} belongs to entry {n * 7 % 12}" for n in range(12)}
 
 app = typer.Typer()
-app.command()(apply)
+add_command(app, apply)
 
 
 def run(*args: object) -> str:

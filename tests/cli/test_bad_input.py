@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 
 import pytest
-
-
-def embft(*arguments, cwd, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "llama_index_embft.cli.app", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200", **environment},
-        timeout=120,
-    )
 
 
 def blank_pdf(path, password=None):
@@ -39,14 +26,19 @@ def write_note(folder, name="note.md", sentences=40):
     (folder / name).write_text(f"# {name}\n\n" + "\n\n".join(lines), encoding="utf-8")
 
 
-def assert_refused(result, message, out):
-    assert result.returncode == 2, result.stderr
-    said = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(said) == 1, result.stderr
-    assert message in said[0]
-    assert "Traceback" not in result.stderr
-    leftovers = [path.name for path in out.parent.iterdir() if out.name in path.name]
-    assert leftovers == []
+def assert_refused(said, message, out):
+    code, _, err = said
+    assert code == 2, err
+    lines = [line for line in err.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1, err
+    assert message in lines[0]
+    assert "Traceback" not in err
+    assert [path.name for path in out.parent.iterdir() if out.name in path.name] == []
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
 CASES = {
@@ -75,31 +67,31 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_run_refuses_in_one_sentence(tmp_path, tiny_model_path, case):
+def test_run_refuses_in_one_sentence(embft, tmp_path, tiny_model_path, case):
     prepare, arguments, message = CASES[case]
     prepare(tmp_path)
     out = tmp_path / "runs-here"
     model = [] if "--model" in arguments else ["--model", tiny_model_path]
-    assert_refused(embft("run", *arguments, *model, "--out", out, cwd=tmp_path), message, out)
+    assert_refused(embft("run", *arguments, *model, "--out", out), message, out)
 
 
-def test_an_output_folder_in_an_impossible_place(tmp_path, tiny_model_path):
+def test_an_output_folder_in_an_impossible_place(embft, tmp_path, tiny_model_path):
     write_note(tmp_path)
     (tmp_path / "file").write_text("in the way")
-    result = embft("run", "note.md", "--model", tiny_model_path, "--out", "file/below", cwd=tmp_path)
-    assert result.returncode == 2
-    assert result.stderr.count("Error: ") == 1
-    assert "Traceback" not in result.stderr
+    code, _, err = embft("run", "note.md", "--model", tiny_model_path, "--out", "file/below")
+    assert code == 2
+    assert err.count("Error: ") == 1
+    assert "Traceback" not in err
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-def test_an_output_folder_with_somebody_elses_files_is_left_alone(tmp_path, tiny_model_path):
+def test_an_output_folder_with_somebody_elses_files_is_left_alone(embft, tmp_path, tiny_model_path):
     write_note(tmp_path)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("mine")
-    result = embft("run", "note.md", "--model", tiny_model_path, "--out", "thesis", cwd=tmp_path)
-    assert result.returncode == 2
-    assert "Traceback" not in result.stderr
+    code, _, err = embft("run", "note.md", "--model", tiny_model_path, "--out", "thesis")
+    assert code == 2
+    assert "Traceback" not in err
     assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "mine"
 
 
@@ -117,7 +109,6 @@ def test_a_full_disk_ends_in_one_sentence_and_leaves_nothing(tmp_path, tiny_mode
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(EmbeddingQAFinetuneDataset, "save_json", full)
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["embft", "run", "a.md", "b.md", "c.md", "--model", tiny_model_path, "--out", "o"])
     with pytest.raises(SystemExit) as stopped:
         app.main()
@@ -125,11 +116,11 @@ def test_a_full_disk_ends_in_one_sentence_and_leaves_nothing(tmp_path, tiny_mode
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.md", "b.md", "c.md"]
 
 
-def test_an_unknown_option_is_a_usage_error(tmp_path):
-    result = embft("run", "--no-such-option", cwd=tmp_path)
-    assert result.returncode == 2
-    assert "Traceback" not in result.stderr
+def test_an_unknown_option_is_a_usage_error(embft):
+    code, _, err = embft("run", "--no-such-option")
+    assert code == 2
+    assert "Traceback" not in err
 
 
-def test_version(tmp_path):
-    assert embft("--version", cwd=tmp_path).stdout.startswith("llama-index-embft 0.")
+def test_version(embft):
+    assert embft("--version")[1].startswith("llama-index-embft 0.")

@@ -202,10 +202,10 @@ def test_a_notebook_changes_in_its_code_alone(tmp_path, options: dict, single: b
 
 
 def test_the_figures_in_the_notes_are_true() -> None:
-    from llama_index_embft.migration import notes
+    from llama_index_embft.migration import code
 
     for engine in (SentenceTransformersFinetuneEngine, EmbeddingAdapterFinetuneEngine):
-        text = next(text for pattern, text in notes._LINES.items() if engine.__name__ in pattern)
+        text = next(text for pattern, text in code._LINES.items() if engine.__name__ in pattern)
         parameters = inspect.signature(engine).parameters
         for name, value in re.findall(r"(\w+)=(\w+)", text):
             assert str(parameters[name].default) == value

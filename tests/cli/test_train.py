@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from llama_index_embft.cli import app
+from llama_index_embft.cli.shared.options import Option
 from llama_index_embft.cli.train import command
-from llama_index_embft.cli.train.options import GROUPS, METHODS, PLAIN, EngineOption, engine_options, takes
+from llama_index_embft.cli.train.options import GROUPS, METHODS, PLAIN, engine_options, takes
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.finetune import (
@@ -164,7 +165,7 @@ CASES = {
     "an object": ("x: !!python/object/apply:os.system ['touch owned']", "train.yaml is not valid YAML in line 1"),
     "a character of no text": ("model: a\x00b", "train.yaml is not valid YAML: unacceptable character #x0000"),
     "too deep": ("[" * 5000, "train.yaml is nested too deeply"),
-    "a list of models": ("model: [a, b]", "model in train.yaml is ['a', 'b']; it must be one text."),
+    "a list of models": ("model: [a, b]", "model in train.yaml is ['a', 'b']; it must be a text."),
     "method": ("method: magic", "`--method` is 'magic'; it must be one of 'full',"),
     "no data": ("epochs: 1", "There is no training set: name the file"),
 }
@@ -201,7 +202,7 @@ def test_a_bad_flag_is_one_sentence(folder, embft, tiny_model_path):
         ("--recipe", "auto", "--method", "adapter"): "recipe is not an option of --method adapter",
         ("--time-budget", "60"): "time_budget is for the search of --recipe auto",
         ("--recipe", "auto", "--time-budget", "x"): "--time-budget is 'x'; it must be a number.",
-        ("--merge", "some"): "--merge is 'some'; it must be a number or auto.",
+        ("--merge", "some"): "--merge is 'some'; it must be a number or auto or none.",
         ("--batch-size", "0"): "`batch_size` is 0; it must be at least 1",
         ("--push-to-hub", "a/b/c"): "'a/b/c' is no name of a repository on the hub",
         ("--push-to-hub", "a/b"): "The hub is switched off by HF_HUB_OFFLINE",
@@ -323,21 +324,21 @@ def test_a_loss_by_name_reaches_the_engine(folder, tiny_model_path):
 
 
 def test_values_of_mixed_kinds():
-    mixed = EngineOption("merge", frozenset({"float", "None"}), ("auto",))
+    mixed = Option("merge", frozenset({"float", "None"}), ("auto",))
     assert mixed.convert("auto", "--merge") == "auto"
     assert mixed.convert("0.5", "--merge") == 0.5
     assert mixed.convert(1, "merge") == 1.0
     assert mixed.convert(None, "merge") is None
     assert mixed.convert("none", "--merge") is None
-    with pytest.raises(ConfigError, match="--merge is 'x'; it must be a number or auto"):
+    with pytest.raises(ConfigError, match="--merge is 'x'; it must be a number or auto or none"):
         mixed.convert("x", "--merge")
-    dims = EngineOption("dims", frozenset({"list", "None"}), (), "int")
+    dims = Option("dims", frozenset({"list", "None"}), (), "int")
     assert dims.convert("384, 128", "--dims") == [384, 128]
     assert dims.convert("384", "--dims") == [384]
     assert dims.convert([384], "dims") == [384]
     with pytest.raises(ConfigError, match="An item of --dims is 'x'; it must be a whole number"):
         dims.convert("384,x", "--dims")
-    words = EngineOption("report_to", frozenset({"list", "str"}), (), "str")
+    words = Option("report_to", frozenset({"list", "str"}), (), "str")
     assert words.convert("wandb", "--report-to") == "wandb"
     assert words.convert("wandb,mlflow", "--report-to") == ["wandb", "mlflow"]
 

@@ -74,6 +74,8 @@ def test_a_device_is_written_to_and_not_replaced() -> None:
 
 def test_a_long_name_fits(tmp_path: Path) -> None:
     atomic_write_text(tmp_path / ("x" * 250), "new")
+    assert names(tmp_path) == ["x" * 250]
+    assert (tmp_path / ("x" * 250)).read_text() == "new"
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_leftovers(tmp_path: Path, full_disk: None) -> None:

@@ -62,49 +62,61 @@ def embft(*arguments, cwd):
     return result.stdout
 
 
-@pytest.mark.parametrize(("method", "folds"), [("adapter", 5), ("full", 1)])
-def test_run_from_files_to_an_index(tmp_path, tiny_model_path, method, folds):
+def test_run_from_files_to_an_index(tmp_path, tiny_model_path):
     (tmp_path / "docs").mkdir()
     write_documents(tmp_path / "docs")
-    options = ["--method", method, "--out", "out", "--chunk-size", 128, *(["--no-cross-fit"] if folds == 1 else [])]
+    options = ["--method", "full", "--out", "out", "--chunk-size", 128]
     said = embft("run", "docs", "--model", tiny_model_path, *options, cwd=tmp_path)
     out = tmp_path / "out"
     report = json.loads((out / "report.json").read_text())
     row = report["metrics"]["ndcg@10"]
     assert {"base", "tuned", "difference", "ci95", "p", "n"} <= set(row)
     assert row["ci95"][0] <= row["difference"] <= row["ci95"][1]
+    assert report["decision"] == "not proven"
     assert (out / "report.html").read_text().count("<svg") >= 1
     assert "http://" not in (out / "report.html").read_text().replace("http://www.w3.org", "")
-    assert "taken from your text, not asked by people" in said
-    assert report["tuned"]["folds"] == folds
-    tested = ["all.json", "folds.json"] if folds > 1 else ["test.json"]
-    assert sorted(f.name for f in (out / "dataset").iterdir()) == sorted([*tested, "train.json", "val.json"])
-    assert ("cross-fitting over 5 folds tests" in said) == (folds > 1)
-    assert ("5 models for the verdict and then one on all documents" in said) == (folds > 1)
-    assert ("was itself not tested" in said) == (folds > 1)
+    assert "No questions by people were given" in " ".join(said.split())
+    assert sorted(f.name for f in (out / "dataset").iterdir()) == ["choose.json", "prove.json", "train.json"]
 
     from llama_index.core import VectorStoreIndex
 
-    from llama_index_embft import EmbeddingQAFinetuneDataset, load_embed_model
+    from llama_index_embft import EmbeddingQAFinetuneDataset, load_embed_model, load_retriever
     from llama_index_embft.dataset import documents_to_nodes, load_documents
 
-    names = ("train", "val", "all" if folds > 1 else "test")
-    parts = {n: EmbeddingQAFinetuneDataset.from_json(out / "dataset" / f"{n}.json") for n in names}
+    parts = {
+        n: EmbeddingQAFinetuneDataset.from_json(out / "dataset" / f"{n}.json") for n in ("train", "choose", "prove")
+    }
     documents = {
         name: {part.document_of(d) for ids in part.relevant_docs.values() for d in ids} for name, part in parts.items()
     }
-    assert not documents["train"] & documents["val"]
-    if folds > 1:
-        assert documents["train"] | documents["val"] == documents["all"]
-    else:
-        assert not documents["train"] & documents["test"]
-        assert len(parts["test"].corpus) == len(parts["train"].corpus)
+    assert not documents["train"] & documents["choose"]
+    assert not documents["train"] & documents["prove"]
+    assert not documents["choose"] & documents["prove"]
 
     nodes = documents_to_nodes(load_documents(tmp_path / "docs"), chunk_size=128, chunk_overlap=32)
     index = VectorStoreIndex(nodes, embed_model=load_embed_model(out / "model"))
-    hits = index.as_retriever(similarity_top_k=3).retrieve("When was the violin finished?")
-    assert len(hits) == 3
+    hits = load_retriever(out / "retriever", index).retrieve("When was the violin finished?")
+    assert len(hits) == 10
     assert {node.node_id for node in nodes} == set(parts["train"].corpus)
 
-    again = embft("compare", "out/reports/base.json", "out/reports/tuned.json", cwd=tmp_path)
+    again = embft("compare", "out/reports/base.json", "out/reports/chosen.json", cwd=tmp_path)
     assert "ndcg@10" in again
+
+
+def test_run_with_questions_of_people_prints_one_result_as_json(tmp_path, tiny_model_path):
+    (tmp_path / "docs").mkdir()
+    write_documents(tmp_path / "docs")
+    texts = {file: file.read_text(encoding="utf-8") for file in sorted((tmp_path / "docs").glob("*.txt"))}
+    asked = [
+        {"question": "Which year? " + " ".join(part.split()[:7]), "context": part}
+        for text in texts.values()
+        for part in text.split("\n\n")
+    ]
+    (tmp_path / "asked.jsonl").write_text("\n".join(map(json.dumps, asked)), encoding="utf-8")
+    options = ["--method", "none", "--out", "out", "--questions", "asked.jsonl", "--json"]
+    result = json.loads(embft("run", "docs", "--model", tiny_model_path, *options, cwd=tmp_path))
+    assert result["questions"]["proven_on_by"] == "people"
+    assert result["questions"]["proven_on"] == len(asked)
+    assert result["decision"] == "adopt"
+    assert result["stack"]["dense_weight"] < 0.6
+    assert json.loads((tmp_path / "out" / "tune.json").read_text()) == result

@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 from evaluation_helpers import many_queries, noisy_report
 
+from llama_index_embft._core.language import kind_of
 from llama_index_embft.errors import ConfigError, EvaluationError
 from llama_index_embft.evaluation import RetrievalReport, compare
-from llama_index_embft.evaluation.statistics.slices import kind_of, script_of
+from llama_index_embft.evaluation.statistics.slices import script_of
 
 FAST = {"n_resamples": 500}
 
@@ -23,7 +24,7 @@ def test_a_real_gain_is_called_significant() -> None:
     row = result.metrics["ndcg@10"]
     assert row.outcome == "gain"
     assert row.test.difference == pytest.approx(tuned.mean("ndcg@10") - base.mean("ndcg@10"))
-    assert 0 < row.test.ci95[0] < row.test.difference < row.test.ci95[1]
+    assert 0 < row.test.interval[0] < row.test.difference < row.test.interval[1]
     assert row.test.p <= row.p_holm < 0.05
     assert row.test.wins + row.test.losses + row.test.ties == row.test.n == 120
     assert row.test.n_clusters == 40
@@ -84,9 +85,9 @@ def test_dependence_inside_documents_widens_the_interval() -> None:
     shift = [0.2 if i // 12 % 2 else -0.1 for i in range(120)]
     values["ndcg@10"] = (base.values["ndcg@10"] * 0.5 + shift).clip(0, 1)
     tuned = replace(base, values=values)
-    low, high = compare(base, tuned, metrics=["ndcg@10"], **FAST).metrics["ndcg@10"].test.ci95
+    low, high = compare(base, tuned, metrics=["ndcg@10"], **FAST).metrics["ndcg@10"].test.interval
     plain_low, plain_high = (
-        compare(base, tuned, metrics=["ndcg@10"], cluster_by="query", **FAST).metrics["ndcg@10"].test.ci95
+        compare(base, tuned, metrics=["ndcg@10"], cluster_by="query", **FAST).metrics["ndcg@10"].test.interval
     )
     assert high - low > 1.5 * (plain_high - plain_low)
 
@@ -305,7 +306,7 @@ def test_one_query_proves_nothing() -> None:
     tuned = replace(base, values={name: column * 0 for name, column in base.values.items()})
     result = compare(base, tuned, **FAST)
     assert result.metrics["ndcg@10"].outcome == "not significant"
-    assert math.isnan(result.metrics["ndcg@10"].test.ci95[0])
+    assert math.isnan(result.metrics["ndcg@10"].test.interval[0])
     assert "cannot be told from chance" in result.verdict
     assert result.to_dict()["metrics"]["ndcg@10"]["ci95"] == [None, None]
     assert "–" in result.to_markdown()

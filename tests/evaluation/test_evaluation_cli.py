@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import typer
@@ -38,7 +39,8 @@ def test_compare_prints_and_writes(files) -> None:
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "ndcg@10" in result.output
-    assert "Adopt." in result.output
+    assert re.match(r"Adopt\. Of 100 questions, \d+", result.output)  # before the table and the statistics
+    assert result.output.index("ndcg@10 ") < result.output.index("Significant gain")
     assert json.loads((files / "r.json").read_text())["decision"] == "adopt"
     assert "text about thing 1" in (files / "r.html").read_text()
     assert "| ndcg@10 |" in (files / "r.md").read_text()

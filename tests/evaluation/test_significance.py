@@ -40,7 +40,7 @@ def test_two_equal_systems_differ_significantly_in_at_most_five_percent_of_cases
     experiments = scores_like_ndcg(np.random.default_rng(1), (n, 2000))  # a column an experiment
     results = paired_tests(experiments, n_resamples=2000, seed=2)
     assert 0.005 < np.mean([r.p < 0.05 for r in results]) < 0.062
-    assert np.mean([r.ci95[0] <= 0 <= r.ci95[1] for r in results]) > 0.94
+    assert np.mean([r.interval[0] <= 0 <= r.interval[1] for r in results]) > 0.94
 
 
 @pytest.mark.parametrize("n_documents", [3, 8, 20])
@@ -50,7 +50,7 @@ def test_skewed_differences_of_few_documents_are_not_taken_for_gains(n_documents
     means = skewed(np.random.default_rng(3), (n_documents, 2000))
     results = paired_tests(means[documents], documents)
     assert np.mean([r.p < 0.05 and r.difference > 0 for r in results]) < 0.035
-    assert np.mean([r.ci95[0] <= 0 <= r.ci95[1] for r in results]) > 0.94
+    assert np.mean([r.interval[0] <= 0 <= r.interval[1] for r in results]) > 0.94
 
 
 def test_many_skewed_queries_are_judged_by_the_expansion() -> None:
@@ -88,7 +88,7 @@ def test_p_and_interval_never_contradict_each_other(sizes: list[int]) -> None:
     experiments = by_document(np.random.default_rng(5), documents, 300) + np.linspace(-0.4, 0.4, 300)
     results = paired_tests(experiments, documents, n_resamples=4000)
     assert {r.p < 0.05 for r in results} == {True, False}
-    assert all((r.p < 0.05) == (r.ci95[0] > 0 or r.ci95[1] < 0) for r in results)
+    assert all((r.p < 0.05) == (r.interval[0] > 0 or r.interval[1] < 0) for r in results)
     # Nor does the limit: what was not found is smaller than what can be found.
     assert all(r.p < 0.05 or abs(r.difference) < r.detectable for r in results if r.difference > 0)
 
@@ -99,7 +99,7 @@ def test_non_inferiority_is_the_lower_end_of_the_interval() -> None:
     results = paired_tests(experiments, n_resamples=4000)
     for column, test in zip(experiments.T, results, strict=True):
         p = non_inferiority_p(column, margin=0.06, n_resamples=4000)
-        assert (p < 0.025) == (test.ci95[0] > -0.06)
+        assert (p < 0.025) == (test.interval[0] > -0.06)
     worse = [non_inferiority_p(c, margin=0.06) for c in rng.normal(-0.06, 0.3, size=(200, 1000)).T]
     equal = [non_inferiority_p(c, margin=0.06) for c in rng.normal(0, 0.3, size=(200, 1000)).T]
     assert np.mean(np.array(worse) < 0.025) < 0.035
@@ -114,7 +114,7 @@ def test_parity_with_scipy() -> None:
     (got,) = paired_tests((tuned - base)[:, None])
     assert got.standard_error == pytest.approx(math.hypot(stats.sem(tuned - base), 1 / 3000), rel=1e-9)
     assert got.p == pytest.approx(stats.ttest_rel(tuned, base).pvalue, rel=0.25)
-    assert got.ci95 == pytest.approx(stats.ttest_rel(tuned, base).confidence_interval(0.95), abs=0.0004)
+    assert got.interval == pytest.approx(stats.ttest_rel(tuned, base).confidence_interval(0.95), abs=0.0004)
 
 
 def test_drawn_ratios_of_normal_data_follow_student_and_exponential_ones_are_covered() -> None:
@@ -159,7 +159,7 @@ def test_p_is_never_zero() -> None:
 def test_nothing_changed() -> None:
     (result,) = paired_tests(np.zeros((50, 1)))
     assert (result.difference, result.p) == (0.0, 1.0)
-    assert result.ci95 == pytest.approx((-0.0406, 0.0406), abs=0.005)  # one query in 50 could have changed
+    assert result.interval == pytest.approx((-0.0406, 0.0406), abs=0.005)  # one query in 50 could have changed
     assert result.detectable > 1 / 50
     assert math.isnan(result.effect_size)
 
@@ -168,7 +168,7 @@ def test_nothing_changed() -> None:
 def test_one_observation_proves_nothing(clusters: list[str] | None) -> None:
     (result,) = paired_tests(np.array([[0.5]]), clusters)
     assert result.p == 1.0
-    assert all(math.isnan(end) for end in result.ci95)
+    assert all(math.isnan(end) for end in result.interval)
     assert non_inferiority_p(np.array([0.5]), clusters, margin=0.1) == 0.5
     assert detectable_difference(0.1, 1) == math.inf
     assert clusters_to_show(result, 0.05) is None

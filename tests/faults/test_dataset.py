@@ -56,6 +56,38 @@ def test_a20_values_of_yes_and_no_stop_whatever_the_name(tmp_path: Path) -> None
         read_dataset(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "what"),
+    [
+        ("nli", ("entailment", "contradiction"), "a label or grade"),
+        ("esci", ("exact", "substitute", "irrelevant"), "a label or grade"),
+        ("cosine", (0.12, 0.93), "a score"),
+        ("cosine", ("0,12", "0,93"), "a score"),
+    ],
+)
+def test_a20_values_that_say_how_good_a_pair_is_stop(
+    name: str, values: tuple[object, ...], what: str, tmp_path: Path
+) -> None:
+    rows = [{"query": "q", "passage": f"p{n}", name: value} for n, value in enumerate(values)]
+    with pytest.raises(DatasetError, match=f"{name!r} looks like {what}"):
+        read_dataset(lay(tmp_path / "p.jsonl", rows))
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("page", (1, 2)),
+        ("topic", ("pay", "sleep")),
+        ("price", (0.5, 12.99)),
+        ("offset", (0.1, 0.2)),
+        ("part", ("x", "y")),
+    ],
+)
+def test_a20_other_columns_do_not_stop(name: str, values: tuple[object, ...], tmp_path: Path) -> None:
+    rows = [{"query": "q", "passage": f"p{n}", name: value} for n, value in enumerate(values)]
+    assert len(read_dataset(lay(tmp_path / "p.jsonl", rows)).corpus) == 2
+
+
 @pytest.mark.parametrize("order", [("question", "answer", "context"), ("context", "answer", "question")])
 def test_a20_question_context_and_answer_in_any_order(order: tuple[str, ...], tmp_path: Path) -> None:
     row = {"question": "Who pays?", "context": "A long passage.", "answer": "Alice"}

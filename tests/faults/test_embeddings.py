@@ -270,11 +270,13 @@ def test_a7_a22_one_rule_of_prompts_for_folder_hub_and_object(tiny_model_path, t
     assert prompts(loaded(folder, query_prompt="", document_prompt="")) == ("", "")
 
 
-def test_a7_an_empty_prompt_switches_off_what_llama_index_knows(tiny_model_path, tmp_path, monkeypatch):
+def test_a7_an_empty_prompt_switches_off_what_the_model_brings(tiny_model_path, tmp_path, monkeypatch):
     monkeypatch.setenv("LLAMA_INDEX_CACHE_DIR", str(tmp_path / "hub"))
-    on_the_hub(tiny_model_path, tmp_path / "hub", "BAAI/bge-small-en-v1.5")
-    assert prompts(loaded("BAAI/bge-small-en-v1.5"))[0].startswith("Represent this question")
-    assert prompts(loaded("BAAI/bge-small-en-v1.5", query_prompt="")) == ("", "")
+    folder = with_prompts(tiny_model_path, tmp_path / "m", {"query": "Represent this sentence: "})
+    on_the_hub(folder, tmp_path / "hub", "BAAI/bge-small-en-v1.5")
+    for name in ("BAAI/bge-small-en-v1.5", folder):
+        assert prompts(loaded(name)) == ("Represent this sentence: ", "")
+        assert prompts(loaded(name, query_prompt="")) == ("", "")
 
 
 @pytest.mark.parametrize(

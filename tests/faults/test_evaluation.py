@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +23,17 @@ from llama_index_embft.errors import ConfigError, EvaluationError
 from llama_index_embft.evaluation import (
     RetrievalEvaluator,
     RetrievalReport,
+    aevaluate_query_engine,
     compare,
+    compare_systems,
     evaluate_bm25,
     evaluate_embed_model,
     evaluate_query_engine,
     evaluate_retriever,
     evaluate_run,
+    fuse_runs,
+    paired_tests,
+    rerank_run,
 )
 
 
@@ -179,6 +186,15 @@ def test_a14_the_querys_own_text_in_the_corpus_is_no_hit() -> None:
     assert scores["mrr@1"] == 1.0  # validation during training measures the same
     index = VectorStoreIndex([TextNode(id_=k, text=v) for k, v in texts.items()], embed_model=model)
     assert evaluate_retriever(dataset, index.as_retriever(similarity_top_k=3), ks=(1,)).mean("mrr@1") == 1.0
+    engine = index.as_query_engine(llm=MockLLM(), similarity_top_k=3)
+    assert evaluate_query_engine(dataset, engine, ks=(1,)).mean("mrr@1") == 1.0
+    assert evaluate_query_engine(dataset, engine, ks=(1,), ignore_identical=False).mean("mrr@1") == 0.0
+    later = aevaluate_query_engine(dataset, engine, ks=(1,), ignore_identical=False)
+    assert asyncio.run(later).mean("mrr@1") == 0.0
+    systems = {"one": model, "two": index.as_retriever(similarity_top_k=50)}
+    for counted, expected in ((True, 1.0), (False, 0.0)):
+        table = compare_systems(dataset, systems, metrics=["mrr@1"], ignore_identical=counted, n_resamples=100)
+        assert [table.base.mean("mrr@1"), table.systems[0].report.mean("mrr@1")] == [expected, expected]
     assert evaluate_bm25(dataset, ks=(1,)).mean("mrr@1") == 1.0
     # A relevant document is never taken for the query itself.
     asked = EmbeddingQAFinetuneDataset(queries={"q": "zzz"}, corpus=texts, relevant_docs={"q": ["d2"]})
@@ -243,6 +259,54 @@ def test_b5_the_overlap_is_found_inside_of_retrievers_and_engines(tmp_path: Path
     assert evaluate_retriever(shouted, retriever).overlap["trained_on_queries"] == 5
 
 
+def prose(seed: int, words: int = 200) -> list[str]:
+    return [f"w{n}" for n in np.random.default_rng(seed).integers(0, 50_000, words)]
+
+
+def about(texts: dict[str, str]) -> EmbeddingQAFinetuneDataset:
+    return EmbeddingQAFinetuneDataset(
+        queries={f"q{doc}": f"what of {doc}" for doc in texts},
+        corpus=texts,
+        relevant_docs={f"q{d}": [d] for d in texts},
+    )
+
+
+def test_b5_documents_that_nearly_repeat_those_of_training_are_seen(tmp_path: Path) -> None:
+    trained = {f"a{n}": " ".join(prose(n)) for n in range(40)}
+    folder = tmp_path / "m"
+    seen_model(folder, about(trained), 40)
+    edited = {}
+    for n in range(40):  # a page number, a date and a word are others, as in a new edition
+        words = trained[f"a{n}"].split()
+        words[10], words[60], words[-1] = "new", "2027", "page"
+        edited[f"b{n}"] = " ".join(words)
+    # Forms: three fifths of the words in a row are the same, and they say different things.
+    forms = {f"c{n}": " ".join([*prose(n)[:120], *prose(1000 + n, 80)]) for n in range(40)}
+    report = evaluate_embed_model(about(edited | forms), Letters(folder=str(folder)), cache=None)
+    assert report.overlap == {"trained_on_documents": 40}
+    assert "40 of the 80 documents that answer them (or near-duplicates)" in report.notes[-1]
+
+
+def test_b5_questions_that_differ_in_a_name_are_not_taken_for_seen(tmp_path: Path) -> None:
+    words = (
+        "What was the total revenue from the {} segment in the United States for the year that ended in December 2021"
+    )
+    dataset = numbered(2)
+    parts = [
+        EmbeddingQAFinetuneDataset(
+            **dataset.model_dump() | {"queries": dict.fromkeys(dataset.queries, words.format(name))}
+        )
+        for name in ("Mobility", "Delivery")
+    ]
+    model = seen_model(tmp_path / "m", parts[0], 2)
+    assert "trained_on_queries" not in evaluate_embed_model(parts[1], model, cache=None).overlap
+
+
+def test_b5_the_record_of_what_was_seen_is_small(tmp_path: Path) -> None:
+    model = seen_model(tmp_path / "m", about({f"d{n}": " ".join(prose(n)) for n in range(300)}), 300)
+    assert (Path(model.folder) / "embft.json").stat().st_size < 300 * 160
+
+
 def test_b5_a_model_that_only_names_the_whole_training_set_is_seen_too(tmp_path: Path) -> None:
     dataset = numbered(10)
     (tmp_path / "m").mkdir()
@@ -251,6 +315,102 @@ def test_b5_a_model_that_only_names_the_whole_training_set_is_seen_too(tmp_path:
     assert report.overlap["trained_on_queries"] == 10
     (tmp_path / "m" / "embft.json").write_text("[1]", "utf-8")  # not a record
     assert not evaluate_embed_model(dataset, Letters(folder=str(tmp_path / "m")), cache=None).overlap
+
+
+def two_queries(**fields) -> RetrievalReport:
+    judged = {"a": {"1": 1}, "b": {"2": 1}}
+    report = evaluate_run(judged, {"a": {"1": 1.0, "2": 0.5}, "b": {"2": 1.0, "1": 0.5}}, ks=(1, 2))
+    return replace(report, **fields)
+
+
+def test_b5_what_was_seen_stays_known_when_runs_are_fused_and_re_ranked() -> None:
+    dataset = EmbeddingQAFinetuneDataset(
+        queries={"a": "x y", "b": "z w"}, corpus={"1": "one", "2": "two"}, relevant_docs={"a": ["1"], "b": ["2"]}
+    )
+    seen = two_queries(overlap={"trained_on_queries": 2}, folds=3)
+    fused = fuse_runs([two_queries(), seen])
+    ranked = rerank_run(dataset, seen, lambda _, texts: [1.0] * len(texts))
+    for made in (fused, ranked):
+        assert (made.overlap, made.folds) == ({"trained_on_queries": 2}, 3)
+
+
+def test_c3_fused_runs_say_which_queries_failed() -> None:
+    failed = two_queries(errors={"b": "TimeoutError: read"}, hit_ids=(("1",), ()), hit_scores=((1.0,), ()))
+    assert fuse_runs([failed, failed]).errors == {"b": "TimeoutError: read"}
+    half = fuse_runs([two_queries(), failed])
+    assert half.errors == {}
+    assert any(
+        "1 queries failed and stand on other hits alone (first: 'b': TimeoutError" in note for note in half.notes
+    )
+
+
+def test_e14_a_report_with_an_infinite_score_can_be_saved(tmp_path: Path) -> None:
+    judged = {"a": {"1": 1}, "b": {"2": 1}}
+    report = evaluate_run(judged, {"a": {"1": float("inf"), "2": 0.5}, "b": {"2": 1.0}}, ks=(1,))
+    assert report.mean("ndcg@1") == 1.0
+    assert report.hit_scores == ((), (1.0,))
+    assert any("1 queries have scores that are no finite numbers" in note for note in report.notes)
+    report.to_json(tmp_path / "r.json")
+    assert RetrievalReport.from_json(tmp_path / "r.json").hit_ids == report.hit_ids
+
+
+def test_e4_errors_of_a_retriever_are_kept_without_secrets(tmp_path: Path) -> None:
+    class Refused(Fixed):
+        def _retrieve(self, query_bundle):
+            if "second" in query_bundle.query_str:
+                raise RuntimeError("401 for http://bob:hunter2canary@host/v1?code=functioncanary8")
+            return super()._retrieve(query_bundle)
+
+    dataset = EmbeddingQAFinetuneDataset(
+        queries={"a": "first", "b": "second"}, corpus={"1": "one"}, relevant_docs={"a": ["1"], "b": ["1"]}
+    )
+    report = evaluate_retriever(dataset, Refused(TextNode(id_="1", text="one")), ks=(1,))
+    report.to_json(tmp_path / "r.json")
+    compare(report, replace(report, label="other"), n_resamples=100).to_html(tmp_path / "c.html")
+    assert "401 for http" in report.errors["b"]
+    for path in tmp_path.iterdir():
+        assert "canary" not in path.read_text("utf-8")
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.05, 0.2])
+def test_b4_the_interval_is_of_the_level_that_is_asked_for(alpha: float) -> None:
+    rng = np.random.default_rng(0)
+    results = paired_tests(rng.normal(0.4, 1.0, size=(40, 300)) * 0.2, n_resamples=2000, alpha=alpha)
+    outside = [result.interval[0] > 0 or result.interval[1] < 0 for result in results]
+    assert outside == [result.p < alpha for result in results]
+    assert 0 < sum(outside) < len(results)
+
+
+def test_b4_every_artefact_names_the_level_of_its_interval(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    judged = {f"q{n}": {f"d{n}": 1} for n in range(40)}
+    base, tuned = (
+        evaluate_run(judged, {f"q{n}": {f"d{n}": 1.0, "x": rng.normal(1, 1)} for n in range(40)}, ks=(1,), label=label)
+        for label in ("base", "tuned")
+    )
+    result = compare(base, tuned, alpha=0.1, n_resamples=500)
+    result.to_html(tmp_path / "c.html")
+    for shown in (result.verdict, result.to_markdown(), (tmp_path / "c.html").read_text("utf-8")):
+        assert "90 % interval" in shown
+        assert "95 % interval" not in shown
+
+
+def test_b9_what_was_shown_on_these_documents_stands_in_the_report() -> None:
+    corpus = {f"d{n}": f"text {n}" for n in range(40)}
+    dataset = EmbeddingQAFinetuneDataset(
+        queries={f"q{n}": f"question {n}" for n in range(40)},
+        corpus=corpus,
+        relevant_docs={f"q{n}": [f"d{n}"] for n in range(40)},
+        source_documents=dict.fromkeys(corpus, "only.pdf"),
+    )
+    good = evaluate_run(dataset, {f"q{n}": {f"d{n}": 1.0} for n in range(40)}, ks=(1,), label="good")
+    bad = evaluate_run(dataset, {f"q{n}": {f"d{(n + 1) % 40}": 1.0} for n in range(40)}, ks=(1,), label="bad")
+    result = compare(good, bad, n_resamples=500)
+    (system,) = result.to_dict()["systems"]
+    assert result.decision == "do not adopt"
+    assert system["on_these"]["difference"] == -1.0
+    assert system["on_these"]["clusters"] == 40
+    assert system["on_these"]["p"] < 0.05
 
 
 @pytest.mark.parametrize("wanted", ["NDCG@10", "ndcg@20", "mrr", ""])

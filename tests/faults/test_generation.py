@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "llm_server"))
 
 from loopback_llm import Behaviour, LoopbackLLM
 
+from llama_index_embft._core.checks import first_line
 from llama_index_embft._core.redaction import Redactor, redact
 from llama_index_embft.calls import CallSettings, asking
 from llama_index_embft.calls.failures import UnusableAnswerError, classify
@@ -142,13 +143,19 @@ def test_a17_the_wording_of_users_is_no_refusal_and_no_option(query: str) -> Non
         ("On a scale from 1 to 5 I give 4", 4),
         ("The 2021 revenue of 3 segments is named. 5", 5),
         ("Maybe 2, maybe 3?</think>4", 4),
+        ("3.5", 3.5),
+        ("3,5", 3.5),
+        ("Score: 4.5/5", 4.5),
+        ({"score": 3.5}, 3.5),
     ],
 )
-def test_a18_the_grade_is_read_and_not_any_number(verdict: str, grade: int) -> None:
+def test_a18_the_grade_is_read_and_not_any_number(verdict: Any, grade: float) -> None:
     assert read_score(verdict) == grade
 
 
-@pytest.mark.parametrize("verdict", ["I see 2 flaws", "Rating: 8/10, 2 flaws", "Well done."])
+@pytest.mark.parametrize(
+    "verdict", ["I see 2 flaws", "Rating: 8/10, 2 flaws", "Well done.", "3-4", "Score: 3 to 4", "5.5"]
+)
 def test_a18_what_is_no_grade_is_no_grade(verdict: str) -> None:
     with pytest.raises(UnusableAnswerError):
         read_score(verdict)
@@ -313,7 +320,14 @@ def test_e3_a_thread_that_dies_tells_those_who_wait(tmp_path: Path, monkeypatch:
         ("http://bob:p@ss/w0rd-canary@host/v1", "w0rd-canary"),
         ("http://host/v1?api_key=urltokencanary99&x=1", "urltokencanary99"),
         ("http://127.0.0.1:1?api-key=qdrantcanary77", "qdrantcanary77"),
+        ("http://host/v1?code=functioncanary8&api-version=2024-02-01", "functioncanary8"),
+        ("https://host/c/f?sv=2021&sig=Q%2Bsignaturecanary1", "signaturecanary1"),
+        ("https://host/callback#access_token=fragmentcanary2", "fragmentcanary2"),
+        ("https://gateway.org/v1/9f8e7d6c5b4a39281706canary/chat", "9f8e7d6c5b4a"),
+        ("https://hooks.org/services/T0123/B0/Xa9Bc3De5Fg7Hi1Jk canary", "Xa9Bc3De5Fg7"),
+        ("wss://host/ws?ticket=ticketcanary9", "ticketcanary9"),
         ("postgresql://bob:pgcanary5@db:5432/x", "pgcanary5"),
+        ("Authorization failed for Basic dXNlcjpjYW5hcnk=", "dXNlcjpjYW5hcnk"),
         ("host=db password=dsncanary6 user=bob", "dsncanary6"),
         ("Authorization: Bearer abc.def.canary", "abc.def.canary"),
         ("{'x-api-key': 'headercanary8'}", "headercanary8"),
@@ -336,11 +350,32 @@ def test_e4_secrets_of_every_shape_are_hidden(text: str, secret: str) -> None:
     [
         "HTTP 500: the model task-force is busy at http://host:8000/v1 (252,878 + 20,040 tokens)",
         "`max_tokens` is 0; it must be at least 1.",
+        "basic knowledge, and the bearer of bad news",
+        "https://huggingface.co/sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2/resolve/main/config.json",
+        "https://host/openai/deployments/text-embedding-3-small/embeddings?api-version=2023-05-15",
+        "postgresql://db:5432/x?sslmode=require",
         "Cannot read ../data/train.json: the key 'queries' is missing; write to a@b.org",
     ],
 )
 def test_e4_other_texts_stay_as_they_are(text: str) -> None:
     assert redact(text) == text
+
+
+def test_e4_what_another_library_says_is_shown_without_secrets() -> None:
+    assert first_line(RuntimeError("refused http://host/v1?code=functioncanary8.\nsecond")) == (
+        "refused http://host/v1?code=[hidden]"
+    )
+
+
+def test_e4_parameters_and_paths_of_a_clients_address_are_known_secrets() -> None:
+    class Client:
+        api_base = "https://gateway.org/9f8e7d6c5b4a39281706canary/v1?env=production"
+        default_query: ClassVar = {"code": "functioncanary8", "api-version": "2024-02-01"}
+
+    hide = Redactor(Client()).known
+    assert hide("no route for 9f8e7d6c5b4a39281706canary") == "no route for [hidden]"
+    assert hide("the code functioncanary8 is not known") == "the code [hidden] is not known"
+    assert hide("the production of 2024-02-01") == "the production of 2024-02-01"
 
 
 @pytest.mark.parametrize("pad", range(360, 405, 3))

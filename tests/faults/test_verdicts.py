@@ -17,7 +17,7 @@ from llama_index_embft.crossfit import documents_asked, folds_by_document, plan_
 from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.evaluation import RetrievalReport, compare, evaluate_run
 from llama_index_embft.evaluation.statistics import paired_tests, unseen_loss
-from llama_index_embft.pipeline import split_for_tuning
+from llama_index_embft.pipeline import dense, split_for_tuning
 
 
 def questions(n_documents: int, chunks: int = 100) -> EmbeddingQAFinetuneDataset:
@@ -142,24 +142,24 @@ def trainings(monkeypatch):
 
 
 @pytest.fixture
-def tests(monkeypatch):
+def measurements(monkeypatch):
     """Every measurement: the data set, and the model."""
     done = []
-    real = pipeline.evaluate_embed_model
+    real = dense.evaluate_embed_model
 
     def evaluate(dataset, model, **options):
         done.append((dataset, model))
         return real(dataset, model, **options)
 
-    monkeypatch.setattr(pipeline, "evaluate_embed_model", evaluate)
+    monkeypatch.setattr(dense, "evaluate_embed_model", evaluate)
     return done
 
 
 @pytest.fixture
 def gain(monkeypatch):
     """Every comparison finds a gain."""
-    real = pipeline.compare
-    monkeypatch.setattr(pipeline, "compare", lambda *a, **k: real(*a, **k).amended(decision="adopt"))
+    real = dense.compare
+    monkeypatch.setattr(dense, "compare", lambda *a, **k: real(*a, **k).amended(decision="adopt"))
 
 
 def run_on(n_documents, model_path, folder, **options):
@@ -173,12 +173,12 @@ def run_on(n_documents, model_path, folder, **options):
 
 @pytest.mark.parametrize("n_documents", [2, 3, 4])
 def test_b1_a_run_on_few_documents_tests_every_question_and_trains_on_all(
-    n_documents, trainings, tests, tiny_model_path, tmp_path
+    n_documents, trainings, measurements, tiny_model_path, tmp_path
 ) -> None:
     dataset, outcome = run_on(n_documents, tiny_model_path, tmp_path)
     assert outcome.folds == n_documents
     *of_folds, kept = trainings
-    (base_data, _), *tested = tests
+    (base_data, _), *tested = measurements
     assert base_data.queries == dataset.queries
     assert len(of_folds) == len(tested) == n_documents
     for engine, (test, model) in zip(of_folds, tested, strict=True):
@@ -241,7 +241,7 @@ def test_b1_every_artefact_says_that_the_tuned_model_was_not_tested(
         assert sentence in card
 
 
-def test_b1_training_of_all_weights_is_cross_fitted_too(tests, tiny_model_path, tmp_path) -> None:
+def test_b1_training_of_all_weights_is_cross_fitted_too(measurements, tiny_model_path, tmp_path) -> None:
     dataset = questions(2, chunks=6)
     split, folds = pipeline.data_for_tuning(dataset)
     base = load_embed_model(tiny_model_path)
@@ -249,7 +249,7 @@ def test_b1_training_of_all_weights_is_cross_fitted_too(tests, tiny_model_path, 
         split, base, tmp_path, folds=folds, method="full", show_progress=False, engine_options={"epochs": 1}
     )
     assert outcome.folds == 2
-    assert [len(test.queries) for test, _ in tests] == [12, 6, 6]
+    assert [len(test.queries) for test, _ in measurements] == [12, 6, 6]
     assert outcome.comparison.systems[0].report.overlap == {}
     assert not list(tmp_path.glob("folds*"))
     record = json.loads((outcome.result.output_path / "embft.json").read_text("utf-8"))
@@ -286,7 +286,7 @@ def test_b2_the_limit_belongs_to_the_test_that_decides(n_documents: int) -> None
         (0.30 + rng.normal(0, 0.02, n_documents)[documents] + rng.normal(0, 0.1, len(documents)))[:, None], documents
     )
     assert test.p < 0.05  # 30 points, where sets like this one show 7 to 15
-    assert test.ci95[0] > 0
+    assert test.interval[0] > 0
     assert test.detectable < test.difference
 
 
@@ -322,4 +322,4 @@ def test_b4_skewed_differences_are_no_gain(n_documents: int, sizes: str) -> None
     both = 0.15 * (1 - rng.exponential(size=(n_documents, 1500)))[documents]
     results = paired_tests(both + 0.27 * (1 - rng.exponential(size=(len(documents), 1500))), documents)
     assert np.mean([test.p < 0.05 and test.difference > 0 for test in results]) < 0.035
-    assert np.mean([test.ci95[0] <= 0 <= test.ci95[1] for test in results]) >= 0.94
+    assert np.mean([test.interval[0] <= 0 <= test.interval[1] for test in results]) >= 0.94

@@ -169,3 +169,29 @@ def test_hostile_texts_stay_texts():
 def test_an_old_or_empty_record_gives_a_card():
     assert ModelCard(model_card({})).data.library_name == "sentence-transformers"
     assert ModelCard(model_card({"kind": "base", "base": None, "metrics": [], "max_length": "x"})).content
+
+
+def test_the_comparison_is_told_in_words_first():
+    from evaluation_helpers import many_queries, noisy_report
+
+    from llama_index_embft.evaluation import SwitchingCost, compare
+
+    dataset = many_queries()
+    reports = noisy_report(dataset, 1.6, label="base"), noisy_report(dataset, 0.9, label="tuned")
+    result = compare(*reports, n_resamples=200).amended(
+        costs={"tuned": SwitchingCost(texts=0)}, notes=["<i>made up</i>"], data="Asked by users."
+    )
+    text = model_card({**RECORD, "comparison": result.decision_record()})
+    told = [
+        f"**Adopt**, by ndcg@10. {result.sentences(result.systems[0])[0]}",
+        "\nSignificant gain: ndcg@10",
+        "ndcg@10: How well the pages in the first ten are ordered",
+        "Asked by users.",
+        "What it costs to switch: Nothing is embedded anew",
+        r"- \<i\>made up\</i\>",
+    ]
+    places = [text.find(part) for part in told]
+    assert -1 not in places
+    assert places == sorted(places)
+    old = {name: result.decision_record()[name] for name in ("decision", "metric", "reasons", "warnings")}
+    assert "**Adopt**, by ndcg@10.\n\nSignificant gain" in model_card({**RECORD, "comparison": old})

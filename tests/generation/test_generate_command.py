@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from llama_index_embft.calls import make_llm
 from llama_index_embft.cli.generate import generate
+from llama_index_embft.cli.shared.command import add_command
 from llama_index_embft.errors import ConfigError, DocumentError, EmbftError, MissingExtraError
 
 
@@ -29,7 +30,7 @@ def docs(tmp_path: Path) -> Path:
 
 def embft(*arguments: object) -> str:
     app = typer.Typer()
-    app.command()(generate)
+    add_command(app, generate)
     result = CliRunner().invoke(app, [str(argument) for argument in (*arguments, "--yes")])
     if isinstance(result.exception, EmbftError):
         raise result.exception

@@ -43,7 +43,7 @@ def test_negatives_join_the_corpus_behind_the_mined_ones(
 ) -> None:
     server = serve()
     before = dataset.model_dump()
-    options: Any = {"per_query": 2, "calls": CallSettings(journal_path=tmp_path / "j.sqlite"), "verbose": False}
+    options: Any = {"per_query": 2, "calls": CallSettings(journal_path=tmp_path / "j.sqlite"), "show_progress": False}
     result = generate_negatives(dataset, openai_like(server), **options)
     assert dataset.model_dump() == before
     assert server.count == 4
@@ -63,7 +63,7 @@ def test_tools_are_used_where_there_are_any(
     dataset: EmbeddingQAFinetuneDataset, serve: Callable[..., LoopbackLLM], openai_like: Callable[..., Any]
 ) -> None:
     server = serve()
-    result = generate_negatives(dataset, openai_like(server, is_function_calling_model=True), verbose=False)
+    result = generate_negatives(dataset, openai_like(server, is_function_calling_model=True), show_progress=False)
     assert "tools" in server.requests[0].body
     assert len(result.corpus) == 5
 
@@ -72,7 +72,7 @@ def test_a_failed_negative_leaves_the_others(
     dataset: EmbeddingQAFinetuneDataset, serve: Callable[..., LoopbackLLM], openai_like: Callable[..., Any]
 ) -> None:
     server = serve(script=lambda request: Behaviour(400, error="no") if "市长" in request.prompt else None)
-    result = generate_negatives(dataset, openai_like(server), verbose=False)
+    result = generate_negatives(dataset, openai_like(server), show_progress=False)
     assert list(result.report.failed) == ["q2"]
     assert "q2" not in result.negative_docs
     assert result.report.kept == 1
@@ -84,7 +84,7 @@ def test_an_llm_that_only_refuses_or_copies_is_an_error(
 ) -> None:
     english = dataset.subset(["q1"])
     with pytest.raises(GenerationError, match="no usable negative"):
-        generate_negatives(english, openai_like(serve(script=lambda r: Behaviour(text=text))), verbose=False)
+        generate_negatives(english, openai_like(serve(script=lambda r: Behaviour(text=text))), show_progress=False)
 
 
 def test_passages_are_unwrapped() -> None:

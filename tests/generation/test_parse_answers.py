@@ -189,5 +189,7 @@ def test_any_text_gives_clean_distinct_queries(text: str) -> None:
     )
 )
 def test_any_json_is_survived(value: object) -> None:
-    parse_items(json.dumps(value), limit=5)
-    parse_items(value, limit=5)
+    for answer in (json.dumps(value), value):
+        queries = [item.query for item in parse_items(answer, limit=5)]
+        assert len(queries) <= 5
+        assert all(query.strip() == query and any(c.isalnum() for c in query) for query in queries)

@@ -252,14 +252,14 @@ def test_a_corpus_of_one_is_no_reason_to_drop(table: Table) -> None:
         ("I rate this 3 out of 5.", 3),
         ("**2**", 2),
         ("评分：4分", 4),
-        ("4.5", 4),
+        ("4.5", 4.5),
         ("<think>maybe 2</think>5", 5),
         ("On a scale of 1-5: 3", 3),
         ({"score": 3}, 3),
         ({"score": "4"}, 4),
     ],
 )
-def test_grades_are_read(answer: Any, score: int) -> None:
+def test_grades_are_read(answer: Any, score: float) -> None:
     assert read_score(answer) == score
 
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from index_places import TURNED_DIM, Place, PlainEmbedding, TurnedPlain
+from index_places import TURNED_DIM, Place, PlainEmbedding, TurnedPlain, die_after
 
 from llama_index_embft.embeddings import EmbeddingCache
 from llama_index_embft.index import reembed_index
@@ -28,23 +23,12 @@ def log_texts(path: Path) -> None:
     TurnedPlain._get_text_embedding = logged
 
 
-if __name__ == "__main__":
-    kind, folder, uri, table, old_folder, cache, log, owner, method, calls = sys.argv[1:]
+def killed_reembed(kind, folder, uri, table, old_folder, cache, log, owner, method, calls):
     model = TurnedPlain(model_name="new")
     log_texts(Path(log))
     place = Place(kind, Path(folder), uri or None, table, TURNED_DIM)
     new = place.reopen(model)
-    changed = type(new.vector_store if owner == "store" else open_table(new))
-    real, left = getattr(changed, method), [int(calls)]
-
-    def dying(self, *args, **options):
-        result = real(self, *args, **options)
-        left[0] -= 1
-        if not left[0]:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(changed, method, dying)
+    die_after(type(new.vector_store if owner == "store" else open_table(new)), method, int(calls))
     old = Place("simple", Path(old_folder), None, "").reopen(PlainEmbedding(model_name="old"))
     vectors = EmbeddingCache(cache) if cache else None
     reembed_index(old, model, new, batch_size=10, persist_dir=place.persist_dir, cache=vectors)

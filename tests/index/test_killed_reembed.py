@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from index_places import TURNED_DIM, Place, PlainEmbedding, TurnedPlain, make_nodes, run_and_die
-from killed_reembed import log_texts
+from killed_reembed import killed_reembed, log_texts
 from llama_index.core import VectorStoreIndex
 
 from llama_index_embft.embeddings import DriftEmbedding, EmbeddingCache
@@ -66,7 +66,7 @@ def reembed_and_die(
     place: Place, old: Place, cache: Path | None, log: Path, owner: str, method: str, calls: int
 ) -> None:
     places = (place.kind, place.folder, place.uri or "", place.table, old.folder)
-    run_and_die("killed_reembed.py", *places, cache or "", log, owner, method, calls)
+    run_and_die(killed_reembed, *places, cache or "", log, owner, method, calls)
 
 
 @pytest.mark.parametrize(("kind", "owner", "method", "calls", "state", "stored"), CASES)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from index_places import Place, PlainEmbedding, make_nodes, run_and_die
+from killed_update import killed_update
 from test_update import all_vectors, assert_same
 
 from llama_index_embft.embeddings.identity import identify
@@ -26,7 +27,7 @@ CASES = [
 
 def update_and_die(action: str, place: Place, tmp_path: Path, method: str, calls: int) -> None:
     places = (place.kind, place.folder, place.uri or "", place.table, tmp_path / "journal")
-    run_and_die("killed_update.py", action, *places, method, calls)
+    run_and_die(killed_update, action, *places, method, calls)
 
 
 @pytest.mark.parametrize(("kind", "method", "calls", "state"), CASES)

@@ -8,7 +8,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from llama_index_embft.cli.mine import MineCommand, mine
+from llama_index_embft.cli.mine import mine
+from llama_index_embft.cli.shared.command import add_command
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError
 
@@ -27,7 +28,7 @@ def data(tmp_path):
 
 def invoke(*args):
     app = typer.Typer()
-    app.command(cls=MineCommand)(mine)
+    add_command(app, mine)
     return CliRunner().invoke(app, [str(arg) for arg in args])
 
 
@@ -55,10 +56,10 @@ def test_the_command_writes_the_data_set_the_exports_and_the_reports(data, tiny_
         (["--strategy", "judge"], "name it with --llm-model"),
         (["--strategy", "hardest"], "no strategy 'hardest'"),
         (["--export", "csv=x.csv"], "write FORMAT=FILE with one of pairs, ntuples"),
-        (["--search", "flat"], "`search` is 'flat'; it must be one of 'exact', 'hnsw', 'ivf'"),
-        (["--similarity", "l2"], "`similarity` is 'l2'; it must be one of 'cosine', 'dot'"),
+        (["--search", "flat"], "--search is 'flat'; it must be exact or hnsw or ivf"),
+        (["--similarity", "l2"], "--similarity is 'l2'; it must be cosine or dot"),
         (["--near-duplicates", "2"], "`near_duplicates` is 2.0; it must be above 0 and at most 1"),
-        (["--near-duplicates", "much"], "--near-duplicates is 'much'; give a number, or none"),
+        (["--near-duplicates", "much"], "--near-duplicates is 'much'; it must be a number or none"),
         (["--parts", "2"], "--parts is for --ray ADDRESS"),
         (["--num-negatives", "12"], "no query can have 12"),
     ],

@@ -135,7 +135,7 @@ def test_a_model_that_is_no_reranker_is_named(data, answer):
 
 
 def test_a_reranker_that_does_not_exist(data, tmp_path):
-    with pytest.raises(ModelError, match=r"Cannot load the cross-encoder '.*nothing'"):
+    with pytest.raises(ModelError, match=r"The model folder '.*nothing' does not exist"):
         mine_hard_negatives(*data, ["rank:1-5", f"cross-encoder:{tmp_path}/nothing"], 2)
     with pytest.raises(ConfigError, match="at least 0, got -1"):
         CrossEncoder(Reranker(TABLE), gap=-1)

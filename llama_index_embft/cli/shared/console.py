@@ -6,20 +6,15 @@ import logging
 import os
 import shlex
 import sys
-from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from llama_index_embft._core.redaction import Redactor
 from llama_index_embft._core.terminal import SafeConsole
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-    from llama_index_embft.evaluation.statistics.findings import QueryChange
-    from llama_index_embft.pipeline import TuneOutcome
 
 console = SafeConsole()
 errors = SafeConsole(stderr=True)
@@ -51,52 +46,3 @@ def show_cut(embed_model: BaseEmbedding, dataset: EmbeddingQAFinetuneDataset) ->
     cut = truncation_of(embed_model, list(dataset.corpus.values()))
     if cut is not None and cut.share > WORTH_SAYING:
         console.print(f"Note: {cut.sentence()}", markup=False, soft_wrap=True)
-
-
-def show_outcome(outcome: TuneOutcome, test: EmbeddingQAFinetuneDataset) -> None:
-    """Print the table, the verdict and three queries before and after."""
-    comparison = outcome.comparison
-    console.print()
-    console.print(comparison.to_rich())
-    for line in comparison.verdict.split("\n"):
-        console.print(line, markup=False, soft_wrap=True)
-    for note in comparison.notes:
-        console.print(f"Note: {note}", markup=False, soft_wrap=True, style="dim")
-    console.print("\n[bold]Before and after[/bold] (the two most improved queries and the most harmed one)")
-    for change in (*comparison.improved(2), *comparison.harmed(1)):
-        _show_change(change, test)
-
-
-def _show_change(change: QueryChange, test: EmbeddingQAFinetuneDataset) -> None:
-    from rich.text import Text
-
-    passage = " ".join(test.corpus[test.relevant_docs[change.query_id][0]].split())
-    line = Text.assemble("  ", (change.query, "italic"), "\n    ")
-    line.append(f"rank {_rank(change.base_rank)} → {_rank(change.tuned_rank)}", style="bold")
-    line.append(f"  {shorten(passage, 120, placeholder='…')}", style="dim")
-    console.print(line, soft_wrap=False)
-
-
-def _rank(rank: int | None) -> str:
-    return "not in the first ten" if rank is None else str(rank)
-
-
-def show_files(folder: Path, outcome: TuneOutcome) -> None:
-    """Print where the results are."""
-    console.print(f"\n[bold]Written to {folder}/[/bold]")
-    decision = outcome.comparison.decision
-    crossed = outcome.folds > 1
-    on_all = ", trained on all documents" if crossed else ""
-    data = "all questions, how the folds divide them, and train and validation of the trained model"
-    data = data if crossed else "train, validation and test"
-    rows = [
-        ("report.html", "the comparison as a page: open it in a browser"),
-        ("report.json", "the same as data"),
-        ("model/", f"the tuned model{on_all}" if outcome.adopted else f"your base model, unchanged: {decision}"),
-        ("dataset/", data),
-        ("reports/", "the scores of every query, for embft compare"),
-    ]
-    if not outcome.adopted:
-        rows.insert(3, ("candidate/", f"the tuned model{on_all}: {decision}"))
-    for name, meaning in rows:
-        console.print(f"  {name:<13} {meaning}")

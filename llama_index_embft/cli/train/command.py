@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import os
 from difflib import get_close_matches
+from inspect import getdoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import typer
+
 from llama_index_embft._core.checks import check_choice
+from llama_index_embft.cli.shared.command import register
 from llama_index_embft.cli.shared.console import command_line, console, quiet_libraries
 from llama_index_embft.cli.train.frozen import FROZEN, PROMPTS, check_hosted, frozen_engine, how_to_load
 from llama_index_embft.cli.train.options import GROUPS, METHODS, engine_of, engine_options, takes
 from llama_index_embft.cli.train.ray import ClusterRun, check_cluster, process_count
-from llama_index_embft.cli.train.settings import DEFAULT_MODEL, DEFAULT_OUT, read_settings
+from llama_index_embft.cli.train.settings import DATA_HELP, DEFAULT_MODEL, DEFAULT_OUT, read_settings, train_options
 from llama_index_embft.cli.train.tries import show_tries
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.finetune.options import grouped
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.finetune.engine import BaseFinetuneEngine, FinetuneResult
     from llama_index_embft.finetune.full.recipe import Recipe
@@ -30,7 +36,14 @@ _NOT_IN_SEARCH: Final = frozenset(
 _MOST_ROWS: Final = 12  # of the learning curve; the file has them all
 
 
-def train(given: dict[str, Any]) -> None:
+def register_train(app: typer.Typer) -> None:
+    """Give the app its command ``train``."""
+    data = ("data", str | None, typer.Argument(None, help=DATA_HELP, show_default=False))
+    flags = (option.parameter() for name, option in train_options().items() if name != "data")
+    register(app, "train", getdoc(train), (data, *flags), lambda _values, given: train(given))
+
+
+def train(given: Mapping[str, Any]) -> None:
     """Fine-tune an embedding model on a data set.
 
     With --val the best state on it is kept, and the result is never worse on it than the model you began with.

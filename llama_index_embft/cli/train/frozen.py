@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from llama_index_embft._core.redaction import without_secret_addresses
 from llama_index_embft.cli.train.settings import DEFAULT_MODEL
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.finetune.adapter.settings import AdapterSearchSettings
@@ -92,7 +93,7 @@ def how_to_load(result: FinetuneResult, settings: dict[str, Any]) -> list[str]:
         return [*lines, f"embed_model = load_embed_model({folder})"]
     arguments = [f"model_name={settings['embed_model'].partition(':')[2]!r}"]
     if "api_base" in settings:
-        arguments.append(f"api_base={settings['api_base']!r}")
+        arguments.append(f"api_base={without_secret_addresses(settings['api_base'])!r}")
     return [
         "from llama_index.embeddings.openai import OpenAIEmbedding",
         *lines,

@@ -25,10 +25,6 @@ _NOT_THERE: Final = ("device", "embed_model", "api_base", "requests_per_minute",
 def check_cluster(method: str, settings: dict[str, Any]) -> None:
     """Refuse what does not go together with ``--ray``, and options of a cluster where there is none.
 
-    Args:
-        method: How to train.
-        settings: Of the command.
-
     Raises:
         ConfigError: The settings contradict each other.
     """
@@ -55,11 +51,7 @@ def check_cluster(method: str, settings: dict[str, Any]) -> None:
 
 
 def process_count(settings: dict[str, Any]) -> int:
-    """How many processes train.
-
-    Args:
-        settings: Of the command.
-    """
+    """How many processes train."""
     if "ray" in settings:
         return int(settings.get("ray_workers", _DEFAULT_WORKERS))
     return int(os.environ.get("WORLD_SIZE", "1"))

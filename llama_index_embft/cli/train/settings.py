@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from llama_index_embft._core.options import option
+from llama_index_embft.cli.shared.models import HostedModelOptions
+from llama_index_embft.cli.shared.options import Option, options_of, shortened
 from llama_index_embft.cli.shared.ray import RAY_HELP
 from llama_index_embft.cli.train.config_file import read_config_file
-from llama_index_embft.cli.train.options import GROUPS, METHODS, EngineOption, engine_options, shortened
+from llama_index_embft.cli.train.options import GROUPS, METHODS, engine_options
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.finetune.options import flat_fields
 
@@ -16,39 +21,62 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 DEFAULT_MODEL: Final = "BAAI/bge-small-en-v1.5"
+DATA_HELP: Final = "Training set (JSON with queries, corpus and relevant_docs)."
 DEFAULT_OUT: Final = Path("runs") / "model"
 
-# What the command has beside the engines' own settings: name -> (type, help).
-OWN: Final[dict[str, tuple[type, str]]] = {
-    "config": (Path, "YAML file with any of these options; its paths are relative to the current folder."),
-    "model": (str, f"The model to tune: a folder, or a name on the Hugging Face hub. Default: {DEFAULT_MODEL}."),
-    "embed_model": (str, "A hosted model to tune by adapter or nudge, as openai:MODEL; the key is OPENAI_API_KEY."),
-    "api_base": (str, "Address of its server, if it is not OpenAI's own: http://host:port/v1."),
-    "requests_per_minute": (int, "Maximum requests per minute to the hosted model. Default: no limit."),
-    "tokens_per_minute": (int, "Maximum tokens per minute to the hosted model. Default: no limit."),
-    "method": (
-        str,
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What the command has beside the engines' own settings; None is "not given"."""
+
+    data: Path | None = option(None, DATA_HELP)
+    config: Path | None = option(
+        None, "YAML file with any of these options; its paths are relative to the current folder."
+    )
+    model: str | None = option(
+        None, f"The model to tune: a folder, or a name on the Hugging Face hub. Default: {DEFAULT_MODEL}."
+    )
+    embed_model: str | None = option(
+        None, "A hosted model to tune by adapter or nudge, as openai:MODEL; the key is OPENAI_API_KEY."
+    )
+    method: str | None = option(
+        None,
         f"One of {', '.join(METHODS)}. adapter: a layer over a frozen model, in seconds; nudge: moved document "
         "vectors. Default: full.",
-    ),
-    "val": (Path, "Data set that chooses the best state."),
-    "guard": (Path, "Data set that must not get worse."),
-    "out": (Path, "Folder to save to; an earlier result there is replaced. Default: runs/model."),
-    "loss": (str, "A loss of sentence-transformers by the name of its class, or cosent. Default: chosen by the data."),
-    "teacher_scores": (
-        Path,
+    )
+    val: Path | None = option(None, "Data set that chooses the best state.")
+    guard: Path | None = option(None, "Data set that must not get worse.")
+    out: Path | None = option(None, "Folder to save to; an earlier result there is replaced. Default: runs/model.")
+    loss: str | None = option(
+        None, "A loss of sentence-transformers by the name of its class, or cosent. Default: chosen by the data."
+    )
+    teacher_scores: Path | None = option(
+        None,
         "Scores of a cross-encoder (JSON: query id, document id, score) to learn from. Default: those of the data set.",
-    ),
-    "recipe": (str, "auto: try temperatures, learning rates and epochs first; values you set are not searched."),
-    "time_budget": (float, "Seconds for that, default 600, or for --kind auto of the adapter, default 120."),
-    "ray": (str, RAY_HELP),
-    "ray_workers": (int, "With --ray: processes, which share each batch. Default: 2."),
-    "ray_cpus": (float, "With --ray: CPUs of each. Default: 1."),
-    "ray_gpus": (float, "With --ray: GPUs of each; 0 trains on CPUs. Default: 0."),
-    "progress": (bool, "Show progress bars. Default: yes."),
-    "push_to_hub": (str, "Upload the result to this repository (owner/name); the token comes from HF_TOKEN."),
-    "private": (bool, "Make the repository private if it is new. Default: yes."),
-}
+    )
+    recipe: str | None = option(
+        None, "auto: try temperatures, learning rates and epochs first; values you set are not searched."
+    )
+    time_budget: float | None = option(
+        None, "Seconds for that, default 600, or for --kind auto of the adapter, default 120."
+    )
+    ray: str | None = option(None, RAY_HELP)
+    ray_workers: int | None = option(None, "With --ray: processes, which share each batch. Default: 2.")
+    ray_cpus: float | None = option(None, "With --ray: CPUs of each. Default: 1.")
+    ray_gpus: float | None = option(None, "With --ray: GPUs of each; 0 trains on CPUs. Default: 0.")
+    progress: bool | None = option(None, "Show progress bars. Default: yes.")
+    push_to_hub: str | None = option(
+        None, "Upload the result to this repository (owner/name); the token comes from HF_TOKEN."
+    )
+    private: bool | None = option(None, "Make the repository private if it is new. Default: yes.")
+
+
+@lru_cache(maxsize=1)
+def train_options() -> dict[str, Option]:
+    """Every option of the command by name, its own first."""
+    made_here = (*options_of(TrainOptions), *options_of(HostedModelOptions, "A hosted model"))
+    own = {made.name: replace(made, kinds=made.kinds - {"None"}) for made in made_here}
+    return own | {name: made.without_default() for name, made in engine_options().items() if name not in own}
 
 
 def read_settings(config: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,7 +89,7 @@ def read_settings(config: Path | None, given: Mapping[str, Any]) -> dict[str, An
     Raises:
         ConfigError: The file cannot be read, or a name or a value is not known.
     """
-    known = {"data", *OWN, *engine_options()} - {"config"}
+    known = train_options().keys() - {"config"}
     settings: dict[str, Any] = {}
     for key, value in _in_one_row(config) if config is not None else ():
         name = str(key).replace("-", "_")
@@ -102,21 +130,6 @@ def _in_one_row(config: Path) -> Iterator[tuple[Any, Any]]:
 
 
 def _converted(name: str, value: Any, shown: str) -> Any:
-    if name not in OWN and name != "data":
-        return engine_options()[name].convert(value, shown)
-    kind = Path if name == "data" else OWN[name][0]
-    if kind is bool:
-        if not isinstance(value, bool):
-            raise ConfigError(f"{shown} is {shortened(value)}; it must be true or false.")
-        return value
-    if kind in (int, float):
-        return EngineOption(name, frozenset({kind.__name__})).convert(value, shown)
-    if isinstance(value, (bool, dict, list)):
-        raise ConfigError(f"{shown} is {shortened(value)}; it must be one text.")
-    try:
-        text = str(value)
-    except ValueError:  # a number of more than 4,300 digits
-        raise ConfigError(f"{shown} is {shortened(value)}; it must be one text.") from None
-    if not text.strip():
+    if name not in engine_options() and isinstance(value, str) and not value.strip():
         raise ConfigError(f"{shown} is empty; name one, or leave it out.")
-    return kind(text)
+    return train_options()[name].convert(value, shown)

@@ -16,11 +16,7 @@ _FORMATS: Final = {"learning_rate": "g", "seconds": ".1f", "ridge": ".3g"}
 
 
 def show_tries(result: FinetuneResult) -> None:
-    """Print the table of tries, a row each; nothing where there was nothing to choose.
-
-    Args:
-        result: Of the run.
-    """
+    """Print the table of tries, a row each; nothing where there was nothing to choose."""
     from rich.table import Table
 
     if not result.tries:

@@ -56,7 +56,13 @@ _CONTEXT_WORDS: Final = frozenset([*_NAMES["positive"], "passages", "documents",
 _YES_NO: Final = _words("""
     0 1 -1 0.0 1.0 true false t f yes no y n ja nein oui non si pos neg positive negative good bad relevant irrelevant
     correct incorrect right wrong up down 是 否 相关 不相关
-""")
+""") | {
+    "entailment", "entails", "entailed", "neutral", "contradiction", "contradicts", "not_entailment", "not entailment",
+    "match", "no match", "exact match", "not relevant", "non-relevant", "partially relevant", "somewhat relevant",
+    "highly relevant", "perfectly relevant", "related", "unrelated", "duplicate", "not duplicate", "not_duplicate",
+    "partial", "partly", "maybe", "unsure", "exact", "substitute", "complement", "excellent", "fair", "poor", "perfect",
+    "部分相关", "完全相关", "不匹配", "匹配",
+}  # fmt: skip
 # Small whole numbers in a column of such a name count something.
 _COUNTING_WORDS: Final = _words("""
     id ids index idx no nr num number page pages chunk row line position pos rank offset start end length len tokens
@@ -159,7 +165,9 @@ class ColumnRoles:
             raise self._stopped(found["negatives"][0], "a negative beside a score")
 
     def check_unused(self) -> None:
-        """Raise if the values of a column that is not read say that it should be: yes and no, or a few small numbers.
+        """Raise if the values of a column that is not read say that it should be.
+
+        Yes and no and their kind, a few small numbers, or numbers between -1 and 1 do.
 
         Raises:
             DatasetError: They do; the message names the columns, the mapping and what changes it.
@@ -170,6 +178,8 @@ class ColumnRoles:
             likely = not words if small else values <= _YES_NO
             if 1 < len(values) < _FEW and likely:
                 raise self._stopped(name, f"a label or grade (its values are {', '.join(sorted(values))})")
+            if len(values) > 1 and not words and not small and all(map(_is_share, values)):
+                raise self._stopped(name, f"a score (its values are like {', '.join(sorted(values)[:3])})")
 
     def _stopped(self, name: str, what: str) -> DatasetError:
         taken = ", ".join(f"{column!r} as {part}" for part, column in self.taken.items() if isinstance(column, str))
@@ -185,6 +195,10 @@ class ColumnRoles:
             f"would not be read. Read it by {use}, or leave it out by "
             f'columns={{"ignore": {name!r}}} (--column ignore={name}).'
         )
+
+
+def _is_share(value: str) -> bool:
+    return bool(re.fullmatch(r"-?\d?[.,]?\d{1,30}(e-?\d{1,2})?", value)) and abs(float(value.replace(",", "."))) <= 1
 
 
 def _list(names: Iterable[Any]) -> str:

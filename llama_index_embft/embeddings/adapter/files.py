@@ -137,8 +137,12 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
             "load_embed_model, or train the adapter again."
         )
     result: dict[str, Any] = {"normalize": False, "base": {}, "base_fingerprint": None, **config}
-    if not isinstance(result["base"], dict) or not isinstance(result["base_fingerprint"], str | None):
-        raise ModelError(f"{folder / CONFIG_FILE} is damaged (its base model); train or copy the adapter again.")
+    sides = (result[name] for name in ("transform_queries", "transform_documents", "normalize"))
+    bases = isinstance(result["base"], dict) and isinstance(result["base_fingerprint"], str | None)
+    if not all(isinstance(side, bool) for side in sides) or not bases:
+        raise ModelError(
+            f"{folder / CONFIG_FILE} is damaged (its base model or sides); train or copy the adapter again."
+        )
     return result
 
 
@@ -169,6 +173,7 @@ def load_adapter_module(folder: Path, config: dict[str, Any], module: nn.Module 
     file = folder / (FOREIGN_WEIGHTS_FILE if foreign else WEIGHTS_FILE)
     kind = config["kind"]
     state = read_tensors(file, (lambda name: _foreign_weights(name, kind)) if foreign else load_file, "adapter")
+    module.float()  # vectors are, whatever precision the module was made in
     try:
         module.load_state_dict(state)
     except RuntimeError as err:

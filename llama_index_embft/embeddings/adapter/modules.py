@@ -54,12 +54,12 @@ def low_rank_adapter(dim: int, rank: int, *, bias: bool = False, seed: int = 0) 
         return LowRankAdapter(dim, min(rank, dim), bias=bias)
 
 
-def mlp_adapter(dim: int, hidden: int | None = None, *, seed: int = 0) -> nn.Module:
+def mlp_adapter(dim: int, hidden_dim: int | None = None, *, seed: int = 0) -> nn.Module:
     """Two layers added to the input, see `TwoLayerAdapter`; before training it changes nothing.
 
     Args:
         dim: Dimension of the embeddings.
-        hidden: Width between the layers; None: `dim`.
+        hidden_dim: Width between the layers; None: `dim`.
         seed: Of the first layer.
     """
     import torch
@@ -68,7 +68,7 @@ def mlp_adapter(dim: int, hidden: int | None = None, *, seed: int = 0) -> nn.Mod
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return TwoLayerAdapter.identity(dim, hidden or dim)
+        return TwoLayerAdapter.identity(dim, hidden_dim or dim)
 
 
 def _is_linear(module: nn.Module) -> bool:

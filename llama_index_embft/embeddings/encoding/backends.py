@@ -56,13 +56,7 @@ class Backend(ABC):
     def batches(
         self, texts: list[str], kind: TextKind, size: int
     ) -> Generator[tuple[list[int], NDArray[np.float32]], None, None]:
-        """Embed texts bit by bit; yields rows and their vectors, in any order, each row once.
-
-        Args:
-            texts: Longest first.
-            kind: What they are.
-            size: About so many texts between two of them.
-        """
+        """Embed texts bit by bit; yields rows and their vectors, in any order, each row once."""
         for start in range(0, len(texts), size):
             rows = list(range(start, min(start + size, len(texts))))
             yield rows, self.embed(texts[start : start + size], kind)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, ge
 import numpy as np
 
 from llama_index_embft._core.checks import check_choice, check_number
+from llama_index_embft.embeddings.sentence_transformer import own_errors
 from llama_index_embft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -317,7 +318,8 @@ def _forward(
             for name, value in features.items()
         }
         # Through the model's own call, so that a compiled model runs compiled.
-        vectors = model(placed, **options)["sentence_embedding"].float()
+        with own_errors():
+            vectors = model(placed, **options)["sentence_embedding"].float()
     except torch.OutOfMemoryError:
         if n == 1:
             raise

@@ -210,7 +210,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 def _checked(data: bytes, checksum: int) -> NDArray[np.float32] | None:
     """The vector of a row; None where it was damaged, or cannot be one."""
-    if not data or len(data) % 4 or zlib.crc32(data) != checksum:
+    if not isinstance(data, bytes) or not data or len(data) % 4 or zlib.crc32(data) != checksum:
         return None
     vector: NDArray[np.float32] = np.frombuffer(data, dtype="<f4")
     return vector if np.isfinite(vector).all() else None

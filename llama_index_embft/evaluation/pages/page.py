@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -10,8 +11,11 @@ import numpy as np
 
 from llama_index_embft._core.svg import series_rules
 from llama_index_embft.evaluation.pages import charts
+from llama_index_embft.evaluation.pages.examples import examples_of
+from llama_index_embft.evaluation.pages.query_table import build_query_table
 from llama_index_embft.evaluation.statistics.findings import interval
-from llama_index_embft.evaluation.statistics.verdict import p_value, points
+from llama_index_embft.evaluation.statistics.plain_words import hit_rate_shown, in_words, meaning_of, place_of, summary
+from llama_index_embft.evaluation.statistics.verdict import interval_name, p_value, points
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -20,10 +24,8 @@ if TYPE_CHECKING:
     from llama_index_embft.evaluation.records import RetrievalReport
     from llama_index_embft.evaluation.statistics.findings import ComparisonRecord, MetricComparison, SystemComparison
 
-_SHOWN_HITS: Final = 10
 _FEW_CLUSTERS: Final = 10
-_MOST_QUERIES: Final = 5_000  # the table holds the most changed of these; more would make browsers slow
-_TEXT_BUDGET: Final = 24_000_000  # characters of corpus text in one page
+_MOST_NAMED: Final = 3  # systems that fit into a heading
 
 
 def render_comparison(comparison: ComparisonRecord, dataset: EmbeddingQAFinetuneDataset | None = None) -> str:
@@ -35,20 +37,31 @@ def render_comparison(comparison: ComparisonRecord, dataset: EmbeddingQAFinetune
     """
     base = comparison.base
     reports = [base, *(system.report for system in comparison.systems)]
-    data, notes = _query_data(comparison, dataset)
+    data, notes = build_query_table(comparison, dataset)
+    several = len(comparison.systems) > 1
+    systems = [_system(comparison, system, dataset) for system in comparison.systems]
+    # Of several systems one is spoken of before the others only where it was chosen before these figures were known.
+    foremost = systems[:1] if not several or comparison.chosen else []
     return str(
         environment()
         .get_template("comparison.html.j2")
         .render(
             comparison=comparison,
             base=base,
+            title=_title(comparison),
+            day=_day(comparison.date),
+            subject=_subject(comparison),
+            summary=summary(comparison),
+            foremost=foremost,
+            others=systems[len(foremost) :],
             facts=_facts(comparison),
             notes=[*comparison.notes, *notes],
-            leaderboard=_leaderboard(comparison) if len(comparison.systems) > 1 else None,
+            leaderboard=_leaderboard(comparison) if several else None,
             recall=charts.recall_curves(reports),
             histograms=[plot for plot in map(charts.score_histogram, reports) if plot],
-            systems=[_system(comparison, system) for system in comparison.systems],
-            costs=_costs(reports),
+            systems=systems,
+            times=_times(reports),
+            interval_name=interval_name(comparison.alpha),
             data=data,
             series_rules=series_rules(),
         )
@@ -69,21 +82,59 @@ def environment() -> Environment:
     )
 
 
+def _title(comparison: ComparisonRecord) -> list[tuple[str, str]]:
+    """Label and series of what is compared with the base; a long list is counted."""
+    labels = [system.label for system in comparison.systems]
+    if comparison.chosen and len(labels) > 1:
+        return [(labels[0], "t0")]
+    if len(labels) > _MOST_NAMED:
+        return [(f"{len(labels)} systems", "")]
+    return [(label, f"t{i % 6}") for i, label in enumerate(labels)]
+
+
+def _day(date: str) -> str:
+    """A date as people write it; one that is none stays as it is."""
+    try:
+        moment = datetime.fromisoformat(date)
+    except ValueError:
+        return date
+    return f"{moment.day} {moment:%B %Y}"
+
+
+def _subject(comparison: ComparisonRecord) -> str:
+    """What was asked and searched, in one sentence."""
+    base, groups = comparison.base, next(iter(comparison.metrics.values())).test.n_clusters
+    n = len(base.query_ids)
+    about = {"document": f" about {groups:,} document{'s' if groups != 1 else ''}", "given": f" in {groups:,} groups"}
+    among = f" among {base.corpus_size:,} pages (the chunks of text that are searched)" if base.corpus_size else ""
+    source = f" {comparison.data}" if comparison.data else ""
+    asked = f"Tested with {n:,} question{'s' if n != 1 else ''}{about.get(comparison.cluster_by, '')}"
+    return f"{asked}, each to find its page{among}.{source}"
+
+
 def _facts(comparison: ComparisonRecord) -> list[tuple[str, str]]:
     base = comparison.base
+    facts = [("Base", base.label)]
+    names = ", ".join(system.label for system in comparison.systems)
+    facts.append(("Compared with it", names))
+    if comparison.chosen:
+        facts.append(("Chosen on other questions", comparison.chosen))
     groups = next(iter(comparison.metrics.values())).test.n_clusters
-    facts = [("Queries", f"{len(base.query_ids):,}")]
-    if comparison.cluster_by != "query":
-        name = {"document": "Documents asked about", "chunk": "Chunks asked about", "given": "Groups of queries"}
-        facts.append((name[comparison.cluster_by], f"{groups:,}"))
+    counted = {"document": "about {} documents", "chunk": "about {} chunks", "given": "in {} groups"}
+    size = f"{len(base.query_ids):,}"
+    if comparison.cluster_by in counted:
+        size += f", {counted[comparison.cluster_by].format(f'{groups:,}')}"
+    facts.append(("Questions", size))
     if base.corpus_size is not None:
-        facts.append(("Chunks searched", f"{base.corpus_size:,}"))
+        facts.append(("Pages searched", f"{base.corpus_size:,} chunks"))
     if base.text:
         facts.append(("Text searched", base.text))
-    facts.append(("Statistics", f"{comparison.n_resamples:,} resamples, seed {comparison.seed}"))
     if base.data_hash:
         facts.append(("Data", base.data_hash))
-    facts.append(("Made", f"{comparison.date}, llama-index-embft {comparison.versions['llama-index-embft']}"))
+    facts.append(("Statistics", f"{comparison.n_resamples:,} resamples, seed {comparison.seed}"))
+    facts.append(("Made", comparison.date))
+    versions = comparison.versions
+    facts.append(("Version", f"llama-index-embft {versions['llama-index-embft']}"))
     if comparison.command:
         facts.append(("Command", comparison.command))
     return facts
@@ -94,12 +145,13 @@ def _leaderboard(comparison: ComparisonRecord) -> dict[str, Any]:
     reports = [comparison.base, *(system.report for system in comparison.systems)]
     best = {name: max(report.mean(name) for report in reports) for name in names}
     tests = [None, *(system.metrics[comparison.primary].test for system in comparison.systems)]
-    forest = charts.Forest([test.ci95 for test in tests if test is not None])
+    forest = charts.Forest([test.interval for test in tests if test is not None])
     rows = [
         {
             "label": label,
             "decision": decision,
-            "plot": forest.row(test.difference, test.ci95) if test is not None else None,
+            "chosen": label == comparison.chosen,
+            "plot": forest.row(test.difference, test.interval) if test is not None else None,
             "cells": [
                 {"value": f"{report.mean(name):.4f}", "best": report.mean(name) >= best[name] - 1e-12} for name in names
             ],
@@ -112,15 +164,21 @@ def _leaderboard(comparison: ComparisonRecord) -> dict[str, Any]:
             strict=True,
         )
     ]
-    return {"names": names, "rows": rows}
+    return {"names": names, "meanings": {name: meaning_of(name) for name in names}, "rows": rows}
 
 
-def _system(comparison: ComparisonRecord, system: SystemComparison) -> dict[str, Any]:
+def _system(
+    comparison: ComparisonRecord, system: SystemComparison, dataset: EmbeddingQAFinetuneDataset | None
+) -> dict[str, Any]:
     rows = list(system.metrics.values())
-    forest = charts.Forest([row.test.ci95 for row in rows])
+    forest = charts.Forest([row.test.interval for row in rows])
     headline = comparison.headline()
     return {
         "system": system,
+        "words": in_words(system, comparison.primary),
+        "found": _found(comparison, system),
+        "examples": examples_of(comparison, system, dataset),
+        "cost": system.cost.sentences() if system.cost is not None else (),
         "headline": [_metric_row(system.metrics[name], forest) for name in headline],
         "others": [_metric_row(row, forest) for row in rows if row.metric not in headline],
         "reach": points(forest.reach),
@@ -132,14 +190,31 @@ def _system(comparison: ComparisonRecord, system: SystemComparison) -> dict[str,
     }
 
 
+def _found(comparison: ComparisonRecord, system: SystemComparison) -> dict[str, Any] | None:
+    """How many questions find their page with both systems, with one of them, with none."""
+    row = hit_rate_shown(system, comparison.primary)
+    if row is None:
+        return None
+    before, after = (report.values[row.metric] > 0.5 for report in (comparison.base, system.report))
+    parts = {
+        "both": (before & after, "before and after"),
+        "gained": (~before & after, "only after"),
+        "lost": (before & ~after, "only before"),
+        "neither": (~before & ~after, "neither before nor after"),
+    }
+    rows = [(name, int(mask.sum()), words) for name, (mask, words) in parts.items()]
+    return {"place": place_of(row.metric), "rows": rows, "n": row.test.n}
+
+
 def _metric_row(row: MetricComparison, forest: charts.Forest) -> dict[str, Any]:
     return {
         "name": row.metric,
+        "meaning": meaning_of(row.metric),
         "base": f"{row.base:.4f}",
         "tuned": f"{row.tuned:.4f}",
         "difference": f"{row.test.difference:+.4f}",
-        "interval": interval(row.test.ci95),
-        "plot": forest.row(row.test.difference, row.test.ci95),
+        "interval": interval(row.test.interval),
+        "plot": forest.row(row.test.difference, row.test.interval),
         "p": p_value(row.p_holm),
         "counts": (row.test.wins, row.test.losses, row.test.ties),
         "outcome": row.outcome,
@@ -148,8 +223,8 @@ def _metric_row(row: MetricComparison, forest: charts.Forest) -> dict[str, Any]:
 
 def _slices(system: SystemComparison) -> list[dict[str, Any]]:
     # A part of two queries has an interval that would squeeze all others into a dot.
-    telling = [part.test.ci95 for part in system.slices if part.test.n_clusters >= _FEW_CLUSTERS]
-    forest = charts.Forest(telling or [part.test.ci95 for part in system.slices])
+    telling = [part.test.interval for part in system.slices if part.test.n_clusters >= _FEW_CLUSTERS]
+    forest = charts.Forest(telling or [part.test.interval for part in system.slices])
     return [
         {
             "by": part.by,
@@ -158,7 +233,7 @@ def _slices(system: SystemComparison) -> list[dict[str, Any]]:
             "base": f"{part.base:.4f}",
             "tuned": f"{part.tuned:.4f}",
             "difference": f"{part.test.difference:+.4f}",
-            "plot": forest.row(part.test.difference, part.test.ci95),
+            "plot": forest.row(part.test.difference, part.test.interval),
             "p": p_value(part.p_holm),
         }
         for part in system.slices
@@ -166,7 +241,7 @@ def _slices(system: SystemComparison) -> list[dict[str, Any]]:
 
 
 def _guards(system: SystemComparison) -> list[dict[str, Any]]:
-    forest = charts.Forest([guard.test.ci95 for guard in system.guards])
+    forest = charts.Forest([guard.test.interval for guard in system.guards])
     words = {True: "kept", False: "forgotten", None: "unclear"}
     return [
         {
@@ -175,14 +250,14 @@ def _guards(system: SystemComparison) -> list[dict[str, Any]]:
             "base": f"{guard.base:.4f}",
             "tuned": f"{guard.tuned:.4f}",
             "difference": f"{guard.test.difference:+.4f}",
-            "plot": forest.row(guard.test.difference, guard.test.ci95),
+            "plot": forest.row(guard.test.difference, guard.test.interval),
             "kept": words[guard.kept],
         }
         for guard in system.guards
     ]
 
 
-def _costs(reports: list[RetrievalReport]) -> list[dict[str, str]]:
+def _times(reports: list[RetrievalReport]) -> list[dict[str, str]]:
     """Time a system needed, where it was measured."""
     rows = []
     for report in reports:
@@ -194,76 +269,3 @@ def _costs(reports: list[RetrievalReport]) -> list[dict[str, str]]:
         if len(row) > 1:
             rows.append(row)
     return rows
-
-
-def _query_data(
-    comparison: ComparisonRecord, dataset: EmbeddingQAFinetuneDataset | None
-) -> tuple[dict[str, Any], list[str]]:
-    """What the page's script needs for the table of queries, and what to say where it is not everything."""
-    base, systems = comparison.base, comparison.systems
-    notes: list[str] = []
-    if dataset is not None and not any(query in dataset.queries for query in base.query_ids):
-        notes.append("The data set given for the texts has none of these queries; ids are shown instead.")
-        dataset = None
-    rows = list(range(len(base.query_ids)))
-    if len(rows) > _MOST_QUERIES:
-        change = np.max(
-            [np.abs(s.report.values[comparison.primary] - base.values[comparison.primary]) for s in systems], 0
-        )
-        rows = sorted(np.argsort(-change, kind="stable")[:_MOST_QUERIES].tolist())
-        notes.append(
-            f"The table below holds the {_MOST_QUERIES:,} queries that changed most, of {len(base.query_ids):,}; "
-            "all figures and plots are over all of them."
-        )
-    docs: dict[str, int] = {}
-
-    def hits(report: RetrievalReport, row: int) -> list[list[Any]]:
-        ids = report.hit_ids[row][:_SHOWN_HITS]
-        scores = report.hit_scores[row][:_SHOWN_HITS] or (None,) * len(ids)
-        return [[docs.setdefault(doc, len(docs)), _rounded(score)] for doc, score in zip(ids, scores, strict=True)]
-
-    reports = [base, *(system.report for system in systems)]
-    depth = min(report.depth for report in reports)
-    ranks = [report.first_ranks(depth) for report in reports]
-    queries = [
-        {
-            "id": base.query_ids[row],
-            "text": base.queries[row],
-            "source": base.documents[row],
-            "relevant": [[docs.setdefault(doc, len(docs)), grade] for doc, grade in base.relevant[row].items()],
-            "runs": [
-                [_rounded(float(report.values[comparison.primary][row])), int(rank[row]), hits(report, row)]
-                for report, rank in zip(reports, ranks, strict=True)
-            ],
-        }
-        for row in rows
-    ]
-    texts, cut = _texts(list(docs), dataset)
-    if cut:
-        notes.append(f"Texts are cut after {cut:,} characters, to keep this page small.")
-    documents = [[doc, text] for doc, text in zip(docs, texts, strict=True)]
-    data = {
-        "primary": comparison.primary,
-        "labels": [report.label for report in reports],
-        "queries": queries,
-        "documents": documents,
-    }
-    return data, notes
-
-
-def _texts(ids: list[str], dataset: EmbeddingQAFinetuneDataset | None) -> tuple[list[str | None], int | None]:
-    """Texts for display, and after how many characters they were cut, if they were."""
-    if dataset is None:
-        return [None] * len(ids), None
-    texts = [dataset.bare_text(doc) if doc in dataset.corpus else None for doc in ids]
-    limit = max((len(text) for text in texts if text), default=0)
-    whole = limit
-    while limit > 500 and sum(min(len(text), limit) for text in texts if text) > _TEXT_BUDGET:
-        limit //= 2
-    if limit == whole:
-        return texts, None
-    return [text if text is None or len(text) <= limit else text[:limit] + " …" for text in texts], limit
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.4g}")

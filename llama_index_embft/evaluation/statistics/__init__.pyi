@@ -6,6 +6,12 @@ from .findings import (
     SliceComparison as SliceComparison,
     SystemComparison as SystemComparison,
 )
+from .plain_words import (
+    hit_rate_shown as hit_rate_shown,
+    in_words as in_words,
+    meaning_of as meaning_of,
+    summary as summary,
+)
 from .significance import (
     PairedResult as PairedResult,
     clusters_to_show as clusters_to_show,
@@ -15,4 +21,5 @@ from .significance import (
     paired_tests as paired_tests,
 )
 from .slices import Slicer as Slicer, slice_labels as slice_labels
+from .switching import SwitchingCost as SwitchingCost
 from .verdict import decide as decide, outcome_of as outcome_of, unseen_loss as unseen_loss

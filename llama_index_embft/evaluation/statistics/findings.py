@@ -8,14 +8,16 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama_index_embft._core.environment import package_versions
+from llama_index_embft.errors import EvaluationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from typing_extensions import Self
 
     from llama_index_embft.evaluation.records import RetrievalReport
     from llama_index_embft.evaluation.statistics.significance import PairedResult
+    from llama_index_embft.evaluation.statistics.switching import SwitchingCost
 
 Outcome = Literal["gain", "loss", "not significant", "same"]
 Decision = Literal["adopt", "do not adopt", "not proven"]
@@ -49,7 +51,7 @@ class MetricComparison:
             "base": self.base,
             "tuned": self.tuned,
             "difference": test.difference,
-            "ci95": [json_number(end) for end in test.ci95],
+            test.interval_key: [json_number(end) for end in test.interval],
             "p": test.p,
             "p_holm": self.p_holm,
             "n": test.n,
@@ -123,7 +125,7 @@ class GuardResult:
         test: The paired statistics.
         margin: The loss that would matter.
         p_non_inferior: One-sided p of a loss of `margin` or more; 0 where no query changed.
-        kept: True: a loss of `margin` or more is ruled out, which is where the 95 % interval lies above it, or no query
+        kept: True: a loss of `margin` or more is ruled out, which is where the interval lies above it, or no query
             changed. False: a loss is proven, and `margin` is not ruled out. None: the set is too small to tell.
     """
 
@@ -152,6 +154,7 @@ class SystemComparison:
         on_these: The primary metric tested by chunk, where documents are too few to speak of others; else None.
         decision: ``"adopt"``, ``"do not adopt"`` or ``"not proven"``.
         reasons: The sentences behind the decision.
+        cost: What it costs to switch to it; None: not measured.
     """
 
     report: RetrievalReport
@@ -164,6 +167,7 @@ class SystemComparison:
     on_these: PairedResult | None
     decision: Decision
     reasons: tuple[str, ...]
+    cost: SwitchingCost | None = None
 
     @property
     def label(self) -> str:
@@ -195,6 +199,9 @@ class ComparisonRecord:
         versions: Of the packages that made it.
         date: When, in ISO 8601, UTC.
         command: The command line that made it; empty in Python.
+        data: Where questions and documents are from, in words; empty: not said.
+        chosen: Label of the system that was chosen beforehand, on other questions; it then stands first. Empty: none
+            was, and no verdict is about one of several systems more than about another.
     """
 
     base: RetrievalReport
@@ -208,6 +215,8 @@ class ComparisonRecord:
     versions: dict[str, str] = field(default_factory=package_versions)
     date: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
     command: str = ""
+    data: str = ""
+    chosen: str = ""
 
     @property
     def metrics(self) -> dict[str, MetricComparison]:
@@ -221,23 +230,42 @@ class ComparisonRecord:
         reasons: Iterable[str] = (),
         notes: Iterable[str] = (),
         command: str = "",
+        data: str = "",
+        chosen: str = "",
+        costs: Mapping[str, SwitchingCost] | None = None,
     ) -> Self:
         """The same figures with more that is known: every artefact then says it.
 
         Args:
             decision: Of the first tuned system, where something beside these figures decides (a guard elsewhere, a base
                 that leaves nothing to gain); None: as it is.
-            reasons: Sentences that come first.
+            reasons: Sentences about the first tuned system that come first.
             notes: Added at the end.
             command: The command line.
+            data: Where questions and documents are from, in words.
+            chosen: Label of the system that was chosen on other questions. It becomes the first one, so that `decision`
+                and `reasons` are about it.
+            costs: Label -> what it costs to switch to that system.
+
+        Raises:
+            EvaluationError: `chosen` or `costs` name a system that was not compared.
         """
-        first, *others = self.systems
+        systems = self.systems
+        for label in (*([chosen] if chosen else []), *(costs or {})):
+            if all(system.label != label for system in systems):
+                known = ", ".join(repr(system.label) for system in systems)
+                raise EvaluationError(f"There is no system {label!r} in this comparison; it has {known}.")
+        if costs:
+            systems = tuple(replace(system, cost=costs.get(system.label, system.cost)) for system in systems)
+        first, *others = sorted(systems, key=lambda system: system.label != chosen) if chosen else systems
         first = replace(first, decision=decision or first.decision, reasons=(*reasons, *first.reasons))
         return replace(
             self,
             systems=(first, *others),
             notes=tuple(dict.fromkeys((*self.notes, *notes))),
             command=command or self.command,
+            data=data or self.data,
+            chosen=chosen or self.chosen,
         )
 
     def headline(self) -> tuple[str, ...]:

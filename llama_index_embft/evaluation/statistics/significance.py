@@ -37,20 +37,21 @@ class PairedResult:
 
     Attributes:
         difference: Mean of tuned minus base.
-        ci95: 95 % interval of the difference; not a number with fewer than two clusters. It leaves out 0 exactly where
-            `p` is under 0.05.
+        interval: Interval of the difference, of 95 % at the usual level; not a number with fewer than two clusters. It
+            leaves out 0 exactly where `p` is under the level of the tests.
         p: Two-sided p, never 0; 1 with fewer than two clusters.
         standard_error: Of the difference, robust to dependence inside clusters.
         effect_size: Mean difference over the standard deviation of the differences (Cohen's d for pairs).
-        detectable: The smallest true difference that this test shows with 80 % power on a set like this one; not a
-            number with fewer than two clusters.
+        detectable: The smallest true difference that this test shows with 80 % power on a set like this one at this
+            level; not a number with fewer than two clusters.
         n: Number of queries.
         n_clusters: Number of independent groups of queries.
         wins: Queries on which the tuned system scores higher; `losses` and `ties` accordingly.
+        level: How often such intervals hold the true difference: 0.95 at the usual level of the tests.
     """
 
     difference: float
-    ci95: tuple[float, float]
+    interval: tuple[float, float]
     p: float
     standard_error: float
     effect_size: float
@@ -60,6 +61,12 @@ class PairedResult:
     wins: int
     losses: int
     ties: int
+    level: float = 1 - LEVEL
+
+    @property
+    def interval_key(self) -> str:
+        """What the interval is called in JSON: ``"ci95"`` at the usual level."""
+        return f"ci{100 * self.level:.4g}"
 
 
 def paired_tests(
@@ -69,6 +76,7 @@ def paired_tests(
     folds: int = 1,
     n_resamples: int = _DRAWS,
     seed: int = 0,
+    alpha: float = LEVEL,
 ) -> list[PairedResult]:
     """Test the mean of per-query differences, for several metrics at once.
 
@@ -79,6 +87,7 @@ def paired_tests(
             their training data, so the standard error is multiplied by ``sqrt(1 + folds / (folds - 1))``.
         n_resamples: Draws of the distribution that chance is read from.
         seed: Same seed, same result.
+        alpha: Level of the tests; intervals are of ``1 - alpha``.
 
     Returns:
         One result a metric.
@@ -94,18 +103,18 @@ def paired_tests(
     results = []
     for m in range(n_metrics):
         error = float(np.hypot(errors[m], 1 / n_queries))
-        p, ci95, detectable = 1.0, (float("nan"), float("nan")), float("nan")
+        p, interval, detectable = 1.0, (float("nan"), float("nan")), float("nan")
         if null is not None:
             skewness = _skewness(means[:, m], sizes)
             low, high = _possible(skewness, null.effective)
-            p, ci95, critical = _judged(float(mean[m]), error, low, high, null)
+            p, interval, critical = _judged(float(mean[m]), error, low, high, null, alpha)
             detectable = null.detectable(
                 critical, POWER, error=float(errors[m]), unseen=1 / n_queries, skewness=skewness
             )
         results.append(
             PairedResult(
                 difference=float(mean[m]),
-                ci95=ci95,
+                interval=interval,
                 p=p,
                 standard_error=error,
                 effect_size=float(mean[m] / spread[m]) if spread[m] > _SAME else float("nan"),
@@ -115,6 +124,7 @@ def paired_tests(
                 wins=int(wins[m]),
                 losses=int(losses[m]),
                 ties=n_queries - int(wins[m]) - int(losses[m]),
+                level=1 - alpha,
             )
         )
     return results
@@ -168,11 +178,12 @@ def non_inferiority_p(
     folds: int = 1,
     n_resamples: int = _DRAWS,
     seed: int = 0,
+    alpha: float = LEVEL,
 ) -> float:
     """One-sided p that the tuned system is worse than the base by `margin` or more; small p: it is not.
 
-    It is the same test with the margin added to every difference. So p is under 0.025 exactly where the lower end of
-    the 95 % interval lies above ``-margin``.
+    It is the same test with the margin added to every difference. So p is under ``alpha / 2`` exactly where the lower
+    end of the interval lies above ``-margin``.
 
     Args:
         differences: Shape ``(n_queries,)``: tuned minus base.
@@ -181,8 +192,11 @@ def non_inferiority_p(
         folds: As in `paired_tests`.
         n_resamples: As in `paired_tests`.
         seed: As in `paired_tests`.
+        alpha: As in `paired_tests`.
     """
-    (test,) = paired_tests(differences[:, None] + margin, clusters, folds=folds, n_resamples=n_resamples, seed=seed)
+    (test,) = paired_tests(
+        differences[:, None] + margin, clusters, folds=folds, n_resamples=n_resamples, seed=seed, alpha=alpha
+    )
     return test.p / 2 if test.difference > 0 else 1 - test.p / 2
 
 
@@ -198,11 +212,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _judged(
-    mean: float, error: float, low: float, high: float, null: NullDistribution
+    mean: float, error: float, low: float, high: float, null: NullDistribution, alpha: float
 ) -> tuple[float, tuple[float, float], float]:
-    """p, 95 % interval, and the ratio that a gain must pass, of one metric whose skewness is from `low` to `high`."""
+    """p, interval, and the ratio that a gain must pass, of one metric whose skewness is from `low` to `high`."""
     # A loss is a gain of the mirrored data, whose skewness has the other sign.
-    gain, loss = null.critical(LEVEL / 2, low, high), null.critical(LEVEL / 2, -high, -low)
+    gain, loss = null.critical(alpha / 2, low, high), null.critical(alpha / 2, -high, -low)
     tail = null.upper_tail(mean / error, low, high) if mean >= 0 else null.upper_tail(-mean / error, -high, -low)
     unknown = (float("nan"), float("nan"))
     interval = (mean - gain * error, mean + loss * error) if np.isfinite(gain + loss) else unknown

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from llama_index_embft._core.language import detect_language, kind_of, length_in_words
 from llama_index_embft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,21 +20,6 @@ Slicer = str | Mapping[str, Any] | Callable[[str, str], Any]
 
 _MOST_PARTS: Final = 12  # beyond these, the smallest parts are joined: a table of hundreds says nothing
 _REST: Final = "all others"
-
-_KINDS: Final = {
-    "what": "what", "which": "which", "who": "who", "whom": "who", "whose": "who", "when": "when", "where": "where",
-    "why": "why", "how": "how", "is": "yes or no", "are": "yes or no", "was": "yes or no", "were": "yes or no",
-    "do": "yes or no", "does": "yes or no", "did": "yes or no", "can": "yes or no", "could": "yes or no",
-    "has": "yes or no", "have": "yes or no", "should": "yes or no", "will": "yes or no", "would": "yes or no",
-    "may": "yes or no",
-}  # fmt: skip
-# Where a question word stands anywhere in the sentence, as it does in Chinese and Japanese.
-_CJK_KINDS: Final = (
-    ("为什么", "why"), ("為什麼", "why"), ("なぜ", "why"), ("怎么", "how"), ("如何", "how"), ("多少", "how"),
-    ("谁", "who"), ("誰", "who"), ("哪里", "where"), ("哪", "which"), ("何时", "when"), ("什么", "what"),
-    ("什麼", "what"), ("何", "what"), ("吗", "yes or no"),
-)  # fmt: skip
-
 
 _LANGUAGES: Final = {
     "en": "English", "de": "German", "fr": "French", "es": "Spanish", "it": "Italian", "pt": "Portuguese",
@@ -92,7 +77,7 @@ def _labels(report: RetrievalReport, name: str, slicer: Slicer) -> list[str]:
 
 def _by_length(queries: Iterable[str]) -> list[str]:
     """Three parts of about equal size by number of words; a character counts where words are not spaced."""
-    lengths = np.array([len(re.findall(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+", text)) for text in queries])
+    lengths = np.array([length_in_words(text) for text in queries])
     low, high = (int(cut) for cut in np.quantile(lengths, [1 / 3, 2 / 3]))
 
     def label(length: int) -> str:
@@ -103,25 +88,8 @@ def _by_length(queries: Iterable[str]) -> list[str]:
     return [label(int(length)) for length in lengths]
 
 
-def kind_of(query: str) -> str:
-    """The kind of question: its question word, ``"yes or no"``, ``"keywords"`` or ``"statement"``."""
-    words = re.findall(r"\w+", query.lower())
-    for word in words[:1]:
-        if word in _KINDS:
-            return _KINDS[word]
-    for sign, kind in _CJK_KINDS:
-        if sign in query:
-            return kind
-    # "In what year …", "Based on the text, how …": the question word comes later.
-    if query.rstrip().endswith(("?", "？")):
-        return next((_KINDS[word] for word in words if _KINDS.get(word, "yes or no") != "yes or no"), "other question")
-    return "keywords" if len(words) <= 4 else "statement"
-
-
 def language_of(text: str) -> str:
     """The language of a text, or ``"undetected"`` where the evidence is too thin, as it is in most keyword queries."""
-    from llama_index_embft._core.language import detect_language
-
     found = detect_language(text)
     return "undetected" if found is None else _LANGUAGES.get(found, found)
 

@@ -51,7 +51,7 @@ def decide(
         on_these: The same metric tested by chunk: whether it moved on these documents. None: there are enough of them.
         alpha: Level of the tests.
     """
-    reasons = [_sentence(row, outcome, p, clustered)]
+    reasons = [_sentence(row, outcome, p, clustered, alpha)]
     decision: Decision = _DECISION_OF.get(outcome, "not proven")
     if on_these is not None and outcome == "not significant":
         worse = outcome_of(on_these, on_these.p, alpha) == "loss"
@@ -92,16 +92,16 @@ def _limit(test: PairedResult) -> str | None:
     return f"{100 * test.detectable:.1f}" if test.detectable < 1 else None
 
 
-def _sentence(row: MetricComparison, outcome: Outcome, p: float, clustered: str) -> str:
+def _sentence(row: MetricComparison, outcome: Outcome, p: float, clustered: str, alpha: float) -> str:
     test, size = row.test, _size(row.test, clustered)
     change = f"{row.metric} {row.base:.3f} → {row.tuned:.3f}, {points(test.difference)} points"
     if outcome == "same":
         return f"No difference in {row.metric}: every one of {size} scores the same."
-    if math.isnan(test.ci95[0]):
+    if math.isnan(test.interval[0]):
         return f"Not significant: {change}, but {size} cannot be told from chance; {_more(test, clustered)}."
-    low, high = (max(-1.0, min(1.0, end)) for end in test.ci95)  # scores lie between 0 and 1
+    low, high = (max(-1.0, min(1.0, end)) for end in test.interval)  # scores lie between 0 and 1
     corrected = "" if p == test.p else " after Holm's correction"
-    figures = f"{change} (95 % interval {points(low)} to {points(high)}, {p_equals(p)}{corrected}, {size})"
+    figures = f"{change} ({interval_name(alpha)} {points(low)} to {points(high)}, {p_equals(p)}{corrected}, {size})"
     if outcome != "not significant":
         return f"Significant {outcome}: {figures}."
     limit = _limit(test)
@@ -145,6 +145,11 @@ def _guard_sentence(guard: GuardResult) -> str:
 def points(difference: float) -> str:
     """A difference in points, 100 to the whole scale, with its sign."""
     return f"{100 * difference:+.1f}"
+
+
+def interval_name(alpha: float) -> str:
+    """What an interval is called at a level: ``95 % interval`` for 0.05."""
+    return f"{100 * (1 - alpha):.4g} % interval"
 
 
 def p_value(p: float) -> str:

@@ -7,8 +7,8 @@ import inspect
 import logging
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from llama_index_embft._core.checks import first_line
 from llama_index_embft._core.vectors import unit_rows
 from llama_index_embft.errors import EvaluationError
 from llama_index_embft.evaluation.metrics import DEFAULT_KS, FAMILIES
-from llama_index_embft.evaluation.systems.retriever import RetrieverResponse, RetrieverRun, gather, progress
+from llama_index_embft.evaluation.systems.retriever import RetrieverResponse, RetrieverRun, finished, gather, in_threads
 from llama_index_embft.search.tokenizing import words
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def evaluate_query_engine(
     judges: Mapping[str, BaseEvaluator] | None = None,
     num_workers: int = 1,
     show_progress: bool = False,
+    ignore_identical: bool = True,
 ) -> RetrievalReport:
     """Ask a query engine every query; score its source nodes, and its answers against the reference answers.
 
@@ -104,6 +105,7 @@ def evaluate_query_engine(
             counts 1.
         num_workers: Queries asked at the same time, in threads.
         show_progress: Show a progress bar.
+        ignore_identical: A hit that is the query's own text is left out and counted; see `evaluate_run`.
 
     Returns:
         A report with the texts in `answers`. A query that fails has an empty answer and scores 0 everywhere.
@@ -112,38 +114,16 @@ def evaluate_query_engine(
         EvaluationError: Every query failed, no source node is in the data set, or a query has no reference answer
             while others have.
     """
-    run = RetrieverRun(dataset, query_engine, ks, metrics, label, match, num_workers, shallow="note")
+    run = RetrieverRun(dataset, query_engine, ks, metrics, label, match, num_workers, ignore_identical, "note")
     references = _references(dataset, run.task.query_ids)
 
-    def ask(text: str) -> _AnsweredQuery:
-        start = time.perf_counter()
-        try:
-            response = query_engine.query(text)
-            answer = answer_text(response)
-        except Exception as err:  # noqa: BLE001  # whatever an engine raises: it is counted and shown
-            return _AnsweredQuery(RetrieverResponse((), time.perf_counter() - start, err))
-        return _AnsweredQuery(RetrieverResponse(response.source_nodes, time.perf_counter() - start), answer)
-
-    def judged(judge: BaseEvaluator, query: str, found: _AnsweredQuery, reference: str | None) -> _Judgement:
-        try:
-            return _Judgement.of(
-                judge.evaluate(query=query, response=found.answer, contexts=found.contexts, reference=reference)
-            )
-        except Exception as err:  # noqa: BLE001  # one call of many paid ones
-            return _Judgement.failed(err)
-
-    total = len(run.task.queries)
     start = time.perf_counter()
-    if num_workers == 1:
-        found = list(progress(map(ask, run.task.queries), total, show_progress))
-    else:
-        with ThreadPoolExecutor(num_workers) as pool:
-            found = list(progress(pool.map(ask, run.task.queries), total, show_progress))
+    ask = partial(_ask, query_engine, waits=False)
+    found = in_threads(ask, run.task.queries, num_workers, show_progress)
     seconds = time.perf_counter() - start
     judgements = {
         name: [
-            None if answered.response.error else judged(judge, query, answered, reference)
-            for query, answered, reference in zip(run.task.queries, found, references, strict=True)
+            finished(_judge(judge, *row, waits=False)) for row in zip(run.task.queries, found, references, strict=True)
         ]
         for name, judge in (judges or {}).items()
     }
@@ -162,45 +142,53 @@ async def aevaluate_query_engine(
     judges: Mapping[str, BaseEvaluator] | None = None,
     num_workers: int = 8,
     show_progress: bool = False,
+    ignore_identical: bool = True,
 ) -> RetrievalReport:
     """`evaluate_query_engine`, asynchronous: up to `num_workers` queries, and then judgements, are under way at once.
 
     Arguments and errors are those of `evaluate_query_engine`. With `embed_model`, the answers are embedded in a thread.
     """
-    run = RetrieverRun(dataset, query_engine, ks, metrics, label, match, num_workers, shallow="note")
+    run = RetrieverRun(dataset, query_engine, ks, metrics, label, match, num_workers, ignore_identical, "note")
     references = _references(dataset, run.task.query_ids)
 
-    async def ask(text: str) -> _AnsweredQuery:
-        start = time.perf_counter()
-        try:
-            response = await query_engine.aquery(text)
-            answer = await aanswer_text(response)
-        except Exception as err:  # noqa: BLE001  # whatever an engine raises: it is counted and shown
-            return _AnsweredQuery(RetrieverResponse((), time.perf_counter() - start, err))
-        return _AnsweredQuery(RetrieverResponse(response.source_nodes, time.perf_counter() - start), answer)
-
-    async def judged(
-        judge: BaseEvaluator, query: str, found: _AnsweredQuery, reference: str | None
-    ) -> _Judgement | None:
-        if found.response.error:
-            return None
-        try:
-            return _Judgement.of(
-                await judge.aevaluate(query=query, response=found.answer, contexts=found.contexts, reference=reference)
-            )
-        except Exception as err:  # noqa: BLE001  # one call of many paid ones
-            return _Judgement.failed(err)
-
     start = time.perf_counter()
-    found = await gather(map(ask, run.task.queries), len(run.task.queries), num_workers, show_progress)
+    asked = (_ask(query_engine, text, waits=True) for text in run.task.queries)
+    found = await gather(asked, len(run.task.queries), num_workers, show_progress)
     seconds = time.perf_counter() - start
     judgements = {}
     for name, judge in (judges or {}).items():
         rows = zip(run.task.queries, found, references, strict=True)
-        judgements[name] = await gather(
-            (judged(judge, *row) for row in rows), len(found), num_workers, show_progress, f"Judging: {name}"
-        )
+        judged = (_judge(judge, *row, waits=True) for row in rows)
+        judgements[name] = await gather(judged, len(found), num_workers, show_progress, f"Judging: {name}")
     return await asyncio.to_thread(_report, run, found, seconds, references, embed_model, judgements)
+
+
+async def _ask(query_engine: BaseQueryEngine, text: str, *, waits: bool) -> _AnsweredQuery:
+    """One query; ``waits`` says by which of LlamaIndex' two ways."""
+    start = time.perf_counter()
+    try:
+        response = await query_engine.aquery(text) if waits else query_engine.query(text)
+        answer = await aanswer_text(response) if waits else answer_text(response)
+    except Exception as err:  # noqa: BLE001  # whatever an engine raises: it is counted and shown
+        return _AnsweredQuery(RetrieverResponse((), time.perf_counter() - start, err))
+    return _AnsweredQuery(RetrieverResponse(response.source_nodes, time.perf_counter() - start), answer)
+
+
+async def _judge(
+    judge: BaseEvaluator, query: str, found: _AnsweredQuery, reference: str | None, *, waits: bool
+) -> _Judgement | None:
+    if found.response.error:
+        return None
+    asked: dict[str, Any] = {
+        "query": query,
+        "response": found.answer,
+        "contexts": found.contexts,
+        "reference": reference,
+    }
+    try:
+        return _Judgement.of(await judge.aevaluate(**asked) if waits else judge.evaluate(**asked))
+    except Exception as err:  # noqa: BLE001  # one call of many paid ones
+        return _Judgement.failed(err)
 
 
 def _report(

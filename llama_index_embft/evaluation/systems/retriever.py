@@ -8,11 +8,12 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from llama_index_embft._core.checks import check_number
+from llama_index_embft._core.checks import check_number, first_line
 from llama_index_embft.errors import EvaluationError
 from llama_index_embft.evaluation.metrics import DEFAULT_KS, FAMILIES, metric_names
 from llama_index_embft.evaluation.runs import Rankings, report_on
@@ -21,7 +22,7 @@ from llama_index_embft.evaluation.systems.seen import mark_seen
 from llama_index_embft.evaluation.tasks import RetrievalTask, hash_of
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
     from llama_index.core.base.base_retriever import BaseRetriever
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
@@ -84,27 +85,10 @@ def evaluate_retriever(
         EvaluationError: Every query failed, or no node returned is in the data set.
         ConfigError: An argument has a value that is not allowed.
     """
-    from llama_index.core.schema import QueryBundle
-
     run = RetrieverRun(dataset, retriever, ks, metrics, label, match, num_workers, ignore_identical)
-
-    def ask(text: str) -> RetrieverResponse:
-        start = time.perf_counter()
-        try:
-            nodes = retriever.retrieve(text)
-            for postprocessor in postprocessors:
-                nodes = postprocessor.postprocess_nodes(nodes, query_bundle=QueryBundle(text))
-        except Exception as err:  # noqa: BLE001  # whatever a store or model raises: it is counted and shown
-            return RetrieverResponse((), time.perf_counter() - start, err)
-        return RetrieverResponse(nodes, time.perf_counter() - start)
-
+    ask = partial(_ask, retriever, postprocessors, waits=False)
     start = time.perf_counter()
-    if num_workers == 1:
-        answers = list(progress(map(ask, run.task.queries), len(run.task.queries), show_progress))
-    else:
-        with ThreadPoolExecutor(num_workers) as pool:
-            answers = list(progress(pool.map(ask, run.task.queries), len(run.task.queries), show_progress))
-    return run.report(answers, time.perf_counter() - start)
+    return run.report(in_threads(ask, run.task.queries, num_workers, show_progress), time.perf_counter() - start)
 
 
 async def aevaluate_retriever(
@@ -124,23 +108,30 @@ async def aevaluate_retriever(
 
     Arguments and errors are those of `evaluate_retriever`.
     """
+    run = RetrieverRun(dataset, retriever, ks, metrics, label, match, num_workers, ignore_identical)
+    ask = partial(_ask, retriever, postprocessors, waits=True)
+    start = time.perf_counter()
+    answers = await gather(map(ask, run.task.queries), len(run.task.queries), num_workers, show_progress)
+    return run.report(answers, time.perf_counter() - start)
+
+
+async def _ask(
+    retriever: BaseRetriever, postprocessors: Sequence[BaseNodePostprocessor], text: str, *, waits: bool
+) -> RetrieverResponse:
+    """One query; ``waits`` says by which of LlamaIndex' two ways."""
     from llama_index.core.schema import QueryBundle
 
-    run = RetrieverRun(dataset, retriever, ks, metrics, label, match, num_workers, ignore_identical)
-
-    async def ask(text: str) -> RetrieverResponse:
-        start = time.perf_counter()
-        try:
-            nodes = await retriever.aretrieve(text)
-            for postprocessor in postprocessors:
-                nodes = await postprocessor.apostprocess_nodes(nodes, query_bundle=QueryBundle(text))
-        except Exception as err:  # noqa: BLE001  # whatever a store or model raises: it is counted and shown
-            return RetrieverResponse((), time.perf_counter() - start, err)
-        return RetrieverResponse(nodes, time.perf_counter() - start)
-
-    start = time.perf_counter()
-    responses = await gather(map(ask, run.task.queries), len(run.task.queries), num_workers, show_progress)
-    return run.report(responses, time.perf_counter() - start)
+    start, bundle = time.perf_counter(), QueryBundle(text)
+    try:
+        nodes = await retriever.aretrieve(text) if waits else retriever.retrieve(text)
+        for one in postprocessors:
+            if waits:
+                nodes = await one.apostprocess_nodes(nodes, query_bundle=bundle)
+            else:
+                nodes = one.postprocess_nodes(nodes, query_bundle=bundle)
+    except Exception as err:  # noqa: BLE001  # whatever a store or model raises: it is counted and shown
+        return RetrieverResponse((), time.perf_counter() - start, err)
+    return RetrieverResponse(nodes, time.perf_counter() - start)
 
 
 class RetrieverRun:
@@ -178,7 +169,7 @@ class RetrieverRun:
             for answer, relevant in zip(answers, self.task.relevant, strict=True)
         ]
         errors = {
-            query: f"{type(answer.error).__name__}: {answer.error}"
+            query: f"{type(answer.error).__name__}: {first_line(answer.error)}"
             for query, answer in zip(self.task.query_ids, answers, strict=True)
             if answer.error is not None
         }
@@ -292,6 +283,30 @@ def progress(found: Iterable[T], total: int, show: bool, what: str = "Retrieving
         for result in found:
             bar.update(1)
             yield result
+
+
+def in_threads(
+    ask: Callable[[str], Coroutine[Any, Any, T]], texts: Sequence[str], num_workers: int, show: bool
+) -> list[T]:
+    """Results, in order, of coroutines that wait for nothing; one by one in this thread if `num_workers` is 1."""
+
+    def answer(text: str) -> T:
+        return finished(ask(text))
+
+    if num_workers == 1:
+        return list(progress(map(answer, texts), len(texts), show))
+    with ThreadPoolExecutor(num_workers) as pool:
+        return list(progress(pool.map(answer, texts), len(texts), show))
+
+
+def finished(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that waits for nothing; no event loop is needed."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    raise AssertionError("the coroutine waits for something")
 
 
 async def gather(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from llama_index_embft.dataset.hashes import text_hash
+from llama_index_embft.dataset.hashes import near_duplicates_of_sketches, text_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,10 +34,11 @@ def mark_seen(report: RetrievalReport, dataset: EmbeddingQAFinetuneDataset, syst
     if not records:
         return report
     queries = {query: text_hash(text) for query, text in dataset.queries.items()}
-    texts = {doc: text_hash(dataset.corpus[doc]) for docs in dataset.relevant_docs.values() for doc in docs}
+    documents = {doc: dataset.corpus[doc] for docs in dataset.relevant_docs.values() for doc in docs}
+    texts = {doc: text_hash(text) for doc, text in documents.items()}
     overlap: dict[str, int] = {}
     for use, whole in (("trained_on", "train_hash"), ("chosen_on", "val_hash")):
-        seen: dict[str, set[str]] = {"queries": set(), "documents": set()}
+        seen: dict[str, set[str]] = {"queries": set(), "documents": set(), "document_sketches": set()}
         for record in records:
             hashes = record.get(use)
             for kind in seen:
@@ -48,7 +49,8 @@ def mark_seen(report: RetrievalReport, dataset: EmbeddingQAFinetuneDataset, syst
                 seen["queries"].update(queries.values())
                 seen["documents"].update(texts.values())
         overlap[f"{use}_queries"] = sum(value in seen["queries"] for value in queries.values())
-        overlap[f"{use}_documents"] = sum(value in seen["documents"] for value in texts.values())
+        near = near_duplicates_of_sketches(documents, seen["document_sketches"])
+        overlap[f"{use}_documents"] = sum(doc in near or value in seen["documents"] for doc, value in texts.items())
     overlap = {name: count for name, count in overlap.items() if count}
     if not overlap:
         return report
@@ -62,8 +64,8 @@ def overlap_in_words(overlap: dict[str, int], n_queries: int, n_documents: int) 
         for name, use, total, what in (
             ("trained_on_queries", "trained on", n_queries, "questions"),
             ("chosen_on_queries", "chosen by", n_queries, "questions"),
-            ("trained_on_documents", "trained on", n_documents, "documents that answer them"),
-            ("chosen_on_documents", "chosen by", n_documents, "documents that answer them"),
+            ("trained_on_documents", "trained on", n_documents, "documents that answer them (or near-duplicates)"),
+            ("chosen_on_documents", "chosen by", n_documents, "documents that answer them (or near-duplicates)"),
         )
         if name in overlap
     ]

@@ -19,7 +19,7 @@ from llama_index_embft.evaluation.metrics import (
     rank_order,
 )
 from llama_index_embft.evaluation.records import RetrievalReport
-from llama_index_embft.evaluation.runs import Rankings, check_depth, fuse_runs, report_on, task_of
+from llama_index_embft.evaluation.runs import Rankings, carried_over, check_depth, fuse_runs, report_on, task_of
 from llama_index_embft.evaluation.systems.embed_model import evaluate_embed_model
 from llama_index_embft.evaluation.systems.retriever import evaluate_retriever
 from llama_index_embft.evaluation.tasks import RetrievalTask, corpus_text, hash_of, text_in_words
@@ -43,6 +43,7 @@ def compare_systems(
     ks: Iterable[int] = DEFAULT_KS,
     metrics: Iterable[str] = FAMILIES,
     show_progress: bool = False,
+    ignore_identical: bool = True,
     **options: Any,
 ) -> Comparison:
     """Evaluate several systems, their hybrids, and each with each re-ranker, and compare all with the first.
@@ -58,6 +59,7 @@ def compare_systems(
         ks: Cut-offs.
         metrics: Families or full names.
         show_progress: Show progress bars.
+        ignore_identical: A hit that is the query's own text is left out; see `evaluate_run`.
         **options: Passed to `compare`: ``primary``, ``slices``, ``guard``, …
 
     Raises:
@@ -65,9 +67,8 @@ def compare_systems(
     """
     ks, metrics = tuple(ks), tuple(metrics)
     depth = max([depth, *(parse_metric(name)[1] or 1 for name in metric_names(ks, metrics))])
-    reports = {
-        name: _evaluate(dataset, system, name, depth, ks, metrics, show_progress) for name, system in systems.items()
-    }
+    asked: dict[str, Any] = {"ks": ks, "metrics": metrics, "ignore_identical": ignore_identical}
+    reports = {name: _evaluate(dataset, system, name, depth, asked, show_progress) for name, system in systems.items()}
     for name, parts in (hybrids or {}).items():
         missing = [part for part in parts if part not in reports]
         if missing:
@@ -184,7 +185,7 @@ def rerank_run(
     rankings = Rankings(
         tuple(found), tuple(scores), total, {**report.seconds, "re-rank": sum(latencies)}, report.errors, report.notes
     )
-    return report_on(task_of(report), rankings, ks=report.ks, metrics=report.metrics, label=name)
+    return carried_over(report_on(task_of(report), rankings, ks=report.ks, metrics=report.metrics, label=name), report)
 
 
 def _evaluate(
@@ -192,8 +193,7 @@ def _evaluate(
     system: Any,
     name: str,
     depth: int,
-    ks: tuple[int, ...],
-    metrics: tuple[str, ...],
+    asked: dict[str, Any],
     show_progress: bool,
 ) -> RetrievalReport:
     from llama_index.core.base.base_retriever import BaseRetriever
@@ -201,14 +201,12 @@ def _evaluate(
     if isinstance(system, RetrievalReport):
         return replace(system, label=name)
     if isinstance(system, BaseRetriever):
-        return evaluate_retriever(dataset, system, ks=ks, metrics=metrics, label=name, show_progress=show_progress)
+        return evaluate_retriever(dataset, system, label=name, show_progress=show_progress, **asked)
     if isinstance(system, str):
         if system.lower() != "bm25":
             raise ConfigError(f"System {name!r} is {system!r}: give a model, a retriever, a report, or 'bm25'.")
-        return evaluate_bm25(dataset, ks=ks, metrics=metrics, top_k=depth, label=name)
-    return evaluate_embed_model(
-        dataset, system, ks=ks, metrics=metrics, top_k=depth, label=name, show_progress=show_progress
-    )
+        return evaluate_bm25(dataset, top_k=depth, label=name, **asked)
+    return evaluate_embed_model(dataset, system, top_k=depth, label=name, show_progress=show_progress, **asked)
 
 
 def _reranker(reranker: Any) -> Callable[[str, list[str], list[str], Sequence[float]], list[tuple[str, float]]]:

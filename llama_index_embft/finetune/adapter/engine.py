@@ -17,7 +17,7 @@ from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.embeddings.stock import is_of
 from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.finetune.adapter.data import are_unit, embed_training_set
-from llama_index_embft.finetune.adapter.plan import plan_of
+from llama_index_embft.finetune.adapter.plan import check_module, plan_of
 from llama_index_embft.finetune.adapter.run import TrainedAdapter, search, train_one, validation_of
 from llama_index_embft.finetune.adapter.search import FEW_QUERIES, AdapterTrainer
 from llama_index_embft.finetune.adapter.settings import (
@@ -135,7 +135,8 @@ class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
         self.val_dataset = val_dataset
         self.model_output_path = str(model_output_path)
         self.verbose = verbose
-        self._adapter = _unwrapped(adapter_model)
+        # In half precision most steps of training would move nothing, and the vectors are float32.
+        self._adapter = None if adapter_model is None else _unwrapped(adapter_model.float())
         self._encoder = as_encoder(embed_model, cache=cache, show_progress=verbose)
 
     @classmethod
@@ -192,6 +193,8 @@ class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
             raise ConfigError(
                 f"`dim` is {options.dim}; it must be {data.dim}, as {self._encoder.name} returns them: leave dim out."
             )
+        if self._adapter is not None:
+            check_module(self._adapter, data.dim, both_sides=both)
         validation = None
         if self.val_dataset is not None:
             validation = validation_of(self._encoder, self.val_dataset, data, both_sides=both)
@@ -360,12 +363,12 @@ def _precision(embed_model: BaseEmbedding) -> str | None:
     return None if parameter is None else str(parameter.dtype).removeprefix("torch.")
 
 
-def _unwrapped(adapter: nn.Module | None) -> nn.Module | None:
+def _unwrapped(adapter: nn.Module) -> nn.Module:
     """The layer inside llama-index-embeddings-adapter's `LinearLayer`, which then needs no class to be loaded again."""
     if (
         type(adapter).__module__.startswith("llama_index.embeddings.adapter")
         and type(adapter).__name__ == "LinearLayer"
     ):
-        inner: nn.Module = adapter.linear  # type: ignore[union-attr,assignment]
+        inner: nn.Module = adapter.linear  # type: ignore[assignment]
         return inner
     return adapter

@@ -5,13 +5,20 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from llama_index_embft.embeddings.adapter.modules import ADAPTER_FORMS, linear_adapter, low_rank_adapter
-from llama_index_embft.errors import ConfigError
+import numpy as np
+
+from llama_index_embft._core.checks import first_line
+from llama_index_embft.embeddings.adapter.modules import (
+    ADAPTER_FORMS,
+    apply_adapter,
+    linear_adapter,
+    low_rank_adapter,
+)
+from llama_index_embft.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
@@ -59,6 +66,35 @@ class AdapterPlan:
         if self.epochs:
             row["learning_rate"] = self.learning_rate
         return row
+
+
+def check_module(module: nn.Module, dim: int, *, both_sides: bool) -> None:
+    """Find out before training that a module of the user's own takes the vectors, and returns what can be compared.
+
+    Args:
+        module: The module.
+        dim: Of the vectors.
+        both_sides: Whether documents go through it too.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    name = type(module).__name__
+    try:
+        found = apply_adapter(module, np.eye(2, dim, dtype=np.float32))
+    except ModelError as err:
+        raise ConfigError(f"`adapter_model` is a {name} that does not go with this model: {err}") from err
+    except Exception as err:  # a class of the user's own
+        raise ConfigError(
+            f"`adapter_model` is a {name} that cannot turn vectors of {dim} dimensions ({first_line(err)}); make it "
+            f"for {dim}."
+        ) from err
+    if found.ndim != 2 or (found.shape[1] != dim and not both_sides):
+        shape = found.shape[1] if found.ndim == 2 else found.shape[1:]
+        raise ConfigError(
+            f"`adapter_model` is a {name} that makes {shape} of {dim} dimensions, and documents keep theirs; pass "
+            "layer=AdapterLayerSettings(sides='both'), so that they go through it too."
+        )
 
 
 def plan_of(options: AdapterOptions, layer: AdapterLayerSettings, *, own_module: bool) -> AdapterPlan:

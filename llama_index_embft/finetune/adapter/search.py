@@ -167,12 +167,6 @@ def choose_by_folds(
 ) -> tuple[AdapterPlan, int, list[dict[str, float]], list[dict[str, Any]]]:
     """Train each plan once a fold, and find the plan and the number of epochs that are best on what was left out.
 
-    Args:
-        plans: What to try.
-        trainer: How.
-        folds: Training data without a part, and the validation by that part.
-        deadline: By `time.perf_counter`.
-
     Returns:
         The plan (the identity with 0 epochs where nothing beats the base), its epochs, its mean metrics by epoch, and
         the table of tries.
@@ -214,11 +208,6 @@ def choose_by_folds(
 
 def by_document(dataset: EmbeddingQAFinetuneDataset, folds: int, seed: int) -> list[list[str]]:
     """Query ids of each part; queries that share a relevant document, or its text, are in the same one.
-
-    Args:
-        dataset: The training set.
-        folds: Number of parts; fewer where there are fewer groups.
-        seed: Of the order in which groups are dealt out.
 
     Raises:
         DatasetError: All queries hang together.

@@ -33,14 +33,7 @@ def fit_procrustes(new: NDArray[np.float32], old: NDArray[np.float32]) -> DriftM
 
 
 def fit_low_rank(new: NDArray[np.float32], old: NDArray[np.float32], *, rank: int, seed: int) -> DriftMap:
-    """The Procrustes matrix plus a matrix of low rank plus a shift: reduced-rank ridge regression of what it leaves.
-
-    Args:
-        new: As in `fit_procrustes`.
-        old: As in `fit_procrustes`.
-        rank: Of the addition; the smaller dimension is the most.
-        seed: Chooses the tenth of the pairs on which the ridge is chosen.
-    """
+    """The Procrustes matrix plus a matrix of low rank plus a shift: reduced-rank ridge regression of what it leaves."""
     fit, held = _hold_out(len(new), seed)
     scores = []
     for ridge in _RIDGES:
@@ -52,15 +45,7 @@ def fit_low_rank(new: NDArray[np.float32], old: NDArray[np.float32], *, rank: in
 def fit_mlp(
     new: NDArray[np.float32], old: NDArray[np.float32], *, start: DriftMap, hidden_dim: int, seed: int
 ) -> DriftMap:
-    """``start`` plus a layer of GELUs that begins with no effect and is trained on the cosine (Adam, early stop).
-
-    Args:
-        new: As in `fit_procrustes`.
-        old: As in `fit_procrustes`.
-        start: An affine map; it is trained on too.
-        hidden_dim: Width of the layer.
-        seed: Of the layer, the batches, and the tenth of the pairs that stops the training.
-    """
+    """``start`` plus a layer of GELUs that begins with no effect and is trained on the cosine (Adam, early stop)."""
     import torch
 
     fit, held = _hold_out(len(new), seed)

@@ -10,7 +10,7 @@ from llama_index_embft.embeddings.encoding.backends import SentenceTransformerBa
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.fingerprint import fingerprint_sentence_transformer
 from llama_index_embft.embeddings.loading import load_embed_model
-from llama_index_embft.embeddings.sentence_transformer import position_limit
+from llama_index_embft.embeddings.sentence_transformer import position_limit, set_max_length
 from llama_index_embft.embeddings.truncation import WORTH_SAYING, truncation
 from llama_index_embft.errors import ConfigError, ModelError
 
@@ -73,7 +73,7 @@ def load_base_model(
 
     Raises:
         ConfigError: It is a saved adapter, or moved documents; or it cannot read texts of that length.
-        ModelError: It cannot be loaded, has no tokenizer, or holds weights that are no numbers.
+        ModelError: It cannot be loaded, has no tokenizer or nothing to train, or holds weights that are no numbers.
     """
     embedding = load_embed_model(
         name,
@@ -90,6 +90,11 @@ def load_base_model(
         )
     model = backend.model
     _check_tokenizer(model, name)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ModelError(
+            f"The model {name} ({type(model[0]).__name__}) has no weights that can be trained; train an adapter over "
+            "it: EmbeddingAdapterFinetuneEngine."
+        )
     description = describe_base(embedding)
     fingerprint = fingerprint_sentence_transformer(model, normalize=backend.normalize)
     # A half-precision checkpoint comes as it is stored, and steps of training are smaller than what its numbers can
@@ -104,7 +109,7 @@ def load_base_model(
                 f"`max_seq_length` is {wanted}; {name} supports at most {positions} tokens (max_position_embeddings): "
                 "lower it."
             )
-        model.max_seq_length = wanted
+        set_max_length(model, wanted, name)
     return LoadedBase(
         embedding,
         model,

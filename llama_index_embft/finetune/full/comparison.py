@@ -22,12 +22,7 @@ _ROUNDING = 1e-9  # 0.970 - 0.965 is more than 0.005 in binary floating point
 
 
 def measured_as_it_was(base: LoadedBase, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
-    """Metrics of the base model, before training, reading what it reads by itself.
-
-    Args:
-        base: The base model; its weights are those before training.
-        measure: Metrics of the model as it stands.
-    """
+    """Metrics of the base model, before training, reading what it reads by itself."""
     longer, base.model.max_seq_length = base.model.max_seq_length, base.own_length
     try:
         return measure()

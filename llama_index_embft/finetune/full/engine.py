@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_index_embft._core.files import check_output_folder
-from llama_index_embft.embeddings.fingerprint import fingerprint_module, fingerprint_sentence_transformer
 from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.embeddings.truncation import warn_if_cut
 from llama_index_embft.errors import ConfigError, DatasetError
@@ -23,6 +22,7 @@ from llama_index_embft.finetune.full.comparison import compared_with_base, measu
 from llama_index_embft.finetune.full.data.holdout import hold_out
 from llama_index_embft.finetune.full.data.rows import scored_rows, training_rows
 from llama_index_embft.finetune.full.losses.choosing import COSENT, GIST_NEGATIVES, Loss, loss_maker
+from llama_index_embft.finetune.full.losses.identity import loss_identity, model_identity
 from llama_index_embft.finetune.full.rounds import Round, check_rounds, rounds_record, train_in_rounds
 from llama_index_embft.finetune.full.run_settings import TrainSettings
 from llama_index_embft.finetune.full.saving import recorded_metrics, save_model, training_result
@@ -267,22 +267,24 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
             self._base.embedding,
             lambda mined, number: self._train(mined, number, seconds),
             epochs=self.settings.epochs,
+            trust_remote_code=self.settings.trust_remote_code,
         )
         return trained
 
     def _train(self, dataset: EmbeddingQAFinetuneDataset, number: int, seconds: dict[str, float]) -> Trained:
-        """One run of the trainer from the weights as they stand; the best ones are in the model afterwards.
-
-        Args:
-            dataset: What to train on.
-            number: Of the round; each has checkpoints of its own.
-            seconds: Times are added here.
-        """
+        """One run of the trainer from the weights as they stand; the best ones are in the model afterwards."""
         from llama_index_embft.finetune.full.training.lora import add_lora, merge_lora
 
         settings = self.settings
         rows = self._rows(dataset)
-        maker = loss_maker(self.model, rows, settings.loss, loss=self.loss, gather=world_size() > 1)
+        maker = loss_maker(
+            self.model,
+            rows,
+            settings.loss,
+            loss=self.loss,
+            gather=world_size() > 1,
+            trust_remote_code=settings.trust_remote_code,
+        )
         self._loss_name = maker.name
         checkpoints = Checkpoints(
             checkpoint_folder(self.model_output_path) / (f"round-{number}" if number > 1 else ""),
@@ -345,13 +347,13 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
         """What decides the course of the run; a checkpoint of another course is refused."""
         begins_with = self._base.fingerprint
         if number > 1 or begins_with is None:  # with what the round before made of it
-            begins_with = _identity(self.model)
+            begins_with = model_identity(self.model)
         return {
             "training rows and their order": rows.digest(),
             "val_dataset": self.val_dataset.content_hash() if self.val_dataset is not None else None,
             "base model": begins_with,
-            "loss": f"{maker.name} {maker.identity()}",
-            "guide_model": None if maker.guide is None else _identity(maker.guide),
+            "loss": f"{maker.name} {loss_identity(maker.make(None), self.model)}",
+            "guide_model": None if maker.guide is None else model_identity(maker.guide),
             "prompts": dict(self.prompts),
             "processes": world_size(),
             **self.settings.course(),
@@ -372,16 +374,8 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
         )
 
 
-def _identity(model: SentenceTransformer) -> str:
-    """Hash of what decides its vectors; of the weights alone where the rest of the model is not known to us."""
-    return fingerprint_sentence_transformer(model, normalize=True) or fingerprint_module(model)
-
-
 def _check_compiler(device: str) -> None:
     """Refuse `torch.compile` on a CPU without a C++ compiler, which PyTorch looks for only after the first batch.
-
-    Args:
-        device: Type of the device.
 
     Raises:
         ConfigError: There is none.

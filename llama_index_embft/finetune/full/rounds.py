@@ -57,7 +57,11 @@ def _strategies(settings: RoundsSettings) -> Any:
 
 
 def _mine(
-    settings: RoundsSettings, dataset: EmbeddingQAFinetuneDataset, embedding: BaseEmbedding, number: int
+    settings: RoundsSettings,
+    dataset: EmbeddingQAFinetuneDataset,
+    embedding: BaseEmbedding,
+    number: int,
+    trust_remote_code: bool,
 ) -> tuple[EmbeddingQAFinetuneDataset, MiningReport]:
     """The training set with hard negatives for the model as it stands.
 
@@ -66,6 +70,7 @@ def _mine(
         dataset: Negatives that it has are replaced.
         embedding: The model.
         number: Of the round, from 1 on. Vectors of the first are cached; those of later ones nobody needs again.
+        trust_remote_code: Run code that comes with a cross-encoder.
     """
     options = dict(settings.options or {})
     if number > 1:
@@ -77,7 +82,7 @@ def _mine(
         embedding,
         _strategies(settings),
         settings.negatives or 1,
-        settings=MiningSettings(**{"pad": True, **given}),
+        settings=MiningSettings(**{"pad": True, "trust_remote_code": trust_remote_code, **given}),
         **options,
     )
     return mined, mined.report
@@ -114,6 +119,7 @@ def train_in_rounds(
     train: Callable[[EmbeddingQAFinetuneDataset, int], Trained],
     *,
     epochs: int,
+    trust_remote_code: bool = False,
 ) -> tuple[Trained, list[Round]]:
     """Mine and train, again and again; each round begins with the best weights of the one before.
 
@@ -123,6 +129,7 @@ def train_in_rounds(
         embedding: The model as it stands; `train` changes it.
         train: Trains on a data set, given the number of the round, and leaves the best weights in the model.
         epochs: Of one round.
+        trust_remote_code: Run code that comes with a cross-encoder.
 
     Returns:
         All rounds as one run, and a record of each; the last may be one that did not improve.
@@ -130,7 +137,7 @@ def train_in_rounds(
     whole: Trained | None = None
     rounds: list[Round] = []
     for number in range(1, settings.rounds + 1):
-        mined, report = _mine(settings, dataset, embedding, number)
+        mined, report = _mine(settings, dataset, embedding, number, trust_remote_code)
         trained = train(mined, number)
         rounds.append(Round(report, trained.best.base_score, trained.best.score, trained.steps))
         whole = trained if whole is None else _joined(whole, trained, epochs * (number - 1))

@@ -49,11 +49,7 @@ class TrainSettings(FullOptions):
         return 0.1
 
     def default_learning_rate(self, width: int | None) -> float:
-        """The peak of the schedule where none is given.
-
-        Args:
-            width: Dimension of the model's embeddings.
-        """
+        """The peak of the schedule where none is given."""
         rate = _LEARNING_RATES[self.method]
         return rate / 2 if self.method == "full" and width is not None and width > _SMALL else rate
 

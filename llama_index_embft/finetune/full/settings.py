@@ -81,8 +81,7 @@ class TextSettings:
 
     query_prompt: str | None = option(
         None,
-        "Put before each question, in training and ever after; empty: nothing. Default: the model's own, else the one "
-        "that LlamaIndex knows for it (BGE).",
+        "Put before each question, in training and ever after; empty: nothing. Default: the model's own.",
     )
     document_prompt: str | None = option(None, "Put before each passage; likewise.")
     max_seq_length: int | Literal["auto"] | None = option(

@@ -234,12 +234,7 @@ class CorpusTerms:
         return sum(map(self.rarity, found)) / len(found) if found else 0.0
 
     def key_phrases(self, text: str, limit: int) -> list[str]:
-        """Phrases frequent in this chunk and rare in the corpus, best first, none part of a better one.
-
-        Args:
-            text: A chunk's text.
-            limit: Most phrases to return.
-        """
+        """Phrases frequent in this chunk and rare in the corpus, best first, none part of a better one."""
         counts: Counter[str] = Counter()
         spelling: dict[str, str] = {}
         for phrase in candidate_phrases(text):

@@ -69,7 +69,11 @@ How good is this pair? Give one score:
 _FORMATS: Final = {"en": "Reply with the number alone.", "zh": "只输出一个数字。"}
 # What a talkative judge says besides the grade: the scale itself.
 _SCALE: Final = re.compile(r"\b1\s?(?:-|–|—|to|through|and|到|至|~)\s?5\b|满分\s?5\s?分?", re.IGNORECASE)
-_DIGIT: Final = r"(?<![\d.])(?P<grade>[1-5])(?:\.\d{1,3})?(?![\d%]|\.\d)"
+# A grade may lie between two ("3.5", "3,5"); a range of two ("3-4", "3 to 4") is no grade.
+_DIGIT: Final = (
+    r"(?<![\d.])(?<!\d[,/~–—-])(?<!\d [–—-] )(?<!\bto )(?<!\bor )(?P<grade>[1-5](?:[.,]\d{1,2})?)"
+    r"(?![\d%]|[.,]\d|\s?(?:[~–—-]|to|or|到|至|或)\s?\d)"
+)
 _LABEL: Final = re.compile(
     rf"(?:score|grade|rating|verdict|rate (?:it|this)(?: pair)?|评分|分数|得分|评级|打分)\W{{0,6}}"
     rf"(?:is |of |as |a |an |为|是)?\W{{0,4}}"
@@ -90,7 +94,7 @@ _READ_AT_MOST: Final = 4000  # the grade stands at the end
 class PairGrade(BaseModel):
     """The judgement of one query and passage."""
 
-    score: int = Field(description="1 (useless) to 5 (perfect)")
+    score: float = Field(description="1 (useless) to 5 (perfect)")
 
 
 class Judge(QuestionFilter):
@@ -131,13 +135,13 @@ class Judge(QuestionFilter):
             progress.close()
         dropped: dict[int, str] = {}
         for n, candidate in enumerate(candidates):
-            answer = queue.journal.get(_identity(candidate, caller).key)
+            answer = queue.journal.get(_identity(candidate, caller).key, _is_grade)
             if answer is None:
                 context.report.unjudged += 1
                 if self.on_unjudged == "drop":
                     dropped[n] = "no readable verdict"
             elif answer.payload < self.min_score:
-                dropped[n] = f"grade {answer.payload}"
+                dropped[n] = f"grade {answer.payload:g}"
         if context.report.unjudged:
             logger.warning(
                 "The judge gave no readable verdict on %d of %d queries; they were %s.",
@@ -163,14 +167,18 @@ def _request(candidate: CandidateQuery, caller: LLMCaller) -> QueuedRequest:
         body = _TEMPLATES[language].format(query=candidate.query, context=shown)
         return LLMRequest(body, _FORMATS[language], PairGrade, read_score, expected_tokens=10)
 
-    return QueuedRequest(f"judging {candidate.query!r}", _identity(candidate, caller), request)
+    return QueuedRequest(f"judging {candidate.query!r}", _identity(candidate, caller), request, _is_grade)
 
 
-def read_score(content: Any) -> int:
+def _is_grade(payload: Any) -> bool:
+    return isinstance(payload, int | float) and 1 <= payload <= 5
+
+
+def read_score(content: Any) -> float:
     """Take the grade out of a judge's answer: where it is called so, or stands alone, at the start or at the end.
 
     Raises:
-        UnusableAnswerError: There is no number from 1 to 5 that is certainly the grade.
+        UnusableAnswerError: There is no number from 1 to 5, whole or not, that is certainly the grade.
     """
     if isinstance(content, dict):
         content = content.get("score", "")
@@ -179,13 +187,24 @@ def read_score(content: Any) -> int:
     if labelled:
         grades = [match["grade"] for match in labelled if match["grade"]]
         if grades:
-            return int(grades[-1])
+            return _grade(grades[-1], text)
     else:
         for pattern in (_OF_FIVE, _ALONE, _AT_START, _AT_END):
             found = list(pattern.finditer(text))
             if found:
-                return int(next(value for value in found[-1].groupdict().values() if value))
+                return _grade(next(value for value in found[-1].groupdict().values() if value), text)
         numbers = set(re.findall(r"\d+(?:\.\d+)?", text))
         if len(numbers) == 1 and (only := numbers.pop()) in ("1", "2", "3", "4", "5") and _SAYS_GIVE.search(text):
-            return int(only)
-    raise UnusableAnswerError(f"no grade from 1 to 5 in {text[:100]!r}")
+            return float(only)
+    raise _unreadable(text)
+
+
+def _grade(digits: str, text: str) -> float:
+    grade = float(digits.replace(",", "."))
+    if grade > 5:
+        raise _unreadable(text)
+    return grade
+
+
+def _unreadable(text: str) -> UnusableAnswerError:
+    return UnusableAnswerError(f"no grade from 1 to 5 in {text[:100]!r}")

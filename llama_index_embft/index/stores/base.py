@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 import numpy as np
 
 from llama_index_embft._core.checks import first_line
-from llama_index_embft._core.redaction import redact
 from llama_index_embft.errors import ConfigError, EmbftError, MissingExtraError
 from llama_index_embft.index.stamp import StoreError
 
@@ -56,7 +55,7 @@ def guarded(method: Method) -> Method:
         except Exception as err:
             if _is_defect(err):
                 raise
-            reason = redact(first_line(err))
+            reason = first_line(err)
             raise StoreError(
                 f"{capital(table.label)} cannot be read or written ({reason}); if its files are damaged "
                 "restore them or build the index again, and if it is on a server check that."

@@ -46,7 +46,7 @@ class PostgresTable(VectorTable):
             with store.client.connect():
                 pass
         except SQLAlchemyError as err:
-            reason = redact(first_line(getattr(err, "orig", None) or err))
+            reason = first_line(getattr(err, "orig", None) or err)
             raise StoreError(
                 f"{capital(self.label)} cannot be reached ({reason}); check the address and the server."
             ) from err
@@ -136,7 +136,7 @@ class PostgresTable(VectorTable):
             logger.warning(
                 "No index by node id could be made on %s (%s); the update goes on and takes longer.",
                 self.label,
-                redact(first_line(getattr(err, "orig", None) or err)),
+                first_line(getattr(err, "orig", None) or err),
             )
 
     def as_stored(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -205,8 +205,7 @@ def _open_store(where: str, table: str | None) -> Any:
         url = make_url(where)
     except (SQLAlchemyError, ValueError) as err:
         raise ConfigError(
-            f"{redact(where)} is no address of PostgreSQL ({redact(first_line(err))}); give "
-            "postgresql://user@host/database."
+            f"{redact(where)} is no address of PostgreSQL ({first_line(err)}); give postgresql://user@host/database."
         ) from None  # the cause repeats the address
     shown = redact(url.render_as_string(hide_password=True))
     # The tables that PGVectorStore made, with the type of their vectors: vector(384) or halfvec(384).
@@ -221,7 +220,7 @@ def _open_store(where: str, table: str | None) -> Any:
             types = {name.removeprefix("data_"): kind for name, kind in connection.execute(query).all()}
         engine.dispose()
     except SQLAlchemyError as err:
-        reason = redact(first_line(getattr(err, "orig", None) or err))
+        reason = first_line(getattr(err, "orig", None) or err)
         raise StoreError(f"PostgreSQL at {shown} cannot be reached ({reason}); check the address.") from err
     name = only_name(sorted(types), table, f"PostgreSQL at {shown}", "table")
     kind, _, size = types[name].partition("(")

@@ -70,7 +70,7 @@ class QdrantTable(VectorTable):
             client = QdrantClient(url=where) if is_address(where) else QdrantClient(path=where)
             names = [collection.name for collection in client.get_collections().collections]
         except Exception as err:  # whatever a server that is no Qdrant answers, or a folder that another process holds
-            reason = redact(first_line(err))[:200]
+            reason = first_line(err)[:200]
             raise StoreError(
                 f"Qdrant at {shown} cannot be opened ({reason}); check that a Qdrant answers at this "
                 "address, or that no other process has the folder open and its files are whole."

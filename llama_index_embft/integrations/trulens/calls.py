@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Final
 
 from llama_index_embft._core.optional import require
-from llama_index_embft._core.redaction import Redactor
+from llama_index_embft._core.redaction import Redactor, redact
 from llama_index_embft.calls.asking import (
     LLMCaller,
     LLMRequest,
@@ -152,7 +152,7 @@ class JudgeCalls:
         except GivenUpError as err:
             raise JudgeCallError(err.failure.reason) from None
         except GenerationError as err:
-            self._fatal = f"The judge {self.name!r} cannot be asked: {err}"
+            self._fatal = f"The judge {self.name!r} cannot be asked: {redact(str(err))}"
             raise JudgeUnavailableError(self._fatal) from None
         finally:
             self._waiting.discard(future)
@@ -162,7 +162,11 @@ class JudgeCalls:
         identity = RequestIdentity.of("chat", text, prompt="", model=self._identity)
         request = LLMRequest(text, "", None, str, _EXPECTED_TOKENS, tuple(messages))
         async with self._turns:
-            return str(await self._queue.get(QueuedRequest("judging", identity, lambda: request)))
+            return str(
+                await self._queue.get(
+                    QueuedRequest("judging", identity, lambda: request, lambda found: isinstance(found, str))
+                )
+            )
 
 
 def _close(queue: RequestQueue, loop: asyncio.AbstractEventLoop) -> None:

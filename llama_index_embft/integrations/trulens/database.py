@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from llama_index_embft._core.checks import first_line
 from llama_index_embft.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def readable_copy(database: str | os.PathLike[str]) -> Iterator[str]:
             ):
                 source.backup(target)
         except sqlite3.Error as err:
-            raise EvaluationError(f"{file} is not a TruLens database ({err}).") from err
+            raise EvaluationError(f"{file} is not a TruLens database ({first_line(err)}).") from err
         yield database_url(copy)
 
 
@@ -95,7 +96,7 @@ def repair_database(database: str | os.PathLike[str]) -> int:
             removed = connection.execute("DELETE FROM trulens_events WHERE NOT json_valid(record_attributes)").rowcount
         connection.close()
     except sqlite3.Error as err:
-        raise EvaluationError(f"{file} is not a TruLens database ({err}).") from err
+        raise EvaluationError(f"{file} is not a TruLens database ({first_line(err)}).") from err
     return removed
 
 
@@ -112,4 +113,4 @@ def _count_broken_rows(file: Path | None) -> int:
     except sqlite3.OperationalError:
         return 0  # no such table: a new database
     except sqlite3.Error as err:
-        raise EvaluationError(f"{file} is not a TruLens database ({err}); choose another file.") from err
+        raise EvaluationError(f"{file} is not a TruLens database ({first_line(err)}); choose another file.") from err

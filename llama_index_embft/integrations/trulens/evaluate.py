@@ -163,6 +163,7 @@ def evaluate_app(
     overwrite: bool = False,
     judging: JudgeSettings = JudgeSettings(),  # noqa: B008  # frozen
     show_progress: bool = False,
+    ignore_identical: bool = True,
 ) -> AppEvaluation:
     """Record a query engine over the queries of a data set with TruLens, and score what it retrieved and answered.
 
@@ -193,6 +194,7 @@ def evaluate_app(
             error, unless that evaluation was not finished: TruLens would average old and new records.
         judging: Limits of the calls to the judge.
         show_progress: Show a progress bar.
+        ignore_identical: A hit that is the query's own text is left out and counted; see `evaluate_run`.
 
     Raises:
         MissingExtraError: The extra ``trulens`` is not installed.
@@ -205,7 +207,9 @@ def evaluate_app(
     from llama_index_embft.integrations.trulens import recording
 
     _check(query_engine, app_name, app_version)
-    run = RetrieverRun(dataset, query_engine, ks, metrics, f"{app_name} {app_version}", match, 1, shallow="note")
+    run = RetrieverRun(
+        dataset, query_engine, ks, metrics, f"{app_name} {app_version}", match, 1, ignore_identical, "note"
+    )
     file = sqlite_file(database_url(database))
     session = recording.open_session(database)
     if judging.journal_path is None and file is not None:

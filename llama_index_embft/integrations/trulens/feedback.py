@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 
 from llama_index_embft._core.checks import check_number
+from llama_index_embft._core.redaction import redact
 from llama_index_embft._core.vectors import unit_rows
 from llama_index_embft.integrations.trulens.calls import JudgeCallError, JudgeUnavailableError, require_trulens
 
@@ -236,9 +237,9 @@ def _judged(
             if not proven.is_set():
                 raise
             # What was judged so far is paid for and stays: an account that runs dry at the last question loses one.
-            return FeedbackVerdict("failed", reason=str(err))
+            return FeedbackVerdict("failed", reason=redact(str(err)))
         except JudgeCallError as err:
-            return FeedbackVerdict("failed", reason=str(err))
+            return FeedbackVerdict("failed", reason=redact(str(err)))
         proven.set()
         if score is None or not np.isfinite(score):
             return FeedbackVerdict("unreadable", reason=reason)

@@ -11,6 +11,7 @@ from trulens.feedback.llm_provider import LLMProvider
 from trulens.feedback.templates import rag as templates
 
 from llama_index_embft.errors import ConfigError
+from llama_index_embft.generation.parse import without_reasoning
 from llama_index_embft.integrations.trulens.calls import JudgeCalls
 
 if TYPE_CHECKING:
@@ -162,10 +163,10 @@ class LlamaIndexProvider(LLMProvider):  # type: ignore[misc, unused-ignore]
         asked = messages or [{"role": "user", "content": prompt or ""}]
         chat = [ChatMessage(role=MessageRole(message["role"]), content=message["content"]) for message in asked]
         if response_format is None:
-            return self.calls.chat(chat)
+            return without_reasoning(self.calls.chat(chat))
         schema = json.dumps(response_format.model_json_schema())
         wish = f"Answer with one JSON object only, matching this schema: {schema}"
-        text = self.calls.chat([*chat, ChatMessage(role=MessageRole.USER, content=wish)])
+        text = without_reasoning(self.calls.chat([*chat, ChatMessage(role=MessageRole.USER, content=wish)]))
         start, end = text.find("{"), text.rfind("}")  # a fence or a sentence around it
         return text[start : end + 1] if 0 <= start < end else text
 

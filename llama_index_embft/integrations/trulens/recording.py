@@ -20,6 +20,7 @@ from trulens.core.otel.instrument import instrument
 from trulens.otel.semconv.trace import ResourceAttributes, SpanAttributes
 
 from llama_index_embft._core.checks import first_line
+from llama_index_embft._core.redaction import without_secret_addresses
 from llama_index_embft.errors import ConfigError, EvaluationError, OutputError
 from llama_index_embft.evaluation.systems.query_engine import answer_text
 from llama_index_embft.evaluation.systems.retriever import RetrieverResponse
@@ -69,7 +70,8 @@ def open_session(database: str | os.PathLike[str]) -> TruSession:
     if opened is not None:
         if _url_of(opened) == url and (file is None or file.exists()):
             return opened
-        logger.info("The TruLens session of %s is replaced by one of %s.", _url_of(opened), url)
+        shown = map(without_secret_addresses, (str(_url_of(opened)), url))
+        logger.info("The TruLens session of %s is replaced by one of %s.", *shown)
         opened.force_flush()
         _forget_singleton()
     try:
@@ -77,7 +79,9 @@ def open_session(database: str | os.PathLike[str]) -> TruSession:
             return TruSession(database_url=url)
     except (SQLAlchemyError, OSError) as err:
         _forget_singleton()
-        raise OutputError(f"Cannot open the TruLens database {url}: {first_line(err)}.") from err
+        raise OutputError(
+            f"Cannot open the TruLens database {without_secret_addresses(url)}: {first_line(err)}."
+        ) from err
 
 
 def open_reader(url: str) -> Any:
@@ -257,7 +261,7 @@ class Recorder:
                     start_evaluator=False,
                 )
             except Exception as err:
-                raise EvaluationError(f"TruLens cannot look into this query engine: {err}") from err
+                raise EvaluationError(f"TruLens cannot look into this query engine: {first_line(err)}") from err
         # Its end would log that there is no evaluator thread to stop; there is none on purpose.
         vars(self._app)["stop_evaluator"] = lambda: None
 
@@ -302,7 +306,7 @@ class Recorder:
         except RuntimeError as err:
             raise EvaluationError(
                 f"The TruLens database has not taken all verdicts within {timeout:g} s; is it locked by another "
-                f"process? ({str(err)[:200]})"
+                f"process? ({first_line(err)[:200]})"
             ) from err
         finally:
             for of_record in self._verdicts.values():

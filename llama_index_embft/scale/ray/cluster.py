@@ -196,13 +196,7 @@ def on_node(node: str, *, soft: bool = False) -> NodeAffinitySchedulingStrategy:
 
 
 def ask_nodes(question: Callable[..., Any], *arguments: Any, resource: str) -> dict[Node, Any]:
-    """Call a function on each machine that has a resource, all at once; a machine that is lost meanwhile is left out.
-
-    Args:
-        question: The function.
-        *arguments: Its arguments.
-        resource: As in `nodes_with`.
-    """
+    """Call a function on every machine that has a resource, at once; one that is lost meanwhile is left out."""
     import ray
     from ray import exceptions
 

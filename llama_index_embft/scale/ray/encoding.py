@@ -72,6 +72,7 @@ def encode(
     batch_size: int | None = None,
     address: str | None = None,
     show_progress: bool = False,
+    trust_remote_code: bool = False,
 ) -> EncodeResult:
     """Embed the texts of Parquet or JSONL files on a Ray cluster.
 
@@ -102,6 +103,7 @@ def encode(
         batch_size: Texts a batch, see `as_encoder`.
         address: The cluster, see `connected`.
         show_progress: Show Ray's progress bars.
+        trust_remote_code: Run code that comes with the model, on every machine. Only for repositories you have read.
 
     Raises:
         ConfigError: An argument is not allowed.
@@ -120,7 +122,9 @@ def encode(
     with connected(address):
         keep_texts = keep_texts or vector_store is not None
         job = {
-            "model": same_model_everywhere(embed_model, device=device, resource=resource),
+            "model": same_model_everywhere(
+                embed_model, device=device, resource=resource, trust_remote_code=trust_remote_code
+            ),
             "kind": kind,
             "columns": list(columns),
             "rows_per_shard": rows_per_shard,
@@ -133,7 +137,7 @@ def encode(
         there = {shard for shard in shards if folder.is_there(shard)}
         missing = [shard for shard in shards if shard not in there]
         loader.offer(there)
-        worker = WorkerSettings(embed_model, columns, kind, keep_texts, device, batch_size, folder)
+        worker = WorkerSettings(embed_model, columns, kind, keep_texts, device, batch_size, folder, trust_remote_code)
         share = gpus_per_worker or max(cpus_per_worker, 0.01)
         pool = min(workers or max(1, int(count_of(resource) / share)), max(1, len(missing)))
         failed: dict[Shard, str] = {}
@@ -176,6 +180,7 @@ class WorkerSettings:
     device: str
     batch_size: int | None
     folder: OutputFolder
+    trust_remote_code: bool = False
 
 
 class ShardWorker:
@@ -223,7 +228,12 @@ class ShardWorker:
         rows = shard.read(settings.columns)
         known[:] = rows.ids
         if self._encoder is None:
-            self._encoder = load_encoder(settings.model, device=settings.device, batch_size=settings.batch_size)
+            self._encoder = load_encoder(
+                settings.model,
+                device=settings.device,
+                batch_size=settings.batch_size,
+                trust_remote_code=settings.trust_remote_code,
+            )
         embed = self._encoder.encode_queries if settings.kind == "query" else self._encoder.encode_documents
         numbers = np.arange(shard.first_row, shard.first_row + shard.n_rows, dtype=np.int64)
         texts = rows.texts if settings.keep_texts else None

@@ -101,7 +101,9 @@ def mine_hard_negatives(
         if isinstance(embed_model, (tuple, list)):
             queries, corpus, cut = _given(dataset, embed_model, n_parts)
         else:
-            queries, corpus, cut = _embedded(dataset, embed_model, work_path, n_parts, workers, show_progress)
+            queries, corpus, cut = _embedded(
+                dataset, embed_model, work_path, n_parts, workers, show_progress, how.trust_remote_code
+            )
         needs_corpus = any(isinstance(strategy, LeastSimilar) for strategy in session.strategies)
         index = ShardedIndex(
             cut, PartSettings(how.search, how.similarity, how.memory, "cuda" if gpus else "cpu"), gpus=gpus
@@ -149,6 +151,7 @@ def _embedded(
     n_parts: int,
     workers: MiningWorkers,
     show_progress: bool,
+    trust_remote_code: bool,
 ) -> tuple[NDArray[np.float32], _Corpus, list[CorpusPart]]:
     if work_path is None:
         raise ConfigError("Give a `work_path` for the embeddings: a folder on a disk that all machines see.")
@@ -166,6 +169,7 @@ def _embedded(
             gpus_per_worker=workers.gpus_per_worker,
             rows_per_shard=workers.rows_per_shard,
             show_progress=show_progress,
+            trust_remote_code=trust_remote_code,
         )
     files = [folder / "corpus" / name for name in read_manifest(folder / "corpus")["shards"]]
     groups = [group.tolist() for group in np.array_split(np.arange(len(files)), min(n_parts, len(files)))]

@@ -23,25 +23,25 @@ ModelSource: TypeAlias = "str | Path | Callable[[], BaseEmbedding]"
 
 
 def from_anywhere(model: str) -> str:
-    """The whole path of a model that is a folder here; any other name as it is.
-
-    Args:
-        model: Folder or name.
-    """
+    """The whole path of a model that is a folder here; any other name as it is."""
     name = str(model).removeprefix("local:").strip()
     folder = Path(name).expanduser()
     return str(folder.absolute()) if name and folder.is_dir() else model
 
 
-def load_encoder(model: ModelSource, *, device: str | None, batch_size: int | None) -> Encoder:
+def load_encoder(
+    model: ModelSource, *, device: str | None, batch_size: int | None, trust_remote_code: bool = False
+) -> Encoder:
     """Load the model on this machine; without a cache, whose one file many machines must not write to."""
     from llama_index_embft.embeddings.encoding.encoder import as_encoder
 
-    loaded: Any = model() if callable(model) else load_embed_model(model, device=device)
+    loaded: Any = (
+        model() if callable(model) else load_embed_model(model, device=device, trust_remote_code=trust_remote_code)
+    )
     return as_encoder(loaded, cache=None, batch_size=batch_size)
 
 
-def digest_of_model(model: ModelSource, device: str | None) -> str:
+def digest_of_model(model: ModelSource, device: str | None, *, trust_remote_code: bool = False) -> str:
     """Hash of the model as this machine has it: of the files where it is a folder, which needs no torch.
 
     Raises:
@@ -51,7 +51,7 @@ def digest_of_model(model: ModelSource, device: str | None) -> str:
         folder = Path(resolve_model_name(model))
         if folder.is_dir():
             return _digest_of_files(folder)
-    encoder = load_encoder(model, device=device, batch_size=None)
+    encoder = load_encoder(model, device=device, batch_size=None, trust_remote_code=trust_remote_code)
     if encoder.fingerprint is None:
         raise ConfigError(
             f"Nothing tells the model {encoder.name} from others, so a repeated run could not know its own results; "
@@ -70,25 +70,28 @@ def _digest_of_files(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _ask(model: ModelSource, device: str | None) -> tuple[str | None, str | None]:
+def _ask(model: ModelSource, device: str | None, trust_remote_code: bool) -> tuple[str | None, str | None]:
     try:
-        return digest_of_model(model, device), None
+        return digest_of_model(model, device, trust_remote_code=trust_remote_code), None
     except EmbftError as err:
         return None, str(err)
 
 
-def same_model_everywhere(model: ModelSource, *, device: str | None, resource: str) -> str:
+def same_model_everywhere(
+    model: ModelSource, *, device: str | None, resource: str, trust_remote_code: bool = False
+) -> str:
     """Hash of the model, once all machines that will work have the same one.
 
     Args:
         model: The model.
         device: Torch device of the workers.
         resource: What the workers need: ``"CPU"`` or ``"GPU"``.
+        trust_remote_code: Run code that comes with the model, on every machine.
 
     Raises:
         ScaleError: A machine lacks it, or has another one under this name.
     """
-    answers = ask_nodes(_ask, model, device, resource=resource)
+    answers = ask_nodes(_ask, model, device, trust_remote_code, resource=resource)
     for node, (_, error) in answers.items():
         if error is not None:
             raise ScaleError(

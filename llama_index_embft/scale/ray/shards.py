@@ -83,11 +83,6 @@ class Shard:
 def plan_shards(paths: Sequence[str | Path], columns: ShardColumns, size: int) -> list[Shard]:
     """Cut files into shards; all of them are read once, and nothing but the plan is kept in memory.
 
-    Args:
-        paths: Parquet and JSONL files and folders of them (taken in the order of their names).
-        columns: Where a row has its id and its text.
-        size: Rows of a shard; the last one of a file has fewer.
-
     Raises:
         DocumentError: A file is missing, is neither, holds no rows, or a row has no text.
     """

@@ -85,7 +85,12 @@ def finetune(
         with connected(address):
             _check_size(workers, cpus_per_worker, gpus_per_worker)
             device = "cuda" if gpus_per_worker else "cpu"
-            same_model_everywhere(model_id, device=device, resource="GPU" if gpus_per_worker else "CPU")
+            same_model_everywhere(
+                model_id,
+                device=device,
+                resource="GPU" if gpus_per_worker else "CPU",
+                trust_remote_code=bool(options.get("trust_remote_code", False)),
+            )
             config = {
                 "dataset": dataset,
                 "engine": {"model_id": model_id, "model_output_path": str(output), **options},

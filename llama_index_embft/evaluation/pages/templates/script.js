@@ -18,7 +18,7 @@
 
   // --- rows -------------------------------------------------------------------------------------------------------
   const reciprocal = (rank) => (rank ? 1 / rank : 0);
-  const kindOf = (row) => (row.order > 1e-12 ? "better" : row.order < -1e-12 ? "worse" : "same");
+  const kindOf = (row) => (row.difference > 1e-9 ? "better" : row.difference < -1e-9 ? "worse" : "same");  // as wins and losses are counted
   const rows = () => data.queries.map((query) => {
     const [baseScore, baseRank] = query.runs[0], [tunedScore, tunedRank] = query.runs[state.system];
     const difference = tunedScore - baseScore;

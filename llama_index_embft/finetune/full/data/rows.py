@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from llama_index_embft.dataset.near_duplicates import near_duplicate_groups, normalise
+from llama_index_embft.dataset.near_duplicates import normalise
+from llama_index_embft.dataset.prepared import near_duplicates_of
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.finetune.full.data.batches import Relations
 
@@ -96,7 +97,10 @@ def training_rows(
     Raises:
         ConfigError: There are teacher scores, and not one row with two scored documents.
     """
-    group_of = _groups(dataset, near_duplicates, show_progress)
+    sections = (dataset.relevant_docs, dataset.negative_docs)
+    used = list(dict.fromkeys(doc for section in sections for docs in section.values() for doc in docs))
+    threshold = 1.0 if near_duplicates is None else near_duplicates
+    group_of = near_duplicates_of(dataset, used, threshold, show_progress=show_progress)
     keys = {query_id: normalise(query) or query for query_id, query in dataset.queries.items()}
     relevant_of: dict[str, set[int]] = {}
     for query_id, key in keys.items():
@@ -171,21 +175,6 @@ def scored_rows(
             "relevance_grades, negative_docs or teacher_scores, or leave `loss` out."
         )
     return TrainingRows(columns, None)
-
-
-def _groups(dataset: EmbeddingQAFinetuneDataset, threshold: float | None, show_progress: bool) -> dict[str, int]:
-    """Number each document that training uses; documents that say nearly the same have one number."""
-    used = list(
-        dict.fromkeys(
-            doc
-            for section in (dataset.relevant_docs, dataset.negative_docs)
-            for docs in section.values()
-            for doc in docs
-        )
-    )
-    texts = [dataset.bare_texts.get(doc, dataset.corpus[doc]) for doc in used]
-    numbers = near_duplicate_groups(texts, 1.0 if threshold is None else threshold, show_progress=show_progress)
-    return dict(zip(used, numbers, strict=True))
 
 
 def _negatives_per_row(negatives_of: dict[str, list[str]]) -> int:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from llama_index_embft._core.checks import check_choice, check_number, first_line
-from llama_index_embft.errors import ConfigError, ModelError
+from llama_index_embft._core.checks import check_choice, check_number
+from llama_index_embft.errors import ConfigError
 from llama_index_embft.finetune.full.data.rows import LABEL
-from llama_index_embft.finetune.full.run_settings import digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,43 +45,6 @@ class LossMaker:
     name: str
     guide: SentenceTransformer | None = None
 
-    def identity(self) -> str:
-        """Short hash of what the loss computes: its class, its numbers, and weights of its own.
-
-        The mini-batch size is left out, which changes no result; a guide has an identity of its own.
-        """
-        return digest(_described(self.make(None)))
-
-
-def _described(module: torch.nn.Module) -> dict[str, Any]:
-    from sentence_transformers import SentenceTransformer
-
-    plain = {
-        name: value
-        if isinstance(value, (bool, int, float, str))
-        else getattr(value, "__qualname__", None) or list(value)
-        for name, value in vars(module).items()
-        if (isinstance(value, (bool, int, float, str)) or callable(value) or _are_numbers(value))
-        and not name.startswith("_")
-        and name not in ("training", "mini_batch_size")
-        and not isinstance(value, SentenceTransformer)
-    }
-    parts = [part for part in module.children() if not isinstance(part, SentenceTransformer)]
-    weights = {
-        name: hashlib.blake2b(weight.detach().cpu().float().numpy().tobytes(), digest_size=8).hexdigest()
-        for name, weight in module.named_parameters(recurse=False)
-    }
-    return {
-        "class": f"{type(module).__module__}.{type(module).__qualname__}",
-        "plain": plain,
-        "weights": weights,
-        "parts": [_described(part) for part in parts],
-    }
-
-
-def _are_numbers(value: object) -> bool:
-    return isinstance(value, (list, tuple)) and all(isinstance(item, (bool, int, float, str)) for item in value)
-
 
 def loss_maker(
     model: SentenceTransformer,
@@ -92,6 +53,7 @@ def loss_maker(
     *,
     loss: Loss | None = None,
     gather: bool = False,
+    trust_remote_code: bool = False,
 ) -> LossMaker:
     """Choose the loss.
 
@@ -111,6 +73,7 @@ def loss_maker(
         settings: Temperature, weights, dimensions, guide.
         loss: The user's own, as an object or as a function of the model; or ``"cosent"``.
         gather: Share negatives across processes.
+        trust_remote_code: Run code that comes with the guide model.
 
     Raises:
         ConfigError: Two arguments contradict each other, or a dimension is larger than the model's.
@@ -132,7 +95,7 @@ def loss_maker(
     elif LABEL in rows.columns:
         maker, can_cache, name = _distillation(model, rows, settings, gather), True, "DistillationLoss"
     elif guide_model is not None:
-        guide = _loaded_guide(guide_model, model)
+        guide = _loaded_guide(guide_model, model, trust_remote_code)
         maker, can_cache, name = _gist(model, guide, settings, gather), True, "GISTEmbedLoss"
     else:
         maker, can_cache, name = _contrastive(model, settings, gather), True, "MultipleNegativesRankingLoss"
@@ -258,16 +221,16 @@ def _nested(model: SentenceTransformer, loss: torch.nn.Module, dims: Sequence[in
     return MatryoshkaLoss(model, loss, sorted({*dims, *([width] if width else [])}, reverse=True))
 
 
-def _loaded_guide(guide: object, model: SentenceTransformer) -> SentenceTransformer:
+def _loaded_guide(guide: object, model: SentenceTransformer, trust_remote_code: bool) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
 
-    if isinstance(guide, SentenceTransformer):
-        return guide.eval()
-    from llama_index_embft.embeddings.describe import resolve_model_name
+    from llama_index_embft.embeddings.describe import loading, resolve_model_name
+    from llama_index_embft.embeddings.local import load_sentence_transformer
+    from llama_index_embft.embeddings.sentence_transformer import keep_within_positions
 
-    try:
-        return SentenceTransformer(resolve_model_name(str(guide)), device=str(model.device)).eval()
-    except ModelError:
-        raise
-    except Exception as err:  # transformers, hub and safetensors each raise their own kinds
-        raise ModelError(f"The guide model {guide} cannot be loaded: {first_line(err)}.") from err
+    if isinstance(guide, SentenceTransformer):
+        keep_within_positions(guide)
+        return guide.eval()
+    name = resolve_model_name(str(guide))
+    with loading(f"The guide model {guide}", name):
+        return load_sentence_transformer(name, device=str(model.device), trust_remote_code=trust_remote_code).eval()

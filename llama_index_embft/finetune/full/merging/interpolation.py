@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from llama_index_embft._core.checks import check_number, first_line
-from llama_index_embft.embeddings.describe import resolve_model_name
+from llama_index_embft._core.checks import check_number
+from llama_index_embft.embeddings.describe import loading, resolve_model_name
 from llama_index_embft.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -199,15 +199,13 @@ def _check_same_shape(
 def _loaded(model: SentenceTransformer | str | Path, trust_remote_code: bool) -> SentenceTransformer:
     if not isinstance(model, (str, Path)):
         return model
-    from sentence_transformers import SentenceTransformer
+    from llama_index_embft.embeddings.local import load_sentence_transformer
 
     name = resolve_model_name(model)
     if (Path(name) / "adapter.safetensors").is_file():
         raise ModelError(f"Cannot merge {name}: it is an adapter, which leaves the weights of its model as they are.")
-    try:
-        return SentenceTransformer(name, device="cpu", trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as err:
-        raise ModelError(f"The model {name} cannot be loaded: {first_line(err)}.") from err
+    with loading(f"The model {name}", name):
+        return load_sentence_transformer(name, device="cpu", trust_remote_code=trust_remote_code)
 
 
 def _shown(model: SentenceTransformer | str | Path, role: str) -> str:

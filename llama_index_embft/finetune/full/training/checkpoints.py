@@ -114,12 +114,6 @@ class Checkpoints:
     ) -> None:
         """Write a checkpoint, then remove old ones.
 
-        Args:
-            step: Its number.
-            fill: Puts the trainer's files into a folder.
-            state: JSON types.
-            best: The best weights so far.
-
         Raises:
             OutputError: It cannot be written; the older ones are still there.
         """

@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 def add_lora(model: SentenceTransformer, settings: LoraSettings, seed: int = 0) -> int:
     """Freeze the model and put trainable low-rank matrices beside its linear layers; the outputs stay as they are.
 
-    Args:
-        model: Changed in place.
-        settings: Rank, scale, dropout, and which layers.
-        seed: Of the first values of the matrices.
-
     Returns:
         Number of trainable parameters.
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 
 from llama_index_embft._core.checks import check_number
+from llama_index_embft._core.redaction import redact
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.integrations.trulens.calls import JudgeUnavailableError, require_trulens
 from llama_index_embft.integrations.trulens.database import DEFAULT_DATABASE
@@ -356,7 +357,7 @@ def _score_one(feedback: Feedback, exchange: Exchange) -> FeedbackVerdict:
     try:
         return feedback.score([exchange])[0]
     except JudgeUnavailableError as err:
-        return FeedbackVerdict("failed", reason=str(err))
+        return FeedbackVerdict("failed", reason=redact(str(err)))
 
 
 def _words(query: Any) -> str:

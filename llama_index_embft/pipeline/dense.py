@@ -1,4 +1,4 @@
-"""The whole street in one call: a split data set and a base model in; a compared, saved and reloadable result out."""
+"""One way of training, compared with the base model: a split data set in; a compared and saved model out."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from llama_index_embft.embeddings.describe import describe_base
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.encoding.run_cache import RunCache
 from llama_index_embft.embeddings.loading import load_embed_model
+from llama_index_embft.embeddings.sentence_transformer import inner_model, runs_own_code
 from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.evaluation import compare, evaluate_embed_model
 from llama_index_embft.finetune.model_card import model_card
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.embeddings.encoding.cache import EmbeddingCache
     from llama_index_embft.evaluation import RetrievalReport
     from llama_index_embft.evaluation.comparison import Comparison
     from llama_index_embft.finetune.engine import FinetuneResult
@@ -199,7 +201,7 @@ def tune_and_compare(
     options = {"seed": seed, **(engine_options or {})}
 
     def engine_on(data: Split, to: Path) -> Any:
-        return _engine(method, data, base, to, show_progress, cache, options)
+        return make_engine(method, data.train, data.val, base, to, show_progress, cache, options)
 
     def measured(test: EmbeddingQAFinetuneDataset, model: BaseEmbedding, label: str) -> RetrievalReport:
         return evaluate_embed_model(test, model, label=label, show_progress=show_progress, cache=cache)
@@ -233,13 +235,13 @@ def tune_and_compare(
         decision="not proven" if vetoed else None, reasons=against, notes=notes, command=command
     )
     outcome = TuneOutcome(comparison, result)
-    _write_decision(candidate, comparison)
+    write_decision(candidate, comparison)
     if outcome.adopted:
         rename_with_patience(candidate, folder / "model")
         outcome = replace(outcome, result=replace(result, output_path=folder / "model"))
     else:
-        _save_base(folder / "model", base, split)
-        _write_decision(folder / "model", comparison)
+        save_base(folder / "model", base, split.train, split.val)
+        write_decision(folder / "model", comparison)
     _save_data(split, folds, folder / "dataset")
     base_report.to_json(folder / "reports" / "base.json")
     tuned_report.to_json(folder / "reports" / "tuned.json")
@@ -254,7 +256,7 @@ def _short_name(model: BaseEmbedding) -> str:
     return Path(name).name if Path(name).is_dir() else name
 
 
-def _write_decision(folder: Path, comparison: Comparison) -> None:
+def write_decision(folder: Path, comparison: Comparison) -> None:
     """Put what was decided about a saved model into its own record and its model card."""
     path, metric = folder / RECORD, comparison.metrics[comparison.primary]
     record = json.loads(path.read_text(encoding="utf-8"))
@@ -291,22 +293,38 @@ def build_index(dataset: EmbeddingQAFinetuneDataset, embed_model: BaseEmbedding)
     return VectorStoreIndex(nodes, embed_model=embed_model)
 
 
-def _engine(
-    method: Method,
-    split: Split,
+def make_engine(
+    method: str,
+    train: EmbeddingQAFinetuneDataset,
+    val: EmbeddingQAFinetuneDataset | None,
     base: BaseEmbedding,
     folder: Path,
     show_progress: bool,
-    cache: RunCache,
+    cache: EmbeddingCache | None,
     options: dict[str, Any],
 ) -> Any:
+    """The engine that trains a base model in use by one method, with the model's own prompts.
+
+    Args:
+        method: ``"adapter"``, or ``"full"`` or ``"lora"``, which need a Hugging Face model.
+        train: Training set.
+        val: Validation set.
+        base: The model in use.
+        folder: Where to save.
+        show_progress: Show bars.
+        cache: Where the adapter's vectors are kept.
+        options: Further arguments of the engine.
+
+    Raises:
+        ConfigError: The method does not fit the base model.
+    """
     if method == "adapter":
         from llama_index_embft.finetune.adapter.engine import EmbeddingAdapterFinetuneEngine
 
         return EmbeddingAdapterFinetuneEngine(
-            split.train,
+            train,
             base,
-            val_dataset=split.val,
+            val_dataset=val,
             model_output_path=str(folder),
             verbose=show_progress,
             **{"cache": cache, **options},
@@ -317,25 +335,30 @@ def _engine(
     description = describe_base(base)
     if description["class_name"] != "HuggingFaceEmbedding":
         raise ConfigError(
-            f"method 'full' trains the weights of a Hugging Face model, and {description['model_name']} is a "
+            f"method '{method}' trains the weights of a Hugging Face model, and {description['model_name']} is a "
             f"{description['class_name']}; use method 'adapter'."
         )
     # The prompts are those of the model in use; how much of a text is read is the engine's choice, as it is without us.
     prompts = TextSettings(query_prompt=description["query_prompt"], document_prompt=description["document_prompt"])
     return SentenceTransformersFinetuneEngine(
-        split.train,
+        train,
         description["model_name"],
         str(folder),
-        val_dataset=split.val,
+        val_dataset=val,
         show_progress_bar=show_progress,
         **{"text": prompts, "trust_remote_code": _trusts(base), **options},
     )
 
 
-def _save_base(folder: Path, base: BaseEmbedding, split: Split) -> None:
+def save_base(
+    folder: Path,
+    base: BaseEmbedding,
+    train: EmbeddingQAFinetuneDataset,
+    val: EmbeddingQAFinetuneDataset | None,
+) -> None:
     """Save the base model as an adapter that changes nothing: nobody is handed a model that is not proven."""
     encoder = as_encoder(base)
-    dim = encoder.encode_documents(list(split.test.corpus.values())[:1]).shape[1]
+    dim = encoder.encode_documents(list(train.corpus.values())[:1]).shape[1]
     description = describe_base(base)
     record = result_record(
         "base",
@@ -343,8 +366,8 @@ def _save_base(folder: Path, base: BaseEmbedding, split: Split) -> None:
         base_fingerprint=encoder.fingerprint,
         prompts={},
         max_length=description.get("max_length"),
-        train=split.train,
-        val=split.val,
+        train=train,
+        val=val,
         metrics={},
         settings={},
     )
@@ -371,4 +394,5 @@ def reload(folder: Path, base: BaseEmbedding) -> BaseEmbedding:
 
 def _trusts(base: BaseEmbedding) -> bool:
     """Whether the code that comes with the base model was allowed to run: its own code is that of the tuned one."""
-    return bool(getattr(base, "trust_remote_code", False))
+    inner = inner_model(base)  # LlamaIndex's class forgets that it was told so
+    return bool(getattr(base, "trust_remote_code", False)) or (inner is not None and runs_own_code(inner.model))

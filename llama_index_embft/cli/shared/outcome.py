@@ -1,0 +1,84 @@
+"""How a search for the best retriever is shown: each step while it works, and then what came of it."""
+
+from __future__ import annotations
+
+from textwrap import shorten
+from typing import TYPE_CHECKING
+
+from llama_index_embft.cli.shared.console import console
+from llama_index_embft.pipeline.budget import in_words
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.evaluation import Comparison
+    from llama_index_embft.evaluation.statistics.findings import QueryChange
+    from llama_index_embft.pipeline import TuneResult, TuneStatus
+    from llama_index_embft.pipeline.status import Watch
+
+
+def shown(to: Console) -> Watch:
+    """Prints each step once, with the time that is spent and what the step is expected to take."""
+
+    def watch(status: TuneStatus) -> None:
+        eta = "" if not status.left else f" (about {in_words(status.left)})"
+        to.print(f"{in_words(status.spent):>7}  {status.doing}{eta}", markup=False, soft_wrap=True)
+
+    return watch
+
+
+def show_result(result: TuneResult, target: Path) -> None:
+    """The candidates, the verdict, three examples, and what to do next."""
+    console.print()
+    console.print(result.table().to_rich())
+    console.print(f"[bold]Handed over:[/bold] {result.chosen.label}", soft_wrap=True)
+    _show_comparison(result.comparison, result.proving())
+    console.print(f"\n[bold]Written to {target}/[/bold]")
+    for name, meaning in (
+        ("report.html", "the comparison as a page: open it in a browser"),
+        ("retriever/", "the retriever's settings and its BM25 index"),
+        ("model/", "its embedding model" if result.reembeds else "its embedding model; your index stays as it is"),
+        ("tune.json", "all candidates, times and what was seen"),
+        ("dataset/", "the questions that trained, chose and proved"),
+    ):
+        console.print(f"  {name:<13} {meaning}")
+    console.print("\n[bold]Use it[/bold]")
+    for line in (
+        "from llama_index.core import VectorStoreIndex",
+        "from llama_index_embft import load_embed_model, load_retriever",
+        f"index = VectorStoreIndex(nodes, embed_model=load_embed_model({str(target / 'model')!r}))",
+        f"retriever = load_retriever({str(target / 'retriever')!r}, index)",
+    ):
+        console.print(f"  {line}", markup=False, soft_wrap=True)
+    if result.evidence.proof_by != "people":
+        console.print("\nNext: give questions of your users (--questions); a few dozen choose better, and prove.")
+
+
+def _show_comparison(comparison: Comparison, test: EmbeddingQAFinetuneDataset) -> None:
+    """Print the table, the verdict and three queries before and after."""
+    console.print()
+    console.print(comparison.to_rich())
+    for line in comparison.verdict.split("\n"):
+        console.print(line, markup=False, soft_wrap=True)
+    for note in comparison.notes:
+        console.print(f"Note: {note}", markup=False, soft_wrap=True, style="dim")
+    console.print("\n[bold]Before and after[/bold] (the two most improved queries and the most harmed one)")
+    for change in (*comparison.improved(2), *comparison.harmed(1)):
+        _show_change(change, test)
+
+
+def _show_change(change: QueryChange, test: EmbeddingQAFinetuneDataset) -> None:
+    from rich.text import Text
+
+    passage = " ".join(test.corpus[test.relevant_docs[change.query_id][0]].split())
+    line = Text.assemble("  ", (change.query, "italic"), "\n    ")
+    line.append(f"rank {_rank(change.base_rank)} → {_rank(change.tuned_rank)}", style="bold")
+    line.append(f"  {shorten(passage, 120, placeholder='…')}", style="dim")
+    console.print(line, soft_wrap=False)
+
+
+def _rank(rank: int | None) -> str:
+    return "not in the first ten" if rank is None else str(rank)

@@ -1,0 +1,149 @@
+"""The trained candidates: what each would take, and training within the time that is left."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+from llama_index_embft._core.environment import default_cache_dir
+from llama_index_embft.embeddings.describe import describe_base
+from llama_index_embft.embeddings.encoding.encoder import as_encoder
+from llama_index_embft.embeddings.loading import load_embed_model
+from llama_index_embft.errors import ConfigError
+from llama_index_embft.evaluation.tasks import hash_of
+from llama_index_embft.pipeline.parts import DenseModel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.embeddings.encoding.cache import EmbeddingCache
+
+TrainMethod = Literal["adapter", "lora", "full"]
+TRAIN_METHODS: Final[tuple[TrainMethod, ...]] = get_args(TrainMethod)
+# A pair costs a step forward and back over its passage: that many times what it takes to embed it.
+_STEP_COST: Final = 3.0
+_FEWEST_PAIRS, _MOST_PAIRS = 100, 20_000
+_EPOCHS: Final = 2
+_SPEED_SAMPLE: Final = 24
+_ADAPTER_SECONDS: Final = 15.0
+
+
+def is_trainable(base: BaseEmbedding) -> bool:
+    """Whether the weights of a model can be trained here."""
+    return bool(describe_base(base)["class_name"] == "HuggingFaceEmbedding")
+
+
+def methods_for(methods: str | Sequence[str], base: BaseEmbedding) -> tuple[TrainMethod, ...]:
+    """What to try, from cheap to dear.
+
+    Raises:
+        ConfigError: A method is unknown, or the model cannot be trained so.
+    """
+    if isinstance(methods, str):
+        methods = ("adapter", "full") if methods == "auto" else () if methods == "none" else (methods,)
+        if not is_trainable(base):
+            methods = tuple(method for method in methods if method == "adapter") or methods
+    unknown = [method for method in methods if method not in TRAIN_METHODS]
+    if unknown:
+        raise ConfigError(
+            f"`methods` names {unknown[0]!r}; it takes 'auto', 'none', and any of {', '.join(TRAIN_METHODS)}."
+        )
+    if not is_trainable(base) and set(methods) & {"lora", "full"}:
+        description = describe_base(base)
+        raise ConfigError(
+            f"`methods` asks to train the weights of {description['model_name']}, a {description['class_name']}; only "
+            "Hugging Face models can be trained here: use 'adapter'."
+        )
+    return tuple(method for method in TRAIN_METHODS if method in methods)
+
+
+def seconds_a_text(base: BaseEmbedding, texts: Sequence[str]) -> float:
+    """What embedding one text takes, measured on a few; 0 for a model that is not run here."""
+    if not is_trainable(base):
+        return 0.0
+    sample = random.Random(0).sample(list(texts), min(len(texts), _SPEED_SAMPLE))
+    encoder = as_encoder(base, cache=None)
+    encoder.encode_documents(sample[:2])
+    started = time.perf_counter()
+    encoder.encode_documents(sample)
+    return (time.perf_counter() - started) / len(sample)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What training a candidate takes.
+
+    Attributes:
+        a_text: Seconds to embed one text.
+        n_texts: Texts to embed with the trained model afterwards.
+        n_val: Texts that each look at the validation set embeds.
+    """
+
+    a_text: float
+    n_texts: int
+    n_val: int
+
+    def pairs_within(self, method: TrainMethod, available: float) -> int:
+        """How many pairs so many seconds allow for; 0 where they allow for too few."""
+        if method == "adapter":
+            return _MOST_PAIRS if available > _ADAPTER_SECONDS else 0
+        spare = available - self.seconds(method, 0)
+        pairs = int(spare / max(1e-9, _STEP_COST * _EPOCHS * self.a_text))
+        return min(pairs, _MOST_PAIRS) if pairs >= _FEWEST_PAIRS else 0
+
+    def seconds(self, method: TrainMethod, pairs: int) -> float:
+        """What training on so many pairs, and embedding the texts anew, will take."""
+        if method == "adapter":
+            return _ADAPTER_SECONDS
+        return self.a_text * (self.n_texts + (_EPOCHS + 1) * self.n_val + _STEP_COST * _EPOCHS * pairs)
+
+
+def work_folder(*parts: Any) -> Path:
+    """Where candidates wait until the search is over, or goes on after it was interrupted."""
+    return default_cache_dir() / "tune" / hash_of([str(part) for part in parts])
+
+
+def train_candidate(
+    method: TrainMethod,
+    base: BaseEmbedding,
+    train: EmbeddingQAFinetuneDataset,
+    val: EmbeddingQAFinetuneDataset | None,
+    folder: Path,
+    *,
+    pairs: int,
+    seed: int,
+    cache: EmbeddingCache | None,
+    show_progress: bool,
+) -> DenseModel:
+    """Train one candidate; one that an interrupted search finished is taken as it is.
+
+    Raises:
+        TrainingError: Training failed.
+    """
+    from llama_index_embft.pipeline.dense import make_engine
+
+    queries = list(train.queries)
+    if len(queries) > pairs:
+        chosen = set(random.Random(seed).sample(range(len(queries)), pairs))
+        train = train.subset([query for number, query in enumerate(queries) if number in chosen])
+    identity = as_encoder(base, cache=None).fingerprint
+    at = folder / f"{method}-{hash_of([identity, train.content_hash(), val and val.content_hash(), seed])}"
+    started = time.perf_counter()
+    trust = bool(getattr(base, "trust_remote_code", False))
+    rebuilt = None if is_trainable(base) else base
+    if identity is not None and (at / "embft.json").is_file():
+        return DenseModel(method, load_embed_model(at, base_embed_model=rebuilt, trust_remote_code=trust), at)
+    shutil.rmtree(at, ignore_errors=True)
+    options: dict[str, Any] = {"seed": seed}
+    if method != "adapter":
+        options |= {"method": method, "epochs": _EPOCHS}
+    engine = make_engine(method, train, val, base, at, show_progress, cache, options)
+    engine.finetune()
+    return DenseModel(method, engine.get_finetuned_model(), at, time.perf_counter() - started)

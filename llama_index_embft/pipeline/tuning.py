@@ -1,0 +1,386 @@
+"""The best retriever for some documents: found, proven and handed over."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from llama_index_embft._core.checks import check_number, first_line
+from llama_index_embft._core.files import check_output_folder
+from llama_index_embft.embeddings.encoding.run_cache import RunCache
+from llama_index_embft.embeddings.loading import load_embed_model
+from llama_index_embft.errors import ConfigError, EmbftError
+from llama_index_embft.evaluation import compare
+from llama_index_embft.evaluation.statistics import SwitchingCost
+from llama_index_embft.generation import question_realism
+from llama_index_embft.pipeline.budget import Clock, in_words, parse_budget
+from llama_index_embft.pipeline.choice import Choosing, Stack, latency_of
+from llama_index_embft.pipeline.evidence import Evidence, Origin, assign, can_choose, trains_on_labels
+from llama_index_embft.pipeline.no_labels import NoLabelRule, copied_share
+from llama_index_embft.pipeline.parts import DenseModel, StackParts
+from llama_index_embft.pipeline.questions import made_questions, people_questions, what_can_be_shown
+from llama_index_embft.pipeline.result import TuneResult
+from llama_index_embft.pipeline.settings import TuneSettings
+from llama_index_embft.pipeline.sources import TuningSource, read_source
+from llama_index_embft.pipeline.status import CandidateRow, TuneStatus, Watch, printed, silent
+from llama_index_embft.pipeline.training import (
+    TrainMethod,
+    Workload,
+    is_trainable,
+    methods_for,
+    seconds_a_text,
+    train_candidate,
+    work_folder,
+)
+from llama_index_embft.retrievers.fusion import DEFAULT_FUSION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from llama_index.core import VectorStoreIndex
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.llms import LLM
+    from llama_index.core.schema import BaseNode, Document
+
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+
+
+DEFAULT_MODEL: Final = "BAAI/bge-small-en-v1.5"
+_ABOUT_TEXT: Final = (
+    "No questions by people were given, so nothing is proven: questions taken from the text flatter BM25 and a model "
+    "trained on such. The stack follows a rule that was measured on questions that people asked of other documents "
+    "(docs/explanation/human-questions.md). Give a few dozen questions of your users to choose and to prove."
+)
+_ABOUT_LLM: Final = (
+    "The questions were written by an LLM: it tells systems apart, but its questions share more words with the "
+    "passages than people's, so the figures are too high for all."
+)
+
+
+def tune(
+    source: str
+    | os.PathLike[str]
+    | Sequence[str | os.PathLike[str]]
+    | Sequence[Document]
+    | Sequence[BaseNode]
+    | EmbeddingQAFinetuneDataset
+    | VectorStoreIndex,
+    *,
+    model: str | BaseEmbedding | None = None,
+    questions: EmbeddingQAFinetuneDataset | str | os.PathLike[str] | None = None,
+    llm: LLM | None = None,
+    methods: str | Sequence[str] = "auto",
+    reranker: Any = None,
+    budget: str | float = "10 min",
+    output_path: str | os.PathLike[str] | None = None,
+    settings: TuneSettings | None = None,
+    seed: int = 0,
+    show_progress: bool = True,
+    watch: Watch | None = None,
+    command: str = "",
+) -> TuneResult:
+    """Find the best retriever for some documents, prove it, and hand it over.
+
+    Tried, from cheap to dear, within the budget: the embedding model in use, BM25, their mixture, and the mixtures of
+    BM25 with an adapter and a fully trained model. One choice is made on some questions, and proven once on others:
+
+    - Questions that people asked (`questions`, or those of a data set) choose and prove. A few dozen are enough; with
+      300 or more, about enough documents, they also train.
+    - Without them an LLM writes some (`llm`), or they are taken from the text. Such questions train. They cannot say
+      how much weight BM25 deserves, so that follows a rule measured on other documents, and nothing counts as proven.
+
+    "Keep what you have" is a result like the others. A search that was interrupted goes on where it stopped: vectors,
+    paid questions and trained candidates are kept in the cache folder.
+
+    Args:
+        source: A folder or files, LlamaIndex documents or nodes, a data set, a `VectorStoreIndex`, or the folder or
+            address of a stored index.
+        model: The embedding model in use: a name or folder, or a LlamaIndex embedding. None: the index's own, else
+            ``"BAAI/bge-small-en-v1.5"``.
+        questions: Questions that people asked, with the passages that answer them: a data set, or a file that
+            `read_dataset` reads. The passages are looked for in the documents by their text.
+        llm: Writes questions where people's do not suffice to train; see `TuneSettings.confirm` for what it costs.
+        methods: ``"auto"``: the adapter, and full training where the weights can be trained. ``"none"``: nothing is
+            trained. Or some of ``"adapter"``, ``"lora"``, ``"full"``.
+        reranker: A LlamaIndex node postprocessor that reads the first 30 hits, a ``CrossEncoder``, or a function; kept
+            only where it wins. One that fails is left out, and the notes say so.
+        budget: How long the search may take, such as ``"10 min"`` or seconds. What would take longer is left out, and
+            named.
+        output_path: Folder to save to; None saves nothing, see `TuneResult.save`.
+        settings: How documents are cut, how many questions are made and what they may cost, and the like.
+        seed: Of questions, divisions and training.
+        show_progress: Print what is going on, and show bars.
+        watch: Called with a `TuneStatus` instead of printing.
+        command: The command line, for the record.
+
+    Raises:
+        ConfigError: An argument is out of range, or the budget does not even allow to embed the texts.
+        DatasetError: There is no text, or none of the questions is about it.
+        DocumentError: Files are missing or unreadable.
+        ModelError: The model cannot be loaded.
+        OutputError: The folder cannot be written.
+    """
+    clock = Clock(parse_budget(budget))
+    check_number("seed", seed, at_least=0)
+    watch = watch or (printed if show_progress else silent)
+    settings = settings or TuneSettings()
+    search = _Search(clock, watch, seed, show_progress, settings)
+    with _only_here(output_path):
+        if output_path is not None:
+            check_output_folder(output_path)
+        base = _base_model(source, model, settings.trust_remote_code)
+        found = read_source(
+            source,
+            embed_model=base,
+            chunk_size=settings.chunk_size,
+            chunk_overlap=settings.chunk_overlap,
+            show_progress=show_progress,
+        )
+        labels, notes = people_questions(found, questions)
+        wanted = methods_for(methods, base)
+        result = search.run(
+            found, labels, base, llm=llm, methods=wanted, reranker=reranker, notes=notes, command=command
+        )
+        if output_path is not None:
+            result = result.save(output_path)
+            shutil.rmtree(work_folder(found.corpus.content_hash()), ignore_errors=True)  # what was chosen is saved
+    return result
+
+
+def _base_model(source: Any, model: str | BaseEmbedding | None, trust_remote_code: bool) -> BaseEmbedding:
+    from llama_index.core import VectorStoreIndex
+
+    if model is None and isinstance(source, VectorStoreIndex):
+        return source._embed_model
+    if model is None or isinstance(model, str):
+        return load_embed_model(model or DEFAULT_MODEL, trust_remote_code=trust_remote_code)
+    return model
+
+
+@contextlib.contextmanager
+def _only_here(output_path: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Two searches never write to one folder at the same time."""
+    if output_path is None:
+        yield
+        return
+    from filelock import FileLock, Timeout
+
+    lock = work_folder("lock", Path(output_path).absolute()).with_suffix(".lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock, timeout=0):
+            yield
+    except Timeout:
+        raise ConfigError(f"Another search is writing to {output_path}; wait for it, or name another folder.") from None
+
+
+class _Search:
+    """One search, step by step."""
+
+    def __init__(self, clock: Clock, watch: Watch, seed: int, show_progress: bool, settings: TuneSettings) -> None:
+        self._clock, self._watch, self._seed, self._bars, self._settings = clock, watch, seed, show_progress, settings
+        self._rows: list[CandidateRow] = []
+        self._notes: list[str] = []
+        self._cache = RunCache()
+
+    def _say(self, doing: str, left: float | None = None) -> None:
+        self._watch(TuneStatus(doing, tuple(self._rows), self._clock.spent, left))
+
+    def run(
+        self,
+        source: TuningSource,
+        labels: EmbeddingQAFinetuneDataset | None,
+        base: BaseEmbedding,
+        *,
+        llm: LLM | None,
+        methods: tuple[TrainMethod, ...],
+        reranker: Any,
+        notes: Sequence[str],
+        command: str,
+    ) -> TuneResult:
+        self._notes += notes
+        self._say(f"Read {source.words}")
+        texts = list(source.corpus.corpus.values())
+        a_text = seconds_a_text(base, texts)
+        needed = a_text * len(texts)
+        if needed > self._clock.left and source.vectors is None:
+            raise ConfigError(
+                f"`budget` is {in_words(self._clock.budget)}, and embedding {len(texts):,} chunks alone takes about "
+                f"{in_words(needed)}; give {in_words(1.5 * needed + 60)} or more."
+            )
+        shown = what_can_be_shown(source, labels, llm, self._settings)
+        if shown:
+            self._say(shown)
+        made: EmbeddingQAFinetuneDataset | None = None
+        made_by: Origin = "people"
+        if not trains_on_labels(labels) and (methods or not can_choose(labels)):
+            self._say("Taking questions from the text" if llm is None else "The LLM is writing questions")
+            made, made_by = made_questions(source, llm, self._settings, seed=self._seed, needed=not can_choose(labels))
+        evidence = assign(labels, made, made_by=made_by, seed=self._seed, show_progress=self._bars)
+        self._notes += evidence.notes
+        parts = StackParts(source.corpus, cache=self._cache, vectors=source.vectors)
+        realism = None
+        if made is not None:
+            # Before anything is trained on them: how far made-up questions can be trusted here.
+            realism = question_realism(made, labels, lexical=parts.lexical_index, seed=self._seed)
+            for sentence in realism.sentences():
+                self._say(sentence)
+        base_model = DenseModel("base", base)
+        self._say("Embedding the texts with the model in use", needed)
+        parts.embed(base_model, show_progress=self._bars)
+        rule = NoLabelRule.of(copied_share(source.nodes, parts, base_model, seed=self._seed))
+        choosing = Choosing(parts, evidence, rule.weight)
+        self._add(choosing.consider(base_model))
+        if rule.trains or evidence.train_by != "text":
+            for method in methods:
+                self._try(method, base, source, evidence, choosing, a_text)
+        elif methods:
+            self._rows.append(CandidateRow("trained", note=rule.why_not))
+        if reranker is not None:
+            self._rerank(choosing, reranker)
+        self._say("Proving the choice on questions that had no part in it")
+        result = self._proven(source, evidence, parts, choosing, rule, reranker, base)
+        return replace(result, comparison=result.comparison.amended(command=command), realism=realism)
+
+    def _add(self, rows: Sequence[CandidateRow]) -> None:
+        self._rows += rows
+        best = max((row for row in self._rows if row.score is not None), key=lambda row: row.score or 0.0)
+        self._say(f"Best so far: {best.name}, nDCG@10 {best.score:.3f}")
+
+    def _try(
+        self,
+        method: TrainMethod,
+        base: BaseEmbedding,
+        source: TuningSource,
+        evidence: Evidence,
+        choosing: Choosing,
+        a_text: float,
+    ) -> None:
+        """Train one candidate, if there is time and something to learn from."""
+        if evidence.train is None:
+            self._rows.append(CandidateRow(method, note="no questions to train on"))
+            return
+        n_val = len(evidence.val.corpus) + len(evidence.val.queries) if evidence.val is not None else 0
+        load = Workload(a_text, len(source.corpus.corpus), n_val)
+        pairs = min(load.pairs_within(method, self._clock.left * 0.9), len(evidence.train.queries))
+        if pairs == 0:
+            needed = load.seconds(method, min(1000, len(evidence.train.queries)))
+            note = f"left out: takes about {in_words(needed)}, and {in_words(max(1.0, self._clock.left))} are left"
+            self._rows.append(CandidateRow(method, note=note))
+            return
+        self._say(f"Training: {method}, on {pairs:,} pairs", load.seconds(method, pairs))
+        try:
+            candidate = train_candidate(
+                method,
+                base,
+                evidence.train,
+                evidence.val,
+                work_folder(source.corpus.content_hash()),
+                pairs=pairs,
+                seed=self._seed,
+                cache=self._cache,
+                show_progress=self._bars,
+            )
+        except EmbftError as err:
+            self._rows.append(CandidateRow(method, note=f"failed: {err}"))
+            self._notes.append(f"Training by {method} failed and was left out: {err}")
+            return
+        self._say(f"Embedding the texts with the model trained by {method}", a_text * len(source.corpus.corpus))
+        self._add(choosing.consider(candidate))
+
+    def _rerank(self, choosing: Choosing, reranker: Any) -> None:
+        self._say("Trying the reranker")
+        try:
+            row = choosing.consider_reranker(reranker)
+        except Exception as err:  # noqa: BLE001  # the user's own object: whatever it raises, the rest goes on
+            self._without_reranker(choosing, err)
+        else:
+            self._rows.append(row)
+
+    def _without_reranker(self, choosing: Choosing, err: Exception) -> None:
+        choosing.drop_reranker()
+        self._notes.append(f"The reranker failed and was left out: {type(err).__name__}: {first_line(err)}")
+        self._rows.append(CandidateRow("reranker", note="failed"))
+
+    def _proven(
+        self,
+        source: TuningSource,
+        evidence: Evidence,
+        parts: StackParts,
+        choosing: Choosing,
+        rule: NoLabelRule,
+        reranker: Any,
+        base: BaseEmbedding,
+    ) -> TuneResult:
+        try:
+            chosen, proof = choosing.final(), choosing.proof()
+        except Exception as err:
+            if not choosing.reranks or isinstance(err, EmbftError):
+                raise
+            self._without_reranker(choosing, err)
+            chosen, proof = choosing.final(), choosing.proof()
+        comparison = compare(proof["base"], proof["chosen"], seed=self._seed)
+        notes = [*self._notes, *([rule.sentence] if rule.sentence else [])]
+        if evidence.proof_by == "text":
+            comparison = comparison.amended(decision="not proven", reasons=[_ABOUT_TEXT])
+        elif evidence.proof_by == "llm":
+            notes.append(_ABOUT_LLM)
+        keep = comparison.decision == "do not adopt"
+        if comparison.decision == "not proven" and chosen.model.moves_documents and evidence.proof_by == "people":
+            notes.append(
+                f"{chosen.label} was best where the choice was made and did not prove it; it would need every document "
+                "embedded again, so the best stack over the model in use is handed over."
+            )
+            chosen = choosing.final(without_new_documents=True)
+        if keep:
+            chosen = Stack(choosing.base, 1.0, DEFAULT_FUSION)
+            notes.append("The stack did worse than the model in use, which is therefore kept as it is.")
+        label = comparison.systems[0].label
+        comparison = comparison.amended(
+            notes=notes,
+            data=_data_in_words(source, evidence),
+            costs={label: _cost(chosen, choosing.base, parts, evidence)},
+        )
+        return TuneResult(
+            chosen=chosen,
+            comparison=comparison,
+            rows=tuple(self._rows),
+            proof=proof,
+            evidence=evidence,
+            source=source,
+            base=base,
+            reranker=reranker if chosen.reranked else None,
+            copied_share=rule.share,
+            seconds={"total": self._clock.spent, **parts.seconds},
+        )
+
+
+def _data_in_words(source: TuningSource, evidence: Evidence) -> str:
+    by = {"people": "that people asked", "llm": "that an LLM wrote", "text": "taken from the text"}
+    return f"{source.words}; {evidence.tested:,} questions {by[evidence.proof_by]}"
+
+
+def _cost(chosen: Stack, base: DenseModel, parts: StackParts, evidence: Evidence) -> SwitchingCost:
+    """What it costs to use the stack instead of the model in use; a model behind a web API is not timed."""
+    anew = chosen.weight > 0 and chosen.model.moves_documents
+    latency = None
+    if is_trainable(base.embed_model):
+        questions = evidence.folds[0].prove
+        before = latency_of(Stack(base, 1.0, DEFAULT_FUSION), parts, questions)
+        latency = before, latency_of(chosen, parts, questions)
+    return SwitchingCost(
+        texts=len(parts.ids) if anew else 0,
+        seconds=parts.seconds.get(f"embed {chosen.model.name}") if anew else None,
+        latency=latency,
+        measured_on=_machine(),
+    )
+
+
+def _machine() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"

@@ -1,0 +1,182 @@
+"""The best retriever for some documents, by a tiny model, from all that `tune` takes: what is found and handed over."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from llama_index.core import Document, VectorStoreIndex
+from llama_index.core.schema import TextNode
+
+from llama_index_embft import EmbeddingQAFinetuneDataset, evaluate_retriever, load_embed_model, load_retriever, tune
+from llama_index_embft.errors import ConfigError, DatasetError
+
+SUBJECTS = ["harbour", "violin", "glacier", "printer", "orchard", "volcano", "lighthouse", "tractor"]
+PLACES = ["Norway", "Chile", "Kenya", "Japan", "Malta", "Peru", "Estonia", "Canada", "Nepal", "Portugal"]
+
+
+def sentences(n, seed=0):
+    rng = random.Random(seed)
+    for number in range(n):
+        subject, place = rng.choice(SUBJECTS), rng.choice(PLACES)
+        yield (
+            f"The {subject} of {place} number {number} was finished in {rng.randint(1850, 2020)} because the people "
+            f"of {place} needed a {subject} with {rng.randint(3, 99)} rooms. It stands near the "
+            f"{rng.choice(SUBJECTS)} and costs {rng.randint(10, 900)} million dollars a year."
+        )
+
+
+@pytest.fixture
+def labelled():
+    """Sixty chunks of fifteen documents, and a question with words of its passage about each of 48."""
+    corpus = {f"c{n:02}": text for n, text in enumerate(sentences(60))}
+    asked = list(corpus)[:48]
+    return EmbeddingQAFinetuneDataset(
+        queries={f"q{c}": "When was the " + " ".join(corpus[c].split()[1:6]) + " finished?" for c in asked},
+        corpus=corpus,
+        relevant_docs={f"q{c}": [c] for c in asked},
+        source_documents={c: f"d{n // 4}" for n, c in enumerate(corpus)},
+    )
+
+
+@pytest.fixture
+def found(labelled, tiny_model_path):
+    return tune(labelled, model=tiny_model_path, methods="none", show_progress=False)
+
+
+def test_the_stack_that_people_s_questions_prove_is_handed_over(found, labelled):
+    assert found.decision == "adopt"
+    assert found.chosen.weight <= 0.5  # random weights find little, and the questions share words with their passages
+    assert found.comparison.systems[0].report.folds == 5
+    assert len(found.proof["chosen"].query_ids) == len(labelled.queries)
+    assert {row.name for row in found.rows} >= {"base", "BM25"}
+    # What is handed over scores as was measured on the questions that chose.
+    handed = evaluate_retriever(labelled, found.retriever(similarity_top_k=10))
+    row = max((row for row in found.rows if row.score is not None), key=lambda row: row.score)
+    assert handed.mean("ndcg@10") == pytest.approx(row.score, abs=1e-9)
+
+
+def test_it_is_saved_and_loaded_over_an_index_of_its_own(found, labelled, tmp_path):
+    saved = found.save(tmp_path / "out")
+    assert saved.folder == tmp_path / "out"
+    files = {str(path.relative_to(saved.folder)) for path in saved.folder.rglob("*") if path.is_file()}
+    assert {"report.html", "report.json", "tune.json", "model/embft.json", "retriever/embft.json"} <= files
+    record = json.loads((saved.folder / "tune.json").read_text())
+    assert record["decision"] == json.loads((saved.folder / "report.json").read_text())["decision"] == "adopt"
+    assert record["questions"]["proven_on_by"] == "people"
+    nodes = [TextNode(id_=doc, text=text) for doc, text in labelled.corpus.items()]
+    index = VectorStoreIndex(nodes, embed_model=load_embed_model(saved.folder / "model"))
+    loaded = load_retriever(saved.folder / "retriever", index)
+    question = labelled.queries["qc07"]
+    before = [hit.node.node_id for hit in found.retriever().retrieve(question)]
+    assert [hit.node.node_id for hit in loaded.retrieve(question)] == before
+    assert before[0] == "c07"
+
+
+def test_an_index_is_searched_as_it_is_and_what_is_added_later_is_found(labelled, tiny_model_path, tmp_path):
+    nodes = [TextNode(id_=doc, text=text) for doc, text in labelled.corpus.items()]
+    index = VectorStoreIndex(nodes, embed_model=load_embed_model(tiny_model_path))
+    result = tune(index, questions=labelled, methods="none", show_progress=False)
+    assert not result.reembeds
+    retriever = result.retriever(index)
+    index.storage_context.persist(tmp_path / "stored")
+    stored = tune([tmp_path / "stored"], model=tiny_model_path, questions=labelled, methods="none", show_progress=False)
+    assert stored.chosen.label == result.chosen.label
+    assert stored.source.words == "an index of 60 chunks"
+    index.insert_nodes([TextNode(id_="new", text="The xylophone of Bhutan was finished in 1777.")])
+    assert retriever.retrieve("xylophone Bhutan 1777")[0].node.node_id == "new"
+
+
+def test_without_questions_nothing_counts_as_proven(tiny_model_path, tmp_path):
+    texts = list(sentences(80))
+    documents = [Document(text="\n\n".join(texts[n : n + 8]), id_=f"d{n}") for n in range(0, 80, 8)]
+    result = tune(documents, model=tiny_model_path, output_path=tmp_path / "out", show_progress=False)
+    assert result.decision == "not proven"
+    assert "No questions by people were given" in result.comparison.verdict
+    assert 0 <= result.copied_share <= 1
+    assert 0 < result.chosen.weight < 1
+    assert {row.name for row in result.rows} >= {"base", "BM25", "adapter", "full"}
+    assert result.retriever().retrieve("When was the violin of Chile finished?")
+    assert (tmp_path / "out" / "dataset" / "train.json").is_file()
+
+
+class Broken:
+    """A reranker that gives up in the middle."""
+
+    def __init__(self, after):
+        self.left = after
+
+    def __call__(self, query, texts):
+        self.left -= 1
+        if self.left < 0:
+            raise RuntimeError("out of memory")
+        return [float(-len(text)) for text in texts]
+
+
+@pytest.mark.parametrize("after", [5, 60])
+def test_a_reranker_that_fails_is_left_out_and_said(labelled, tiny_model_path, after):
+    result = tune(labelled, model=tiny_model_path, methods="none", reranker=Broken(after), show_progress=False)
+    assert result.decision == "adopt"
+    assert not result.chosen.reranked
+    assert any("reranker failed" in note and "out of memory" in note for note in result.comparison.notes)
+    assert result.rows[-1].name == "reranker"
+
+
+def test_a_reranker_that_helps_is_kept(labelled, tiny_model_path):
+    # Several passages are about each of these, so words alone cannot tell which is meant.
+    vague = {q: " ".join(query.split()[2:6]) for q, query in labelled.queries.items()}
+    labelled = labelled.replace(queries={q: f"{text} {n % 7}?" for n, (q, text) in enumerate(vague.items())})
+    numbers = {query: labelled.corpus[labelled.relevant_docs[q][0]] for q, query in labelled.queries.items()}
+
+    def knows(query, texts):
+        return [float(text == numbers[query]) for text in texts]
+
+    result = tune(labelled, model=tiny_model_path, methods="none", reranker=knows, show_progress=False)
+    assert result.chosen.reranked
+    assert result.chosen.label.endswith("reranked")
+
+
+def test_bad_input_is_one_sentence(labelled, tiny_model_path, tmp_path):
+    with pytest.raises(ConfigError, match="`budget` is 1 s, and embedding 60 chunks alone takes about"):
+        tune(labelled, model=tiny_model_path, budget=1e-6, show_progress=False)
+    with pytest.raises(ConfigError, match="`methods` names 'nudge'"):
+        tune(labelled, model=tiny_model_path, methods="nudge", show_progress=False)
+    with pytest.raises(ConfigError, match="`source` is a int"):
+        tune(7, model=tiny_model_path, show_progress=False)
+    with pytest.raises(ConfigError, match="`source` is empty"):
+        tune([], model=tiny_model_path, show_progress=False)
+    gone = labelled.replace(corpus={doc: f"{doc} says something else entirely now" for doc in labelled.corpus})
+    with pytest.raises(DatasetError, match="None of the 48 questions is about these documents"):
+        tune(labelled, model=tiny_model_path, questions=gone, show_progress=False)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(Exception, match=r"notes\.txt"):
+        tune(labelled, model=tiny_model_path, output_path=tmp_path, show_progress=False)
+
+
+def test_two_searches_do_not_write_to_one_folder(labelled, tiny_model_path, tmp_path):
+    def second(status):
+        if "Proving" in status.doing:
+            with pytest.raises(ConfigError, match="Another search is writing to"):
+                tune(labelled, model=tiny_model_path, output_path=tmp_path / "o", show_progress=False)
+            seen.append(status.doing)
+
+    seen = []
+    tune(labelled, model=tiny_model_path, methods="none", output_path=tmp_path / "o", watch=second)
+    assert seen
+
+
+def test_an_interrupted_search_goes_on_with_what_it_trained(labelled, tiny_model_path, monkeypatch):
+    def watch(status):
+        if status.doing == "Trying the reranker":
+            raise KeyboardInterrupt
+
+    # Of sixty chunks even random weights find most by a copied sentence, and nothing would be trained.
+    monkeypatch.setattr("llama_index_embft.pipeline.no_labels._NOTHING_TO_GAIN", 1.1)
+
+    options = {"model": tiny_model_path, "methods": "adapter", "reranker": lambda q, t: [0.0] * len(t)}
+    with pytest.raises(KeyboardInterrupt):
+        tune(labelled, **options, watch=watch, show_progress=False)
+    monkeypatch.setattr("llama_index_embft.pipeline.dense.make_engine", None)  # nothing is trained again
+    result = tune(labelled, **options, show_progress=False)
+    assert any(row.name == "adapter" and row.score is not None for row in result.rows)
