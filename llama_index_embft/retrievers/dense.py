@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -12,14 +12,30 @@ from llama_index_embft.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TypeGuard
 
     from llama_index.core import VectorStoreIndex
     from llama_index.core.base.base_retriever import BaseRetriever
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.indices.vector_store.retrievers import VectorIndexRetriever
-    from llama_index.core.schema import NodeWithScore
+    from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
     from llama_index.core.vector_stores import MetadataFilters
+    from llama_index.core.vector_stores.types import VectorStoreQueryResult
     from numpy.typing import NDArray
+
+
+class DenseHits(NamedTuple):
+    """What the dense part found, best first, each node once.
+
+    Attributes:
+        ids: Ids of the nodes.
+        scores: Their scores as the store gives them.
+        nodes: Those nodes that came with the answer.
+    """
+
+    ids: list[str]
+    scores: list[float | None]
+    nodes: dict[str, BaseNode]
 
 
 def over_index(
@@ -90,30 +106,72 @@ def with_depth(dense: BaseRetriever, depth: int) -> BaseRetriever:
     return asked
 
 
-def similarities(hits: Sequence[NodeWithScore], store: Any) -> NDArray[np.float32]:
-    """Scores of hits: higher is better, and even steps are even differences, whatever the store makes of them.
+def find(dense: BaseRetriever, query: QueryBundle, depth: int) -> DenseHits:
+    """The first ``depth`` hits of a retriever."""
+    deep = with_depth(dense, depth)
+    if not _keeps_no_texts(deep):
+        return _of_nodes(deep._retrieve(query))
+    if query.embedding is None:
+        query.embedding = deep._embed_model.get_agg_embedding_from_queries(query.embedding_strs)
+    return _of_result(deep, deep._vector_store.query(deep._build_vector_store_query(query), **deep._kwargs))
 
-    LanceDB gives the exponential of the negative distance, and FAISS with L2 the distance itself. For vectors of length
-    1 both become a linear function of the cosine, so that a stack ranks alike over any store.
+
+async def afind(dense: BaseRetriever, query: QueryBundle, depth: int) -> DenseHits:
+    """`find`, asynchronous."""
+    deep = with_depth(dense, depth)
+    if not _keeps_no_texts(deep):
+        return _of_nodes(await deep._aretrieve(query))
+    if query.embedding is None:
+        query.embedding = await deep._embed_model.aget_agg_embedding_from_queries(query.embedding_strs)
+    return _of_result(deep, await deep._vector_store.aquery(deep._build_vector_store_query(query), **deep._kwargs))
+
+
+def _keeps_no_texts(dense: BaseRetriever) -> TypeGuard[VectorIndexRetriever]:
+    """Whether hits are ids alone: LlamaIndex would read and parse a hundred nodes, of which few are used."""
+    from llama_index.core.indices.vector_store.retrievers import VectorIndexRetriever
+
+    return type(dense) is VectorIndexRetriever and not dense._vector_store.stores_text
+
+
+def _of_result(dense: VectorIndexRetriever, result: VectorStoreQueryResult) -> DenseHits:
+    node_of = dense._index.index_struct.nodes_dict  # the store's id to the node's; FAISS has its own
+    found = zip(result.ids or [], result.similarities or [], strict=True)
+    scores: dict[str, float | None] = {node_of[place]: score for place, score in found if place in node_of}
+    return DenseHits(list(scores), list(scores.values()), {})
+
+
+def _of_nodes(hits: Sequence[NodeWithScore]) -> DenseHits:
+    best: dict[str, NodeWithScore] = {}
+    for hit in hits:
+        best.setdefault(hit.node.node_id, hit)
+    return DenseHits(list(best), [hit.score for hit in best.values()], {i: hit.node for i, hit in best.items()})
+
+
+def similarities(scores: Sequence[float | None], store: Any) -> NDArray[np.float32]:
+    """Scores of hits as cosines, whatever the store makes of them.
+
+    LanceDB gives ``exp(-distance)``, FAISS with L2 the distance itself, both squared. For vectors of length 1 the
+    cosine is 1 less half of it, so that a stack ranks alike over any store. Scores that rise from the best hit on are
+    taken for distances.
 
     Args:
-        hits: As the retriever returns them, best first.
+        scores: As the retriever gives them, best first.
         store: The vector store; None if it is not known.
 
     Raises:
         ConfigError: A hit has no score.
     """
-    scores = [math.nan if hit.score is None else hit.score for hit in hits]
-    if any(map(math.isnan, scores)):
+    known = [score for score in scores if score is not None and not math.isnan(score)]
+    if len(known) < len(scores):
         raise ConfigError(
             "The dense retriever gives hits without a score, which cannot be mixed; set `fusion='rrf'`, which looks at "
             "ranks alone."
         )
-    values = np.array(scores, dtype=np.float64)
+    values = np.array(known, dtype=np.float64)
     if _is_a(store, "LanceDBVectorStore"):
-        values = np.log(np.maximum(values, np.finfo(np.float64).tiny))
-    if len(values) and values[0] < values[-1]:  # the best comes first, so these are distances
-        values = -values
+        values = -np.log(np.maximum(values, np.finfo(np.float64).tiny))
+    if _is_a(store, "LanceDBVectorStore") or (len(values) and values[0] < values[-1]):
+        values = 1 - values / 2
     return values.astype(np.float32)
 
 

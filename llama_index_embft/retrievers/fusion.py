@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from llama_index_embft.evaluation.metrics import Judgements
 
-Fusion = Literal["zscore", "minmax", "dbsf", "rrf"]
+Fusion = Literal["zscore", "tmm", "minmax", "dbsf", "rrf"]
 DEFAULT_FUSION: Final[Fusion] = "zscore"
 DEFAULT_DEPTH: Final = 100
 _PRIOR_SPREAD: Final = 0.3  # how far from the prior the best weight usually lies
@@ -40,6 +40,9 @@ def fuse(
 
     - ``"zscore"``: distance from the list's mean in standard deviations; a document that is missing from a list gets
       the list's lowest.
+    - ``"tmm"``, theoretical min-max: the lowest *possible* score is 0 and the list's highest is 1, for cosines
+      ``(score + 1) / (highest + 1)`` and for BM25 ``score / highest``; missing is the list's lowest. It keeps how sure
+      the dense part is, and needs cosines (or what `StackRetriever` turns into them).
     - ``"minmax"``: from 0 for the list's lowest to 1 for its highest; missing is 0.
     - ``"dbsf"``: as Qdrant does, 0 and 1 lie three standard deviations from the mean; missing is 0.
     - ``"rrf"``: ``1 / (60 + rank)``, whatever the scores; missing is 0.
@@ -183,8 +186,8 @@ def _first(hits: TopK, depth: int) -> TopK:
 
 def _align(dense: TopK, lexical: TopK, method: Fusion) -> _AlignedHits:
     n_dense = (dense.rows >= 0).sum(axis=1, keepdims=True)
-    left, none_left = _comparable(dense, n_dense, method)
-    right, none_right = _comparable(lexical, n_dense, method)
+    left, none_left = _comparable(dense, n_dense, method, lowest_possible=-1.0)
+    right, none_right = _comparable(lexical, n_dense, method, lowest_possible=0.0)
     rows = np.concatenate([dense.rows, lexical.rows], axis=1)
     left = np.concatenate([left, np.broadcast_to(none_left, right.shape)], axis=1)
     right = np.concatenate([np.broadcast_to(none_right, dense.rows.shape), right], axis=1)
@@ -199,7 +202,7 @@ def _align(dense: TopK, lexical: TopK, method: Fusion) -> _AlignedHits:
 
 
 def _comparable(
-    hits: TopK, n_least: NDArray[np.int64], method: Fusion
+    hits: TopK, n_least: NDArray[np.int64], method: Fusion, *, lowest_possible: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Scores of each list on a common scale, and what a document that is missing from it gets.
 
@@ -207,6 +210,7 @@ def _comparable(
         hits: Shape ``(n, k)``.
         n_least: Shape ``(n, 1)``: a shorter list is filled up to this length with scores of 0.
         method: See `fuse`.
+        lowest_possible: Score that nothing can fall below.
 
     Returns:
         Shapes ``(n, k)`` and ``(n, 1)``.
@@ -224,6 +228,9 @@ def _comparable(
     high = np.max(scores, axis=1, keepdims=True, where=there, initial=-np.inf)
     high = np.where(filled | (n_hits == 0), np.maximum(high, 0.0), high)
     flat = high - low <= 1e-9 * np.maximum(np.abs(high), np.abs(low))
+    if method == "tmm":
+        span = np.maximum(high - lowest_possible, 1e-9)
+        return (scores - lowest_possible) / span, (low - lowest_possible) / span
     if method == "minmax":
         return np.where(flat, 1.0, (scores - low) / np.where(flat, 1.0, high - low)), np.zeros_like(low)
     count = np.maximum(1, n_hits + zeros)

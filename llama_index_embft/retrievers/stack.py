@@ -12,7 +12,7 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index_embft._core.checks import check_number, first_line
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.index.stores.opening import open_table
-from llama_index_embft.retrievers.dense import over_index, similarities, taken_over, with_depth
+from llama_index_embft.retrievers.dense import DenseHits, afind, find, over_index, similarities, taken_over, with_depth
 from llama_index_embft.retrievers.fusion import fuse
 from llama_index_embft.retrievers.lexical_part import LexicalPart
 from llama_index_embft.retrievers.settings import StackSettings
@@ -124,12 +124,14 @@ class StackRetriever(BaseRetriever):
         self._words.refresh()
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        found: list[NodeWithScore] = []
         if _is_blank(query_bundle):
-            return found
-        if self._dense_depth:
-            found = with_depth(self._dense, self._dense_depth)._retrieve(query_bundle)
-        ranked = self._mixed(query_bundle.query_str, found)
+            return []
+        if self.settings.dense_weight == 1:
+            ranked = with_depth(self._dense, self._wanted)._retrieve(query_bundle)
+        else:
+            depth = self._dense_depth
+            found = find(self._dense, query_bundle, depth) if depth else DenseHits([], [], {})
+            ranked = self._mixed(query_bundle.query_str, found)
         if self.reranker is not None and ranked:
             try:
                 ranked = self.reranker.postprocess_nodes(_copies(ranked), query_bundle=query_bundle)
@@ -138,13 +140,15 @@ class StackRetriever(BaseRetriever):
         return ranked[: self.similarity_top_k]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        found: list[NodeWithScore] = []
         if _is_blank(query_bundle):
-            return found
-        if self._dense_depth:
-            found = await with_depth(self._dense, self._dense_depth)._aretrieve(query_bundle)
-        # Nodes may be asked of a store, and after a change texts are read: nothing that the loop should wait for.
-        ranked = await asyncio.to_thread(self._mixed, query_bundle.query_str, found)
+            return []
+        if self.settings.dense_weight == 1:
+            ranked = await with_depth(self._dense, self._wanted)._aretrieve(query_bundle)
+        else:
+            depth = self._dense_depth
+            found = await afind(self._dense, query_bundle, depth) if depth else DenseHits([], [], {})
+            # Nodes may be asked of a store, and after a change texts are read: nothing that the loop should wait for.
+            ranked = await asyncio.to_thread(self._mixed, query_bundle.query_str, found)
         if self.reranker is not None and ranked:
             try:
                 ranked = await self.reranker.apostprocess_nodes(_copies(ranked), query_bundle=query_bundle)
@@ -154,26 +158,22 @@ class StackRetriever(BaseRetriever):
 
     @property
     def _wanted(self) -> int:
-        """Fused hits that are needed."""
+        """Hits that are needed in the end."""
         return (
             self.similarity_top_k if self.reranker is None else max(self.similarity_top_k, self.settings.rerank_depth)
         )
 
     @property
     def _dense_depth(self) -> int:
-        """Hits of the dense part that are needed; 0: it is not asked at all."""
-        if self.settings.dense_weight == 1:
-            return self._wanted
+        """Dense hits that are mixed; 0: that part is not asked at all."""
         return self.settings.depth if self.settings.dense_weight > 0 else 0
 
-    def _mixed(self, query: str, found: Sequence[NodeWithScore]) -> list[NodeWithScore]:
+    def _mixed(self, query: str, found: DenseHits) -> list[NodeWithScore]:
         """The fused ranking, as long as it is needed, with its nodes."""
         from llama_index.core.schema import NodeWithScore
 
-        if self.settings.dense_weight == 1:
-            return list(found)
-        nodes = {hit.node.node_id: hit.node for hit in found}
-        ranking = iter(self._fused(query, found, self._words.current(nodes.keys())))
+        nodes = dict(found.nodes)
+        ranking = self._fused(query, found, self._words.current(found.ids))
         result: list[NodeWithScore] = []
         # A node that the dense part has not brought is fetched; where it is deleted, the next one takes its place.
         while part := _take(ranking, self._wanted - len(result)):
@@ -182,18 +182,16 @@ class StackRetriever(BaseRetriever):
             result += [NodeWithScore(node=nodes[node_id], score=score) for node_id, score in part if node_id in nodes]
         return result
 
-    def _fused(self, query: str, found: Sequence[NodeWithScore], lexical: LexicalIndex) -> Iterator[tuple[str, float]]:
+    def _fused(self, query: str, found: DenseHits, lexical: LexicalIndex) -> Iterator[tuple[str, float]]:
         """Ids with their scores, best first."""
         settings = self.settings
-        found = list({hit.node.node_id: hit for hit in reversed(found)}.values())[::-1]  # each once, at its best place
-        ids = [hit.node.node_id for hit in found]
-        strangers = [node_id for node_id in ids if node_id not in lexical.row_of]  # without text, or just added
+        strangers = [node_id for node_id in found.ids if node_id not in lexical.row_of]  # without text, or just added
         extra = {node_id: len(lexical) + place for place, node_id in enumerate(strangers)}
-        rows = [extra[node_id] if node_id in extra else lexical.row_of[node_id] for node_id in ids]
+        rows = [extra[node_id] if node_id in extra else lexical.row_of[node_id] for node_id in found.ids]
         if settings.fusion == "rrf":
             scores = -np.arange(len(rows), dtype=np.float32)
         else:
-            scores = similarities(found, None if self.index is None else self.index.vector_store)
+            scores = similarities(found.scores, None if self.index is None else self.index.vector_store)
         dense = TopK(np.array([rows], dtype=np.int64), scores[None])
         words = lexical.search([query], settings.depth)
         fused = fuse(dense, words, settings.dense_weight, settings.fusion, depth=settings.depth)

@@ -36,7 +36,7 @@ def expected(request):
     from llama_index.core import VectorStoreIndex
 
     model = request.getfixturevalue("old_model")
-    retriever = StackRetriever(VectorStoreIndex(make_nodes(), embed_model=model))
+    retriever = StackRetriever(VectorStoreIndex(make_nodes(), embed_model=model), StackSettings(0.7, "tmm"))
     return {
         query: [(hit.node.node_id, hit.score, hit.node.get_content()) for hit in retriever.retrieve(query)]
         for query in QUERIES
@@ -44,7 +44,7 @@ def expected(request):
 
 
 def test_one_ranking_over_any_store(index, expected):
-    retriever = StackRetriever(index)
+    retriever = StackRetriever(index, StackSettings(0.7, "tmm"))  # the fusion that needs real cosines
     for query, wanted in expected.items():
         hits = retriever.retrieve(query)
         assert [hit.node.get_content() for hit in hits] == [text for _, _, text in wanted]

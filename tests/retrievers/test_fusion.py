@@ -11,7 +11,7 @@ from llama_index_embft.evaluation import Judgements
 from llama_index_embft.retrievers import StackSettings, fuse, learn_weight
 from llama_index_embft.search import TopK
 
-METHODS = ("zscore", "minmax", "dbsf", "rrf")
+METHODS = ("zscore", "tmm", "minmax", "dbsf", "rrf")
 
 
 def hits(*lists: dict[int, float], width: int | None = None) -> TopK:
@@ -29,7 +29,7 @@ def hits(*lists: dict[int, float], width: int | None = None) -> TopK:
 def plainly(dense: dict[int, float], lexical: dict[int, float], weight: float, method: str) -> dict[int, float]:
     """The definition, one document at a time."""
 
-    def part(found: dict[int, float], least: int):
+    def part(found: dict[int, float], least: int, possible: float):
         ranked = sorted(found, key=lambda row: (-found[row], row))
         values = [*found.values(), *[0.0] * (least - len(found))] or [0.0]
         mean, deviation, low, high = np.mean(values), np.std(values), min(values), max(values)
@@ -38,6 +38,8 @@ def plainly(dense: dict[int, float], lexical: dict[int, float], weight: float, m
         def score(row: int) -> float:
             if method == "rrf":
                 return 1 / (61 + ranked.index(row)) if row in found else 0.0
+            if method == "tmm":
+                return (found.get(row, low) - possible) / (high - possible) if high > possible else 0.0
             if method == "minmax":
                 return (1.0 if flat else (found[row] - low) / (high - low)) if row in found else 0.0
             if method == "dbsf":
@@ -46,7 +48,7 @@ def plainly(dense: dict[int, float], lexical: dict[int, float], weight: float, m
 
         return score
 
-    left, right = part(dense, len(dense)), part(lexical, len(dense))
+    left, right = part(dense, len(dense), -1), part(lexical, len(dense), 0)
     return {row: weight * left(row) + (1 - weight) * right(row) for row in {*dense, *lexical}}
 
 

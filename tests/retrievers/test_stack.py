@@ -39,7 +39,7 @@ def texts_of(nodes) -> dict[str, str]:
     return {node.node_id: node.get_content(MetadataMode.EMBED) for node in nodes}
 
 
-@pytest.mark.parametrize("fusion", ["zscore", "minmax", "dbsf", "rrf"])
+@pytest.mark.parametrize("fusion", ["zscore", "tmm", "minmax", "dbsf", "rrf"])
 @pytest.mark.parametrize("weight", [0.0, 0.3, 0.8, 1.0])
 def test_it_returns_what_the_arrays_give(index, nodes, embed_model, fusion, weight):
     retriever = StackRetriever(index, StackSettings(dense_weight=weight, fusion=fusion, depth=20), similarity_top_k=15)
@@ -163,7 +163,7 @@ def test_a_deleted_node_makes_room_for_the_next(index):
 
 
 def test_an_update_reads_the_new_texts_alone(index, monkeypatch):
-    retriever = StackRetriever(index)
+    retriever = StackRetriever(index, similarity_top_k=1)
     asked = []
     nodes_of = retriever._words.source.table.nodes
     monkeypatch.setattr(retriever._words.source.table, "nodes", lambda some: asked.extend(some) or nodes_of(some))
@@ -173,7 +173,7 @@ def test_an_update_reads_the_new_texts_alone(index, monkeypatch):
     assert "blank" not in retriever.lexical.ids
     asked.clear()
     retriever.retrieve("zebra")
-    assert asked == []
+    assert asked == ["zebra"]  # the node that is returned
 
 
 def test_refresh_reads_a_text_that_changed_under_its_id(index):
@@ -332,11 +332,15 @@ def test_hits_without_scores_can_be_mixed_by_rank_alone(nodes):
 
 
 def test_distances_count_as_what_they_are(nodes):
-    near = StackSettings(dense_weight=0.99)
-    by_similarity = Fixed([(nodes[i], 1 - 0.1 * i) for i in range(4)])
-    by_distance = Fixed([(nodes[i], 0.1 * i) for i in range(4)])
-    expected = ids(StackRetriever(by_similarity, near, nodes=nodes).retrieve("wolf"))
-    assert ids(StackRetriever(by_distance, near, nodes=nodes).retrieve("wolf")) == expected
+    cosines = [0.9, 0.8, 0.5, -0.2]
+    by_cosine = Fixed([(nodes[i], cosine) for i, cosine in enumerate(cosines)])
+    by_distance = Fixed([(nodes[i], 2 - 2 * cosine) for i, cosine in enumerate(cosines)])  # squared, of unit vectors
+    for fusion in ("zscore", "tmm"):
+        settings = StackSettings(dense_weight=0.7, fusion=fusion)
+        expected = StackRetriever(by_cosine, settings, nodes=nodes).retrieve("wolf")
+        hits = StackRetriever(by_distance, settings, nodes=nodes).retrieve("wolf")
+        assert ids(hits) == ids(expected)
+        assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in expected], abs=1e-5)
 
 
 def test_a_node_that_stands_for_another_retriever_leads_there_once(index):
