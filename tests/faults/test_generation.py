@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import sys
 import threading
 import time
@@ -297,6 +298,20 @@ def test_e3_a_write_that_the_journal_cannot_take_is_reported(tmp_path: Path) -> 
             asyncio.run(asyncio.wait_for(journal.put(identity, StoredAnswer("x", 10**30, 0)), 20))
         asyncio.run(journal.put(identity, StoredAnswer("x", 1, 1)))
         assert journal.get(identity.key) == StoredAnswer("x", 1, 1)
+
+
+@pytest.mark.parametrize("damage", ["x", "null", "0.5", '["what?"]', '[["what?", 1]]', "[" * 3000])
+def test_e12_a_damaged_answer_is_asked_for_again_and_the_others_are_not(damage: str, tmp_path: Path) -> None:
+    calls = CallSettings(journal_path=tmp_path / "j.sqlite")
+    with LoopbackLLM() as server:
+        good = generate(chapters(3), openai_like(server), calls=calls, filters=[])
+        asked = server.count
+        with sqlite3.connect(tmp_path / "j.sqlite") as file:
+            key = file.execute("SELECT key FROM answers ORDER BY key").fetchone()[0]
+            file.execute("UPDATE answers SET payload = ? WHERE key = ?", (damage, key))
+        again = generate(chapters(3), openai_like(server), calls=calls, filters=[])
+        assert server.count == asked + 1
+    assert again.queries == good.queries
 
 
 def test_e3_a_thread_that_dies_tells_those_who_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
