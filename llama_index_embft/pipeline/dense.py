@@ -18,7 +18,6 @@ from llama_index_embft.embeddings.adapter.modules import linear_adapter
 from llama_index_embft.embeddings.describe import describe_base
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.encoding.run_cache import RunCache
-from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.embeddings.sentence_transformer import inner_model, runs_own_code
 from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.evaluation import compare, evaluate_embed_model
@@ -28,7 +27,6 @@ from llama_index_embft.finetune.record import result_record
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llama_index.core import VectorStoreIndex
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
@@ -109,7 +107,7 @@ def split_for_tuning(dataset: EmbeddingQAFinetuneDataset, *, by: SplitBy = "docu
     if n_documents < 2:
         raise DatasetError(
             "The questions are about one document only, so no other document is left to test on; add documents, or "
-            "split this one by chunk (`by="chunk"`), which tests on unseen parts of the same document."
+            "split this one by chunk (`by='chunk'`), which tests on unseen parts of the same document."
         )
     if n_documents == 2:
         halves = split_dataset(dataset, by="document", fractions=(0.5, 0.0, 0.5), seed=seed)
@@ -148,7 +146,7 @@ def data_for_tuning(
         DatasetError: There is only one source document, or too few questions.
     """
     if in_folds and by == "chunk":
-        raise ConfigError("Cross-fitting divides by document; leave out `in_folds`, or `by=\"chunk\"`.")
+        raise ConfigError("Cross-fitting divides by document; leave out `in_folds`, or `by='chunk'`.")
     plan = plan_split(len(documents_asked(dataset)), len(dataset.queries), cross_fit=in_folds)
     if by == "document" and plan.way == "cross-fit":
         return train_on_all(dataset, seed=seed), folds_by_document(dataset, folds=plan.folds, seed=seed)
