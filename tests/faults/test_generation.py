@@ -377,8 +377,8 @@ def test_e4_other_texts_stay_as_they_are(text: str) -> None:
 
 
 def test_e4_what_another_library_says_is_shown_without_secrets() -> None:
-    assert first_line(RuntimeError("refused http://host/v1?code=functioncanary8.\nsecond")) == (
-        "refused http://host/v1?code=[hidden]"
+    assert first_line(RuntimeError("refused http://host/v1?code=functioncanary8: try again.\nsecond")) == (
+        "refused http://host/v1?code=[hidden]: try again"
     )
 
 
