@@ -4,7 +4,7 @@
     python benchmarks/stack.py --nodes 100000
     python benchmarks/stack.py --words               # nDCG@10 of BM25 by tokens, on each set that is there
 
-Latency: real passages of the shared sets as nodes of a `VectorStoreIndex` in memory, with random vectors of 384
+Latency: real passages of the shared sets as nodes of an index in FAISS and of one in memory, with random vectors of 384
 dimensions for passages and queries (a search takes the same time whatever stands in them), so that the time to embed a
 query, which both pay, is left out. "adds" is the median of the differences between both retrievers on one query, asked
 right after each other. Milliseconds are of processor time, which other programs on the machine do not stretch.
@@ -69,8 +69,9 @@ def milliseconds(run: Callable[[], Any]) -> float:
     return 1000 * (time.process_time() - start)
 
 
-def latency(folder: Path, n_nodes: int, n_queries: int) -> list[dict[str, Any]]:
-    from llama_index.core import VectorStoreIndex
+def latency(folder: Path, n_nodes: int, n_queries: int, store: str) -> dict[str, Any]:
+    import faiss
+    from llama_index.core import StorageContext, VectorStoreIndex
     from llama_index.core.schema import TextNode
 
     from llama_index_embft.retrievers import StackRetriever, StackSettings
@@ -83,7 +84,12 @@ def latency(folder: Path, n_nodes: int, n_queries: int) -> list[dict[str, Any]]:
     queries = [queries[i] for i in rng.permutation(len(queries))[:n_queries]]
     model = RandomEmbedding(model_name="random")
     nodes = [TextNode(text=text, id_=f"n{i}", embedding=model._vector(f"n{i}")) for i, text in enumerate(picked)]
-    index = VectorStoreIndex(nodes, embed_model=model)
+    context = StorageContext.from_defaults()
+    if store == "FAISS":
+        from llama_index.vector_stores.faiss import FaissVectorStore
+
+        context = StorageContext.from_defaults(vector_store=FaissVectorStore(faiss.IndexFlatIP(DIM)))
+    index = VectorStoreIndex(nodes, embed_model=model, storage_context=context)
     dense = index.as_retriever(similarity_top_k=10)
     stack: StackRetriever | None = None
 
@@ -102,19 +108,18 @@ def latency(folder: Path, n_nodes: int, n_queries: int) -> list[dict[str, Any]]:
         alone.append(milliseconds(lambda q=query: words_alone.retrieve(q)))
     index.insert_nodes([TextNode(text="one more", id_="more", embedding=model._vector("more"))])
     update = milliseconds(lambda: stack.retrieve("one more"))
-    return [
-        {
-            "nodes": n_nodes,
-            "queries": len(queries),
-            "dense (ms)": statistics.median(a for a, _ in pairs),
-            "stack (ms)": statistics.median(b for _, b in pairs),
-            "adds (ms)": statistics.median(b - a for a, b in pairs),
-            "adds, p95 (ms)": float(np.quantile([b - a for a, b in pairs], 0.95)),
-            "words alone (ms)": statistics.median(alone),
-            "build (ms)": built,
-            "first query after an insert (ms)": update,
-        }
-    ]
+    return {
+        "store": store,
+        "nodes": n_nodes,
+        "queries": len(queries),
+        "dense (ms)": statistics.median(a for a, _ in pairs),
+        "stack (ms)": statistics.median(b for _, b in pairs),
+        "adds (ms)": statistics.median(b - a for a, b in pairs),
+        "adds, p95 (ms)": float(np.quantile([b - a for a, b in pairs], 0.95)),
+        "words alone (ms)": statistics.median(alone),
+        "build (ms)": built,
+        "first query after an insert (ms)": update,
+    }
 
 
 def words_table(folder: Path, n_queries: int) -> list[dict[str, Any]]:
@@ -176,9 +181,14 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--nodes", type=int, default=10_000)
     options.add_argument("--queries", type=int, default=300, help="queries (of each set, with --words)")
+    options.add_argument("--stores", default="FAISS,SimpleVectorStore")
     options.add_argument("--words", action="store_true", help="compare ways to cut words")
     args = options.parse_args()
-    rows = words_table(args.data_dir, args.queries) if args.words else latency(args.data_dir, args.nodes, args.queries)
+    if args.words:
+        rows = words_table(args.data_dir, args.queries)
+    else:
+        stores = args.stores.split(",")
+        rows = [latency(args.data_dir, args.nodes, args.queries, store) for store in stores]
     print_table(rows)
     write_results("stack_words" if args.words else "stack", rows)
 

@@ -26,7 +26,7 @@ _TOKENS: Final = "tokens.npz"
 
 
 class LexicalIndex:
-    """A BM25 index (Lucene's form, k1 1.5, b 0.75), made and kept by bm25s.
+    """A BM25 index (Lucene's form, k1 1.5, b 0.75), kept as bm25s keeps it.
 
     Build it with `build`, or read it with `load`. It keeps the words of its texts as numbers, so that `updated`
     needs the texts of new documents only.
@@ -54,7 +54,7 @@ class LexicalIndex:
     def build(cls, texts: Mapping[str, str], *, tokens: Callable[[str], list[str]] = terms) -> Self:
         """Index texts.
 
-        Takes about 0.3 ms and 2 KB for a text of 150 words.
+        Takes about 0.25 ms and 3 KB for a text of 150 words.
 
         Args:
             texts: Id to text. Equal texts under several ids are several documents.
@@ -202,12 +202,28 @@ def _numbered(found: Iterable[str], vocabulary: dict[str, int]) -> NDArray[np.in
 
 
 def _bm25_of(numbers: list[NDArray[np.int32]], vocabulary: dict[str, int]) -> Any:
+    """What ``bm25s.BM25().index`` makes of these texts, in a tenth of the time.
+
+    An index that follows its nodes is made again at every change, and bm25s goes over the texts in Python.
+    """
     import bm25s
 
     bm25 = bm25s.BM25()
-    corpus = ([some.tolist() for some in numbers], vocabulary or {"": 0})  # texts without any word are a corpus too
-    with np.errstate(invalid="ignore"):  # their mean length is 0
-        bm25.index(corpus, create_empty_token=False, show_progress=False)
+    n, lengths = len(numbers), np.array([len(some) for some in numbers])
+    owners = np.repeat(np.arange(n, dtype=np.int64), lengths)
+    pairs, counts = np.unique(np.concatenate(numbers) * np.int64(n) + owners, return_counts=True)  # by word, then text
+    word, text = np.divmod(pairs, n)
+    holding = np.bincount(word, minlength=len(vocabulary))  # texts that hold a word
+    idf = np.log(1 + (n - holding + 0.5) / (holding + 0.5))
+    length = bm25.k1 * (1 - bm25.b + bm25.b * lengths / max(lengths.mean(), 1e-9))
+    bm25.scores = {
+        "data": (idf[word] * counts / (counts + length[text])).astype(np.float32),
+        "indices": text.astype(np.int32),
+        "indptr": np.concatenate([[0], np.cumsum(holding)]).astype(np.int64),
+        "num_docs": n,
+    }
+    bm25.vocab_dict, bm25.unique_token_ids_set = dict(vocabulary), set(vocabulary.values())
+    bm25.nonoccurrence_array = None
     return bm25
 
 

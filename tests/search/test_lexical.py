@@ -51,6 +51,17 @@ def test_scores_are_those_of_the_formula(query):
     assert np.isneginf(scores[0][len(hits) :]).all()
 
 
+def test_the_index_is_the_one_that_bm25s_makes():
+    import bm25s
+
+    index = LexicalIndex.build(TEXTS)
+    reference = bm25s.BM25()
+    reference.index([terms(text) for text in TEXTS.values()], show_progress=False)
+    for query in ("fox", "the quick dog dog", "Vertrag kündigen fox"):
+        expected = reference.get_scores(terms(query))
+        np.testing.assert_allclose(index.scores_of([query], np.arange(5)[None])[0], expected, rtol=1e-5, atol=1e-6)
+
+
 def test_of_equal_texts_the_first_wins_at_every_depth():
     index = LexicalIndex.build({f"n{i}": "one and the same" for i in range(20)} | {"other": "something else"})
     for k in (1, 3, 20, 30):
@@ -178,6 +189,7 @@ def test_it_is_the_same_after_a_restart(tmp_path):
 def test_texts_without_words_or_a_single_one_can_be_kept(tmp_path, texts):
     LexicalIndex.build(texts).save(tmp_path)
     loaded = LexicalIndex.load(tmp_path)
+    assert len(loaded.updated({"c": "two"})) == len(texts) + 1
     assert loaded.search(["two"], 2).rows.tolist() == [[-1, -1]]
     assert loaded.search(["one"], 1).rows.tolist() == [[0 if "one" in texts.values() else -1]]
 
