@@ -512,6 +512,21 @@ def test_b10_a_sentence_that_stands_in_two_chunks_asks_for_neither() -> None:
     assert not any("mooring fees" in query for query in dataset.queries.values())
 
 
+def test_b10_chunks_that_others_repeat_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    sentences = [
+        "The harbour authority of Lindau raised the mooring fees by nine percent in the spring of 1990.",
+        "The keeper painted the western tower of Lindau bright red in 1912.",
+        "The council of Bregenz sold the old railway station to a brewery in 1954.",
+    ]
+    leaves = [TextNode(id_=str(n), text=sentence) for n, sentence in enumerate(sentences)]
+    whole = [*leaves, TextNode(id_="parent", text=" ".join(sentences))]
+    generate_extractive_pairs(leaves, kinds=("cloze",))
+    assert "get_leaf_nodes" not in caplog.text
+    with pytest.raises(GenerationError):
+        generate_extractive_pairs(whole, kinds=("cloze",))
+    assert "4 of 4 chunks gave no question because other chunks hold the same sentences" in caplog.text
+
+
 PROSE = {
     "ru": "Компания подписала договор аренды в марте прошлого года. Срок действия договора составляет пять лет "
     "с момента подписания. Арендатор обязан вносить плату до десятого числа каждого месяца.",
