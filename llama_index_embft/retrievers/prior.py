@@ -31,4 +31,4 @@ def prior_weight(share: float) -> float:
         ConfigError: It is no share.
     """
     check_number("share", share, at_least=0, at_most=1)
-    return _ODDS * share / (_ODDS * share + 1 - share)
+    return _ODDS * share / (_ODDS * share + (1 - share))
