@@ -210,7 +210,7 @@ class _Search:
         a_text = seconds_a_text(base, texts)
         n_new = 0 if source.vectors is not None else as_encoder(base, cache=self._cache).uncached_documents(texts)
         needed = a_text * n_new
-        if needed > self._clock.left:
+        if n_new and needed > self._clock.left:
             raise ConfigError(
                 f"`budget` is {in_words(self._clock.budget)}, and embedding {n_new:,} chunks alone takes about "
                 f"{in_words(needed)}; give {in_words(1.5 * needed + 60)} or more."

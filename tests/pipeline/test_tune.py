@@ -137,7 +137,8 @@ def test_a_reranker_that_helps_is_kept(labelled, tiny_model_path):
     assert result.chosen.label.endswith("reranked")
 
 
-def test_bad_input_is_one_sentence(labelled, tiny_model_path, tmp_path):
+def test_bad_input_is_one_sentence(labelled, tiny_model_path, tmp_path, monkeypatch):
+    monkeypatch.setenv("EMBFT_CACHE_DIR", str(tmp_path / "empty"))  # what was embedded before costs nothing
     with pytest.raises(ConfigError, match="`budget` is 1 s, and embedding 60 chunks alone takes about"):
         tune(labelled, model=tiny_model_path, budget=1e-6, show_progress=False)
     with pytest.raises(ConfigError, match="`methods` names 'nudge'"):
@@ -149,9 +150,10 @@ def test_bad_input_is_one_sentence(labelled, tiny_model_path, tmp_path):
     gone = labelled.replace(corpus={doc: f"{doc} says something else entirely now" for doc in labelled.corpus})
     with pytest.raises(DatasetError, match="None of the 48 questions is about these documents"):
         tune(labelled, model=tiny_model_path, questions=gone, show_progress=False)
-    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(Exception, match=r"notes\.txt"):
-        tune(labelled, model=tiny_model_path, output_path=tmp_path, show_progress=False)
+        tune(labelled, model=tiny_model_path, output_path=tmp_path / "mine", show_progress=False)
 
 
 def test_two_searches_do_not_write_to_one_folder(labelled, tiny_model_path, tmp_path):
