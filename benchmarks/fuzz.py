@@ -5,7 +5,7 @@ else is a finding: another exception, more than 20 seconds of the processor or t
 work wait), more than 1 GB on top of what the libraries take, a crash.
 
     python benchmarks/fuzz.py                        10,000 inputs
-    python benchmarks/fuzz.py --inputs 200 --only readers models
+    python benchmarks/fuzz.py --inputs 200 --only readers models    (rows of other targets stay in the results)
     python benchmarks/fuzz.py --only readers --repeat csv:17    one input again, with its traceback
 """
 
@@ -31,7 +31,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from _common import write_results
+from _common import RESULTS, command, write_results
 from fuzz_targets import TARGETS, Target
 
 SECONDS, LONGEST_WAIT, MEGABYTES = 20, 120, 1000
@@ -180,6 +180,13 @@ def run_target(target: Target, inputs: int, work: Path) -> Iterator[dict[str, An
         yield {**row, **seconds, "findings": dict(findings)}
 
 
+def rows_of_others(rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that the file has of targets which this run has not reached; each names its own command."""
+    path = RESULTS / "fuzz.json"
+    known = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
+    return [row for row in known if row["target"] not in rows]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=10_000, help="of all targets together")
@@ -208,9 +215,9 @@ def main() -> None:
         for target in chosen:
             row: dict[str, Any] = {}
             for row in run_target(target, max(1, round(options.inputs * target.share / total)), work):
-                rows[target.name] = row
+                rows[target.name] = row | {"command": command()}
                 if not options.no_write:  # what is stopped halfway has been tried all the same
-                    write_results("fuzz", list(rows.values()))
+                    write_results("fuzz", [*rows_of_others(rows), *rows.values()])
             counts = ", ".join(
                 f"{name} {row[name]}" for name in ("ok", "refused", "foreign", "hang", "memory", "crash")
             )

@@ -131,7 +131,8 @@ class Bench:
             if other.label != report.label:
                 test, row[f"{name}: outcome"] = _difference(other, report)
                 row[name] = round(test.difference, 4)
-                row[f"{name}, 95 %"] = [round(bound, 4) for bound in test.ci95]
+                bounds = [round(bound, 4) for bound in test.interval]
+                row[f"{name}, 95 %"] = bounds if np.isfinite(bounds).all() else None
         return row | {"best part": best.label, "seconds": None if seconds is None else round(seconds, 1)}
 
     def handed_over(self, situation: str) -> Handed:

@@ -139,8 +139,10 @@ def _plain_address(match: re.Match[str]) -> str:
 
 def _plain_parameter(match: re.Match[str]) -> str:
     mark, name, value = match.groups()
-    shown = name.lower() in _SHOWN and not _is_like_a_key(value)
-    return f"{mark}{name}={value if shown else HIDDEN}"
+    if name.lower() in _SHOWN and not _is_like_a_key(value):
+        return match[0]
+    end = value[len(value.rstrip(":.,)")) :]  # of the sentence that the address stands in
+    return f"{mark}{name}={HIDDEN}{end}"
 
 
 def _is_like_a_key(part: str) -> bool:

@@ -11,7 +11,7 @@ from llama_index_embft.cli.shared.console import command_line, console, quiet_li
 from llama_index_embft.cli.shared.outcome import show_result, shown
 
 # On slow machines too the demo embeds its texts to the end; what it trains takes seconds.
-_BUDGET = "1 h"
+_BUDGET = "24 h"
 
 
 def demo(

@@ -65,7 +65,7 @@ def run(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the LLM is paid.")] = False,
     chunk_size: Annotated[int, typer.Option(help="Tokens of a chunk, metadata included.")] = 256,
     chunk_overlap: Annotated[int, typer.Option(help="Tokens that neighbouring chunks share.")] = 32,
-    questions_per_chunk: Annotated[int, typer.Option(min=1, help="Questions made from each chunk, at most.")] = 2,
+    questions_per_chunk: Annotated[int, typer.Option(min=1, help="Questions made from each chunk, at most.")] = 1,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with the model; read it first.")
     ] = False,

@@ -142,7 +142,7 @@ def question_realism(
 ) -> Realism:
     """Look how real made-up questions are, before a model is trained on them.
 
-    Takes about 0.3 ms for each passage, once, and a few milliseconds for each question on 10,000 passages.
+    1,000 questions of each side over 2,600 passages took 9 s on one busy core.
 
     Args:
         made: The made-up questions with their passages.

@@ -1,8 +1,6 @@
 from .dense import (
     TuneOutcome as TuneOutcome,
-    build_index as build_index,
     data_for_tuning as data_for_tuning,
-    reload as reload,
     split_for_tuning as split_for_tuning,
     tune_and_compare as tune_and_compare,
 )

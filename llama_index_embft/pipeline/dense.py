@@ -18,7 +18,6 @@ from llama_index_embft.embeddings.adapter.modules import linear_adapter
 from llama_index_embft.embeddings.describe import describe_base
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.encoding.run_cache import RunCache
-from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.embeddings.sentence_transformer import inner_model, runs_own_code
 from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.evaluation import compare, evaluate_embed_model
@@ -28,7 +27,6 @@ from llama_index_embft.finetune.record import result_record
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llama_index.core import VectorStoreIndex
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
@@ -109,7 +107,7 @@ def split_for_tuning(dataset: EmbeddingQAFinetuneDataset, *, by: SplitBy = "docu
     if n_documents < 2:
         raise DatasetError(
             "The questions are about one document only, so no other document is left to test on; add documents, or "
-            "split this one by chunk (--split-by chunk), which tests on unseen parts of the same document."
+            "split this one by chunk (`by='chunk'`), which tests on unseen parts of the same document."
         )
     if n_documents == 2:
         halves = split_dataset(dataset, by="document", fractions=(0.5, 0.0, 0.5), seed=seed)
@@ -148,7 +146,7 @@ def data_for_tuning(
         DatasetError: There is only one source document, or too few questions.
     """
     if in_folds and by == "chunk":
-        raise ConfigError("Cross-fitting divides by document; leave out --cross-fit, or --split-by chunk.")
+        raise ConfigError("Cross-fitting divides by document; leave out `in_folds`, or `by='chunk'`.")
     plan = plan_split(len(documents_asked(dataset)), len(dataset.queries), cross_fit=in_folds)
     if by == "document" and plan.way == "cross-fit":
         return train_on_all(dataset, seed=seed), folds_by_document(dataset, folds=plan.folds, seed=seed)
@@ -258,39 +256,11 @@ def _short_name(model: BaseEmbedding) -> str:
 
 def write_decision(folder: Path, comparison: Comparison) -> None:
     """Put what was decided about a saved model into its own record and its model card."""
-    path, metric = folder / RECORD, comparison.metrics[comparison.primary]
+    path = folder / RECORD
     record = json.loads(path.read_text(encoding="utf-8"))
-    record["comparison"] = {
-        "decision": comparison.decision,
-        "reasons": list(comparison.systems[0].reasons),
-        "warnings": list(comparison.notes),
-        "metric": comparison.primary,
-        **metric.to_dict(),
-        "test_hash": comparison.base.data_hash,
-        "folds": comparison.systems[0].report.folds,
-        "command": comparison.command,
-        "date": comparison.date,
-    }
+    record["comparison"] = comparison.decision_record()
     atomic_write_text(path, json.dumps(record, indent=2) + "\n")
     atomic_write_text(folder / "README.md", model_card(record))
-
-
-def build_index(dataset: EmbeddingQAFinetuneDataset, embed_model: BaseEmbedding) -> VectorStoreIndex:
-    """Put a data set's corpus into a `VectorStoreIndex`, with vectors that the embedding cache already has.
-
-    Args:
-        dataset: The corpus.
-        embed_model: The model that embeds the documents, and later the queries.
-    """
-    from llama_index.core import VectorStoreIndex
-    from llama_index.core.schema import TextNode
-
-    vectors = as_encoder(embed_model).encode_documents(list(dataset.corpus.values()))
-    nodes = [
-        TextNode(id_=doc_id, text=text, embedding=vector.tolist())
-        for (doc_id, text), vector in zip(dataset.corpus.items(), vectors, strict=True)
-    ]
-    return VectorStoreIndex(nodes, embed_model=embed_model)
 
 
 def make_engine(
@@ -382,14 +352,6 @@ def _save_data(split: Split, folds: Sequence[Split], folder: Path) -> None:
     if folds:
         sides = [{name: list(part.queries) for name, part in fold._asdict().items()} for fold in folds]
         atomic_write_text(folder / "folds.json", json.dumps(sides, indent=2, ensure_ascii=False) + "\n")
-
-
-def reload(folder: Path, base: BaseEmbedding) -> BaseEmbedding:
-    """Load ``model/`` of a finished run, as its user will."""
-    rebuilt = describe_base(base)["class_name"] == "HuggingFaceEmbedding"
-    return load_embed_model(
-        folder / "model", base_embed_model=None if rebuilt else base, trust_remote_code=_trusts(base)
-    )
 
 
 def _trusts(base: BaseEmbedding) -> bool:

@@ -32,7 +32,7 @@ class TuneSettings:
 
     chunk_size: int = 256
     chunk_overlap: int = 32
-    questions_per_chunk: int = 2
+    questions_per_chunk: int = 1
     calls: CallSettings | None = None
     confirm: Callable[[GenerationEstimate], None] | None = None
     trust_remote_code: bool = False

@@ -30,7 +30,10 @@ TRAIN_METHODS: Final[tuple[TrainMethod, ...]] = get_args(TrainMethod)
 # A pair costs a step forward and back over its passage: that many times what it takes to embed it.
 _STEP_COST: Final = 3.0
 _FEWEST_PAIRS, _MOST_PAIRS = 100, 20_000
-_EPOCHS: Final = 2
+# Made-up questions repeat their passages, and a second look at them teaches little else
+# (docs/explanation/human-questions.md); questions by people are worth two.
+EPOCHS: Final = {False: 1, True: 2}
+"""Passes over the training set: whether people asked the questions -> passes."""
 _SPEED_SAMPLE: Final = 24
 _ADAPTER_SECONDS: Final = 15.0
 
@@ -84,25 +87,27 @@ class Workload:
         a_text: Seconds to embed one text.
         n_texts: Texts to embed with the trained model afterwards.
         n_val: Texts that each look at the validation set embeds.
+        epochs: Passes over the pairs.
     """
 
     a_text: float
     n_texts: int
     n_val: int
+    epochs: int
 
     def pairs_within(self, method: TrainMethod, available: float) -> int:
         """How many pairs so many seconds allow for; 0 where they allow for too few."""
         if method == "adapter":
             return _MOST_PAIRS if available > _ADAPTER_SECONDS else 0
         spare = available - self.seconds(method, 0)
-        pairs = int(spare / max(1e-9, _STEP_COST * _EPOCHS * self.a_text))
+        pairs = int(spare / max(1e-9, _STEP_COST * self.epochs * self.a_text))
         return min(pairs, _MOST_PAIRS) if pairs >= _FEWEST_PAIRS else 0
 
     def seconds(self, method: TrainMethod, pairs: int) -> float:
         """What training on so many pairs, and embedding the texts anew, will take."""
         if method == "adapter":
             return _ADAPTER_SECONDS
-        return self.a_text * (self.n_texts + (_EPOCHS + 1) * self.n_val + _STEP_COST * _EPOCHS * pairs)
+        return self.a_text * (self.n_texts + (self.epochs + 1) * self.n_val + _STEP_COST * self.epochs * pairs)
 
 
 def work_folder(*parts: Any) -> Path:
@@ -118,6 +123,7 @@ def train_candidate(
     folder: Path,
     *,
     pairs: int,
+    epochs: int,
     seed: int,
     cache: EmbeddingCache | None,
     show_progress: bool,
@@ -134,7 +140,7 @@ def train_candidate(
         chosen = set(random.Random(seed).sample(range(len(queries)), pairs))
         train = train.subset([query for number, query in enumerate(queries) if number in chosen])
     identity = as_encoder(base, cache=None).fingerprint
-    at = folder / f"{method}-{hash_of([identity, train.content_hash(), val and val.content_hash(), seed])}"
+    at = folder / f"{method}-{hash_of([identity, train.content_hash(), val and val.content_hash(), epochs, seed])}"
     started = time.perf_counter()
     trust = bool(getattr(base, "trust_remote_code", False))
     rebuilt = None if is_trainable(base) else base
@@ -143,7 +149,7 @@ def train_candidate(
     shutil.rmtree(at, ignore_errors=True)
     options: dict[str, Any] = {"seed": seed}
     if method != "adapter":
-        options |= {"method": method, "epochs": _EPOCHS}
+        options |= {"method": method, "epochs": epochs}
     engine = make_engine(method, train, val, base, at, show_progress, cache, options)
     engine.finetune()
     return DenseModel(method, engine.get_finetuned_model(), at, time.perf_counter() - started)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.checks import check_number, first_line
 from llama_index_embft._core.files import check_output_folder
+from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.encoding.run_cache import RunCache
 from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.errors import ConfigError, EmbftError
@@ -28,6 +29,7 @@ from llama_index_embft.pipeline.settings import TuneSettings
 from llama_index_embft.pipeline.sources import TuningSource, read_source
 from llama_index_embft.pipeline.status import CandidateRow, TuneStatus, Watch, printed, silent
 from llama_index_embft.pipeline.training import (
+    EPOCHS,
     TrainMethod,
     Workload,
     is_trainable,
@@ -206,10 +208,11 @@ class _Search:
         self._say(f"Read {source.words}")
         texts = list(source.corpus.corpus.values())
         a_text = seconds_a_text(base, texts)
-        needed = a_text * len(texts)
-        if needed > self._clock.left and source.vectors is None:
+        n_new = 0 if source.vectors is not None else as_encoder(base, cache=self._cache).uncached_documents(texts)
+        needed = a_text * n_new
+        if needed > self._clock.left:
             raise ConfigError(
-                f"`budget` is {in_words(self._clock.budget)}, and embedding {len(texts):,} chunks alone takes about "
+                f"`budget` is {in_words(self._clock.budget)}, and embedding {n_new:,} chunks alone takes about "
                 f"{in_words(needed)}; give {in_words(1.5 * needed + 60)} or more."
             )
         shown = what_can_be_shown(source, labels, llm, self._settings)
@@ -265,7 +268,8 @@ class _Search:
             self._rows.append(CandidateRow(method, note="no questions to train on"))
             return
         n_val = len(evidence.val.corpus) + len(evidence.val.queries) if evidence.val is not None else 0
-        load = Workload(a_text, len(source.corpus.corpus), n_val)
+        epochs = EPOCHS[evidence.train_by == "people"]
+        load = Workload(a_text, len(source.corpus.corpus), n_val, epochs)
         pairs = min(load.pairs_within(method, self._clock.left * 0.9), len(evidence.train.queries))
         if pairs == 0:
             needed = load.seconds(method, min(1000, len(evidence.train.queries)))
@@ -281,6 +285,7 @@ class _Search:
                 evidence.val,
                 work_folder(source.corpus.content_hash()),
                 pairs=pairs,
+                epochs=epochs,
                 seed=self._seed,
                 cache=self._cache,
                 show_progress=self._bars,

@@ -46,13 +46,6 @@ CASES = {
     "empty folder": (lambda d: (d / "docs").mkdir(), ["docs"], "holds no files"),
     "scan": (lambda d: blank_pdf(d / "scan.pdf"), ["scan.pdf"], "OCR"),
     "encrypted": (lambda d: blank_pdf(d / "secret.pdf", "x"), ["secret.pdf"], "password"),
-    "one document": (lambda d: write_note(d), ["note.md"], "about one document only"),
-    "one document, what more would do": (lambda d: write_note(d), ["note.md"], "like it would show a gain of 5 points"),
-    "folds by chunk": (
-        lambda d: write_note(d),
-        ["note.md", "--split-by", "chunk", "--cross-fit"],
-        "--cross-fit divides by document",
-    ),
     "no such model": (
         lambda d: write_note(d),
         ["note.md", "--model", "./no-such-model"],
@@ -73,6 +66,17 @@ def test_run_refuses_in_one_sentence(embft, tmp_path, tiny_model_path, case):
     out = tmp_path / "runs-here"
     model = [] if "--model" in arguments else ["--model", tiny_model_path]
     assert_refused(embft("run", *arguments, *model, "--out", out), message, out)
+
+
+def test_an_llm_is_not_paid_for_questions_about_one_document(embft, tmp_path, tiny_model_path, monkeypatch):
+    from llama_index_embft.calls import trial
+
+    write_note(tmp_path)
+    monkeypatch.setattr(trial, "check_llm", lambda llm: None)
+    llm = ["--llm", "openai-like", "--llm-model", "m", "--api-base", "http://127.0.0.1:9/v1"]
+    said = embft("run", "note.md", "--model", tiny_model_path, *llm, "--out", tmp_path / "runs-here")
+    assert_refused(said, "about one document only", tmp_path / "runs-here")
+    assert "like it would show a gain of 5 points" in said[2]
 
 
 def test_an_output_folder_in_an_impossible_place(embft, tmp_path, tiny_model_path):

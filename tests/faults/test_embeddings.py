@@ -339,8 +339,37 @@ def test_e14_a_damaged_row_is_computed_again(tiny_model_path, tmp_path, damage):
     assert as_encoder(model, cache=cache).encode_documents(["one", "two"]) == pytest.approx(good, abs=1e-6)
     cache.put_many([(key, np.full(32, np.nan, dtype=np.float32))])  # whole, and of no use
     assert as_encoder(model, cache=cache).encode_documents(["one", "two"]) == pytest.approx(good, abs=1e-6)
+    with sqlite3.connect(cache.path) as file:
+        file.execute("UPDATE vectors SET vector = 0.5 WHERE key = ?", (key,))  # no bytes at all
+    assert as_encoder(model, cache=cache).encode_documents(["one", "two"]) == pytest.approx(good, abs=1e-6)
     cache.put_many([(key, np.ones(8, dtype=np.float32))])
     assert as_encoder(model, cache=cache).encode_documents(["one", "two"]) == pytest.approx(good, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["transform_queries", "transform_documents", "normalize"])
+def test_e12_a_damaged_configuration_of_an_adapter_is_one_sentence(name, tiny_model_path, tmp_path):
+    base = loaded(tiny_model_path)
+    folder = put_adapter(tmp_path / "a", base, 1.0)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {name: " "}), "utf-8")
+    with pytest.raises(ModelError, match="is damaged"):
+        AdapterEmbedding(base, folder)
+
+
+def test_e12_a_model_that_loads_and_cannot_embed_is_one_sentence(tiny_model_path, tmp_path, monkeypatch):
+    model = loaded(tiny_model_path)
+
+    def broken(*_, **__):
+        raise TypeError("unhashable type: 'dict'\nmore")
+
+    monkeypatch.setattr(model._model, "forward", broken)
+    for embed in (
+        lambda: model.get_query_embedding("one"),
+        lambda: model.get_text_embedding_batch(["one", "two"]),
+        lambda: as_encoder(model, cache=None).encode_documents(["one"]),
+    ):
+        with pytest.raises(ModelError, match=r"cannot embed these texts: unhashable type: 'dict'\. Load it with"):
+            embed()
 
 
 def test_e14_weights_that_are_not_numbers_are_refused(tiny_model_path, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import sys
 import threading
 import time
@@ -299,6 +300,20 @@ def test_e3_a_write_that_the_journal_cannot_take_is_reported(tmp_path: Path) -> 
         assert journal.get(identity.key) == StoredAnswer("x", 1, 1)
 
 
+@pytest.mark.parametrize("damage", ["x", "null", "0.5", '["what?"]', '[["what?", 1]]', "[" * 3000])
+def test_e12_a_damaged_answer_is_asked_for_again_and_the_others_are_not(damage: str, tmp_path: Path) -> None:
+    calls = CallSettings(journal_path=tmp_path / "j.sqlite")
+    with LoopbackLLM() as server:
+        good = generate(chapters(3), openai_like(server), calls=calls, filters=[])
+        asked = server.count
+        with sqlite3.connect(tmp_path / "j.sqlite") as file:
+            key = file.execute("SELECT key FROM answers ORDER BY key").fetchone()[0]
+            file.execute("UPDATE answers SET payload = ? WHERE key = ?", (damage, key))
+        again = generate(chapters(3), openai_like(server), calls=calls, filters=[])
+        assert server.count == asked + 1
+    assert again.queries == good.queries
+
+
 def test_e3_a_thread_that_dies_tells_those_who_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def exhausted(batch: Any) -> Any:
         raise MemoryError
@@ -362,8 +377,8 @@ def test_e4_other_texts_stay_as_they_are(text: str) -> None:
 
 
 def test_e4_what_another_library_says_is_shown_without_secrets() -> None:
-    assert first_line(RuntimeError("refused http://host/v1?code=functioncanary8.\nsecond")) == (
-        "refused http://host/v1?code=[hidden]"
+    assert first_line(RuntimeError("refused http://host/v1?code=functioncanary8: try again.\nsecond")) == (
+        "refused http://host/v1?code=[hidden]: try again"
     )
 
 
@@ -495,6 +510,21 @@ def test_b10_a_sentence_that_stands_in_two_chunks_asks_for_neither() -> None:
     dataset = generate_extractive_pairs(nodes, kinds=("cloze",), num_questions_per_chunk=4)
     assert dataset.queries
     assert not any("mooring fees" in query for query in dataset.queries.values())
+
+
+def test_b10_chunks_that_others_repeat_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    sentences = [
+        "The harbour authority of Lindau raised the mooring fees by nine percent in the spring of 1990.",
+        "The keeper painted the western tower of Lindau bright red in 1912.",
+        "The council of Bregenz sold the old railway station to a brewery in 1954.",
+    ]
+    leaves = [TextNode(id_=str(n), text=sentence) for n, sentence in enumerate(sentences)]
+    whole = [*leaves, TextNode(id_="parent", text=" ".join(sentences))]
+    generate_extractive_pairs(leaves, kinds=("cloze",))
+    assert "get_leaf_nodes" not in caplog.text
+    with pytest.raises(GenerationError):
+        generate_extractive_pairs(whole, kinds=("cloze",))
+    assert "4 of 4 chunks gave no question because other chunks hold the same sentences" in caplog.text
 
 
 PROSE = {

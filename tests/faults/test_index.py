@@ -462,3 +462,22 @@ def test_e12_a_defect_of_our_own_is_not_told_as_damaged_data(damage, raised) -> 
     inside = type(damage)(damage.__code__, {**damage.__globals__, "__name__": "llama_index_embft.index.stores.x"})
     with pytest.raises(EmbftError if raised == "StoreError" else raised):
         guarded(inside)(table)
+
+
+def test_c8_an_index_in_files_is_stamped_where_only_open_files_can_be_flushed(tmp_path, monkeypatch):
+    import errno
+    import os
+
+    fcntl = pytest.importorskip("fcntl")
+    fsync = os.fsync
+
+    def windows_fsync(descriptor: int) -> None:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        fsync(descriptor)
+
+    from llama_index_embft.index.stores.memory import replace_file
+
+    monkeypatch.setattr(os, "fsync", windows_fsync)
+    replace_file(tmp_path / "store.json", lambda path: Path(path).write_text("new"))
+    assert (tmp_path / "store.json").read_text() == "new"

@@ -374,3 +374,29 @@ def test_d2_a_router_with_a_static_branch_is_cut_where_it_can_be_and_exported_as
         export_model(tmp_path / folder, tmp_path / f"{folder}-half", "fp16")
         assert "Infinity" not in (tmp_path / f"{folder}-half" / "embft.json").read_text()
         assert len(loaded(tmp_path / f"{folder}-half").get_query_embedding("a text")) in (16, 32)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_c10_a_base_that_was_saved_with_lora_matrices_is_trained_and_saved_whole(tiny_model_path, tmp_path, method):
+    from peft import LoraConfig
+
+    base = SentenceTransformer(tiny_model_path, device="cpu")
+    base.add_adapter(LoraConfig(task_type="FEATURE_EXTRACTION", r=2, target_modules=["value"]))
+    for name, weight in base.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=1.0)
+    base.save_pretrained(str(tmp_path / "base"))
+    assert (tmp_path / "base" / "adapter_config.json").is_file()
+    expected = loaded(tmp_path / "base").get_text_embedding("a text")
+    assert expected != pytest.approx(loaded(tiny_model_path).get_text_embedding("a text"), abs=1e-2)
+    tuner = engine(tmp_path / "base", tmp_path / "out", method=method)
+    before = loaded(tmp_path / "base")
+    assert tuner.model.encode("a text", normalize_embeddings=True) == pytest.approx(expected, abs=1e-5)
+    tuner.finetune()
+    assert not (tmp_path / "out" / "adapter_config.json").exists()
+    saved = tuner.get_finetuned_model().get_text_embedding("a text")
+    assert saved == pytest.approx(tuner.model.encode("a text", normalize_embeddings=True), abs=1e-5)
+    assert saved != pytest.approx(before.get_text_embedding("a text"), abs=1e-6)
+    merged = merge_models(tmp_path / "base", tmp_path / "base", 0.5)
+    merged.save_pretrained(str(tmp_path / "merged"), create_model_card=False)
+    assert loaded(tmp_path / "merged").get_text_embedding("a text") == pytest.approx(expected, abs=1e-5)

@@ -498,3 +498,16 @@ def test_e9_a_date_is_the_name_of_a_folder():
 
     Path("c.yaml").write_text("out: 2026-11-31\n")
     assert read_settings(Path("c.yaml"), {}) == {"out": Path("2026-11-31")}
+
+
+def test_a11_negatives_that_keep_rows_apart_are_named_as_the_reason(tiny_model_path, caplog):
+    data = make_data(24)
+    ids = list(data.corpus)
+    negatives = {f"q{i}": [ids[(i + j) % 24] for j in range(1, 13)] for i in range(24)}
+    data = EmbeddingQAFinetuneDataset(
+        queries=data.queries, corpus=data.corpus, relevant_docs=data.relevant_docs, negative_docs=negatives
+    )
+    with caplog.at_level(logging.WARNING):
+        engine(tiny_model_path, data=data, batch_size=12).finetune()
+    assert "Hard negatives of many questions answer others" in caplog.text
+    assert "1 questions" not in caplog.text

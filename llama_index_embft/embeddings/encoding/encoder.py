@@ -71,6 +71,12 @@ class Encoder:
         """Embed documents with the document prompt; returns shape ``(len(texts), dim)``."""
         return self._encode(texts, "document")
 
+    def uncached_documents(self, texts: Sequence[str]) -> int:
+        """How many distinct documents would have to be computed: the others have vectors in the cache."""
+        distinct = list(dict.fromkeys(texts))
+        cache, keys = self._place(distinct, "document")
+        return len(distinct) - (0 if cache is None else len(cache.get_many(keys)))
+
     def _encode(self, texts: Sequence[str], kind: TextKind) -> NDArray[np.float32]:
         if not texts:
             raise ConfigError(f"There is no {kind} to embed; give at least one text.")

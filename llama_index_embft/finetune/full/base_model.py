@@ -13,6 +13,7 @@ from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.embeddings.sentence_transformer import position_limit, set_max_length
 from llama_index_embft.embeddings.truncation import WORTH_SAYING, truncation
 from llama_index_embft.errors import ConfigError, ModelError
+from llama_index_embft.finetune.full.training.lora import merge_own_adapters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,13 +91,14 @@ def load_base_model(
         )
     model = backend.model
     _check_tokenizer(model, name)
+    description = describe_base(embedding)
+    fingerprint = fingerprint_sentence_transformer(model, normalize=backend.normalize)
+    merge_own_adapters(model)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ModelError(
             f"The model {name} ({type(model[0]).__name__}) has no weights that can be trained; train an adapter over "
             "it: EmbeddingAdapterFinetuneEngine."
         )
-    description = describe_base(embedding)
-    fingerprint = fingerprint_sentence_transformer(model, normalize=backend.normalize)
     # A half-precision checkpoint comes as it is stored, and steps of training are smaller than what its numbers can
     # tell apart: most of bfloat16's do not move, and float16's overflow in AdamW.
     model.float()

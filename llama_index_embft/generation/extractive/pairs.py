@@ -93,7 +93,7 @@ def generate_extractive_pairs(
     queries: dict[str, str] = {}
     relevant_docs: dict[str, list[str]] = {}
     per_kind: Counter[str] = Counter()
-    n_without = 0
+    n_without = n_repeated = 0
     for text, ids in ids_of.items():
         own = [
             (kind, question)
@@ -103,11 +103,19 @@ def generate_extractive_pairs(
         kinds_here = list(dict.fromkeys(kind for kind, _ in own)) or DEFAULT_KINDS if kinds is None else kinds
         chosen = _take_turns(own, kinds_here, num_questions_per_chunk, _random(seed, "turns", text))
         n_without += not chosen
+        n_repeated += bool(found[text]) and not own
         for kind, question in chosen:
             per_kind[kind] += 1
             query_id = _digest(ids[0], kind, question)
             queries[query_id] = question
             relevant_docs[query_id] = ids
+    if 2 * n_repeated > len(chunks):
+        logger.warning(
+            "%d of %d chunks gave no question because other chunks hold the same sentences; leave out chunks that "
+            "repeat others, such as the parents of a hierarchical parser (`get_leaf_nodes(nodes)`).",
+            n_repeated,
+            len(chunks),
+        )
     if not queries:
         raise GenerationError(
             f"No question of the kind {' or '.join(kinds or DEFAULT_KINDS)} could be made from {len(chunks)} chunks:"

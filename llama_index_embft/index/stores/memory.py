@@ -198,7 +198,7 @@ def replace_file(target: Path, persist: Callable[[str], Any]) -> None:
     with tempfile.TemporaryDirectory(prefix=".embft-", dir=target.parent) as temporary:
         path = Path(temporary) / target.name
         persist(str(path))
-        with path.open("rb") as file:
+        with path.open("r+b") as file:  # Windows flushes only what is open for writing
             os.fsync(file.fileno())
         path.replace(target)
 

@@ -200,12 +200,15 @@ def _loaded(model: SentenceTransformer | str | Path, trust_remote_code: bool) ->
     if not isinstance(model, (str, Path)):
         return model
     from llama_index_embft.embeddings.local import load_sentence_transformer
+    from llama_index_embft.finetune.full.training.lora import merge_own_adapters
 
     name = resolve_model_name(model)
     if (Path(name) / "adapter.safetensors").is_file():
         raise ModelError(f"Cannot merge {name}: it is an adapter, which leaves the weights of its model as they are.")
     with loading(f"The model {name}", name):
-        return load_sentence_transformer(name, device="cpu", trust_remote_code=trust_remote_code)
+        loaded = load_sentence_transformer(name, device="cpu", trust_remote_code=trust_remote_code)
+        merge_own_adapters(loaded)
+        return loaded
 
 
 def _shown(model: SentenceTransformer | str | Path, role: str) -> str:

@@ -52,16 +52,35 @@ def add_lora(model: SentenceTransformer, settings: LoraSettings, seed: int = 0) 
 
 def merge_lora(model: SentenceTransformer) -> None:
     """Add the matrices to the weights and remove them: what stays is the plain model, all of it trainable again."""
+    _merge(_backbone(model))
+    model.requires_grad_(True)
+
+
+def merge_own_adapters(model: SentenceTransformer) -> None:
+    """Do so with the matrices that a base model was saved with (``adapter_config.json``).
+
+    They come frozen, with all weights below them, and transformers would save them alone.
+    """
+    transformers: list[Any] = [getattr(module, "auto_model", None) for module in model.modules()]
+    loaded = [transformer for transformer in transformers if getattr(transformer, "_hf_peft_config_loaded", False)]
+    for transformer in loaded:
+        _merge(transformer)
+        transformer._hf_peft_config_loaded = False
+        # How the adapter's names were turned into the model's: saved by it, weights would have names nobody can load.
+        transformer.__dict__.pop("_weight_conversions", None)
+    if loaded:
+        model.requires_grad_(True)
+
+
+def _merge(module: Any) -> None:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    module = _backbone(model)
     for name, layer in list(module.named_modules()):
         if isinstance(layer, BaseTunerLayer):
             layer.merge()
             parent, _, child = name.rpartition(".")
             setattr(module.get_submodule(parent), child, layer.get_base_layer())
     module.__dict__.pop("peft_config", None)
-    model.requires_grad_(True)
 
 
 def _backbone(model: SentenceTransformer) -> Any:

@@ -151,15 +151,24 @@ def _plan(rows: TrainingRows, settings: TrainSettings) -> BatchPlan | None:
         )
     full = -(-len(rows) // settings.batch_size)
     if in_batch and len(plan) > _MANY_BATCHES * full:
+        # A batch for each question about it: so many at least. Where there are more, negatives are in the way.
+        if rows.most_asked > _MANY_BATCHES * full:
+            reason = (
+                f"{rows.most_asked} questions ask about one passage (or copies of it), and no two of them may share"
+            )
+            advice = "Keep fewer questions about that passage (subset()), or add negative_docs."
+        else:
+            reason = "Hard negatives of many questions answer others, and such rows may not share"
+            advice = "Use fewer negatives for each question, or smaller batches."
         logger.warning(
-            "%d questions ask about one passage (or copies of it), and no two of them may share a batch: an epoch has "
-            "%d batches of at most %d rows instead of %d of %d, so each question has fewer negatives. Keep fewer "
-            "questions about that passage (subset()), or add negative_docs.",
-            rows.most_asked,
+            "%s a batch: an epoch has %d batches of at most %d rows instead of %d of %d, so each question "
+            "has fewer negatives. %s",
+            reason,
             len(plan),
             plan.largest,
             full,
             min(settings.batch_size, len(rows)),
+            advice,
         )
     return plan
 
