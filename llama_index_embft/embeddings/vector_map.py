@@ -112,8 +112,8 @@ def read_tensors(file: Path, load_file: Callable[[str], dict[str, Any]], what: s
         tensors = load_file(str(file))
     except UnpicklingError as err:  # whose advice is to run whatever the file holds
         raise ModelError(
-            f"The weights in {file} cannot be read as numbers alone: the file is damaged, or holds code that would "
-            f"run; copy or train the {what} again."
+            f"The weights in {file} cannot be used (they are not numbers alone): the file is damaged, or holds code "
+            f"that would run; copy or train the {what} again."
         ) from err
     except Exception as err:  # each reader of weights raises its own kinds
         raise ModelError(
