@@ -74,8 +74,8 @@ def run(
 ) -> None:
     """Find the best retriever for your own documents: embedding model, BM25, their mixture, trained models.
 
-    With --questions the choice is made on, and proven by, what people asked. Without, an LLM's questions or ones taken
-    from the text train the model, and the share of BM25 follows a rule measured on other documents.
+    With --questions the choice is made on, and proven by, what people asked. Without, the share of BM25 follows a rule
+    measured on other documents; an LLM's questions train the model, ones taken from the text only if you name --method.
     """
     from llama_index_embft.calls import CallSettings
     from llama_index_embft.cli.shared.cost import confirm_cost

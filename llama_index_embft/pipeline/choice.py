@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from llama_index_embft.evaluation.metrics import Judgements
+from llama_index_embft.evaluation.statistics import SwitchingCost
 from llama_index_embft.evaluation.tasks import hash_of
 from llama_index_embft.pipeline.parts import DEPTH
 from llama_index_embft.pipeline.status import CandidateRow
+from llama_index_embft.pipeline.training import is_trainable
 from llama_index_embft.retrievers.fusion import DEFAULT_FUSION, Fusion, fuse, learn_weight
 from llama_index_embft.search.topk import TopK
 
@@ -212,7 +215,29 @@ class Choosing:
         return {**whole, "chosen": replace(whole["chosen"], label=f"chosen ({self.final().label})")}
 
 
-def latency_of(stack: Stack, parts: StackParts, questions: EmbeddingQAFinetuneDataset) -> float:
+def switching_cost(chosen: Stack, base: DenseModel, parts: StackParts, evidence: Evidence) -> SwitchingCost:
+    """What it costs to use the stack instead of the model in use; a model behind a web API is not timed."""
+    anew = chosen.weight > 0 and chosen.model.moves_documents
+    latency = None
+    if is_trainable(base.embed_model):
+        questions = evidence.folds[0].prove
+        before = _latency_of(Stack(base, 1.0, DEFAULT_FUSION), parts, questions)
+        latency = before, _latency_of(chosen, parts, questions)
+    return SwitchingCost(
+        texts=len(parts.ids) if anew else 0,
+        seconds=parts.seconds.get(f"embed {chosen.model.name}") if anew else None,
+        latency=latency,
+        measured_on=_machine(),
+    )
+
+
+def _machine() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
+
+
+def _latency_of(stack: Stack, parts: StackParts, questions: EmbeddingQAFinetuneDataset) -> float:
     """Median seconds from a question to the hits of a stack, without a reranker, one question at a time."""
     seconds = []
     for question in list(questions.queries.values())[:_TIMED]:

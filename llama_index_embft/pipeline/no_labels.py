@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from llama_index.core.schema import BaseNode
     from typing_extensions import Self
 
+    from llama_index_embft.pipeline.evidence import Evidence
     from llama_index_embft.pipeline.parts import DenseModel, StackParts
 
 # From this share on the base model finds nearly every passage by a sentence copied from it, and training on questions
@@ -91,7 +92,17 @@ class NoLabelRule:
             return ""
         return f"The base model finds {self.share:.0%} of the chunks by a sentence copied from them."
 
-    @property
-    def why_not(self) -> str:
-        """Why nothing is trained."""
-        return f"left out: at {_NOTHING_TO_GAIN:.0%} or more found by a copied sentence, such training only lost"
+    def why_not(self, evidence: Evidence, *, asked_for: bool) -> str:
+        """Why nothing is trained; empty: something is.
+
+        Args:
+            evidence: Who asked the questions that train and prove.
+            asked_for: Whether training was asked for, and is not merely what is usual.
+        """
+        if evidence.train_by != "text":
+            return ""
+        if not self.trains:
+            return f"at {_NOTHING_TO_GAIN:.0%} or more found by a copied sentence, such training only lost"
+        if evidence.proof_by == "text" and not asked_for:
+            return "beside BM25, training on questions from the text gained nothing; name a method to try it"
+        return ""

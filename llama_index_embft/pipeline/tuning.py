@@ -16,10 +16,9 @@ from llama_index_embft.embeddings.encoding.run_cache import RunCache
 from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.errors import ConfigError, EmbftError
 from llama_index_embft.evaluation import compare
-from llama_index_embft.evaluation.statistics import SwitchingCost
 from llama_index_embft.generation import question_realism
 from llama_index_embft.pipeline.budget import Clock, in_words, parse_budget
-from llama_index_embft.pipeline.choice import Choosing, Stack, latency_of
+from llama_index_embft.pipeline.choice import Choosing, Stack, switching_cost
 from llama_index_embft.pipeline.evidence import Evidence, Origin, assign, can_choose, trains_on_labels
 from llama_index_embft.pipeline.no_labels import NoLabelRule, copied_share
 from llama_index_embft.pipeline.parts import DenseModel, StackParts
@@ -32,7 +31,6 @@ from llama_index_embft.pipeline.training import (
     EPOCHS,
     TrainMethod,
     Workload,
-    is_trainable,
     methods_for,
     seconds_a_text,
     train_candidate,
@@ -92,8 +90,9 @@ def tune(
 
     - Questions that people asked (`questions`, or those of a data set) choose and prove. A few dozen are enough; with
       300 or more, about enough documents, they also train.
-    - Without them an LLM writes some (`llm`), or they are taken from the text. Such questions train. They cannot say
-      how much weight BM25 deserves, so that follows a rule measured on other documents, and nothing counts as proven.
+    - Without them an LLM writes some (`llm`), which train; or they are taken from the text, and train only where
+      `methods` asks for it. Neither can say how much weight BM25 deserves, so that follows a rule measured on other
+      documents, and on questions from the text nothing counts as proven.
 
     "Keep what you have" is a result like the others. A search that was interrupted goes on where it stopped: vectors,
     paid questions and trained candidates are kept in the cache folder.
@@ -106,7 +105,8 @@ def tune(
         questions: Questions that people asked, with the passages that answer them: a data set, or a file that
             `read_dataset` reads. The passages are looked for in the documents by their text.
         llm: Writes questions where people's do not suffice to train; see `TuneSettings.confirm` for what it costs.
-        methods: ``"auto"``: the adapter, and full training where the weights can be trained. ``"none"``: nothing is
+        methods: ``"auto"``: the adapter, and full training where the weights can be trained, if people or an LLM asked
+            questions. ``"none"``: nothing is
             trained. Or some of ``"adapter"``, ``"lora"``, ``"full"``.
         reranker: A LlamaIndex node postprocessor that reads the first 30 hits, a ``CrossEncoder``, or a function; kept
             only where it wins. One that fails is left out, and the notes say so.
@@ -145,7 +145,15 @@ def tune(
         labels, notes = people_questions(found, questions)
         wanted = methods_for(methods, base)
         result = search.run(
-            found, labels, base, llm=llm, methods=wanted, reranker=reranker, notes=notes, command=command
+            found,
+            labels,
+            base,
+            llm=llm,
+            methods=wanted,
+            asked_for=methods != "auto",
+            reranker=reranker,
+            notes=notes,
+            command=command,
         )
         if output_path is not None:
             result = result.save(output_path)
@@ -200,6 +208,7 @@ class _Search:
         *,
         llm: LLM | None,
         methods: tuple[TrainMethod, ...],
+        asked_for: bool,
         reranker: Any,
         notes: Sequence[str],
         command: str,
@@ -237,22 +246,26 @@ class _Search:
         parts.embed(base_model, show_progress=self._bars)
         rule = NoLabelRule.of(copied_share(source.nodes, parts, base_model, seed=self._seed))
         choosing = Choosing(parts, evidence, rule.weight)
-        self._add(choosing.consider(base_model))
-        if rule.trains or evidence.train_by != "text":
-            for method in methods:
-                self._try(method, base, source, evidence, choosing, a_text)
-        elif methods:
-            self._rows.append(CandidateRow("trained", note=rule.why_not))
+        self._add(choosing.consider(base_model), evidence)
+        why_not = rule.why_not(evidence, asked_for=asked_for) if methods else ""
+        if why_not:
+            self._rows.append(CandidateRow("trained", note=f"left out: {why_not}"))
+        for method in methods if not why_not else ():
+            self._try(method, base, source, evidence, choosing, a_text)
         if reranker is not None:
             self._rerank(choosing, reranker)
         self._say("Proving the choice on questions that had no part in it")
         result = self._proven(source, evidence, parts, choosing, rule, reranker, base)
         return replace(result, comparison=result.comparison.amended(command=command), realism=realism)
 
-    def _add(self, rows: Sequence[CandidateRow]) -> None:
+    def _add(self, rows: Sequence[CandidateRow], evidence: Evidence) -> None:
         self._rows += rows
-        best = max((row for row in self._rows if row.score is not None), key=lambda row: row.score or 0.0)
-        self._say(f"Best so far: {best.name}, nDCG@10 {best.score:.3f}")
+        if evidence.proof_by == "people":
+            best = max((row for row in self._rows if row.score is not None), key=lambda row: row.score or 0.0)
+            self._say(f"Best so far: {best.name}, nDCG@10 {best.score:.3f}")
+            return
+        scores = ", ".join(f"{row.name} {row.score:.3f}" for row in rows)  # the highest is not the best here
+        self._say(f"nDCG@10 on made-up questions: {scores}")
 
     def _try(
         self,
@@ -295,7 +308,7 @@ class _Search:
             self._notes.append(f"Training by {method} failed and was left out: {err}")
             return
         self._say(f"Embedding the texts with the model trained by {method}", a_text * len(source.corpus.corpus))
-        self._add(choosing.consider(candidate))
+        self._add(choosing.consider(candidate), evidence)
 
     def _rerank(self, choosing: Choosing, reranker: Any) -> None:
         self._say("Trying the reranker")
@@ -348,7 +361,7 @@ class _Search:
         comparison = comparison.amended(
             notes=notes,
             data=_data_in_words(source, evidence),
-            costs={label: _cost(chosen, choosing.base, parts, evidence)},
+            costs={label: switching_cost(chosen, choosing.base, parts, evidence)},
         )
         return TuneResult(
             chosen=chosen,
@@ -367,25 +380,3 @@ class _Search:
 def _data_in_words(source: TuningSource, evidence: Evidence) -> str:
     by = {"people": "that people asked", "llm": "that an LLM wrote", "text": "taken from the text"}
     return f"{source.words}; {evidence.tested:,} questions {by[evidence.proof_by]}"
-
-
-def _cost(chosen: Stack, base: DenseModel, parts: StackParts, evidence: Evidence) -> SwitchingCost:
-    """What it costs to use the stack instead of the model in use; a model behind a web API is not timed."""
-    anew = chosen.weight > 0 and chosen.model.moves_documents
-    latency = None
-    if is_trainable(base.embed_model):
-        questions = evidence.folds[0].prove
-        before = latency_of(Stack(base, 1.0, DEFAULT_FUSION), parts, questions)
-        latency = before, latency_of(chosen, parts, questions)
-    return SwitchingCost(
-        texts=len(parts.ids) if anew else 0,
-        seconds=parts.seconds.get(f"embed {chosen.model.name}") if anew else None,
-        latency=latency,
-        measured_on=_machine(),
-    )
-
-
-def _machine() -> str:
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"

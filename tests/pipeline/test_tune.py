@@ -91,7 +91,12 @@ def test_an_index_is_searched_as_it_is_and_what_is_added_later_is_found(labelled
 def test_without_questions_nothing_counts_as_proven(tiny_model_path, tmp_path):
     texts = list(sentences(80))
     documents = [Document(text="\n\n".join(texts[n : n + 8]), id_=f"d{n}") for n in range(0, 80, 8)]
-    result = tune(documents, model=tiny_model_path, output_path=tmp_path / "out", show_progress=False)
+    usual = tune(documents, model=tiny_model_path, show_progress=False)
+    assert usual.rows[-1].name == "trained"
+    assert usual.rows[-1].note.startswith("left out: beside BM25, training on questions from the text gained nothing")
+    assert not usual.reembeds
+    methods = ["adapter", "full"]
+    result = tune(documents, model=tiny_model_path, methods=methods, output_path=tmp_path / "out", show_progress=False)
     assert result.decision == "not proven"
     assert "No questions by people were given" in result.comparison.verdict
     assert 0 <= result.copied_share <= 1
