@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +38,7 @@ from llama_index_embft.pipeline.training import (
 from llama_index_embft.retrievers.fusion import DEFAULT_FUSION
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Sequence
 
     from llama_index.core import VectorStoreIndex
