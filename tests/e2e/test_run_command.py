@@ -117,6 +117,7 @@ def test_run_with_questions_of_people_prints_one_result_as_json(tmp_path, tiny_m
     result = json.loads(embft("run", "docs", "--model", tiny_model_path, *options, cwd=tmp_path))
     assert result["questions"]["proven_on_by"] == "people"
     assert result["questions"]["proven_on"] == len(asked)
-    assert result["decision"] == "adopt"
-    assert result["stack"]["dense_weight"] < 0.6
+    assert result["decision"] == "not proven"  # four documents show little about others
+    assert {row["name"] for row in result["candidates"]} >= {"base", "BM25"}
+    assert 0 < result["stack"]["dense_weight"] <= 1
     assert json.loads((tmp_path / "out" / "tune.json").read_text()) == result
