@@ -316,7 +316,7 @@ def make_engine(
         str(folder),
         val_dataset=val,
         show_progress_bar=show_progress,
-        **{"text": prompts, "trust_remote_code": _trusts(base), **options},
+        **{"text": prompts, "trust_remote_code": trusts_code(base), **options},
     )
 
 
@@ -354,7 +354,7 @@ def _save_data(split: Split, folds: Sequence[Split], folder: Path) -> None:
         atomic_write_text(folder / "folds.json", json.dumps(sides, indent=2, ensure_ascii=False) + "\n")
 
 
-def _trusts(base: BaseEmbedding) -> bool:
+def trusts_code(base: BaseEmbedding) -> bool:
     """Whether the code that comes with the base model was allowed to run: its own code is that of the tuned one."""
     inner = inner_model(base)  # LlamaIndex's class forgets that it was told so
     return bool(getattr(base, "trust_remote_code", False)) or (inner is not None and runs_own_code(inner.model))

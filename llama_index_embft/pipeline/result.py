@@ -16,7 +16,7 @@ from llama_index_embft.errors import ConfigError
 from llama_index_embft.index.changes import embedded_text
 from llama_index_embft.pipeline.budget import in_words
 from llama_index_embft.pipeline.choice import RERANK_DEPTH
-from llama_index_embft.pipeline.dense import save_base, write_decision
+from llama_index_embft.pipeline.dense import save_base, trusts_code, write_decision
 from llama_index_embft.pipeline.parts import DEPTH
 from llama_index_embft.pipeline.reranking import as_postprocessor
 from llama_index_embft.pipeline.status import candidate_table
@@ -192,7 +192,7 @@ class TuneResult:
         return load_retriever(self.folder / "retriever", self._index_by(self._saved_model(self.folder / "model")))
 
     def _saved_model(self, folder: Path) -> BaseEmbedding:
-        trust = bool(getattr(self.base, "trust_remote_code", False))
+        trust = trusts_code(self.base)
         known = describe_base(self.base)["class_name"] == "HuggingFaceEmbedding"
         return load_embed_model(folder, base_embed_model=None if known else self.base, trust_remote_code=trust)
 

@@ -133,7 +133,7 @@ def train_candidate(
     Raises:
         TrainingError: Training failed.
     """
-    from llama_index_embft.pipeline.dense import make_engine
+    from llama_index_embft.pipeline.dense import make_engine, trusts_code
 
     queries = list(train.queries)
     if len(queries) > pairs:
@@ -142,7 +142,7 @@ def train_candidate(
     identity = as_encoder(base, cache=None).fingerprint
     at = folder / f"{method}-{hash_of([identity, train.content_hash(), val and val.content_hash(), epochs, seed])}"
     started = time.perf_counter()
-    trust = bool(getattr(base, "trust_remote_code", False))
+    trust = trusts_code(base)
     rebuilt = None if is_trainable(base) else base
     if identity is not None and (at / "embft.json").is_file():
         return DenseModel(method, load_embed_model(at, base_embed_model=rebuilt, trust_remote_code=trust), at)

@@ -255,10 +255,10 @@ def test_d1_a_cross_encoder_may_bring_code_of_its_own(tiny_model_path, tmp_path,
 
 
 def test_d1_a_stock_embedding_that_was_trusted_is_trusted_on_the_main_path(remote):
-    from llama_index_embft.pipeline import _trusts
+    from llama_index_embft.pipeline.dense import trusts_code
 
-    assert _trusts(HuggingFaceEmbedding(remote, device="cpu", trust_remote_code=True))
-    assert _trusts(loaded(remote, trust_remote_code=True))
+    assert trusts_code(HuggingFaceEmbedding(remote, device="cpu", trust_remote_code=True))
+    assert trusts_code(loaded(remote, trust_remote_code=True))
 
 
 def test_d1_the_workers_of_a_cluster_may_run_code_of_the_model(remote, tmp_path, monkeypatch):

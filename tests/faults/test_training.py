@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import random
@@ -247,7 +248,10 @@ def test_b5_the_record_names_what_it_was_trained_and_chosen_on(tiny_model_path):
     record = json.loads(Path("out/embft.json").read_text())
     for key, data in (("trained_on", train), ("chosen_on", val)):
         assert {len(record[key][part]) for part in ("queries", "documents")} == {len(data.queries)}
-        assert all(len(one) == 16 and int(one, 16) >= 0 for part in record[key].values() for one in part)
+        assert all(
+            len(one) == 16 and int(one, 16) >= 0 for part in ("queries", "documents") for one in record[key][part]
+        )
+        assert all(len(base64.b64decode(one)) == 64 for one in record[key]["document_sketches"])
     assert not set(record["trained_on"]["queries"]) & set(record["chosen_on"]["queries"])
     text = json.dumps(record)
     assert not any(query in text for query in train.queries.values())
