@@ -102,6 +102,6 @@ def test_failures_are_sentences(cluster, tiny_model_path, tmp_path):
         finetune(data, str(tmp_path / "gone"), tmp_path / "m", workers=1)
     with pytest.raises(ConfigError, match="`device` follows from gpus_per_worker"):
         finetune(data, tiny_model_path, tmp_path / "m", device="cpu")
-    with pytest.raises(ConfigError, match="batch_size is 7, which 2 processes cannot share equally"):
+    with pytest.raises(ConfigError, match="`batch_size` is 7, which 2 processes cannot share equally"):
         finetune(data, tiny_model_path, tmp_path / "m", workers=2, batch_size=7)
     assert list(tmp_path.iterdir()) == []
