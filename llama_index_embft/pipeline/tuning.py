@@ -307,7 +307,8 @@ class _Search:
             self._rows.append(CandidateRow(method, note=f"failed: {err}"))
             self._notes.append(f"Training by {method} failed and was left out: {err}")
             return
-        self._say(f"Embedding the texts with the model trained by {method}", a_text * len(source.corpus.corpus))
+        if candidate.moves_documents:
+            self._say(f"Embedding the texts with the model trained by {method}", a_text * len(source.corpus.corpus))
         self._add(choosing.consider(candidate), evidence)
 
     def _rerank(self, choosing: Choosing, reranker: Any) -> None:
