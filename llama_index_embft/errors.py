@@ -10,6 +10,13 @@ from __future__ import annotations
 class EmbftError(Exception):
     """Base of every error that this package raises on purpose."""
 
+    def __str__(self) -> str:
+        """The sentence; a half of a surrogate pair, as damaged data hold it, is written as its number.
+
+        No terminal and no file takes such a half as it is.
+        """
+        return super().__str__().encode("utf-8", "backslashreplace").decode("utf-8")
+
 
 class DatasetError(EmbftError, ValueError):
     """A data set, or a file that should hold one, breaks a rule of the format."""

@@ -263,3 +263,15 @@ def test_d6_the_adapter_notebook_imports_what_is_there(tmp_path: Path) -> None:
     assert "from llama_index_embft.embeddings import LinearAdapterEmbeddingModel" in after
     pytest.importorskip("llama_index.embeddings.adapter")
     exec(compile(after, "a.py", "exec"), {})
+
+
+def test_e12_a_sentence_about_damaged_text_can_be_printed(tmp_path):
+    from llama_index_embft.dataset import read_dataset
+    from llama_index_embft.errors import EmbftError
+
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "dataset_dict.json").write_text('{"splits": ["\\ud800"]}')
+    with pytest.raises(EmbftError) as caught:
+        read_dataset(tmp_path / "set")
+    assert "\\ud800" in str(caught.value)
+    assert str(caught.value).encode("utf-8")
