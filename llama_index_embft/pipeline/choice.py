@@ -184,8 +184,10 @@ class Choosing:
         Args:
             without_new_documents: Leave out models for which an index would have to be embedded again.
         """
-        models = [model for model in self._models if not (without_new_documents and model.moves_documents)]
-        return self._chosen_on(self._evidence.choose, models)
+        return self._chosen_on(self._evidence.choose, self._usable(without_new_documents))
+
+    def _usable(self, without_new_documents: bool) -> list[DenseModel]:
+        return [model for model in self._models if not (without_new_documents and model.moves_documents)]
 
     def _chosen_on(self, questions: EmbeddingQAFinetuneDataset, models: Sequence[DenseModel]) -> Stack:
         """What is chosen on some questions."""
@@ -200,19 +202,25 @@ class Choosing:
         both = [report_of(one, self._parts, questions, reranker=self._reranker) for one in (best, reranked)]
         return (best, reranked)[best_of([report.values[METRIC] for report in both])]
 
-    def proof(self) -> dict[str, RetrievalReport]:
-        """The base model, BM25 and the chosen stack on questions that had no part in the choice."""
+    def proof(self, *, without_new_documents: bool = False) -> dict[str, RetrievalReport]:
+        """The base model, BM25 and the chosen stack on questions that had no part in the choice; see `final`."""
+        models = self._usable(without_new_documents)
         pieces: dict[str, list[RetrievalReport]] = {}
         for fold in self._evidence.folds:
             for name, stack in (
                 ("base", Stack(self.base, 1.0, DEFAULT_FUSION)),
                 ("bm25", Stack(self.base, 0.0, DEFAULT_FUSION)),
-                ("chosen", self._chosen_on(fold.choose, self._models)),
+                ("chosen", self._chosen_on(fold.choose, models)),
             ):
                 report = report_of(stack, self._parts, fold.prove, reranker=self._reranker)
                 pieces.setdefault(name, []).append(report)
         whole = {name: _joined(reports) for name, reports in pieces.items()}
-        return {**whole, "chosen": replace(whole["chosen"], label=f"chosen ({self.final().label})")}
+        return {
+            **whole,
+            "chosen": replace(
+                whole["chosen"], label=f"chosen ({self._chosen_on(self._evidence.choose, models).label})"
+            ),
+        }
 
 
 def switching_cost(chosen: Stack, base: DenseModel, parts: StackParts, evidence: Evidence) -> SwitchingCost:

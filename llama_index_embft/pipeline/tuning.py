@@ -103,7 +103,8 @@ def tune(
         model: The embedding model in use: a name or folder, or a LlamaIndex embedding. None: the index's own, else
             ``"BAAI/bge-small-en-v1.5"``.
         questions: Questions that people asked, with the passages that answer them: a data set, or a file that
-            `read_dataset` reads. The passages are looked for in the documents by their text.
+            `read_dataset` reads. The passages are looked for in the documents by their text. These, and the questions
+            of a data set, are taken for people's; give made-up ones by `llm` alone, or the verdict claims too much.
         llm: Writes questions where people's do not suffice to train; see `TuneSettings.confirm` for what it costs.
         methods: ``"auto"``: the adapter, and full training where the weights can be trained, if people or an LLM asked
             questions. ``"none"``: nothing is
@@ -338,14 +339,17 @@ class _Search:
         try:
             chosen, proof = choosing.final(), choosing.proof()
         except Exception as err:
-            if not choosing.reranks or isinstance(err, EmbftError):
+            if not choosing.reranks:
                 raise
             self._without_reranker(choosing, err)
             chosen, proof = choosing.final(), choosing.proof()
         comparison = compare(proof["base"], proof["chosen"], seed=self._seed)
         notes = [*self._notes, *([rule.sentence] if rule.sentence else [])]
+        costs = {proof["chosen"].label: switching_cost(chosen, choosing.base, parts, evidence)}
         if evidence.proof_by == "text":
-            comparison = comparison.amended(decision="not proven", reasons=[_ABOUT_TEXT])
+            # What the test says of such questions is no reason for anything, so its sentence does not stand here.
+            first = replace(comparison.systems[0], decision="not proven", reasons=(_ABOUT_TEXT,))
+            comparison = replace(comparison, systems=(first,))
         elif evidence.proof_by == "llm":
             notes.append(_ABOUT_LLM)
         keep = comparison.decision == "do not adopt"
@@ -355,15 +359,21 @@ class _Search:
                 "embedded again, so the best stack over the model in use is handed over."
             )
             chosen = choosing.final(without_new_documents=True)
+            cheaper = choosing.proof(without_new_documents=True)["chosen"]
+            proof = {
+                **proof,
+                "chosen": cheaper,
+                "dearer": replace(proof["chosen"], label=f"dearer: {proof['chosen'].label}"),
+            }
+            # Both are tested, and p is corrected for two; the verdict is about what is handed over.
+            comparison = compare(proof["base"], cheaper, proof["dearer"], seed=self._seed)
+            comparison = comparison.amended(chosen=cheaper.label)
+            costs = {cheaper.label: switching_cost(chosen, choosing.base, parts, evidence)}
+            keep = comparison.decision == "do not adopt"
         if keep:
             chosen = Stack(choosing.base, 1.0, DEFAULT_FUSION)
             notes.append("The stack did worse than the model in use, which is therefore kept as it is.")
-        label = comparison.systems[0].label
-        comparison = comparison.amended(
-            notes=notes,
-            data=_data_in_words(source, evidence),
-            costs={label: switching_cost(chosen, choosing.base, parts, evidence)},
-        )
+        comparison = comparison.amended(notes=notes, data=_data_in_words(source, evidence), costs=costs)
         return TuneResult(
             chosen=chosen,
             comparison=comparison,

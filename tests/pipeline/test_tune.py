@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 
@@ -99,6 +100,7 @@ def test_without_questions_nothing_counts_as_proven(tiny_model_path, tmp_path):
     result = tune(documents, model=tiny_model_path, methods=methods, output_path=tmp_path / "out", show_progress=False)
     assert result.decision == "not proven"
     assert "No questions by people were given" in result.comparison.verdict
+    assert "Significant gain" not in result.comparison.verdict
     assert 0 <= result.copied_share <= 1
     assert 0 < result.chosen.weight < 1
     assert {row.name for row in result.rows} >= {"base", "BM25", "adapter", "full"}
@@ -187,3 +189,25 @@ def test_an_interrupted_search_goes_on_with_what_it_trained(labelled, tiny_model
     monkeypatch.setattr("llama_index_embft.pipeline.dense.make_engine", None)  # nothing is trained again
     result = tune(labelled, **options, show_progress=False)
     assert any(row.name == "adapter" and row.score is not None for row in result.rows)
+
+
+def test_what_is_not_proven_and_needs_new_vectors_gives_way_to_what_does_not(labelled, tiny_model_path, monkeypatch):
+    from llama_index_embft.pipeline import choice
+
+    monkeypatch.setattr("llama_index_embft.pipeline.no_labels._NOTHING_TO_GAIN", 1.1)
+    monkeypatch.setattr(choice, "best_of", lambda scores: len(scores) - 1)  # the dearest, whatever it scores
+    real = choice.Choosing.proof
+
+    def no_better(self, **options):
+        found = real(self, **options)
+        return found if options else {**found, "chosen": dataclasses.replace(found["base"], label="chosen (full)")}
+
+    monkeypatch.setattr(choice.Choosing, "proof", no_better)
+    result = tune(labelled, model=tiny_model_path, methods="full", show_progress=False)
+    assert not result.reembeds
+    # The verdict and the cost are about what is handed over, and the other one is tested beside it.
+    first, second = result.comparison.systems
+    assert first.label == f"chosen ({result.chosen.label})"
+    assert first.cost.texts == 0
+    assert second.label == "dearer: chosen (full)"
+    assert any("did not prove it" in note for note in result.comparison.notes)
