@@ -373,7 +373,9 @@ class _Search:
         if keep:
             chosen = Stack(choosing.base, 1.0, DEFAULT_FUSION)
             notes.append("The stack did worse than the model in use, which is therefore kept as it is.")
-        comparison = comparison.amended(notes=notes, data=_data_in_words(source, evidence), costs=costs)
+        # Every artefact says what is handed over, where that is not what the verdict alone would advise.
+        handed = "" if keep else comparison.systems[0].label
+        comparison = comparison.amended(notes=notes, data=_data_in_words(source, evidence), costs=costs, chosen=handed)
         return TuneResult(
             chosen=chosen,
             comparison=comparison,

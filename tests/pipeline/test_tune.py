@@ -101,6 +101,10 @@ def test_without_questions_nothing_counts_as_proven(tiny_model_path, tmp_path):
     assert result.decision == "not proven"
     assert "No questions by people were given" in result.comparison.verdict
     assert "Significant gain" not in result.comparison.verdict
+    assert result.comparison.chosen == f"chosen ({result.chosen.label})"
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert ": handed over all the same" in page
+    assert ": keep <span" not in page
     assert 0 <= result.copied_share <= 1
     assert 0 < result.chosen.weight < 1
     assert {row.name for row in result.rows} >= {"base", "BM25", "adapter", "full"}

@@ -175,6 +175,7 @@ def _system(
     headline = comparison.headline()
     return {
         "system": system,
+        "handed_over": system.label == comparison.chosen,
         "words": in_words(system, comparison.primary),
         "found": _found(comparison, system),
         "examples": examples_of(comparison, system, dataset),
