@@ -27,6 +27,7 @@ from .finetune import (
     SentenceTransformersFinetuneEngine as SentenceTransformersFinetuneEngine,
 )
 from .generation import (
+    CrossEncoderFinetuningDatasetSample as CrossEncoderFinetuningDatasetSample,
     agenerate_qa_embedding_pairs as agenerate_qa_embedding_pairs,
     generate_extractive_pairs as generate_extractive_pairs,
     generate_qa_embedding_pairs as generate_qa_embedding_pairs,

@@ -21,4 +21,9 @@ from .passages import Passage as Passage
 from .prompts import PromptStyle as PromptStyle
 from .realism import QuestionProfile as QuestionProfile, Realism as Realism, question_realism as question_realism
 from .report import GenerationEstimate as GenerationEstimate, GenerationReport as GenerationReport
+from .reranking import (
+    CrossEncoderFinetuningDatasetSample as CrossEncoderFinetuningDatasetSample,
+    dataset_to_samples as dataset_to_samples,
+    samples_to_dataset as samples_to_dataset,
+)
 from .settings import QUERY_KINDS as QUERY_KINDS, QuestionSettings as QuestionSettings
