@@ -34,7 +34,7 @@ _PROMPTS: Final = (
 )  # fmt: skip
 # What trained models elsewhere, and where that went.
 _ELSEWHERE: Final = {
-    "CohereRerankerFinetuneEngine": "Cohere ended fine-tuning on 15 September 2025; train a reranker of your own with "
+    "CohereRerankerFinetuneEngine": "Cohere deprecated fine-tuning on 15 September 2025; train a reranker of your own with "
     f"CrossEncoderFinetuneEngine of {OUR_PACKAGE}",
     "OpenAIFinetuneEngine": "it tunes OpenAI's LLMs, as the openai package does itself (client.fine_tuning.jobs), for "
     "new jobs until 6 January 2027",
@@ -76,7 +76,7 @@ _LINES: Final = {
     "kept in a journal; what is neither yes nor no is asked again, then counted in .report. llm=None is Settings.llm "
     "where you set it (it was OpenAI's gpt-3.5-turbo-16k, which is gone); embed_model=None is Settings.embed_model.",
     r"\bgenerate_cohere_reranker_finetuning_dataset\(": "All relevant passages of a query are kept (was: the first), "
-    "no negative is one of them or a copy, and seed=0 decides what is drawn. Cohere ended fine-tuning in 2025: "
+    "no negative is one of them or a copy, and seed=0 decides what is drawn. Cohere deprecated fine-tuning in 2025: "
     "CrossEncoderFinetuneEngine trains a reranker of your own.",
     r"\.aevaluate_dataset\(": "aevaluate_dataset is gone from llama_index.core. From llama_index_embft: report = await "
     "aevaluate_retriever(dataset, retriever), then report.summary() or report.to_pandas().",

@@ -168,7 +168,7 @@ def test_code_that_does_not_parse_is_changed_line_by_line() -> None:
 @pytest.mark.parametrize(
     ("module", "name", "says"),
     [
-        ("", "CohereRerankerFinetuneEngine", "Cohere ended fine-tuning on 15 September 2025; train a reranker"),
+        ("", "CohereRerankerFinetuneEngine", "Cohere deprecated fine-tuning on 15 September 2025; train a reranker"),
         (
             ".rerankers.cohere_reranker",
             "CohereRerankerFinetuneEngine",

@@ -19,8 +19,9 @@ from llama_index_embft import (
     CohereRerankerFinetuneDataset,
     EmbeddingQAFinetuneDataset,
     generate_cohere_reranker_finetuning_dataset as generate,
+    read_dataset,
 )
-from llama_index_embft.errors import ConfigError, OutputError
+from llama_index_embft.errors import ConfigError, DatasetError, OutputError
 
 DATASET = EmbeddingQAFinetuneDataset(
     queries={"q1": "Who built the harbour?", "q2": "What does the orchard bear?", "q3": "谁建了港口？"},
@@ -128,6 +129,18 @@ def test_bad_arguments_are_one_sentence(options: dict[str, Any], says: str) -> N
 def test_the_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(OutputError):
         generate(DATASET, finetune_dataset_file_name=tmp_path)
+
+
+def test_the_lines_are_read_as_a_data_set() -> None:
+    entries = generate(DATASET, 2)
+    read = read_dataset("train.jsonl")
+    assert list(read.queries.values()) == [entry.query for entry in entries]
+    for query_id, entry in zip(read.queries, entries, strict=True):
+        assert [read.corpus[doc] for doc in read.relevant_docs[query_id]] == entry.relevant_passages
+        assert [read.corpus[doc] for doc in read.negative_docs[query_id]] == entry.hard_negatives
+    Path("bad.jsonl").write_text('{"query": "q", "relevant_passages": [], "hard_negatives": ["a"]}', encoding="utf-8")
+    with pytest.raises(DatasetError, match="`relevant_passages` is empty"):
+        read_dataset("bad.jsonl")
 
 
 def test_names_and_arguments_are_those_of_the_stock_package() -> None:
