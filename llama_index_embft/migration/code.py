@@ -34,8 +34,8 @@ _PROMPTS: Final = (
 )  # fmt: skip
 # What trained models elsewhere, and where that went.
 _ELSEWHERE: Final = {
-    "CohereRerankerFinetuneEngine": "Cohere deprecated fine-tuning on 15 September 2025; train a reranker of your own with "
-    f"CrossEncoderFinetuneEngine of {OUR_PACKAGE}",
+    "CohereRerankerFinetuneEngine": "Cohere deprecated fine-tuning on 15 September 2025; train a reranker of your own "
+    f"with CrossEncoderFinetuneEngine of {OUR_PACKAGE}",
     "OpenAIFinetuneEngine": "it tunes OpenAI's LLMs, as the openai package does itself (client.fine_tuning.jobs), for "
     "new jobs until 6 January 2027",
     "AzureOpenAIFinetuneEngine": "it tunes LLMs on Azure, as the openai package does itself "

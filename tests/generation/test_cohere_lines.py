@@ -152,3 +152,13 @@ def test_names_and_arguments_are_those_of_the_stock_package() -> None:
     assert (
         CohereRerankerFinetuneDataset(**fields).to_jsonl() == stock.CohereRerankerFinetuneDataset(**fields).to_jsonl()
     )
+
+
+def test_the_stock_function_writes_the_same_file() -> None:
+    stock = pytest.importorskip("llama_index.finetuning.rerankers.dataset_gen")
+    dataset = EmbeddingQAFinetuneDataset(
+        queries=DATASET.queries, corpus=DATASET.corpus, relevant_docs={"q1": ["a"], "q2": ["d"], "q3": ["f"]}
+    )
+    generate(dataset, finetune_dataset_file_name="ours.jsonl")
+    stock.generate_cohere_reranker_finetuning_dataset(dataset, finetune_dataset_file_name="theirs.jsonl")
+    assert Path("ours.jsonl").read_bytes() == Path("theirs.jsonl").read_bytes()

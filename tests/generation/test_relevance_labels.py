@@ -17,7 +17,7 @@ from loopback_llm import Behaviour, LoopbackLLM, Request
 from llama_index_embft import generate_ce_fine_tuning_dataset as generate
 from llama_index_embft.calls import CallSettings
 from llama_index_embft.errors import ConfigError, GenerationError
-from llama_index_embft.generation import samples_to_dataset
+from llama_index_embft.generation import DEFAULT_QUERY_DOC_RELEVANCE_PROMPT as PROMPT, samples_to_dataset
 
 TEXTS = [
     "The harbour of the town was built in 1901 by the mayor.",
@@ -168,6 +168,8 @@ def test_metadata_is_searched_and_read_as_the_index_reads_it(clients: Callable[.
     plain = generate(documents, QUESTIONS[:1], top_k=1, **made.options)
     assert rows(plain) == [(QUESTIONS[0], TEXTS[0], 1)]
     assert "Number 0" not in made.asked[0].prompt
+    twins = [*documents, Document(text=TEXTS[0], metadata={"street": "Number 9"})]
+    assert len({sample.context for sample in generate(twins, QUESTIONS[:1], **made.options)}) == 4
     embedded = generate(documents, QUESTIONS[:1], top_k=1, metadata_mode="embed", **made.options)
     assert rows(embedded) == [(QUESTIONS[0], f"street: Number 0\n\n{TEXTS[0]}", 1)]
 
@@ -228,3 +230,31 @@ def test_requests_run_side_by_side(clients: Callable[..., Clients]) -> None:
     made = clients(latency=0.1)
     generate(DOCUMENTS, QUESTIONS, top_k=4, calls=CallSettings(num_workers=4), **made.options)
     assert made.server.max_in_flight == 4
+
+
+@pytest.mark.parametrize("metadata", [{}, {"street": "Quay Street", "number": 7}])
+def test_the_stock_function_gives_the_same_samples(
+    clients: Callable[..., Clients], monkeypatch: pytest.MonkeyPatch, metadata: dict[str, Any]
+) -> None:
+    stock = pytest.importorskip("llama_index.finetuning.cross_encoders.dataset_gen")
+    made = clients()
+    monkeypatch.setattr(Settings, "_embed_model", made.options["embed_model"])
+    text = " ".join(f"{sentence} Nothing else was said about it on day {n}." for n, sentence in enumerate(TEXTS * 3))
+    documents = [Document(text=text, metadata=metadata), *DOCUMENTS]
+    options = {"max_chunk_length": 50, "llm": made.options["llm"], "qa_doc_relevance_prompt": PROMPT, "top_k": 3}
+    old = stock.generate_ce_fine_tuning_dataset(documents, ["", *QUESTIONS], **options)
+    new = generate(documents, ["", *QUESTIONS], **options, show_progress=False)
+    assert rows(new) == rows(old)
+    assert {row[2] for row in rows(new)} == {0, 1}
+
+
+def test_a_passage_longer_than_the_model_reads_is_cut_for_the_prompt_and_said(
+    clients: Callable[..., Clients], caplog: pytest.LogCaptureFixture
+) -> None:
+    made = clients(llm={"context_window": 600})
+    text = "harbour " * 900
+    with caplog.at_level(logging.WARNING):
+        (sample,) = generate([Document(text=text)], QUESTIONS[:1], top_k=1, **made.options)
+    assert sample.context == text.strip()
+    assert "1 passages were cut to the LLM's context window" in caplog.text
+    assert len(made.asked[0].prompt) < 5000

@@ -191,3 +191,35 @@ def test_limits_and_prices_hold(serve: Callable[..., LoopbackLLM], openai_like: 
     assert server.max_in_flight == 3
     assert found.report.cost is not None
     assert found.report.cost > 0
+
+
+def test_a_chunk_longer_than_the_model_reads_is_cut_and_said(
+    serve: Callable[..., LoopbackLLM], openai_like: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve()
+    with caplog.at_level(logging.WARNING):
+        found = generate(
+            [Document(text="harbour " * 2000)], 1, llm=openai_like(server, context_window=600), show_progress=False
+        )
+    assert found.report.cut == 1
+    assert "1 chunks were cut to the LLM's context window" in caplog.text
+    assert len(server.requests[0].prompt) < 6000
+
+
+def test_the_stock_function_gives_the_same_questions(
+    serve: Callable[..., LoopbackLLM], openai_like: Callable[..., Any]
+) -> None:
+    stock = pytest.importorskip("llama_index.finetuning.cross_encoders.dataset_gen")
+    server = serve(script=lambda r: Behaviour(text=f"What is {r.prompt.split()[-1]}?;Who saw {r.prompt.split()[-1]}?"))
+    options = {
+        "num_questions_per_chunk": 2,
+        "max_chunk_length": 20,
+        "llm": openai_like(server),
+        "qa_generate_system_msg": stock.DEFAULT_QUERY_GEN_SYSTEM_PROMPT,
+        "qa_generate_user_msg": stock.DEFAULT_QUERY_GEN_USER_PROMPT,
+    }
+    documents = [Document(text=" ".join(f"{word}{n}" for n in range(40))) for word in ("quay", "lamp")]
+    old = stock.generate_synthetic_queries_over_documents(documents, **options)
+    first = {request.prompt for request in server.requests}
+    assert generate(documents, **options, show_progress=False) == old
+    assert {request.prompt for request in server.requests[len(first) :]} == first  # the same messages

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import re
 import time
@@ -119,7 +120,7 @@ async def agenerate_synthetic_queries_over_documents(
     system = qa_generate_system_msg.format(**filled)
     user = qa_generate_user_msg.format(context=_PASSAGE, **filled)
     requests = [
-        _request(f"chunk {n}", node.get_content(), system, user, num_questions_per_chunk, caller)
+        _request(f"chunk {n}", node.get_content(), system, user, num_questions_per_chunk, caller, report)
         for n, node in enumerate(nodes, 1)
     ]
     answers = await answer_all(
@@ -133,24 +134,34 @@ async def agenerate_synthetic_queries_over_documents(
         unit="chunk",
     )
     given = [queries for queries in answers if queries is not None]
-    kept = {normalized(query): query for queries in reversed(given) for query in reversed(queries)}
+    kept: dict[str, str] = {}
+    for query in itertools.chain.from_iterable(given):
+        kept.setdefault(normalized(query), query)
     report.short = sum(len(queries) < num_questions_per_chunk for queries in given)
     report.generated = sum(map(len, given))
     report.kept, report.merged = len(kept), report.generated - len(kept)
     report.seconds = time.monotonic() - started
+    if report.cut:
+        logger.warning(
+            "%d chunks were cut to the LLM's context window; lower `max_chunk_length`, or set the LLM's "
+            "`context_window` if it is larger.",
+            report.cut,
+        )
     if kept:
         logger.info("%s", report)
     else:
         reason = next(iter(report.failed.values()), "no document has text")
         logger.warning("There is no question for any of %d documents: %s", len(documents), reason)
-    return GeneratedQueries(list(reversed(kept.values())), report)
+    return GeneratedQueries(list(kept.values()), report)
 
 
 generate_synthetic_queries_over_documents = synchronous(agenerate_synthetic_queries_over_documents)
 """Let an LLM write questions: `agenerate_synthetic_queries_over_documents` for code that is not async."""
 
 
-def _request(label: str, text: str, system: str, user: str, n: int, caller: LLMCaller) -> QueuedRequest:
+def _request(
+    label: str, text: str, system: str, user: str, n: int, caller: LLMCaller, report: GenerationReport
+) -> QueuedRequest:
     model = model_identity(caller.llm)
     identity = RequestIdentity.of("synthetic queries", text, prompt=f"{system}\n{user}", model=model)
 
@@ -158,6 +169,7 @@ def _request(label: str, text: str, system: str, user: str, n: int, caller: LLMC
         from llama_index.core.llms import ChatMessage
 
         shown = caller.fit(text, system + user, n * _TOKENS_A_QUESTION)
+        report.cut += len(shown) < len(text)
         filled = user.replace(_PASSAGE, shown)
         messages = (ChatMessage(role="system", content=system), ChatMessage(role="user", content=filled))
 

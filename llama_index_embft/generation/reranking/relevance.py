@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from llama_index.core.llms import LLM
     from llama_index.core.schema import Document, MetadataMode
 
-    from llama_index_embft.generation.passages import Passage
-
 logger = logging.getLogger(__name__)
 
 DEFAULT_QUERY_DOC_RELEVANCE_PROMPT: Final = """\
@@ -63,6 +61,7 @@ class RelevanceReport(CallCounts):
         pairs: Questions with a passage that the search found.
         relevant: Pairs with the label 1.
         unlabelled: Pairs without a readable yes or no, left out.
+        cut: Pairs whose passage was cut to the model's context window, for the prompt.
         seconds: Wall-clock time of this run.
     """
 
@@ -72,6 +71,7 @@ class RelevanceReport(CallCounts):
     pairs: int = 0
     relevant: int = 0
     unlabelled: int = 0
+    cut: int = 0
     seconds: float = 0.0
 
     def __str__(self) -> str:
@@ -84,6 +84,8 @@ class RelevanceReport(CallCounts):
         ]
         if self.blank:
             lines.append(f"{self.blank:,} questions left out: blank, or asked twice")
+        if self.cut:
+            lines.append(f"{self.cut:,} passages cut to the context window")
         if self.unlabelled:
             reason, _ = Counter(self.failed.values()).most_common(1)[0]
             lines.append(f"{self.unlabelled:,} pairs left out without a label, most of them with: {reason}")
@@ -104,11 +106,19 @@ class LabelledSamples(list[CrossEncoderFinetuningDatasetSample]):
         self.report = report or RelevanceReport()
 
 
+class _Chunk(NamedTuple):
+    """A passage to search: as the index embeds it, as the LLM reads it, and as it goes into a sample."""
+
+    embedded: str
+    bare: str
+    context: str
+
+
 class _Candidate(NamedTuple):
-    """A question and a passage that the search found for it."""
+    """A question and a chunk that the search found for it."""
 
     question: str
-    passage: Passage
+    chunk: _Chunk
 
 
 async def agenerate_ce_fine_tuning_dataset(
@@ -142,7 +152,8 @@ async def agenerate_ce_fine_tuning_dataset(
         top_k: Passages a question, the nearest by cosine; passages with the same text count once.
         embed_model: Finds the passages; None takes `Settings.embed_model`.
         metadata_mode: What of a chunk is the sample's ``context``: ``"none"``, its text, or ``"embed"``, the text with
-            its metadata, which is what `SentenceTransformerRerank` reads of a node.
+            its metadata, which is what `SentenceTransformerRerank` reads of a node. The search compares the text with
+            its metadata in either case, as an index does; the LLM reads the text alone.
         retry_limit: Attempts a pair.
         on_failure: ``"continue"`` leaves out a pair without a usable answer; ``"fail"`` stops at the first.
         show_progress: Show a progress bar on standard error.
@@ -169,15 +180,15 @@ async def agenerate_ce_fine_tuning_dataset(
     questions = list(dict.fromkeys(question.strip() for question in questions_list if question.strip()))
     report = RelevanceReport(questions=len(questions), blank=len(questions_list) - len(questions))
     caller = LLMCaller.for_llm(given_llm(llm), calls, report, retry_limit)
-    passages = await asyncio.to_thread(_different_passages, documents, max_chunk_length, metadata_mode)
-    report.passages = len(passages)
-    if not questions or not passages:
+    chunks = await asyncio.to_thread(_different_chunks, documents, max_chunk_length, metadata_mode)
+    report.passages = len(chunks)
+    if not questions or not chunks:
         logger.warning("There is nothing to label: %s.", "no document has text" if questions else "no question")
         return LabelledSamples((), report)
-    found = await asyncio.to_thread(_search, questions, passages, given_embed_model(embed_model), top_k)
+    found = await asyncio.to_thread(_search, questions, chunks, given_embed_model(embed_model), top_k)
     report.pairs = len(found)
     verdicts = await answer_all(
-        [_request(pair, qa_doc_relevance_prompt, caller) for pair in found],
+        [_request(pair, qa_doc_relevance_prompt, caller, report) for pair in found],
         caller,
         calls,
         report,
@@ -187,7 +198,7 @@ async def agenerate_ce_fine_tuning_dataset(
         unit="pair",
     )
     samples = [
-        CrossEncoderFinetuningDatasetSample(pair.question, pair.passage.embedded, int(relevant))
+        CrossEncoderFinetuningDatasetSample(pair.question, pair.chunk.context, int(relevant))
         for pair, relevant in zip(found, verdicts, strict=True)
         if relevant is not None
     ]
@@ -203,6 +214,12 @@ generate_ce_fine_tuning_dataset = synchronous(agenerate_ce_fine_tuning_dataset)
 
 
 def _warn(report: RelevanceReport) -> None:
+    if report.cut:
+        logger.warning(
+            "%d passages were cut to the LLM's context window; lower `max_chunk_length`, or set the LLM's "
+            "`context_window` if it is larger.",
+            report.cut,
+        )
     if report.unlabelled:
         logger.warning(
             "%d of %d pairs got no label and were left out, the first with: %s",
@@ -219,36 +236,42 @@ def _warn(report: RelevanceReport) -> None:
         )
 
 
-def _different_passages(
+def _different_chunks(
     documents: Sequence[Document], max_chunk_length: int, metadata_mode: MetadataMode | str
-) -> list[Passage]:
+) -> list[_Chunk]:
     nodes = cut_documents(documents, max_chunk_length)
-    passages = read_passages(nodes, metadata_mode) if nodes else []
-    return list({passage.embedded: passage for passage in reversed(passages)}.values())[::-1]
+    if not nodes:
+        return []
+    contexts = {passage.id: passage.embedded for passage in read_passages(nodes, metadata_mode)}
+    found: dict[str, _Chunk] = {}
+    for passage in read_passages(nodes, "embed"):
+        found.setdefault(passage.embedded, _Chunk(passage.embedded, passage.bare, contexts[passage.id]))
+    return list(found.values())
 
 
-def _search(questions: list[str], passages: list[Passage], embed_model: Any, k: int) -> list[_Candidate]:
+def _search(questions: list[str], chunks: list[_Chunk], embed_model: Any, k: int) -> list[_Candidate]:
     from llama_index_embft.embeddings.encoding.encoder import as_encoder
     from llama_index_embft.search.topk import top_k
 
     encoder = as_encoder(embed_model)
-    corpus = encoder.encode_documents([passage.embedded for passage in passages])
+    corpus = encoder.encode_documents([chunk.embedded for chunk in chunks])
     hits = top_k(encoder.encode_queries(questions), corpus, k)
-    return [
-        _Candidate(question, passages[row])
-        for question, rows in zip(questions, hits.rows.tolist(), strict=True)
-        for row in rows
-        if row >= 0
-    ]
+    found: dict[tuple[str, str], _Candidate] = {}  # chunks that differ in metadata alone may be one context
+    for question, rows in zip(questions, hits.rows.tolist(), strict=True):
+        for row in rows:
+            if row >= 0:
+                found.setdefault((question, chunks[row].context), _Candidate(question, chunks[row]))
+    return list(found.values())
 
 
-def _request(pair: _Candidate, template: str, caller: LLMCaller) -> QueuedRequest:
-    text, model = pair.passage.bare, model_identity(caller.llm)
+def _request(pair: _Candidate, template: str, caller: LLMCaller, report: RelevanceReport) -> QueuedRequest:
+    text, model = pair.chunk.bare, model_identity(caller.llm)
     around = template.format(query=_QUERY, document=_DOCUMENT)
     identity = RequestIdentity.of("relevance", pair.question, text, prompt=around, model=model)
 
     def request() -> LLMRequest:
         shown = caller.fit(text, around + pair.question, _TOKENS_A_VERDICT)
+        report.cut += len(shown) < len(text)
         body = template.format(query=pair.question, document=shown)
         return LLMRequest(body, "", RelevanceVerdict, read_verdict, _TOKENS_A_VERDICT)
 
