@@ -27,9 +27,14 @@ from .finetune import (
     SentenceTransformersFinetuneEngine as SentenceTransformersFinetuneEngine,
 )
 from .generation import (
+    CohereRerankerFinetuneDataset as CohereRerankerFinetuneDataset,
+    CrossEncoderFinetuningDatasetSample as CrossEncoderFinetuningDatasetSample,
     agenerate_qa_embedding_pairs as agenerate_qa_embedding_pairs,
+    generate_ce_fine_tuning_dataset as generate_ce_fine_tuning_dataset,
+    generate_cohere_reranker_finetuning_dataset as generate_cohere_reranker_finetuning_dataset,
     generate_extractive_pairs as generate_extractive_pairs,
     generate_qa_embedding_pairs as generate_qa_embedding_pairs,
+    generate_synthetic_queries_over_documents as generate_synthetic_queries_over_documents,
 )
 from .index import (
     check_index as check_index,

@@ -6,16 +6,20 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from llama_index_embft.calls.asking import default_journal, workers_for
+from llama_index_embft.calls.counts import as_prices
 from llama_index_embft.calls.journal import Journal, RequestIdentity, StoredAnswer
+from llama_index_embft.calls.progress import CallProgress
 from llama_index_embft.calls.server import GivenUpError
 from llama_index_embft.errors import GenerationError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from llama_index_embft.calls.asking import LLMCaller, LLMRequest
+    from llama_index_embft.calls.counts import CallCounts
     from llama_index_embft.calls.server import ApiServer
-    from llama_index_embft.calls.settings import OnFailure
+    from llama_index_embft.calls.settings import CallSettings, OnFailure
 
 # After so many stored answers in a row others get a turn; looking one up takes about 10 microseconds.
 _LOOKUPS_A_TURN: Final = 200
@@ -193,3 +197,47 @@ class RequestQueue:
             if lookups % _LOOKUPS_A_TURN == 0:
                 await asyncio.sleep(0)
         return None
+
+
+async def answer_all(
+    requests: Sequence[QueuedRequest],
+    caller: LLMCaller,
+    settings: CallSettings,
+    counts: CallCounts,
+    *,
+    on_failure: OnFailure = "continue",
+    show_progress: bool = True,
+    label: str = "Asking",
+    unit: str = "request",
+) -> list[Any]:
+    """Get requests answered from the journal of the settings, or by the LLM, with a progress bar.
+
+    Args:
+        requests: What to ask.
+        caller: Asks the LLM.
+        settings: Requests in flight, prices, and the journal.
+        counts: Where the run counts; `failed` is filled by label.
+        on_failure: See `RequestQueue`.
+        show_progress: Draw the bar, on standard error.
+        label: What is going on, in the bar.
+        unit: What is counted, in the bar.
+
+    Returns:
+        What each answer was read as, in the order of the requests; None for a request without a usable answer.
+
+    Raises:
+        GenerationError: See `RequestQueue.get_all`.
+        OutputError: The journal cannot be written.
+    """
+    llm = caller.callers_llm
+    with Journal(settings.journal_path or default_journal(llm)) as journal:
+        queue = RequestQueue(caller, journal, workers_for(llm, settings), on_failure)
+        prices = as_prices(settings.prices)
+        progress = CallProgress(len(requests), counts, prices, show=show_progress, label=label, unit=unit)
+        try:
+            await queue.get_all(requests, on_done=progress.advance, on_failed=counts.failed.__setitem__)
+        finally:
+            counts.answered, counts.from_journal = queue.answered, queue.from_journal
+            progress.close()
+        answers = [journal.get(queued.identity.key, queued.valid) for queued in requests]
+    return [None if answer is None else answer.payload for answer in answers]

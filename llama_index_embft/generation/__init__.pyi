@@ -21,4 +21,21 @@ from .passages import Passage as Passage
 from .prompts import PromptStyle as PromptStyle
 from .realism import QuestionProfile as QuestionProfile, Realism as Realism, question_realism as question_realism
 from .report import GenerationEstimate as GenerationEstimate, GenerationReport as GenerationReport
+from .reranking import (
+    DEFAULT_QUERY_DOC_RELEVANCE_PROMPT as DEFAULT_QUERY_DOC_RELEVANCE_PROMPT,
+    DEFAULT_QUERY_GEN_SYSTEM_PROMPT as DEFAULT_QUERY_GEN_SYSTEM_PROMPT,
+    DEFAULT_QUERY_GEN_USER_PROMPT as DEFAULT_QUERY_GEN_USER_PROMPT,
+    CohereRerankerFinetuneDataset as CohereRerankerFinetuneDataset,
+    CrossEncoderFinetuningDatasetSample as CrossEncoderFinetuningDatasetSample,
+    GeneratedQueries as GeneratedQueries,
+    LabelledSamples as LabelledSamples,
+    RelevanceReport as RelevanceReport,
+    agenerate_ce_fine_tuning_dataset as agenerate_ce_fine_tuning_dataset,
+    agenerate_synthetic_queries_over_documents as agenerate_synthetic_queries_over_documents,
+    dataset_to_samples as dataset_to_samples,
+    generate_ce_fine_tuning_dataset as generate_ce_fine_tuning_dataset,
+    generate_cohere_reranker_finetuning_dataset as generate_cohere_reranker_finetuning_dataset,
+    generate_synthetic_queries_over_documents as generate_synthetic_queries_over_documents,
+    samples_to_dataset as samples_to_dataset,
+)
 from .settings import QUERY_KINDS as QUERY_KINDS, QuestionSettings as QuestionSettings

@@ -12,12 +12,10 @@ from pydantic import BaseModel, Field
 
 from llama_index_embft._core.checks import check_number
 from llama_index_embft._core.language import is_chinese
-from llama_index_embft.calls.asking import LLMCaller, LLMRequest, default_journal, model_identity, workers_for
-from llama_index_embft.calls.counts import as_prices
+from llama_index_embft.calls.asking import LLMCaller, LLMRequest, model_identity
 from llama_index_embft.calls.failures import UnusableAnswerError
-from llama_index_embft.calls.journal import Journal, RequestIdentity, sha256
-from llama_index_embft.calls.progress import CallProgress
-from llama_index_embft.calls.queue import QueuedRequest, RequestQueue
+from llama_index_embft.calls.journal import RequestIdentity, sha256
+from llama_index_embft.calls.queue import QueuedRequest, answer_all
 from llama_index_embft.calls.running import synchronous
 from llama_index_embft.calls.settings import CallSettings, OnFailure
 from llama_index_embft.calls.tokens import count_tokens
@@ -30,7 +28,7 @@ from llama_index_embft.generation.parse_patterns import FENCE
 from llama_index_embft.generation.report import GenerationReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from llama_index.core.llms import LLM
 
@@ -140,18 +138,17 @@ async def agenerate_negatives(
     started = time.monotonic()
     report = GenerationReport(chunks=per_query * len(dataset.queries))
     caller = LLMCaller.for_llm(llm, calls, report, retry_limit)
-    with Journal(calls.journal_path or default_journal(llm)) as journal:
-        queue = RequestQueue(caller, journal, workers_for(llm, calls), on_failure)
-        progress = CallProgress(
-            report.chunks, report, as_prices(calls.prices), show=show_progress, label="Writing negatives"
-        )
-        try:
-            requests = (_request(job, caller) for job in _jobs(dataset, per_query))
-            await queue.get_all(requests, on_done=progress.advance, on_failed=report.failed.__setitem__)
-        finally:
-            report.answered, report.from_journal = queue.answered, queue.from_journal
-            progress.close()
-        result = _with_negatives(dataset, per_query, caller, journal)
+    jobs = list(_jobs(dataset, per_query))
+    passages = await answer_all(
+        [_request(job, caller) for job in jobs],
+        caller,
+        calls,
+        report,
+        on_failure=on_failure,
+        show_progress=show_progress,
+        label="Writing negatives",
+    )
+    result = _with_negatives(dataset, jobs, passages)
     added = len(result.corpus) - len(dataset.corpus)
     report.generated = report.kept = added
     report.seconds = time.monotonic() - started
@@ -174,17 +171,16 @@ def _jobs(dataset: EmbeddingQAFinetuneDataset, per_query: int) -> Iterator[_Nega
 
 
 def _with_negatives(
-    dataset: EmbeddingQAFinetuneDataset, per_query: int, caller: LLMCaller, journal: Journal
+    dataset: EmbeddingQAFinetuneDataset, jobs: Sequence[_NegativeJob], passages: Sequence[str | None]
 ) -> EmbeddingQAFinetuneDataset:
     corpus, sources = dict(dataset.corpus), dict(dataset.source_documents)
     negatives = {query_id: list(docs) for query_id, docs in dataset.negative_docs.items()}
-    for job in _jobs(dataset, per_query):
-        answer = journal.get(_identity(job, caller).key, _is_text)
-        if answer is None:
+    for job, passage in zip(jobs, passages, strict=True):
+        if passage is None:
             continue
-        digest = sha256(f"{len(job.query_id)}:{job.query_id}{answer.payload}")[:32]
+        digest = sha256(f"{len(job.query_id)}:{job.query_id}{passage}")[:32]
         doc_id = f"negative-{digest}"
-        corpus[doc_id] = answer.payload
+        corpus[doc_id] = passage
         sources[doc_id] = dataset.document_of(dataset.relevant_docs[job.query_id][0])
         if doc_id not in negatives.setdefault(job.query_id, []):
             negatives[job.query_id].append(doc_id)

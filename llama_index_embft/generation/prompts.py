@@ -131,7 +131,12 @@ class PromptStyle:
     def __post_init__(self) -> None:
         check_number("num_questions_per_chunk", self.n, at_least=1)
         if self.template is not None:
-            _check_template(self.template)
+            check_template(
+                "qa_generate_prompt_tmpl",
+                self.template,
+                {"context_str": "the text of a chunk"},
+                ["num_questions_per_chunk"],
+            )
             asked = self.settings
             if asked.personas or asked.example_queries or dict(asked.shares) != QUESTIONS_ONLY:
                 raise ConfigError(
@@ -207,16 +212,29 @@ def _dice(text: str, purpose: str) -> random.Random:
     return random.Random(hashlib.sha256(f"{purpose}\n{text}".encode("utf-8", "surrogatepass")).digest())
 
 
-def _check_template(template: str) -> None:
+def check_template(name: str, template: str, required: dict[str, str], optional: Sequence[str] = ()) -> None:
+    """Refuse a prompt of the user's own that lacks a placeholder, or has one that nothing goes into.
+
+    Args:
+        name: The argument's name.
+        template: A text for `str.format`.
+        required: Placeholder -> what goes there, such as ``"the text of a chunk"``.
+        optional: Further placeholders.
+
+    Raises:
+        ConfigError: A placeholder is missing or unknown, or braces do not match.
+    """
     try:
-        fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+        fields = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
     except ValueError as err:
-        raise ConfigError(f"`qa_generate_prompt_tmpl` has unmatched braces ({err}); write {{{{ for a brace.") from err
-    if "context_str" not in fields:
-        raise ConfigError("`qa_generate_prompt_tmpl` must contain {context_str}, where the text of a chunk goes.")
-    other = fields - {"context_str", "num_questions_per_chunk"}
+        raise ConfigError(f"`{name}` has unmatched braces ({err}); write {{{{ for a brace.") from err
+    for placeholder, what in required.items():
+        if placeholder not in fields:
+            raise ConfigError(f"`{name}` must contain {{{placeholder}}}, where {what} goes.")
+    known = [*required, *optional]
+    other = fields.difference(known)
     if other:
+        use = " and ".join(f"{{{placeholder}}}" for placeholder in known)
         raise ConfigError(
-            f"`qa_generate_prompt_tmpl` has the unknown placeholder {{{min(other)}}}; use {{context_str}} and "
-            "{num_questions_per_chunk}, and write {{ for a brace."
+            f"`{name}` has the unknown placeholder {{{min(other)}}}; use {use}, and write {{{{ for a brace."
         )

@@ -15,10 +15,37 @@ _IMPORT: Final = re.compile(
 _MAGIC: Final = re.compile(r"\s*(?:[%!?]|[\w, ]+=\s*[%!]\w|.*\?\s*$)")
 _PYTHON_CELLS: Final = ("%%time", "%%timeit", "%%capture", "%%prun")  # magics whose cell is still Python
 _PIP: Final = re.compile(r"\s*[%!].*\bpip3?\s+install\b")
-_OLD: Final = re.compile(r"(?<![\w-])llama[-_]index[-_]finetuning(?:\[[\w,-]*\])?(?:[=<>~!]=?[\w.*,<>=!]+)?(?![\w-])")
+# The official notebook of the rerankers installs "llama-index-finetuning-cross-encoders".
+_OLD: Final = re.compile(
+    r"(?<![\w-])llama[-_]index[-_]finetuning(?:[-_](?:cross[-_]encoders|rerankers|embeddings))?(?:\[[\w,-]*\])?"
+    r"(?:[=<>~!]=?[\w.*,<>=!]+)?(?![\w-])"
+)
 _FINETUNING: Final = ("llama_index.finetuning", "llama_index.legacy.finetuning")
-_ENGINES: Final = ("EmbeddingAdapterFinetuneEngine", "SentenceTransformersFinetuneEngine")
-_DATA: Final = ("EmbeddingQAFinetuneDataset", "generate_qa_embedding_pairs")
+_ENGINES: Final = (
+    "EmbeddingAdapterFinetuneEngine", "SentenceTransformersFinetuneEngine", "CrossEncoderFinetuneEngine",
+)  # fmt: skip
+_DATA: Final = (
+    "EmbeddingQAFinetuneDataset", "generate_qa_embedding_pairs", "CrossEncoderFinetuningDatasetSample",
+    "CohereRerankerFinetuneDataset", "generate_ce_fine_tuning_dataset", "generate_cohere_reranker_finetuning_dataset",
+    "generate_synthetic_queries_over_documents",
+)  # fmt: skip
+_PROMPTS: Final = (
+    "DEFAULT_QUERY_DOC_RELEVANCE_PROMPT", "DEFAULT_QUERY_GEN_SYSTEM_PROMPT", "DEFAULT_QUERY_GEN_USER_PROMPT",
+)  # fmt: skip
+# What trained models elsewhere, and where that went.
+_ELSEWHERE: Final = {
+    "CohereRerankerFinetuneEngine": "Cohere deprecated fine-tuning on 15 September 2025; train a reranker of your own "
+    f"with CrossEncoderFinetuneEngine of {OUR_PACKAGE}",
+    "OpenAIFinetuneEngine": "it tunes OpenAI's LLMs, as the openai package does itself (client.fine_tuning.jobs), for "
+    "new jobs until 6 January 2027",
+    "AzureOpenAIFinetuneEngine": "it tunes LLMs on Azure, as the openai package does itself "
+    "(AzureOpenAI(...).fine_tuning.jobs)",
+    "MistralAIFinetuneEngine": "it tunes Mistral's LLMs through an API that Mistral has deprecated without a "
+    "replacement (client.fine_tuning.jobs of the mistralai package)",
+    "GradientFinetuneEngine": "Gradient closed its service in 2024",
+    "GradientAIFinetuneEngine": "Gradient closed its service in 2024",
+    "generate_hard_negatives": f"mine_hard_negatives of {OUR_PACKAGE} finds the negatives of a data set",
+}
 # Layers for adapters live on in a package of LlamaIndex; what loads a trained one is ours.
 _LOADERS: Final = ("AdapterEmbeddingModel", "LinearAdapterEmbeddingModel")
 _LAYERS: Final = ("BaseAdapter", "LinearLayer", "TwoLayerNN")
@@ -45,6 +72,12 @@ _LINES: Final = {
     "vectors that are computed once; saved as safetensors, and loaded with load_embed_model(folder).",
     r"\bgenerate_(qa_embedding|question_context)_pairs\(": "Questions are asked for concurrently and resumed by "
     "content; a second call with other nodes no longer mixes with the first: it writes to a name of its own.",
+    r"\bgenerate_(ce_fine_tuning_dataset|synthetic_queries_over_documents)\(": "Asked concurrently, within limits, and "
+    "kept in a journal; what is neither yes nor no is asked again, then counted in .report. llm=None is Settings.llm "
+    "where you set it (it was OpenAI's gpt-3.5-turbo-16k, which is gone); embed_model=None is Settings.embed_model.",
+    r"\bgenerate_cohere_reranker_finetuning_dataset\(": "All relevant passages of a query are kept (was: the first), "
+    "no negative is one of them or a copy, and seed=0 decides what is drawn. Cohere deprecated fine-tuning in 2025: "
+    "CrossEncoderFinetuneEngine trains a reranker of your own.",
     r"\.aevaluate_dataset\(": "aevaluate_dataset is gone from llama_index.core. From llama_index_embft: report = await "
     "aevaluate_retriever(dataset, retriever), then report.summary() or report.to_pandas().",
     r"\b(ServiceContext\b|service_context\s*=|set_global_service_context)": "ServiceContext is gone since LlamaIndex "
@@ -152,7 +185,8 @@ def _changed(text: str, indent: str, packages: set[str]) -> tuple[str, list[str]
     packages.update(*(package_of(home[0]) for _, home in homes if home))
     fails = module.startswith(_FINETUNING) or module in ("llama_index.llms", "llama_index.embeddings")
     gone = [alias.name for alias, home in homes if home is None and fails]
-    said = [f"{module}.{name} has no counterpart here; its import was left as it is." for name in gone]
+    why = {name: f": {_ELSEWHERE[name]}" if name in _ELSEWHERE else "" for name in gone}
+    said = [f"{module}.{name} has no counterpart here{why[name]}; its import was left as it is." for name in gone]
     groups: dict[str, list[str]] = {}
     for alias, home in homes:
         (to, name), bound = home or (module, alias.name), alias.asname or alias.name
@@ -170,6 +204,8 @@ def home_of(module: str, name: str) -> tuple[str, str] | None:
         name = "generate_qa_embedding_pairs"
     if name in _ENGINES or name in _DATA:
         return OUR_PACKAGE, name
+    if name in _PROMPTS:
+        return f"{OUR_PACKAGE}.generation", name
     if name in _LOADERS:
         return f"{OUR_PACKAGE}.embeddings", name
     if name in _LAYERS and ".embeddings" in module:

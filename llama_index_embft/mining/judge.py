@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, Final
-
-from pydantic import BaseModel, Field
+from typing import TYPE_CHECKING, Final
 
 from llama_index_embft._core.language import is_chinese
 from llama_index_embft.calls.asking import LLMCaller, LLMRequest, default_journal, model_identity, workers_for
 from llama_index_embft.calls.counts import CallCounts
-from llama_index_embft.calls.failures import UnusableAnswerError
 from llama_index_embft.calls.journal import Journal, RequestIdentity
 from llama_index_embft.calls.queue import QueuedRequest, RequestQueue
 from llama_index_embft.calls.running import run_sync
 from llama_index_embft.calls.settings import CallSettings
-from llama_index_embft.generation.parse import without_reasoning
+from llama_index_embft.generation.verdict import RelevanceVerdict, read_verdict
 from llama_index_embft.mining.teachers import Pair, Teacher, pair_texts
 
 if TYPE_CHECKING:
@@ -55,7 +51,6 @@ Does the passage answer the query, fully or in part? A passage on the same subje
 """,
 }
 _FORMATS: Final = {"en": "Reply with yes or no alone.", "zh": "只输出“是”或“否”。"}
-_YES_OR_NO: Final = re.compile(r"\b(?:yes|no|true|false)\b|(?<!不)是(?!否)|否", re.IGNORECASE)
 
 
 class LLMJudge(Teacher):
@@ -102,28 +97,6 @@ class LLMJudge(Teacher):
         def request() -> LLMRequest:
             shown = self._caller.fit(passage, template + query, 50)
             body = template.format(query=query, passage=shown)
-            return LLMRequest(body, format_line, PassageAnswers, read_answer, expected_tokens=5)
+            return LLMRequest(body, format_line, RelevanceVerdict, read_verdict, expected_tokens=5)
 
         return QueuedRequest(f"judging {query!r}", identity, request, lambda payload: isinstance(payload, bool))
-
-
-class PassageAnswers(BaseModel):
-    """The judgement of one query and passage."""
-
-    answers: bool = Field(description="true if the passage answers the query, fully or in part")
-
-
-def read_answer(content: Any) -> bool:
-    """Take yes or no out of a judge's answer.
-
-    Raises:
-        UnusableAnswerError: There is neither, or both.
-    """
-    if isinstance(content, dict):
-        content = content.get("answers", "")
-    if isinstance(content, bool):
-        return content
-    found = {word.casefold() for word in _YES_OR_NO.findall(without_reasoning(str(content)))}
-    if len(found) != 1:
-        raise UnusableAnswerError(f"neither yes nor no in {str(content)[:100]!r}")
-    return found.pop() in ("yes", "true", "是")

@@ -14,11 +14,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import llama_index_embft
 from llama_index_embft import EmbeddingAdapterFinetuneEngine, SentenceTransformersFinetuneEngine
 from llama_index_embft.cli.commands import register
 from llama_index_embft.errors import DocumentError, OutputError
 from llama_index_embft.migration import migrate_file
-from llama_index_embft.migration.code import rewrite
+from llama_index_embft.migration.code import notes_on, rewrite
 
 SEEDS = Path(os.environ.get("EMBFT_SEEDS", Path(__file__).resolve().parents[3] / "shared" / "seeds"))
 
@@ -73,6 +74,36 @@ def migrated(code: str, *, cell: bool = False) -> str:
             "from llama_index.evaluation import generate_question_context_pairs\n",
             "from llama_index_embft import generate_qa_embedding_pairs as generate_question_context_pairs\n",
         ),
+        # the rerankers
+        (
+            "from llama_index.finetuning.cross_encoders.dataset_gen import (\n    generate_ce_fine_tuning_dataset,\n"
+            "    generate_synthetic_queries_over_documents,\n)\n"
+            "from llama_index.finetuning.cross_encoders import CrossEncoderFinetuneEngine\n",
+            "from llama_index_embft import (\n    generate_ce_fine_tuning_dataset,\n"
+            "    generate_synthetic_queries_over_documents,\n)\n"
+            "from llama_index_embft import CrossEncoderFinetuneEngine\n",
+        ),
+        (
+            "from llama_index.finetuning.cross_encoders.dataset_gen import generate_ce_fine_tuning_dataset, \\\n"
+            "    CrossEncoderFinetuningDatasetSample as Sample, DEFAULT_QUERY_DOC_RELEVANCE_PROMPT\n",
+            "from llama_index_embft import generate_ce_fine_tuning_dataset, "
+            "CrossEncoderFinetuningDatasetSample as Sample\n"
+            "from llama_index_embft.generation import DEFAULT_QUERY_DOC_RELEVANCE_PROMPT\n",
+        ),
+        (
+            "from llama_index.finetuning import generate_cohere_reranker_finetuning_dataset, "
+            "CohereRerankerFinetuneEngine",
+            "from llama_index_embft import generate_cohere_reranker_finetuning_dataset\n"
+            "from llama_index.finetuning import CohereRerankerFinetuneEngine",
+        ),
+        (
+            "from llama_index.finetuning.rerankers.dataset_gen import CohereRerankerFinetuneDataset",
+            "from llama_index_embft import CohereRerankerFinetuneDataset",
+        ),
+        ("import llama_index.finetuning.cross_encoders as ce\n", "import llama_index_embft as ce\n"),
+        ("from llama_index.finetuning.cross_encoders.cross_encoder import CrossEncoderFinetuneEngine", None),
+        ("from llama_index.finetuning.rerankers import CohereRerankerFinetuneDataset", None),
+        ("from llama_index.legacy.finetuning.cross_encoders import CrossEncoderFinetuneEngine", None),
         ("import llama_index.finetuning as ft\r\nx = 1\r\n", "import llama_index_embft as ft\r\nx = 1\r\n"),
         ("from llama_index.finetuning.embeddings.common import EmbeddingQAFinetuneDataset", None),
         ("é = 1; from llama_index.finetuning import SentenceTransformersFinetuneEngine", None),
@@ -110,6 +141,7 @@ def test_what_stays(code: str) -> None:
 def test_magics_survive() -> None:
     cell = (
         "%pip install -q llama-index-finetuning==0.4.2 llama-index-llms-openai\n"
+        "%pip install llama-index-finetuning-cross-encoders\n"
         "!wget 'https://x.y/z.pdf' \\\n    -O 'data/z.pdf'\n"
         "files = !ls\n"
         "from llama_index.finetuning import generate_qa_embedding_pairs\n"
@@ -119,7 +151,7 @@ def test_magics_survive() -> None:
     got = migrated(cell, cell=True)
     assert got == cell.replace("llama-index-finetuning==0.4.2", "llama-index-embft").replace(
         "llama_index.finetuning", "llama_index_embft"
-    )
+    ).replace("llama-index-finetuning-cross-encoders", "llama-index-embft")
     bash = "%%bash\nfrom llama_index.finetuning import generate_qa_embedding_pairs\n"
     assert migrated(bash, cell=True) == bash
     timed = "%%time\nfrom llama_index.finetuning import generate_qa_embedding_pairs\n"
@@ -131,6 +163,43 @@ def test_code_that_does_not_parse_is_changed_line_by_line() -> None:
     result = rewrite(code)
     assert result.code == code.replace("llama_index.finetuning", "llama_index_embft")
     assert "does not parse" in str(result.notes[0])
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "says"),
+    [
+        ("", "CohereRerankerFinetuneEngine", "Cohere deprecated fine-tuning on 15 September 2025; train a reranker"),
+        (
+            ".rerankers.cohere_reranker",
+            "CohereRerankerFinetuneEngine",
+            "CrossEncoderFinetuneEngine of llama_index_embft",
+        ),
+        ("", "OpenAIFinetuneEngine", "as the openai package does itself"),
+        (".azure_openai", "AzureOpenAIFinetuneEngine", "LLMs on Azure"),
+        (".mistralai", "MistralAIFinetuneEngine", "an API that Mistral has deprecated"),
+        (".gradient.base", "GradientFinetuneEngine", "Gradient closed its service in 2024"),
+        (".gradient", "GradientAIFinetuneEngine", "Gradient closed its service in 2024"),
+        (".rerankers.dataset_gen", "generate_hard_negatives", "mine_hard_negatives of llama_index_embft"),
+        (".callbacks", "OpenAIFineTuningHandler", "has no counterpart here; its import was left"),
+    ],
+)
+def test_what_cannot_be_had_here_is_left_and_said(module: str, name: str, says: str) -> None:
+    code = f"from llama_index.finetuning{module} import {name}\n"
+    result = rewrite(code)
+    assert result.code == code
+    (note,) = result.notes
+    assert note.text.startswith(f"llama_index.finetuning{module}.{name} has no counterpart here")
+    assert says in note.text
+    assert note.text.endswith("; its import was left as it is.")
+
+
+def test_what_is_different_about_the_rerankers_data_is_said() -> None:
+    code = "a = generate_ce_fine_tuning_dataset(d, q)\ngenerate_cohere_reranker_finetuning_dataset(x)\n"
+    first, second = notes_on(code, "", set())
+    assert "llm=None is Settings.llm" in str(first)
+    assert "seed=0" in str(second)
+    parameters = inspect.signature(llama_index_embft.generate_cohere_reranker_finetuning_dataset).parameters
+    assert parameters["seed"].default == 0
 
 
 # --- notebooks ----------------------------------------------------------------------------------------------------

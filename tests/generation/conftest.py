@@ -47,6 +47,17 @@ def openai() -> Callable[..., Any]:
     return make
 
 
+@pytest.fixture
+def openai_embedding() -> Callable[..., Any]:
+    """The real client llama-index-embeddings-openai, pointed at a loopback server."""
+    from llama_index.embeddings.openai import OpenAIEmbedding
+
+    def make(server: LoopbackLLM) -> OpenAIEmbedding:
+        return OpenAIEmbedding(api_base=server.api_base, api_key=KEY)
+
+    return make
+
+
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses between attempts of hundredths of a second instead of seconds; what the server asks for is kept."""

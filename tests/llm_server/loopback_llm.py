@@ -304,6 +304,8 @@ class LoopbackLLM:
         name, field_schema = next(iter(schema.items()))
         if field_schema.get("type") == "integer":
             return {name: int(str(value))}
+        if field_schema.get("type") == "boolean":
+            return {name: value == "Yes"}
         if field_schema.get("type") == "string":
             return {name: str(value)}
         queries = [value] if isinstance(value, str) else value
@@ -312,7 +314,11 @@ class LoopbackLLM:
         return {name: [{"query": query, "answer": f"the answer to {n}"} for n, query in enumerate(queries, 1)]}
 
     def invent(self, prompt: str) -> str | list[str]:
-        """Say something fitting: a grade, a negative passage, or queries made of words of the passage."""
+        """Say something fitting: a verdict, a grade, a negative passage, or queries made of words of the passage."""
+        pair = re.search(r"<query>\n(.*)\n</query>.*<document>\n(.*)\n</document>", prompt, re.DOTALL)
+        if pair:
+            asked, said = (set(re.findall(r"\w{6,}", text.lower())) for text in pair.groups())
+            return "Yes" if asked & said else "No"
         between = re.search(r"<passage>\n(.*)\n</passage>", prompt, re.DOTALL) or re.search(
             r"---------------------\n(.*)\n---------------------", prompt, re.DOTALL
         )

@@ -7,7 +7,6 @@ import pytest
 from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata
 
 from llama_index_embft.calls import CallSettings
-from llama_index_embft.calls.failures import UnusableAnswerError
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.dataset.formats import flag_embedding_rows, labelled_pairs, teacher_rows
 from llama_index_embft.embeddings import EmbeddingCache
@@ -18,7 +17,6 @@ from llama_index_embft.mining import (
     MiningSettings,
     mine_hard_negatives,
 )
-from llama_index_embft.mining.judge import read_answer
 
 PAD = MiningSettings(pad=True)
 
@@ -185,16 +183,3 @@ def test_what_the_judge_cannot_tell_is_no_negative(data):
     mined = mine_hard_negatives(*data, ["rank:1-5", judge], 2)
     assert mined.negative_docs == {"q": ["b", "e"]}
     assert len(judge.counts.failed) == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("Yes", True), ("no.", False), ("是", True), ("否", False), ("不是", None), ("maybe", None), ("yes and no", None)],
-)
-def test_answers_are_read_strictly(text, expected):
-    if expected is None:
-        with pytest.raises(UnusableAnswerError):
-            read_answer(text)
-    else:
-        assert read_answer(text) is expected
-    assert read_answer({"answers": True}) is True

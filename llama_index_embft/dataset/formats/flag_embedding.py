@@ -1,7 +1,7 @@
 """FlagEmbedding's JSON Lines: ``{"query": …, "pos": […], "neg": […]}``, a line a query.
 
-Also read: ``pos_scores`` and ``neg_scores`` (a teacher's, of the same lengths). Rows in Parquet or a
-`datasets.Dataset` are read as well.
+Also read: ``pos_scores`` and ``neg_scores`` (a teacher's, of the same lengths), and the names that Cohere's rerankers
+were trained on, ``relevant_passages`` and ``hard_negatives``. Rows in Parquet or a `datasets.Dataset` are read as well.
 
 Lost on writing: ids, grades, answers, bare texts, sources, documents that no query names. Lost on reading: ``prompt``,
 ``type`` and other fields, which are counted.
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from llama_index_embft.dataset.formats.build import Builder
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
-_KNOWN: Final = frozenset(["query", "pos", "neg", "pos_scores", "neg_scores"])
+_COHERE: Final = {"pos": "relevant_passages", "neg": "hard_negatives"}
+_KNOWN: Final = frozenset(["query", "pos", "neg", "pos_scores", "neg_scores", *_COHERE.values()])
 
 
 def read(source: Any, build: Builder, *, split: str | None = None) -> EmbeddingQAFinetuneDataset:
@@ -32,10 +33,11 @@ def read(source: Any, build: Builder, *, split: str | None = None) -> EmbeddingQ
     for at, row in read_rows(source, build, split=split):
         with build.row():
             query = as_text(row.get("query"), "query", at)
-            texts = {side: as_texts(row.get(side), side, at) for side in ("pos", "neg")}
+            names = {side: side if side in row else theirs for side, theirs in _COHERE.items()}
+            texts = {side: as_texts(row.get(name), name, at) for side, name in names.items()}
             scores = {side: _scores(row, side, len(texts[side]), at) for side in texts}
             if not texts["pos"]:
-                raise FaultError(at, "row without a positive", "`pos` is empty; give the query a positive")
+                raise FaultError(at, "row without a positive", f"`{names['pos']}` is empty; give the query a positive")
             query_id = build.add_query(query, at)
             for side, grade in (("pos", 1), ("neg", 0)):
                 for number, text in enumerate(texts[side]):

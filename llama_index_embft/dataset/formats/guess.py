@@ -91,7 +91,7 @@ def _guess_columns(names: list[Any]) -> str | None:
     )
     tests: tuple[tuple[str, bool], ...] = (
         ("table", {"query", "document"} <= there and bool({"relevance", "document_id"} & there)),
-        ("flag-embedding", {"query", "pos"} <= there),
+        ("flag-embedding", "query" in there and bool({"pos", "relevant_passages"} & there)),
         ("ragas", "user_input" in there or {"question", "ground_truth"} <= there),
         ("squad", {"context", "question", "answers"} <= there),
         ("infgrad", {plain_name(name) for name in trainer_rows.INFGRAD} <= there),
