@@ -21,9 +21,11 @@ from .evaluation import (
 )
 from .export import export_model as export_model, push_to_hub as push_to_hub
 from .finetune import (
+    CrossEncoderFinetuneEngine as CrossEncoderFinetuneEngine,
     DriftAdapter as DriftAdapter,
     EmbeddingAdapterFinetuneEngine as EmbeddingAdapterFinetuneEngine,
     NudgeFinetuneEngine as NudgeFinetuneEngine,
+    RerankerFinetuneEngine as RerankerFinetuneEngine,
     SentenceTransformersFinetuneEngine as SentenceTransformersFinetuneEngine,
 )
 from .generation import (
@@ -49,6 +51,7 @@ from .mining import mine_hard_negatives as mine_hard_negatives
 from .pipeline import TuneResult as TuneResult, TuneSettings as TuneSettings, tune as tune
 from .retrievers import (
     StackRetriever as StackRetriever,
+    load_reranker as load_reranker,
     load_retriever as load_retriever,
     save_retriever as save_retriever,
 )

@@ -15,6 +15,7 @@ from .full import (
 from .nudge import NudgeFinetuneEngine as NudgeFinetuneEngine, NudgeResult as NudgeResult
 from .reranker import (
     CandidateSettings as CandidateSettings,
+    CrossEncoderFinetuneEngine as CrossEncoderFinetuneEngine,
     RerankerFinetuneEngine as RerankerFinetuneEngine,
     RerankerResult as RerankerResult,
     RerankerSettings as RerankerSettings,

@@ -1,3 +1,4 @@
 from .engine import RerankerFinetuneEngine as RerankerFinetuneEngine
 from .result import RerankerResult as RerankerResult
 from .settings import CandidateSettings as CandidateSettings, RerankerSettings as RerankerSettings
+from .stock import CrossEncoderFinetuneEngine as CrossEncoderFinetuneEngine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 from functools import partial
 from pathlib import Path
@@ -207,8 +208,13 @@ class RerankerFinetuneEngine:
     def _validation(self, dataset: EmbeddingQAFinetuneDataset | None) -> RerankValidation | None:
         if dataset is None:
             return None
-        settings = self.settings
-        return RerankValidation(dataset, self.embed_model, settings.candidates, seed=settings.seed, cache=self._cache)
+        settings, queries = self.settings, list(dataset.queries)
+        if len(queries) > settings.candidates.max_val_queries:
+            places = range(len(queries))
+            kept = random.Random(settings.seed).sample(places, settings.candidates.max_val_queries)
+            queries = [queries[place] for place in sorted(kept)]
+        found = find_candidates(dataset, queries, self.embed_model, settings.candidates, cache=self._cache)
+        return RerankValidation(dataset, found)
 
     def _train(
         self,
@@ -221,7 +227,8 @@ class RerankerFinetuneEngine:
         if settings.method == "lora":
             add_lora(self.model, settings.lora, settings.seed, whole=_HEADS)
         before = None
-        if validation is not None and self.new_head:  # which knows nothing: there is no reranking before training
+        # A new layer knows nothing: there is no reranking before training.
+        if validation is not None and self.new_head and not validation.alone:
             before = validation.without_model()
             before |= {} if guard is None else {_GUARD: guard.first_stage}
         try:

@@ -16,6 +16,7 @@ from llama_index_embft.finetune.running.settings import HardwareSettings, LoraSe
 
 RerankerLoss: TypeAlias = Literal["list_net", "lambda", "rank_net", "bce"]
 Method: TypeAlias = Literal["full", "lora"]
+LOSSES: Final = get_args(RerankerLoss)
 
 # A layer that is put on knows nothing yet, and the model below it has to learn a new task.
 _LEARNING_RATES: Final = {"full": 5e-5, "lora": 2e-4}
@@ -90,7 +91,7 @@ class RerankerSettings:
     hardware: HardwareSettings = field(default_factory=HardwareSettings)
 
     def __post_init__(self) -> None:
-        check_choice("loss", self.loss, get_args(RerankerLoss))
+        check_choice("loss", self.loss, LOSSES)
         check_choice("method", self.method, get_args(Method))
         for name in ("batch_size", "epochs", "checkpoint_save_steps", "evaluation_steps", "patience", "max_length"):
             if getattr(self, name) is not None:

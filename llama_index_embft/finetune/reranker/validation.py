@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import random
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from llama_index_embft.embeddings.cross_encoder import pair_logits
 from llama_index_embft.evaluation.metrics import Judgements, find_hits, score_hits
 from llama_index_embft.finetune.engine import SELECTION_METRIC
-from llama_index_embft.finetune.reranker.candidates import find_candidates
 from llama_index_embft.retrievers.fusion import fuse, learn_weight
 from llama_index_embft.retrievers.reranking import ranking
 
 if TYPE_CHECKING:
-    from llama_index.core.base.embeddings.base import BaseEmbedding
-
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-    from llama_index_embft.embeddings.encoding.cache import EmbeddingCache
-    from llama_index_embft.finetune.reranker.settings import CandidateSettings
+    from llama_index_embft.finetune.reranker.candidates import FirstStageHits
     from llama_index_embft.search.topk import TopK
 
 WEIGHT: Final = "weight"
@@ -34,29 +29,26 @@ class RerankValidation:
 
     Args:
         dataset: Questions, corpus and relevant passages.
-        embed_model: The dense part of the first stage; None: BM25 alone.
-        settings: Depth, and how many questions are ranked.
-        seed: Of the questions that are drawn.
+        found: What the first stage finds for some of its questions.
         batch_size: Pairs at a time.
-        cache: Where vectors are kept.
+        alone: The reranker is used by itself, so its own order is what counts.
+
+    Attributes:
+        alone: As given.
+        first_stage: nDCG@10 of the order in which the hits came.
     """
 
     def __init__(
         self,
         dataset: EmbeddingQAFinetuneDataset,
-        embed_model: BaseEmbedding | None,
-        settings: CandidateSettings,
+        found: FirstStageHits,
         *,
-        seed: int,
         batch_size: int = 32,
-        cache: EmbeddingCache | Literal["default"] | None = "default",
+        alone: bool = False,
     ) -> None:
-        queries = list(dataset.queries)
-        if len(queries) > settings.max_val_queries:
-            kept = sorted(random.Random(seed).sample(range(len(queries)), settings.max_val_queries))
-            queries = [queries[number] for number in kept]
+        queries = found.query_ids
+        self.alone = alone
         self._batch_size = batch_size
-        found = find_candidates(dataset, queries, embed_model, settings, cache=cache)
         self._hits = found.hits
         row_of = {doc: row for row, doc in enumerate(found.ids)}
         self._judgements = Judgements.from_qrels(dataset.subset(queries).qrels(), queries, row_of)
@@ -80,6 +72,8 @@ class RerankValidation:
         The weight is 0 where reranking does not help here, so the first figure is never below that of the first stage.
         """
         second = self._reranked(model)
+        if self.alone:
+            return {SELECTION_METRIC: self._mean(second), WEIGHT: 1.0}
         choice = learn_weight(second, self._hits, self._judgements, depth=self._depth)
         weight = choice.weight if choice.scores[choice.weight] > choice.scores[0.0] else 0.0
         return {

@@ -81,7 +81,7 @@ def test_what_is_learnt_is_used_with_the_share_that_it_earned(tiny_model_path, t
     reranker = made.get_finetuned_model(top_n=2)
     assert (reranker.weight, reranker.top_n) == (result.weight, 2)
     data = make_data(8, 16)
-    validation = RerankValidation(data, None, made.settings.candidates, seed=0)
+    validation = RerankValidation(data, find_candidates(data, list(data.queries), None, made.settings.candidates))
     assert validation.mixed(reranker._model, result.weight) == pytest.approx(result.best_score, abs=1e-6)
     # LlamaIndex's own class reads the folder too.
     stock = SentenceTransformerRerank(model=str(tmp_path / "m"), top_n=1, device="cpu")
@@ -195,7 +195,8 @@ def test_questions_whose_answer_the_first_stage_misses_stay_in_the_figure():
         corpus={"x": "one thing only", "y": "quite different"},
         relevant_docs={"a": ["x"], "b": ["y"]},
     )
-    assert RerankValidation(data, None, CandidateSettings(depth=2), seed=0).first_stage == 0.5
+    found = find_candidates(data, ["a", "b"], None, CandidateSettings(depth=2))
+    assert RerankValidation(data, found).first_stage == 0.5
 
 
 class Table:
