@@ -2,8 +2,6 @@ from .adapter import EmbeddingAdapterFinetuneEngine as EmbeddingAdapterFinetuneE
 from .drift import DriftAdapter as DriftAdapter, DriftReport as DriftReport
 from .engine import FinetuneResult as FinetuneResult
 from .full import (
-    HardwareSettings as HardwareSettings,
-    LoraSettings as LoraSettings,
     LossSettings as LossSettings,
     Recipe as Recipe,
     RoundsSettings as RoundsSettings,
@@ -15,3 +13,10 @@ from .full import (
     merge_models as merge_models,
 )
 from .nudge import NudgeFinetuneEngine as NudgeFinetuneEngine, NudgeResult as NudgeResult
+from .reranker import (
+    CandidateSettings as CandidateSettings,
+    RerankerFinetuneEngine as RerankerFinetuneEngine,
+    RerankerResult as RerankerResult,
+    RerankerSettings as RerankerSettings,
+)
+from .running import HardwareSettings as HardwareSettings, LoraSettings as LoraSettings

@@ -19,6 +19,7 @@ _KINDS: Final = {
     "adapter": "an adapter on the query side of a frozen model",
     "base": "an adapter that changes nothing: no gain was proven",
     "nudge": "edited document embeddings of a frozen model",
+    "reranker": "a cross-encoder, trained on what the first stage finds",
 }
 
 
@@ -41,7 +42,8 @@ def model_card(record: Mapping[str, Any]) -> str:
     parts = [
         _front_matter(record, kind),
         f"# {_line(name)}, fine-tuned for retrieval" if kind != "base" else f"# {_line(name)}",
-        f"An embedding model for retrieval with LlamaIndex, made of {_code(name)} by "
+        f"{'A reranker' if kind == 'reranker' else 'An embedding model'} for retrieval with LlamaIndex, made of "
+        f"{_code(name)} by "
         f"[llama-index-embft](https://pypi.org/project/llama-index-embft/): {_KINDS.get(kind, kind)}.",
         _use(record, kind),
         _comparison(record),
@@ -55,16 +57,18 @@ def model_card(record: Mapping[str, Any]) -> str:
 def _front_matter(record: Mapping[str, Any], kind: str) -> str:
     import yaml
 
-    plain = kind in ("full", "lora")
-    tags = ["llama-index", "llama-index-embft", "retrieval", "feature-extraction"]
-    tags = [*(["sentence-transformers"] if plain else ["adapter"]), "sentence-similarity", *tags]
+    plain = kind in ("full", "lora", "reranker")
+    task = "text-ranking" if kind == "reranker" else "sentence-similarity"
+    tags = ["llama-index", "llama-index-embft", "retrieval"]
+    tags += ["cross-encoder"] if kind == "reranker" else ["feature-extraction"]
+    tags = [*(["sentence-transformers"] if plain else ["adapter"]), task, *tags]
     matter: dict[str, Any] = {"tags": tags}
     base = _hub_name(record)
     if base is not None:
         matter["base_model"] = [base]
         matter["base_model_relation"] = "finetune" if plain else "adapter"
     matter["library_name"] = "sentence-transformers" if plain else "llama-index-embft"
-    matter["pipeline_tag"] = "sentence-similarity"
+    matter["pipeline_tag"] = task
     metric, after = _metric(record), _number(record, "metrics", "best")
     if after is not None and metric:
         matter["metrics"] = [metric]
@@ -84,7 +88,35 @@ def _front_matter(record: Mapping[str, Any], kind: str) -> str:
     return f"---\n{text}---"
 
 
+def _use_reranker() -> str:
+    lines = [
+        "## Use",
+        "",
+        "Replace `PATH` by this folder.",
+        "",
+        "```python",
+        "from llama_index_embft.retrievers import load_reranker",
+        "",
+        'reranker = load_reranker("PATH", top_n=5)  # with the share in the ranking that it earned on validation',
+        "engine = index.as_query_engine(similarity_top_k=50, node_postprocessors=[reranker])",
+        "```",
+        "",
+        "With sentence-transformers, or LlamaIndex alone, it ranks by itself:",
+        "",
+        "```python",
+        "from llama_index.core.postprocessor import SentenceTransformerRerank",
+        "from sentence_transformers import CrossEncoder",
+        "",
+        'scores = CrossEncoder("PATH").predict([("a question", "a passage")])',
+        'reranker = SentenceTransformerRerank(model="PATH", top_n=5)',
+        "```",
+    ]
+    return "\n".join(lines)
+
+
 def _use(record: Mapping[str, Any], kind: str) -> str:
+    if kind == "reranker":
+        return _use_reranker()
     lines = [
         "## Use",
         "",
@@ -269,7 +301,7 @@ def _hub_name(record: Mapping[str, Any]) -> str | None:
     base = _part(record, "base")
     name = str(base.get("model_name") or "")
     name = _HUB_NAME_OF.get(name, name)
-    hugging_face = base.get("class_name") == "HuggingFaceEmbedding"
+    hugging_face = base.get("class_name") in ("HuggingFaceEmbedding", "CrossEncoder")
     return name if hugging_face and _HUB_NAME.fullmatch(name) else None
 
 

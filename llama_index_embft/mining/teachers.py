@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from llama_index_embft.embeddings.describe import loading, resolve_model_name
+from llama_index_embft.embeddings.cross_encoder import cross_encoder_fingerprint, load_cross_encoder
 from llama_index_embft.embeddings.encoding.cache import EmbeddingCache, cache_key
-from llama_index_embft.embeddings.fingerprint import fingerprint_sentence_transformer
 from llama_index_embft.embeddings.sentence_transformer import keep_within_positions
 from llama_index_embft.errors import ConfigError, ModelError
 
@@ -95,15 +94,11 @@ class CrossEncoder(Teacher):
 
         self.scores = {}
         if isinstance(self.model, str):
-            from sentence_transformers import CrossEncoder as Model
-
-            name = resolve_model_name(self.model)
-            with loading(f"The cross-encoder {name}", name):
-                self.model = Model(name, trust_remote_code=self.trust_remote_code)
-        if isinstance(self.model, nn.Module):
+            self.model = load_cross_encoder(self.model, trust_remote_code=self.trust_remote_code)
+        elif isinstance(self.model, nn.Module):
             keep_within_positions(self.model)
-        if self._cache is not None and isinstance(self.model, nn.Module):
-            self._fingerprint = _fingerprint(self.model)
+        if self._cache is not None:
+            self._fingerprint = cross_encoder_fingerprint(self.model)
 
     def relevant(self, context: MiningContext, pairs: Sequence[Pair]) -> list[bool]:
         """See `Teacher.relevant`."""
@@ -141,13 +136,6 @@ class CrossEncoder(Teacher):
                 "it must be a reranker with one finite score for each pair."
             )
         return found
-
-
-def _fingerprint(model: Any) -> str | None:
-    # A CrossEncoder of sentence-transformers has the same parts as its embedding models: modules, settings, vocabulary.
-    activation = getattr(model, "activation_fn", None)
-    found = fingerprint_sentence_transformer(model, normalize=False)
-    return None if found is None else f"cross-encoder {activation!r} {found}"
 
 
 def pair_texts(context: MiningContext, pair: Pair) -> tuple[str, str]:

@@ -352,7 +352,7 @@ def test_d9_the_mini_batch_follows_the_texts_and_not_the_models_limit(tiny_model
 
 
 def test_d13_older_gpus_get_no_emulated_bfloat16(monkeypatch):
-    from llama_index_embft.finetune.full.training import arguments
+    from llama_index_embft.finetune.running import arguments
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
     for capability, supported in (((7, 0), False), ((7, 5), False)):
@@ -385,7 +385,7 @@ def test_d13_the_device_that_was_asked_for_is_the_one_that_trains(monkeypatch, t
 
 
 def test_d13_tf32_is_set_by_one_kind_of_call_and_put_back(monkeypatch):
-    from llama_index_embft.finetune.full.training.arguments import tf32
+    from llama_index_embft.finetune.running.arguments import tf32
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (8, 0))
     before = torch.get_float32_matmul_precision()

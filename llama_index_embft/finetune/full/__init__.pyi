@@ -2,8 +2,6 @@ from .engine import SentenceTransformersFinetuneEngine as SentenceTransformersFi
 from .merging import choose_merge as choose_merge, merge_models as merge_models
 from .recipe import Recipe as Recipe, choose_recipe as choose_recipe
 from .settings import (
-    HardwareSettings as HardwareSettings,
-    LoraSettings as LoraSettings,
     LossSettings as LossSettings,
     RoundsSettings as RoundsSettings,
     TextSettings as TextSettings,

@@ -13,7 +13,7 @@ from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.embeddings.sentence_transformer import position_limit, set_max_length
 from llama_index_embft.embeddings.truncation import WORTH_SAYING, truncation
 from llama_index_embft.errors import ConfigError, ModelError
-from llama_index_embft.finetune.full.training.lora import merge_own_adapters
+from llama_index_embft.finetune.running.lora import merge_own_adapters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
-import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -27,23 +24,24 @@ from llama_index_embft.finetune.full.rounds import Round, check_rounds, rounds_r
 from llama_index_embft.finetune.full.run_settings import TrainSettings
 from llama_index_embft.finetune.full.saving import recorded_metrics, save_model, training_result
 from llama_index_embft.finetune.full.settings import (
-    HardwareSettings,
-    LoraSettings,
     LossSettings,
     Method,
     RoundsSettings,
     TextSettings,
     ValidationSettings,
 )
-from llama_index_embft.finetune.full.training.checkpoints import Checkpoints, checkpoint_folder
-from llama_index_embft.finetune.full.training.processes import (
+from llama_index_embft.finetune.full.training.run import train
+from llama_index_embft.finetune.record import result_record
+from llama_index_embft.finetune.running.arguments import check_compiler
+from llama_index_embft.finetune.running.checkpoints import Checkpoints, checkpoint_folder
+from llama_index_embft.finetune.running.processes import (
     broadcast,
     device_of_process,
     is_first_process,
     world_size,
 )
-from llama_index_embft.finetune.full.training.run import RunEnvironment, train
-from llama_index_embft.finetune.record import result_record
+from llama_index_embft.finetune.running.run import RunEnvironment
+from llama_index_embft.finetune.running.settings import HardwareSettings, LoraSettings
 from llama_index_embft.finetune.validation import TrainingEvaluator
 
 if TYPE_CHECKING:
@@ -192,7 +190,7 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
             text=replace(self.settings.text, max_seq_length=length if isinstance(length, int) else None),
         )
         if self.settings.hardware.compile:
-            _check_compiler(self.model.device.type)
+            check_compiler(self.model.device.type)
 
     def finetune(self) -> FinetuneResult:
         """Train, choose the best weights, and save to `model_output_path`.
@@ -273,7 +271,7 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
 
     def _train(self, dataset: EmbeddingQAFinetuneDataset, number: int, seconds: dict[str, float]) -> Trained:
         """One run of the trainer from the weights as they stand; the best ones are in the model afterwards."""
-        from llama_index_embft.finetune.full.training.lora import add_lora, merge_lora
+        from llama_index_embft.finetune.running.lora import add_lora, merge_lora
 
         settings = self.settings
         rows = self._rows(dataset)
@@ -371,17 +369,4 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
             guard=self.guard_dataset,
             metrics=recorded_metrics(result),
             settings={**self.settings.as_record(), **rounds_record(self.settings.mining), "loss": self._loss_name},
-        )
-
-
-def _check_compiler(device: str) -> None:
-    """Refuse `torch.compile` on a CPU without a C++ compiler, which PyTorch looks for only after the first batch.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    name = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "cl" if os.name == "nt" else "g++")
-    if device == "cpu" and shutil.which(name) is None:
-        raise ConfigError(
-            f"compile=True needs a C++ compiler on a CPU, and there is no {name}; install one, or leave compile out."
         )

@@ -24,7 +24,7 @@ from llama_index_embft.dataset.split import split_dataset
 from llama_index_embft.errors import ConfigError, TrainingError
 from llama_index_embft.finetune.engine import SELECTION_METRIC
 from llama_index_embft.finetune.full.settings import FullOptions, LossSettings, Method, ValidationSettings
-from llama_index_embft.finetune.full.training.checkpoints import checkpoint_folder
+from llama_index_embft.finetune.running.checkpoints import checkpoint_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.finetune.full.losses.choosing import COSENT
-from llama_index_embft.finetune.full.training.processes import world_size
+from llama_index_embft.finetune.running.processes import world_size
 from llama_index_embft.mining import DEFAULT_STRATEGIES, MiningReport, MiningSettings, mine_hard_negatives
 from llama_index_embft.mining.parsing import as_strategies
 

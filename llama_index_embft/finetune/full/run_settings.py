@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from llama_index_embft.finetune.full.settings import (
     FullOptions,
-    HardwareSettings,
-    LoraSettings,
     LossSettings,
     RoundsSettings,
     TextSettings,
     ValidationSettings,
 )
+from llama_index_embft.finetune.running.settings import HardwareSettings, LoraSettings
 
 # LoRA starts from zero and moves few weights, so it takes steps some four times as long (peft's and
 # sentence-transformers' examples use 1e-4 to 5e-4).
@@ -42,11 +39,6 @@ class TrainSettings(FullOptions):
     lora: LoraSettings = field(default_factory=LoraSettings)
     mining: RoundsSettings = field(default_factory=RoundsSettings)
     hardware: HardwareSettings = field(default_factory=HardwareSettings)
-
-    @property
-    def warmup(self) -> float:
-        """Share of the steps in which the learning rate rises."""
-        return 0.1
 
     def default_learning_rate(self, width: int | None) -> float:
         """The peak of the schedule where none is given."""
@@ -76,11 +68,6 @@ class TrainSettings(FullOptions):
 
 
 _GROUPS: Final = frozenset({"text", "loss", "validation", "lora", "mining", "hardware"})
-
-
-def digest(value: Any) -> str:
-    """Short hash of JSON types."""
-    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def _as_json(value: Any) -> Any:

@@ -14,6 +14,7 @@ from llama_index_embft._core.checks import check_choice, check_number
 from llama_index_embft._core.options import option
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.finetune.options import grouped
+from llama_index_embft.finetune.running.settings import HardwareSettings, LoraSettings
 
 Method: TypeAlias = Literal["full", "lora"]
 Distill: TypeAlias = Literal["kl", "margin"]
@@ -196,35 +197,6 @@ class ValidationSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoraSettings:
-    """Low-rank matrices beside the frozen weights; added up on save.
-
-    Raises:
-        ConfigError: A value is out of range.
-    """
-
-    rank: int = option(
-        64,
-        "Inner width of LoRA's matrices. sentence-transformers' measurements with 64 lost 0.002 nDCG against full "
-        "training; 16 is enough for a few hundred pairs.",
-    )
-    alpha: float = option(128.0, "LoRA's update is scaled by alpha / rank.")
-    dropout: float = option(0.1, "Share of LoRA's inputs that are dropped in training.")
-    targets: Sequence[str] | None = option(
-        None,
-        "Names, or ends of names, of the linear layers to adapt. Default: all, which the QLoRA paper found to matter "
-        "more than the rank.",
-    )
-
-    def __post_init__(self) -> None:
-        check_number("lora_rank", self.rank, at_least=1)
-        check_number("lora_alpha", self.alpha, above=0, below=math.inf)
-        check_number("lora_dropout", self.dropout, at_least=0, below=1)
-        if isinstance(self.targets, str):
-            raise ConfigError(f"`lora_targets` is {self.targets!r}; give a list of names: [{self.targets!r}].")
-
-
-@dataclass(frozen=True, kw_only=True)
 class RoundsSettings:
     """Training in rounds, each on hard negatives that the model as it then stands finds (ANCE).
 
@@ -256,43 +228,6 @@ class RoundsSettings:
             for name in ("strategies", "negatives", "options"):
                 if getattr(self, name) is not None:
                     raise ConfigError(f"`mining_{name}` is for mining_rounds; give both, or leave it out.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class HardwareSettings:
-    """What decides speed and memory rather than the result.
-
-    Raises:
-        ConfigError: A value is out of range.
-    """
-
-    bf16: bool | None = option(
-        None,
-        "Compute in bfloat16 where it is safe (autocast; weights stay float32). Default: on devices that are faster in "
-        "it, GPUs from Ampere on and CPUs with AMX.",
-    )
-    mini_batch_size: int | None = option(
-        None,
-        "Rows computed with gradients at a time. The loss over the whole batch stays exact (GradCache), for one more "
-        "forward pass. Default: 16 on CPU; on GPU the whole batch, halved until it fits.",
-    )
-    attention_dropout: bool | None = option(
-        None,
-        "Keep dropout inside attention. Default: not on CPU, where PyTorch's fused attention has no dropout, and the "
-        "matrix of all pairs of tokens costs time and memory.",
-    )
-    hidden_dropout: bool | None = option(
-        None, "Dropout outside attention. Default: the model's own. Off saves time and regularizes less."
-    )
-    gradient_checkpointing: bool = option(
-        False, "Compute activations twice instead of keeping them: less memory, slower."
-    )
-    compile: bool = option(
-        False, "Compile the model with torch.compile; pays on long runs on a GPU, and needs a C++ compiler."
-    )
-
-    def __post_init__(self) -> None:
-        _check_if_given("mini_batch_size", self.mini_batch_size, at_least=1)
 
 
 # Argument of the engine -> its settings class, and what stands before its fields where all options are in one row.

@@ -168,7 +168,7 @@ def _known(name: str) -> type[EmbftError]:
 def train_worker(config: dict[str, Any]) -> None:
     """What each worker of Ray Train runs."""
     from llama_index_embft.finetune.full.engine import SentenceTransformersFinetuneEngine
-    from llama_index_embft.finetune.full.training.processes import is_first_process
+    from llama_index_embft.finetune.running.processes import is_first_process
 
     notes = Path(config["notes"])
     options = dict(config["engine"])

@@ -17,7 +17,7 @@ from llama_index_embft.finetune.full import engine_arguments
 from llama_index_embft.finetune.full.run_settings import TrainSettings
 from llama_index_embft.finetune.full.settings import LoraSettings
 from llama_index_embft.finetune.full.training import trainer as trainer_module
-from llama_index_embft.finetune.full.training.lora import add_lora, merge_lora
+from llama_index_embft.finetune.running.lora import add_lora, merge_lora
 
 COLOURS = ["red", "green", "blue", "black", "white", "grey"]
 THINGS = ["cat", "dog", "bird", "fish"]

@@ -17,14 +17,14 @@ from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, OutputError, TrainingError
 from llama_index_embft.finetune import SentenceTransformersFinetuneEngine
 from llama_index_embft.finetune.full import engine_arguments
-from llama_index_embft.finetune.full.training.checkpoints import STATE_FILE, checkpoint_folder
+from llama_index_embft.finetune.running.checkpoints import STATE_FILE, checkpoint_folder
 
 # A child that trains and, at the asked optimizer step, says so and waits to be killed.
 CHILD = """
 import json, sys, time
 from pathlib import Path
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
-from llama_index_embft.finetune.full.training import callbacks
+from llama_index_embft.finetune.running import callbacks
 from llama_index_embft.finetune import SentenceTransformersFinetuneEngine
 from llama_index_embft.finetune.full import engine_arguments
 options = json.loads(sys.argv[1])

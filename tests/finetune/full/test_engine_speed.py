@@ -17,8 +17,8 @@ from llama_index_embft.finetune.full import engine_arguments
 from llama_index_embft.finetune.full.run_settings import TrainSettings
 from llama_index_embft.finetune.full.settings import HardwareSettings, LoraSettings
 from llama_index_embft.finetune.full.training import trainer as trainer_module
-from llama_index_embft.finetune.full.training.dropout import dropout_off
-from llama_index_embft.finetune.full.training.lora import add_lora
+from llama_index_embft.finetune.running.dropout import dropout_off
+from llama_index_embft.finetune.running.lora import add_lora
 
 
 def make_dataset() -> EmbeddingQAFinetuneDataset:

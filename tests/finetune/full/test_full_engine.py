@@ -156,8 +156,8 @@ def test_resume_goes_on_from_the_newest_checkpoint_and_keeps_the_best(tiny_model
     class StopHereError(Exception):
         pass
 
-    from llama_index_embft.finetune.full.training import callbacks
-    from llama_index_embft.finetune.full.training.checkpoints import checkpoint_folder
+    from llama_index_embft.finetune.running import callbacks
+    from llama_index_embft.finetune.running.checkpoints import checkpoint_folder
 
     original = callbacks.BestStateCallback.on_step_end
 

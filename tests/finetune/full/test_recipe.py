@@ -144,7 +144,7 @@ def test_ctrl_c_ends_the_search(tiny_model_path, tmp_path, monkeypatch):
     import os
     import signal
 
-    from llama_index_embft.finetune.full.training.callbacks import BestStateCallback
+    from llama_index_embft.finetune.running.callbacks import BestStateCallback
 
     monkeypatch.chdir(tmp_path)
     original = BestStateCallback.on_step_end

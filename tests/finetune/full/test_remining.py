@@ -19,7 +19,7 @@ from llama_index_embft.finetune.full import engine_arguments, rounds as remining
 from llama_index_embft.finetune.full.merging import step as merging_step
 from llama_index_embft.finetune.full.merging.step import Merged
 from llama_index_embft.finetune.full.training import trainer
-from llama_index_embft.finetune.full.training.checkpoints import checkpoint_folder
+from llama_index_embft.finetune.running.checkpoints import checkpoint_folder
 from llama_index_embft.finetune.validation import TrainingEvaluator
 from llama_index_embft.mining import mine_hard_negatives
 

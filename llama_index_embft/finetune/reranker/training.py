@@ -1,0 +1,183 @@
+"""One run of sentence-transformers' trainer for cross-encoders: rows in, the best weights out."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments, losses
+
+from llama_index_embft.errors import ConfigError
+from llama_index_embft.finetune.reranker.rows import columns
+from llama_index_embft.finetune.running.arguments import DeviceArguments, legacy_precision_kept, run_options
+from llama_index_embft.finetune.running.callbacks import BestStateCallback
+from llama_index_embft.finetune.running.dropout import dropout_off
+from llama_index_embft.finetune.running.run import run_trainer
+from llama_index_embft.finetune.running.trainer import ResumableTrainer
+from llama_index_embft.finetune.validation import BestState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sentence_transformers import CrossEncoder
+
+    from llama_index_embft.finetune.reranker.rows import RerankerRow
+    from llama_index_embft.finetune.reranker.settings import RerankerLoss, RerankerSettings
+    from llama_index_embft.finetune.running.run import RunEnvironment
+
+
+@dataclass
+class RerankerArguments(DeviceArguments, CrossEncoderTrainingArguments):
+    """The trainer's arguments, on the device that the model lies on."""
+
+
+class RerankerTrainer(ResumableTrainer, CrossEncoderTrainer):
+    """The trainer of one run."""
+
+
+@dataclass
+class TrainedReranker:
+    """What `train_reranker` did; the best weights are in the model.
+
+    Attributes:
+        best: Evaluations, and the weights with the best score.
+        steps: Optimizer steps.
+        losses: Records of the trainer.
+        evaluate_seconds: Wall-clock seconds of the evaluations.
+    """
+
+    best: BestState
+    steps: int
+    losses: list[dict[str, float]]
+    evaluate_seconds: float
+
+
+def make_loss(model: CrossEncoder, loss: RerankerLoss | Any) -> Any:
+    """A loss of sentence-transformers by its name here, or one that a function makes of the model.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if callable(loss):
+        return loss(model)
+    # Pairs that are scored at a time: on a CPU few, so that short ones are not padded to the longest of all.
+    options: dict[str, Any] = {"mini_batch_size": 0 if model.device.type == "cuda" else 16}
+    if loss == "list_net":
+        return losses.ListNetLoss(model, **options)
+    if loss == "lambda":
+        return losses.LambdaLoss(model, **options)
+    if loss == "rank_net":
+        return losses.RankNetLoss(model, **options)
+    if loss == "bce":
+        return losses.BinaryCrossEntropyLoss(model)
+    raise ConfigError(f"`loss` is {loss!r}; name one, or give a function that makes it of the model.")
+
+
+def train_reranker(
+    model: CrossEncoder,
+    rows: Sequence[RerankerRow],
+    settings: RerankerSettings,
+    environment: RunEnvironment,
+    *,
+    loss: Any,
+    evaluate: Callable[[], dict[str, float]] | None,
+    before: dict[str, float] | None,
+) -> TrainedReranker:
+    """Train, and leave the best weights in the model.
+
+    Args:
+        model: Trained in place; only parameters that require gradients change.
+        rows: Questions with passages.
+        settings: The numbers.
+        environment: Checkpoints, bars.
+        loss: See `make_loss`.
+        evaluate: Figures of the model as it stands; None: the last weights are the best.
+        before: Its figures before training, where they are known; None: they are measured.
+
+    Raises:
+        TrainingError: The loss is not a number, memory does not suffice, or Ctrl-C was pressed.
+        OutputError: A checkpoint cannot be written.
+    """
+    best = BestState(model, trainable_only=settings.method == "lora")
+    scratch = Path(tempfile.mkdtemp(prefix="embft-"))
+    hardware = settings.hardware
+    fused = hardware.attention_dropout is False or (hardware.attention_dropout is None and model.device.type == "cpu")
+    restore_dropout = dropout_off(model, attention=fused, hidden=hardware.hidden_dropout is False)
+    measure = evaluate if before is None or evaluate is None else _first_known(before, evaluate)
+    try:
+        trainer = _trainer(model, rows, settings, environment, loss, best, scratch)
+        watcher = BestStateCallback(
+            best,
+            measure,
+            every=settings.evaluation_steps,
+            patience=settings.patience,
+            save_at_end=environment.save_at_end,
+        )
+        trainer.add_callback(watcher)
+        run_trainer(trainer, watcher, environment)
+    finally:
+        restore_dropout()
+        shutil.rmtree(scratch, ignore_errors=True)
+    best.restore()
+    model.eval()
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return TrainedReranker(best, int(trainer.state.global_step), logged, watcher.evaluate_seconds)
+
+
+def _first_known(before: dict[str, float], evaluate: Callable[[], dict[str, float]]) -> Callable[[], dict[str, float]]:
+    """Figures of which the first are known without a look at the model."""
+    known = [before]
+    return lambda: known.pop() if known else evaluate()
+
+
+def _trainer(
+    model: CrossEncoder,
+    rows: Sequence[RerankerRow],
+    settings: RerankerSettings,
+    environment: RunEnvironment,
+    loss: Any,
+    best: BestState,
+    folder: Path,
+) -> RerankerTrainer:
+    from datasets import Dataset
+    from transformers.trainer_callback import PrinterCallback
+
+    data = Dataset.from_dict(columns(rows, "lambda" if callable(loss) else loss))
+    a_row = len(data) / len(rows)  # a loss on single passages has as many rows for a question as it has passages
+    batch = max(1, min(round(settings.batch_size * a_row), len(data)))
+    at_once = min(batch, round((settings.hardware.mini_batch_size or settings.batch_size) * a_row))
+    parts = -(-batch // max(1, at_once))
+    steps = -(-len(data) // batch) * settings.epochs
+    with legacy_precision_kept():
+        arguments = RerankerArguments(
+            per_device_train_batch_size=-(-batch // parts),
+            gradient_accumulation_steps=parts,
+            **run_options(
+                settings.hardware,
+                device=model.device,
+                folder=folder,
+                name=environment.name,
+                epochs=settings.epochs,
+                steps=steps,
+                learning_rate=settings.peak_rate,
+                weight_decay=settings.weight_decay,
+                seed=settings.seed,
+                save_steps=settings.checkpoint_save_steps if environment.save_checkpoints else None,
+                progress=environment.progress,
+            ),
+        )
+    trainer = RerankerTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=data,
+        loss=make_loss(model, loss),
+        checkpoints=environment.checkpoints,
+        best=best,
+        trainable_only=settings.method == "lora",
+        mini_batch_size=settings.hardware.mini_batch_size,
+    )
+    trainer.remove_callback(PrinterCallback)  # it prints dicts to standard output; the result holds them
+    return trainer

@@ -1,0 +1,108 @@
+"""How well a reranker orders what the first stage finds, alone and mixed with the order in which it came."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+
+from llama_index_embft.embeddings.cross_encoder import pair_logits
+from llama_index_embft.evaluation.metrics import Judgements, find_hits, score_hits
+from llama_index_embft.finetune.engine import SELECTION_METRIC
+from llama_index_embft.finetune.reranker.candidates import find_candidates
+from llama_index_embft.retrievers.fusion import fuse, learn_weight
+from llama_index_embft.retrievers.reranking import ranking
+
+if TYPE_CHECKING:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.embeddings.encoding.cache import EmbeddingCache
+    from llama_index_embft.finetune.reranker.settings import CandidateSettings
+    from llama_index_embft.search.topk import TopK
+
+WEIGHT: Final = "weight"
+ALONE: Final = "ndcg@10_alone"
+FIRST_STAGE: Final = "ndcg@10_first_stage"
+
+
+class RerankValidation:
+    """Questions with their candidates, ranked anew by a model as it stands.
+
+    Questions whose relevant passages are not among the candidates stay, and count what the first stage makes of them.
+
+    Args:
+        dataset: Questions, corpus and relevant passages.
+        embed_model: The dense part of the first stage; None: BM25 alone.
+        settings: Depth, and how many questions are ranked.
+        seed: Of the questions that are drawn.
+        batch_size: Pairs at a time.
+        cache: Where vectors are kept.
+    """
+
+    def __init__(
+        self,
+        dataset: EmbeddingQAFinetuneDataset,
+        embed_model: BaseEmbedding | None,
+        settings: CandidateSettings,
+        *,
+        seed: int,
+        batch_size: int = 32,
+        cache: EmbeddingCache | Literal["default"] | None = "default",
+    ) -> None:
+        queries = list(dataset.queries)
+        if len(queries) > settings.max_val_queries:
+            kept = sorted(random.Random(seed).sample(range(len(queries)), settings.max_val_queries))
+            queries = [queries[number] for number in kept]
+        self._batch_size = batch_size
+        found = find_candidates(dataset, queries, embed_model, settings, cache=cache)
+        self._hits = found.hits
+        row_of = {doc: row for row, doc in enumerate(found.ids)}
+        self._judgements = Judgements.from_qrels(dataset.subset(queries).qrels(), queries, row_of)
+        self._n_documents = len(found.ids)
+        self._there = found.hits.rows >= 0
+        self._pairs = [
+            (dataset.queries[query], dataset.corpus[found.ids[row]])
+            for query, rows in zip(queries, found.hits.rows.tolist(), strict=True)
+            for row in rows
+            if row >= 0
+        ]
+        self.first_stage = self._mean(found.hits)
+
+    def without_model(self) -> dict[str, float]:
+        """The figures of no reranking."""
+        return {SELECTION_METRIC: self.first_stage, WEIGHT: 0.0, FIRST_STAGE: self.first_stage}
+
+    def metrics(self, model: Any) -> dict[str, float]:
+        """The figures of a reranker: mixed by the weight that these questions give it, alone, and without it.
+
+        The weight is 0 where reranking does not help here, so the first figure is never below that of the first stage.
+        """
+        second = self._reranked(model)
+        choice = learn_weight(second, self._hits, self._judgements, depth=self._depth)
+        weight = choice.weight if choice.scores[choice.weight] > choice.scores[0.0] else 0.0
+        return {
+            SELECTION_METRIC: choice.scores[weight],
+            WEIGHT: weight,
+            ALONE: choice.scores[1.0],
+            FIRST_STAGE: self.first_stage,
+        }
+
+    def mixed(self, model: Any, weight: float) -> float:
+        """nDCG@10 of a reranker with a weight that was chosen elsewhere."""
+        return self._mean(fuse(self._reranked(model), self._hits, weight, depth=self._depth))
+
+    @property
+    def _depth(self) -> int:
+        return max(1, int(self._hits.rows.shape[1]))
+
+    def _reranked(self, model: Any) -> TopK:
+        """The candidates by the reranker alone."""
+        scores = np.full(self._hits.rows.shape, -np.inf, dtype=np.float32)
+        scores[self._there] = pair_logits(model, self._pairs, batch_size=self._batch_size)
+        return ranking(scores, self._hits.rows)
+
+    def _mean(self, hits: TopK) -> float:
+        found = find_hits(hits.rows, self._judgements, self._n_documents)
+        return float(score_hits(found, self._judgements, [SELECTION_METRIC])[SELECTION_METRIC].mean())

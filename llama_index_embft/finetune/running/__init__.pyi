@@ -1,0 +1,1 @@
+from .settings import HardwareSettings as HardwareSettings, LoraSettings as LoraSettings

@@ -1,0 +1,191 @@
+"""A trainer of sentence-transformers with atomic checkpoints, a way out of full memory, and no silent NaN."""
+
+from __future__ import annotations
+
+import gc
+import math
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from sentence_transformers.base.trainer import BaseTrainer
+
+from llama_index_embft.errors import TrainingError
+from llama_index_embft.finetune.running.arguments import tf32
+from llama_index_embft.finetune.running.checkpoints import PREFIX
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from llama_index_embft.finetune.running.checkpoints import Checkpoints
+    from llama_index_embft.finetune.validation import BestState
+
+LORA_FILE: Final = "trainable.safetensors"
+_NO_MEMORY: Final = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
+
+
+class ResumableTrainer(BaseTrainer):
+    """What the trainers of embedding models and of rerankers share; stands before that of sentence-transformers.
+
+    Args:
+        checkpoints: Where checkpoints go.
+        best: Goes into each checkpoint.
+        trainable_only: Put only the trainable weights into checkpoints (LoRA).
+        mini_batch_size: Rows computed with gradients at a time; None: the whole batch.
+        options: Of the trainer.
+    """
+
+    def __init__(
+        self,
+        *,
+        checkpoints: Checkpoints,
+        best: BestState,
+        trainable_only: bool,
+        mini_batch_size: int | None,
+        **options: Any,
+    ) -> None:
+        self.checkpoints = checkpoints
+        self.best = best
+        self.trainable_only = trainable_only
+        self.mini_batch_size = mini_batch_size
+        self._filling: Path | None = None
+        super().__init__(**options)
+
+    # --- a step -------------------------------------------------------------------------------------------------------
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """A step that tries again with smaller mini-batches when memory runs out, and refuses a loss without a value.
+
+        Raises:
+            TrainingError: The loss is not a finite number, or one row is too much for the memory.
+        """
+        while True:
+            state = _random_state()
+            try:
+                with tf32(self.args.device):
+                    loss: torch.Tensor = super().training_step(model, dict(inputs), num_items_in_batch)
+                break
+            except (RuntimeError, MemoryError) as err:
+                if not is_out_of_memory(err):
+                    raise
+                smaller = self.smaller(inputs, err)
+            # Outside the handler, whose traceback keeps the tensors of the failed step alive.
+            model.zero_grad(set_to_none=True)
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self.use_mini_batches(smaller)
+            _restore_random_state(state)
+        if not math.isfinite(float(loss)):
+            good = self.checkpoints.newest()
+            kept = f" The last good checkpoint is {good}." if good else ""
+            raise TrainingError(
+                f"The loss is {float(loss)} at step {self.state.global_step + 1}{self.place()}; lower learning_rate "
+                f"({self.args.learning_rate}) or train in float32 (bf16=False).{kept}"
+            )
+        return loss
+
+    def smaller(self, inputs: dict[str, Any], err: BaseException) -> int:  # noqa: ARG002 - for those that can
+        """The mini-batch size to go on with after memory ran out.
+
+        Raises:
+            TrainingError: The batch cannot be cut.
+        """
+        raise TrainingError(
+            "A batch does not fit in memory; lower batch_size or mini_batch_size, shorten texts, or turn "
+            "gradient_checkpointing on."
+        ) from err
+
+    def use_mini_batches(self, size: int | None) -> None:
+        """Go on with another mini-batch size."""
+        self.mini_batch_size = size
+
+    def place(self) -> str:
+        """Where the step at hand is, for messages."""
+        return ""
+
+    # --- checkpoints --------------------------------------------------------------------------------------------------
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._filling) if self._filling is not None else str(super()._get_output_dir(trial))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        step = self.state.global_step
+        if any(not torch.isfinite(parameter).all() for parameter in self.model.parameters()):
+            raise TrainingError(
+                f"The weights are not finite after step {step}; lower learning_rate ({self.args.learning_rate})."
+            )
+        if self.args.world_size > 1:
+            self._save_in_all_processes(model, trial)
+            return
+
+        def fill(folder: Path) -> None:
+            self._filling = folder
+            try:
+                super(ResumableTrainer, self)._save_checkpoint(model, trial)
+            finally:
+                self._filling = None
+            inner = folder / f"{PREFIX}{step}"
+            for file in inner.iterdir():
+                file.rename(folder / file.name)
+            inner.rmdir()
+
+        self.checkpoints.write(step, fill, self._own_state(), self.best.weights)
+
+    def _save_in_all_processes(self, model: nn.Module, trial: Any) -> None:
+        """Each process has random states of its own to save, so they fill one folder, and the first one moves it."""
+        step = self.state.global_step
+        self._filling = self.checkpoints.folder / ".embft-shared.tmp"
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            shared, self._filling = self._filling, None
+        torch.distributed.barrier()
+        if self.is_world_process_zero():
+
+            def fill(folder: Path) -> None:
+                for file in (shared / f"{PREFIX}{step}").iterdir():
+                    shutil.move(str(file), folder / file.name)
+
+            self.checkpoints.write(step, fill, self._own_state(), self.best.weights)
+        torch.distributed.barrier()
+
+    def _own_state(self) -> dict[str, Any]:
+        return {"best": self.best.state(), "mini_batch_size": self.mini_batch_size, "step": self.state.global_step}
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if not self.trainable_only:
+            super()._save(output_dir, state_dict)
+            return
+        from safetensors.torch import save_file
+
+        folder = Path(str(output_dir or self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        trained = {name: p.detach().contiguous() for name, p in self.model.named_parameters() if p.requires_grad}
+        save_file(trained, str(folder / LORA_FILE))
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:  # type: ignore[override]
+        if not self.trainable_only:
+            super()._load_from_checkpoint(checkpoint_path)
+            return
+        from safetensors.torch import load_file
+
+        self.model.load_state_dict(load_file(str(Path(checkpoint_path) / LORA_FILE)), strict=False)
+
+
+def is_out_of_memory(err: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on the CPU."""
+    if isinstance(err, (torch.cuda.OutOfMemoryError, MemoryError)):
+        return True
+    return any(text in str(err).lower() for text in _NO_MEMORY)
+
+
+def _random_state() -> tuple[Any, ...]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+
+
+def _restore_random_state(state: tuple[Any, ...]) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state_all(state[1])

@@ -1,0 +1,214 @@
+"""A reranker as the node postprocessor that a retriever takes, and its share in the ranking."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from llama_index.core.callbacks import CBEventType, EventPayload
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.schema import MetadataMode, NodeWithScore
+
+from llama_index_embft._core.checks import check_number, first_line
+from llama_index_embft.embeddings.cross_encoder import load_cross_encoder, pair_logits
+from llama_index_embft.errors import ModelError
+from llama_index_embft.retrievers.fusion import fuse
+from llama_index_embft.search.topk import TopK
+
+if TYPE_CHECKING:
+    from llama_index.core.schema import QueryBundle
+    from numpy.typing import NDArray
+
+_RECORD: Final = "embft.json"
+
+
+class CrossEncoderReranker(BaseNodePostprocessor):
+    """Puts nodes into the order of a cross-encoder, mixed with the order in which they came.
+
+    Both scores are brought to one scale for each query (`fuse` with z-scores), and the reranker gets the share that it
+    has earned on validation: a small reranker alone is often worse than the retriever, and together they are better.
+
+    Args:
+        model: Folder or hub name, a loaded ``CrossEncoder``, or a function of a query and texts that returns a score
+            for each text.
+        top_n: Nodes to return; None returns all.
+        weight: Share of the reranker in the ranking, 0 to 1: 1 is the reranker alone, 0 leaves the order as it is and
+            reads nothing.
+        batch_size: Pairs at a time.
+        device: Torch device; None takes a GPU where there is one.
+        max_length: Tokens of query and passage together that are read; None: as many as the model reads, at most 512.
+        trust_remote_code: Run code that comes with the model. Only for repositories you have read.
+
+    Raises:
+        ConfigError: A value is out of range.
+        ModelError: The model cannot be loaded, or is no cross-encoder.
+    """
+
+    name: str = Field(description="Folder or name of the model, or its class.")
+    top_n: int | None = Field(default=None, description="Nodes to return.")
+    weight: float = Field(default=1.0, description="Share of the reranker in the ranking.")
+    batch_size: int = Field(default=32, description="Pairs at a time.")
+    _model: Any = PrivateAttr()
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        top_n: int | None = None,
+        weight: float = 1.0,
+        batch_size: int = 32,
+        device: str | None = None,
+        max_length: int | None = None,
+        trust_remote_code: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        check_number("weight", weight, at_least=0, at_most=1)
+        check_number("batch_size", batch_size, at_least=1)
+        if top_n is not None:
+            check_number("top_n", top_n, at_least=1)
+        named = isinstance(model, (str, Path))
+        name = str(model) if named else type(model).__name__
+        super().__init__(name=name, top_n=top_n, weight=weight, batch_size=batch_size, **kwargs)
+        if named:
+            model = load_cross_encoder(model, device=device, max_length=max_length, trust_remote_code=trust_remote_code)
+        self._model = model
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name of the class, for LlamaIndex."""
+        return "CrossEncoderReranker"
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that the model was loaded from; None where it came from elsewhere."""
+        return Path(self.name) if Path(self.name).is_dir() else None
+
+    def scores(self, query: str, texts: list[str]) -> NDArray[np.float32]:
+        """What the reranker alone says of texts: shape ``(n,)``."""
+        if not hasattr(self._model, "predict"):
+            return np.asarray(self._model(query, texts), dtype=np.float32).ravel()
+        return pair_logits(self._model, [(query, text) for text in texts], batch_size=self.batch_size)
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        if query_bundle is None or not nodes or self.weight == 0:
+            return nodes[: self.top_n]
+        event: dict[str, Any] = {
+            EventPayload.NODES: nodes,
+            EventPayload.MODEL_NAME: self.name,
+            EventPayload.QUERY_STR: query_bundle.query_str,
+            EventPayload.TOP_K: self.top_n or len(nodes),
+        }
+        with self.callback_manager.event(CBEventType.RERANKING, payload=event) as running:
+            texts = [hit.node.get_content(MetadataMode.EMBED) for hit in nodes]
+            first = first_scores([hit.score for hit in nodes])
+            found = reranked(self.scores(query_bundle.query_str, texts)[None], first[None], self.weight)
+            order = found.rows[0].tolist()
+            ranked = [
+                NodeWithScore(node=nodes[row].node, score=float(score))
+                for row, score in zip(order, found.scores[0].tolist(), strict=True)
+            ]
+            running.on_end(payload={EventPayload.NODES: ranked[: self.top_n]})
+        return ranked[: self.top_n]
+
+
+def reranked(scores: NDArray[np.floating], first: NDArray[np.floating], weight: float) -> TopK:
+    """Candidates in their new order.
+
+    Args:
+        scores: The reranker's, shape ``(n_queries, n_candidates)``.
+        first: Those of the first stage, likewise; rows best first.
+        weight: Share of the reranker, 0 to 1.
+
+    Returns:
+        ``rows`` are places in the list that came in, best first.
+    """
+    n = scores.shape[1]
+    found = fuse(ranking(scores), ranking(first), weight, depth=max(1, n))
+    return TopK(found.rows[:, :n], found.scores[:, :n])
+
+
+def ranking(scores: NDArray[np.floating], rows: NDArray[np.int64] | None = None) -> TopK:
+    """Scores of candidates as hits, best first; of equal ones the earlier stays in front.
+
+    Args:
+        scores: Shape ``(n_queries, n_candidates)``.
+        rows: What the candidates are, likewise, -1 for none; None: their places in the list.
+    """
+    values = np.asarray(scores, dtype=np.float32)
+    rows = np.broadcast_to(np.arange(values.shape[1]), values.shape) if rows is None else rows
+    order = np.argsort(np.where(rows >= 0, -values, np.inf), axis=1, kind="stable")
+    return TopK(np.take_along_axis(rows, order, axis=1).astype(np.int64), np.take_along_axis(values, order, axis=1))
+
+
+def first_scores(scores: list[float | None]) -> NDArray[np.float32]:
+    """Scores of nodes as a retriever gave them; where it gave none to some, their places count.
+
+    Returns:
+        Shape ``(n,)``.
+    """
+    if any(score is None for score in scores):
+        return -np.arange(len(scores), dtype=np.float32)
+    return np.array(scores, dtype=np.float32)
+
+
+def load_reranker(
+    folder: str | Path,
+    *,
+    top_n: int | None = None,
+    device: str | None = None,
+    weight: float | None = None,
+    trust_remote_code: bool = False,
+) -> CrossEncoderReranker:
+    """Load a reranker that `RerankerFinetuneEngine` saved, or any cross-encoder by folder or hub name.
+
+    Args:
+        folder: The folder, or a hub name.
+        top_n: Nodes to return; None returns all.
+        device: Torch device; None takes a GPU where there is one.
+        weight: Share of the reranker in the ranking; None: the one learnt on validation, else 1.
+        trust_remote_code: Run code that comes with the model. Only for repositories you have read.
+
+    Raises:
+        ModelError: It cannot be loaded, or is no reranker.
+    """
+    record = _record(Path(folder))
+    if weight is None:
+        weight = record.get("weight", 1.0)
+    return CrossEncoderReranker(
+        folder,
+        top_n=top_n,
+        weight=weight,
+        device=device,
+        max_length=record.get("max_length"),
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def as_postprocessor(reranker: Any) -> BaseNodePostprocessor:
+    """A reranker as a node postprocessor: one as it is, or a name, a folder, a ``CrossEncoder`` or a function."""
+    if isinstance(reranker, BaseNodePostprocessor):
+        return reranker
+    return load_reranker(reranker) if isinstance(reranker, (str, Path)) else CrossEncoderReranker(reranker)
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """What ``embft.json`` says; empty where there is none."""
+    file = folder / _RECORD
+    if not file.is_file():
+        return {}
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        kind, weight, length = record["kind"], record.get("weight", 1.0), record.get("max_length")
+        sound = 0 <= weight <= 1 and (length is None or (isinstance(length, int) and length > 0))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as err:
+        raise ModelError(f"{file} is damaged ({first_line(err)}); restore the folder, or train again.") from err
+    if kind != "reranker":
+        raise ModelError(f"{folder} holds a saved result of the kind {kind!r} and no reranker; see load_embed_model.")
+    if not sound:
+        raise ModelError(f"{file} is damaged (weight {weight!r}, max_length {length!r}); restore the folder.")
+    return dict(record)
