@@ -3,7 +3,9 @@
 Both functions talk to one loopback server (a process of its own, 200 ms latency) through the same client class, in one
 run, over the same 344 chunks of the 10-K filings of Lyft and Uber.
 
-    python benchmarks/generation.py [--quick] [--only speed limits memory kills]
+"labels" does the same for the labels of a reranker: 160 pairs of a question and a passage, the same samples from both.
+
+    python benchmarks/generation.py [--quick] [--only speed labels limits memory kills]
 """
 
 from __future__ import annotations
@@ -162,6 +164,45 @@ def measure_speed(quick: bool) -> list[dict[str, Any]]:
                 "wall_ms_per_request": min(wall for wall, _ in whole) * per_request,
             }
         )
+    return rows
+
+
+# --- labels of a reranker ---------------------------------------------------------------------------------------------
+
+
+def measure_labels(quick: bool) -> list[dict[str, Any]]:
+    from llama_index.core import Document, Settings
+    from llama_index.embeddings.openai import OpenAIEmbedding
+
+    from llama_index_embft.generation import DEFAULT_QUERY_DOC_RELEVANCE_PROMPT, generate_ce_fine_tuning_dataset
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from llama_index.finetuning.cross_encoders.dataset_gen import generate_ce_fine_tuning_dataset as theirs
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # see `stock`
+    documents = [Document(text=node.text) for node in chunks()[:64]]
+    questions = [f"What is said of {' '.join(d.text.split()[10:16])}?" for d in documents[: 8 if quick else 40]]
+    rows: list[dict[str, Any]] = []
+    with server(LATENCY) as api_base, server(0.0) as vectors:
+        Settings.embed_model = OpenAIEmbedding(api_base=vectors, api_key="none")
+        # The same prompt for both. Vectors cost next to nothing here; ours come from the cache after the first run.
+        options = {"top_k": 4, "llm": client(api_base), "qa_doc_relevance_prompt": DEFAULT_QUERY_DOC_RELEVANCE_PROMPT}
+        started = time.perf_counter()
+        expected = theirs(documents, questions, **options)
+        seconds = time.perf_counter() - started
+        shared = {"part": "labels", "pairs": len(expected), "latency_s": LATENCY}
+        rows.append({**shared, "function": "llama-index-finetuning", "workers": 1, "seconds": seconds, "speedup": 1.0})
+        for workers in (1, 8, 32):
+            with tempfile.TemporaryDirectory() as folder:
+                calls = CallSettings(num_workers=workers, journal_path=Path(folder) / "labels.sqlite")
+                started = time.perf_counter()
+                found = generate_ce_fine_tuning_dataset(
+                    documents, questions, calls=calls, show_progress=False, **options
+                )
+                taken = time.perf_counter() - started
+            same = [vars(sample) for sample in found] == [vars(sample) for sample in expected]
+            counts = {"workers": workers, "seconds": taken, "speedup": seconds / taken, "same_samples": same}
+            rows.append({**shared, "function": "llama-index-embft", **counts})
     return rows
 
 
@@ -338,7 +379,13 @@ def measure_kills(quick: bool) -> list[dict[str, Any]]:
     ]
 
 
-PARTS = {"speed": measure_speed, "limits": measure_limits, "memory": measure_memory, "kills": measure_kills}
+PARTS = {
+    "speed": measure_speed,
+    "labels": measure_labels,
+    "limits": measure_limits,
+    "memory": measure_memory,
+    "kills": measure_kills,
+}
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ _WORD: Final = rf"(?:(?P<no>{_NO})|(?P<yes>{_YES}))(?![A-Za-z])"
 # "no" is also an article ("No document was given"), so after it must come what ends or explains a verdict.
 _OTHER: Final = r"(?!\W{0,6}(?:(?:and|or)\W{1,3})?(?:yes|no)\b)"
 _ENDS: Final = r"(?=\s*(?:$|[.,;:!?)\]}\"'’”*_`(–—。，；：！）]|-\s|\n|because\b|since\b))"
+_BOX: Final = r"(?:\\?(?:boxed|text)\{)*"
 _AFTER_YES: Final = r"(?:(?<=yes)(?=\s)|" + _ENDS + ")"
 # A model that completes text goes on with the next example.
 _NEXT_EXAMPLE: Final = re.compile(r"\n\W*(?:query|question|document|passage)\W{0,4}[:：]", re.IGNORECASE)
@@ -25,12 +26,12 @@ _PATTERNS: Final = (
     # At the very start: "Yes, the passage ..."; "Relevant: No" starts with no verdict.
     re.compile(rf"\A[\W_]*(?!relevant\W*[:：=]){_WORD}{_AFTER_YES}{_OTHER}", re.IGNORECASE),
     # On a line alone, also as "\boxed{Yes}".
-    re.compile(rf"^[\W_]*(?:\\?(?:boxed|text)\{{)*{_WORD}[\W_]*$", _FLAGS),
+    re.compile(rf"^[\W_]*{_BOX}{_WORD}[\W_]*$", _FLAGS),
     # Where it is called so: "Relevant: **No**", '"relevant": true', "the answer is no."
     re.compile(
         r"(?:relevan(?:t|ce)|answers?|verdict|judge?ment|conclusion|label|output|result|response|decision"
         r"|相关(?:性)?|答案|结论|判断|回答)"
-        rf"[\"'*_`\s]*(?:[:：=]|\bis\b|是|为)[\s\"'“*_`(\[]*{_WORD}{_AFTER_YES}{_OTHER}",
+        rf"[\"'*_`\s]*(?:[:：=]|\bis\b|是|为)[\s\"'“*_`(\[$]*{_BOX}{_WORD}{_AFTER_YES}{_OTHER}",
         _FLAGS,
     ),
     # At the end, drawn as a conclusion.

@@ -37,6 +37,7 @@ YES = [
     "The document is relevant to the query.",
     "The passage is directly relevant because it names the year.",
     r"\boxed{Yes}",
+    r"Answer: $\boxed{\text{Yes}}$",
     '{"relevant": true}',
     '```json\n{"relevant": true}\n```',
     "Yes\n\nQuery: Who?\nDocument: Nobody.\nRelevant: No",
