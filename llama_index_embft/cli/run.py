@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003  # typer reads the annotations
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -48,7 +48,10 @@ def run(
     ] = "auto",
     reranker: Annotated[
         str | None,
-        typer.Option(help="A cross-encoder of sentence-transformers, by name or folder, to try on top."),
+        typer.Option(
+            help="A cross-encoder to try on top, by name or folder; train: one trained from the model in use, on the "
+            "questions that people asked."
+        ),
     ] = None,
     llm: Annotated[
         str | None,
@@ -106,7 +109,7 @@ def run(
         questions=questions,
         llm=client,
         methods=method,
-        reranker=_reranker(reranker),
+        reranker=reranker,
         budget=budget,
         output_path=target,
         settings=settings,
@@ -137,19 +140,3 @@ def _client(llm: str | None, llm_model: str | None, api_base: str | None) -> LLM
     client = make_llm(llm, llm_model, api_base=api_base)
     check_llm(client)
     return client
-
-
-def _reranker(name: str | None) -> Any:
-    if name is None:
-        return None
-    from sentence_transformers import CrossEncoder
-
-    from llama_index_embft._core.checks import first_line
-    from llama_index_embft.errors import ConfigError
-
-    try:
-        return CrossEncoder(name)
-    except Exception as err:  # a wrong name ends in exceptions of many libraries
-        raise ConfigError(
-            f"--reranker {name} cannot be loaded as a cross-encoder ({first_line(err)}); give a name or a folder."
-        ) from err

@@ -7,5 +7,6 @@ from .dense import (
 from .questions import PlacedQuestions as PlacedQuestions, place_questions as place_questions
 from .result import TuneResult as TuneResult
 from .settings import TuneSettings as TuneSettings
+from .sources import DEFAULT_MODEL as DEFAULT_MODEL
 from .status import CandidateRow as CandidateRow, TuneStatus as TuneStatus
-from .tuning import DEFAULT_MODEL as DEFAULT_MODEL, tune as tune
+from .tuning import tune as tune

@@ -16,6 +16,7 @@ from llama_index_embft.pipeline.parts import DEPTH
 from llama_index_embft.pipeline.status import CandidateRow
 from llama_index_embft.pipeline.training import is_trainable
 from llama_index_embft.retrievers.fusion import DEFAULT_FUSION, Fusion, fuse, learn_weight
+from llama_index_embft.retrievers.reranking import CrossEncoderReranker, ranking
 from llama_index_embft.search.topk import TopK
 
 if TYPE_CHECKING:
@@ -42,12 +43,14 @@ class Stack:
         weight: Its share in the mixture with BM25, 0 (BM25 alone) to 1 (the model alone).
         fusion: How the two are brought to one scale.
         reranked: Whether the reranker looks at the first hits.
+        rerank_weight: Its share in the order of these hits; None: it decides alone, or has a way of its own.
     """
 
     model: DenseModel
     weight: float
     fusion: Fusion
     reranked: bool = False
+    rerank_weight: float | None = None
 
     @property
     def label(self) -> str:
@@ -58,7 +61,8 @@ class Stack:
             name = self.model.name
         else:
             name = f"{self.model.name} {self.weight:.0%} + BM25 {1 - self.weight:.0%}"
-        return f"{name}, reranked" if self.reranked else name
+        share = "" if self.rerank_weight in (None, 1) else f" {self.rerank_weight:.0%}"
+        return f"{name}, reranked{share}" if self.reranked else name
 
 
 def hits_of(stack: Stack, parts: StackParts, questions: EmbeddingQAFinetuneDataset) -> TopK:
@@ -80,8 +84,43 @@ def report_of(
 
     report = parts.report(hits_of(stack, parts, questions), questions, stack.label)
     if stack.reranked:
+        reranker = reranker_of(stack, reranker)
         report = rerank_run(questions, report, reranker, top_n=RERANK_DEPTH, label=stack.label, metadata_mode="embed")
     return parts.seen(report, questions, stack.model)
+
+
+def reranker_of(stack: Stack, reranker: Any) -> Any:
+    """The reranker with the share that it has in a stack."""
+    if isinstance(reranker, CrossEncoderReranker) and stack.rerank_weight is not None:
+        return reranker.with_weight(stack.rerank_weight)
+    return reranker
+
+
+def with_reranker(
+    stack: Stack, parts: StackParts, questions: EmbeddingQAFinetuneDataset, reranker: Any, *, learn: bool
+) -> Stack:
+    """A stack with a reranker on top, and the share that some questions give it.
+
+    Args:
+        stack: Without a reranker.
+        parts: Searches the corpus.
+        questions: By people, where the share is learnt.
+        reranker: One of ours has a share; others put hits into an order of their own.
+        learn: Learn the share; otherwise it stays as it is.
+    """
+    if not (learn and isinstance(reranker, CrossEncoderReranker)):
+        return replace(stack, reranked=True)
+    hits = hits_of(stack, parts, questions)
+    first = TopK(hits.rows[:, :RERANK_DEPTH], hits.scores[:, :RERANK_DEPTH])
+    scores = np.full(first.rows.shape, -np.inf, dtype=np.float32)
+    for place, (query, rows) in enumerate(zip(questions.queries.values(), first.rows.tolist(), strict=True)):
+        texts = [parts.corpus.corpus[parts.ids[row]] for row in rows if row >= 0]
+        scores[place, : len(texts)] = reranker.scores(query, texts)
+    judgements = Judgements.from_qrels(
+        questions.qrels(), tuple(questions.queries), {doc: row for row, doc in enumerate(parts.ids)}
+    )
+    found = learn_weight(ranking(scores, first.rows), first, judgements, depth=RERANK_DEPTH)
+    return replace(stack, reranked=True, rerank_weight=found.weight)
 
 
 _TIMED: Final = 15
@@ -164,7 +203,8 @@ class Choosing:
     def consider_reranker(self, reranker: Any) -> CandidateRow:
         """Measure the best stack with the reranker on top."""
         before = time.perf_counter()
-        stack = replace(self.final(), reranked=True)
+        self._reranker = None
+        stack = self._reranked(self.final(), self._evidence.choose, reranker)
         report = report_of(stack, self._parts, self._evidence.choose, reranker=reranker)
         self._reranker = reranker
         return _row(stack, report, time.perf_counter() - before)
@@ -198,9 +238,13 @@ class Choosing:
         best = stacks[best_of(scores)]
         if self._reranker is None:
             return best
-        reranked = replace(best, reranked=True)
+        reranked = self._reranked(best, questions, self._reranker)
         both = [report_of(one, self._parts, questions, reranker=self._reranker) for one in (best, reranked)]
         return (best, reranked)[best_of([report.values[METRIC] for report in both])]
+
+    def _reranked(self, stack: Stack, questions: EmbeddingQAFinetuneDataset, reranker: Any) -> Stack:
+        learn = self._evidence.proof_by == "people"
+        return with_reranker(stack, self._parts, questions, reranker, learn=learn)
 
     def proof(self, *, without_new_documents: bool = False) -> dict[str, RetrievalReport]:
         """The base model, BM25 and the chosen stack on questions that had no part in the choice; see `final`."""

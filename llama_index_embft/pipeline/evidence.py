@@ -171,3 +171,9 @@ def _smaller(val: EmbeddingQAFinetuneDataset, seed: int) -> EmbeddingQAFinetuneD
         bare_texts={doc: val.bare_texts[doc] for doc in kept if doc in val.bare_texts},
         source_documents={doc: val.source_documents[doc] for doc in kept if doc in val.source_documents},
     )
+
+
+def data_in_words(source: str, evidence: Evidence) -> str:
+    """What was searched and asked, for reports."""
+    by = {"people": "that people asked", "llm": "that an LLM wrote", "text": "taken from the text"}
+    return f"{source}; {evidence.tested:,} questions {by[evidence.proof_by]}"

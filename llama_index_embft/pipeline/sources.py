@@ -6,10 +6,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft.dataset.documents.loading import dataset_corpus, documents_to_nodes, load_documents
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.schema import BaseNode
     from numpy.typing import NDArray
+
+DEFAULT_MODEL: Final = "BAAI/bge-small-en-v1.5"
 
 _ID_BATCH = 4096
 
@@ -160,3 +163,15 @@ def _of_index(index: VectorStoreIndex) -> TuningSource:
         raise DatasetError(f"{table.label[:1].upper()}{table.label[1:]} is empty; add nodes to it first.")
     found = _of_nodes(nodes, "")
     return TuningSource(found.corpus, found.nodes, index=index, vectors=vectors, words=f"an index of {found.words}")
+
+
+def base_model_of(source: Any, model: str | BaseEmbedding | None, trust_remote_code: bool) -> BaseEmbedding:
+    """The embedding model in use: as given, the index's own, or the default."""
+    from llama_index.core import VectorStoreIndex
+
+    if model is None and isinstance(source, VectorStoreIndex):
+        in_index: BaseEmbedding = source._embed_model
+        return in_index
+    if model is None or isinstance(model, str):
+        return load_embed_model(model or DEFAULT_MODEL, trust_remote_code=trust_remote_code)
+    return model

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from llama_index_embft._core.environment import default_cache_dir
@@ -17,8 +19,8 @@ from llama_index_embft.evaluation.tasks import hash_of
 from llama_index_embft.pipeline.parts import DenseModel
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    import os
+    from collections.abc import Iterator, Sequence
 
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
@@ -153,3 +155,20 @@ def train_candidate(
     engine = make_engine(method, train, val, base, at, show_progress, cache, options)
     engine.finetune()
     return DenseModel(method, engine.get_finetuned_model(), at, time.perf_counter() - started)
+
+
+@contextlib.contextmanager
+def only_here(output_path: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Two searches never write to one folder at the same time."""
+    if output_path is None:
+        yield
+        return
+    from filelock import FileLock, Timeout
+
+    lock = work_folder("lock", Path(output_path).absolute()).with_suffix(".lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock, timeout=0):
+            yield
+    except Timeout:
+        raise ConfigError(f"Another search is writing to {output_path}; wait for it, or name another folder.") from None

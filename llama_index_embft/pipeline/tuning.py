@@ -2,44 +2,49 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.checks import check_number, first_line
 from llama_index_embft._core.files import check_output_folder
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.encoding.run_cache import RunCache
-from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.errors import ConfigError, EmbftError
 from llama_index_embft.evaluation import compare
 from llama_index_embft.generation import question_realism
 from llama_index_embft.pipeline.budget import Clock, in_words, parse_budget
-from llama_index_embft.pipeline.choice import Choosing, Stack, switching_cost
-from llama_index_embft.pipeline.evidence import Evidence, Origin, assign, can_choose, trains_on_labels
+from llama_index_embft.pipeline.choice import Choosing, Stack, reranker_of, switching_cost
+from llama_index_embft.pipeline.evidence import Evidence, Origin, assign, can_choose, data_in_words, trains_on_labels
 from llama_index_embft.pipeline.no_labels import NoLabelRule, copied_share
 from llama_index_embft.pipeline.parts import DenseModel, StackParts
 from llama_index_embft.pipeline.questions import made_questions, people_questions, what_can_be_shown
+from llama_index_embft.pipeline.reranking import (
+    TRAIN_RERANKER,
+    reranker_seconds,
+    train_reranker_candidate,
+    why_no_reranker,
+)
 from llama_index_embft.pipeline.result import TuneResult
 from llama_index_embft.pipeline.settings import TuneSettings
-from llama_index_embft.pipeline.sources import TuningSource, read_source
+from llama_index_embft.pipeline.sources import TuningSource, base_model_of, read_source
 from llama_index_embft.pipeline.status import CandidateRow, TuneStatus, Watch, printed, silent
 from llama_index_embft.pipeline.training import (
     EPOCHS,
     TrainMethod,
     Workload,
     methods_for,
+    only_here,
     seconds_a_text,
     train_candidate,
     work_folder,
 )
 from llama_index_embft.retrievers.fusion import DEFAULT_FUSION
+from llama_index_embft.retrievers.reranking import as_postprocessor, remembering
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from llama_index.core import VectorStoreIndex
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -47,9 +52,8 @@ if TYPE_CHECKING:
     from llama_index.core.schema import BaseNode, Document
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.retrievers.reranking import CrossEncoderReranker
 
-
-DEFAULT_MODEL: Final = "BAAI/bge-small-en-v1.5"
 _ABOUT_TEXT: Final = (
     "No questions by people were given, so nothing is proven: questions taken from the text flatter BM25 and a model "
     "trained on such. The stack follows a rule that was measured on questions that people asked of other documents "
@@ -109,8 +113,10 @@ def tune(
         methods: ``"auto"``: the adapter, and full training where the weights can be trained, if people or an LLM asked
             questions. ``"none"``: nothing is
             trained. Or some of ``"adapter"``, ``"lora"``, ``"full"``.
-        reranker: A LlamaIndex node postprocessor that reads the first 30 hits, a ``CrossEncoder``, or a function; kept
-            only where it wins. One that fails is left out, and the notes say so.
+        reranker: Reads the first 30 hits, and is kept only where it wins: a name or folder, a ``CrossEncoder``, a
+            function of query and texts, or a LlamaIndex node postprocessor. ``"train"`` trains one from the model in
+            use on what people asked. People's questions also say how much it counts beside the order of the hits
+            (not for a postprocessor of another class). One that fails is left out, and the notes say so.
         budget: How long the search may take, such as ``"10 min"`` or seconds. What would take longer is left out, and
             named.
         output_path: Folder to save to; None saves nothing, see `TuneResult.save`.
@@ -131,11 +137,15 @@ def tune(
     check_number("seed", seed, at_least=0)
     watch = watch or (printed if show_progress else silent)
     settings = settings or TuneSettings()
+    if reranker is not None and reranker != TRAIN_RERANKER:
+        reranker = as_postprocessor(
+            reranker, trust_remote_code=settings.trust_remote_code
+        )  # what cannot be loaded is said before the work
     search = _Search(clock, watch, seed, show_progress, settings)
-    with _only_here(output_path):
+    with only_here(output_path):
         if output_path is not None:
             check_output_folder(output_path)
-        base = _base_model(source, model, settings.trust_remote_code)
+        base = base_model_of(source, model, settings.trust_remote_code)
         found = read_source(
             source,
             embed_model=base,
@@ -160,33 +170,6 @@ def tune(
             result = result.save(output_path)
             shutil.rmtree(work_folder(found.corpus.content_hash()), ignore_errors=True)  # what was chosen is saved
     return result
-
-
-def _base_model(source: Any, model: str | BaseEmbedding | None, trust_remote_code: bool) -> BaseEmbedding:
-    from llama_index.core import VectorStoreIndex
-
-    if model is None and isinstance(source, VectorStoreIndex):
-        return source._embed_model
-    if model is None or isinstance(model, str):
-        return load_embed_model(model or DEFAULT_MODEL, trust_remote_code=trust_remote_code)
-    return model
-
-
-@contextlib.contextmanager
-def _only_here(output_path: str | os.PathLike[str] | None) -> Iterator[None]:
-    """Two searches never write to one folder at the same time."""
-    if output_path is None:
-        yield
-        return
-    from filelock import FileLock, Timeout
-
-    lock = work_folder("lock", Path(output_path).absolute()).with_suffix(".lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(lock, timeout=0):
-            yield
-    except Timeout:
-        raise ConfigError(f"Another search is writing to {output_path}; wait for it, or name another folder.") from None
 
 
 class _Search:
@@ -253,7 +236,10 @@ class _Search:
             self._rows.append(CandidateRow("trained", note=f"left out: {why_not}"))
         for method in methods if not why_not else ():
             self._try(method, base, source, evidence, choosing, a_text)
+        if reranker == TRAIN_RERANKER:
+            reranker = self._trained_reranker(base, source, evidence, choosing, a_text)
         if reranker is not None:
+            reranker = remembering(reranker)
             self._rerank(choosing, reranker)
         self._say("Proving the choice on questions that had no part in it")
         result = self._proven(source, evidence, parts, choosing, rule, reranker, base)
@@ -286,8 +272,8 @@ class _Search:
         load = Workload(a_text, len(source.corpus.corpus), n_val, epochs)
         pairs = min(load.pairs_within(method, self._clock.left * 0.9), len(evidence.train.queries))
         if pairs == 0:
-            needed = load.seconds(method, min(1000, len(evidence.train.queries)))
-            note = f"left out: takes about {in_words(needed)}, and {in_words(max(1.0, self._clock.left))} are left"
+            needed = in_words(load.seconds(method, min(1000, len(evidence.train.queries))))
+            note = f"left out: takes about {needed}, and {in_words(max(1.0, self._clock.left))} are left"
             self._rows.append(CandidateRow(method, note=note))
             return
         self._say(f"Training: {method}, on {pairs:,} pairs", load.seconds(method, pairs))
@@ -311,6 +297,27 @@ class _Search:
         if candidate.moves_documents:
             self._say(f"Embedding the texts with the model trained by {method}", a_text * len(source.corpus.corpus))
         self._add(choosing.consider(candidate), evidence)
+
+    def _trained_reranker(
+        self, base: BaseEmbedding, source: TuningSource, evidence: Evidence, choosing: Choosing, a_text: float
+    ) -> CrossEncoderReranker | None:
+        why_not = why_no_reranker(base, evidence)
+        needed = reranker_seconds(a_text, evidence)
+        if not why_not and needed > self._clock.left:
+            why_not = f"takes about {in_words(needed)}, and {in_words(max(1.0, self._clock.left))} are left"
+        if why_not:
+            self._rows.append(CandidateRow("reranker", note=f"left out: {why_not}"))
+            return None
+        self._say("Training a reranker", needed)
+        folder = work_folder(source.corpus.content_hash())
+        try:
+            return train_reranker_candidate(
+                base, evidence, choosing.final().weight, folder, seed=self._seed, show_progress=self._bars
+            )
+        except EmbftError as err:
+            self._rows.append(CandidateRow("reranker", note=f"failed: {err}"))
+            self._notes.append(f"Training a reranker failed and was left out: {err}")
+            return None
 
     def _rerank(self, choosing: Choosing, reranker: Any) -> None:
         self._say("Trying the reranker")
@@ -375,7 +382,9 @@ class _Search:
             notes.append("The stack did worse than the model in use, which is therefore kept as it is.")
         # Every artefact says what is handed over, where that is not what the verdict alone would advise.
         handed = "" if keep else comparison.systems[0].label
-        comparison = comparison.amended(notes=notes, data=_data_in_words(source, evidence), costs=costs, chosen=handed)
+        comparison = comparison.amended(
+            notes=notes, data=data_in_words(source.words, evidence), costs=costs, chosen=handed
+        )
         return TuneResult(
             chosen=chosen,
             comparison=comparison,
@@ -384,12 +393,7 @@ class _Search:
             evidence=evidence,
             source=source,
             base=base,
-            reranker=reranker if chosen.reranked else None,
+            reranker=reranker_of(chosen, reranker) if chosen.reranked else None,
             copied_share=rule.share,
             seconds={"total": self._clock.spent, **parts.seconds},
         )
-
-
-def _data_in_words(source: TuningSource, evidence: Evidence) -> str:
-    by = {"people": "that people asked", "llm": "that an LLM wrote", "text": "taken from the text"}
-    return f"{source.words}; {evidence.tested:,} questions {by[evidence.proof_by]}"

@@ -14,7 +14,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore
 
 from llama_index_embft._core.checks import check_number, first_line
 from llama_index_embft.embeddings.cross_encoder import load_cross_encoder, pair_logits
-from llama_index_embft.errors import ModelError
+from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.retrievers.fusion import fuse
 from llama_index_embft.search.topk import TopK
 
@@ -38,6 +38,7 @@ class CrossEncoderReranker(BaseNodePostprocessor):
         weight: Share of the reranker in the ranking, 0 to 1: 1 is the reranker alone, 0 leaves the order as it is and
             reads nothing.
         batch_size: Pairs at a time.
+        remember: Keep the scores of pairs in memory, where the same questions are asked again and again.
         device: Torch device; None takes a GPU where there is one.
         max_length: Tokens of query and passage together that are read; None: as many as the model reads, at most 512.
         trust_remote_code: Run code that comes with the model. Only for repositories you have read.
@@ -51,7 +52,9 @@ class CrossEncoderReranker(BaseNodePostprocessor):
     top_n: int | None = Field(default=None, description="Nodes to return.")
     weight: float = Field(default=1.0, description="Share of the reranker in the ranking.")
     batch_size: int = Field(default=32, description="Pairs at a time.")
+    remember: bool = Field(default=False, description="Keep the scores of what was read.")
     _model: Any = PrivateAttr()
+    _known: dict[tuple[str, str], float] = PrivateAttr(default_factory=dict)
 
     def __init__(
         self,
@@ -60,6 +63,7 @@ class CrossEncoderReranker(BaseNodePostprocessor):
         top_n: int | None = None,
         weight: float = 1.0,
         batch_size: int = 32,
+        remember: bool = False,
         device: str | None = None,
         max_length: int | None = None,
         trust_remote_code: bool = False,
@@ -71,7 +75,7 @@ class CrossEncoderReranker(BaseNodePostprocessor):
             check_number("top_n", top_n, at_least=1)
         named = isinstance(model, (str, Path))
         name = str(model) if named else type(model).__name__
-        super().__init__(name=name, top_n=top_n, weight=weight, batch_size=batch_size, **kwargs)
+        super().__init__(name=name, top_n=top_n, weight=weight, batch_size=batch_size, remember=remember, **kwargs)
         if named:
             model = load_cross_encoder(model, device=device, max_length=max_length, trust_remote_code=trust_remote_code)
         self._model = model
@@ -82,15 +86,57 @@ class CrossEncoderReranker(BaseNodePostprocessor):
         return "CrossEncoderReranker"
 
     @property
-    def folder(self) -> Path | None:
-        """The folder that the model was loaded from; None where it came from elsewhere."""
-        return Path(self.name) if Path(self.name).is_dir() else None
+    def can_be_saved(self) -> bool:
+        """Whether the model is one that can be written to a folder."""
+        return hasattr(self._model, "save_pretrained")
+
+    def settings(self) -> dict[str, Any]:
+        """Its arguments but for the model, as JSON types."""
+        length = getattr(self._model, "max_seq_length", None)
+        return {
+            "top_n": self.top_n,
+            "weight": self.weight,
+            "batch_size": self.batch_size,
+            "max_length": length if isinstance(length, int) else None,
+        }
+
+    def save_model(self, folder: Path) -> None:
+        """Write the model into a folder, for `load_reranker` and for ``CrossEncoder`` of sentence-transformers."""
+        self._model.save_pretrained(str(folder), create_model_card=False)
 
     def scores(self, query: str, texts: list[str]) -> NDArray[np.float32]:
-        """What the reranker alone says of texts: shape ``(n,)``."""
-        if not hasattr(self._model, "predict"):
-            return np.asarray(self._model(query, texts), dtype=np.float32).ravel()
-        return pair_logits(self._model, [(query, text) for text in texts], batch_size=self.batch_size)
+        """What the reranker alone says of texts: shape ``(n,)``.
+
+        Raises:
+            ModelError: It gives something else than a finite number for each text.
+        """
+        if not self.remember:
+            return self._scored(query, texts)
+        new = list(dict.fromkeys(text for text in texts if (query, text) not in self._known))
+        if new:
+            found = self._scored(query, new)
+            self._known.update({(query, text): float(score) for text, score in zip(new, found, strict=True)})
+        return np.array([self._known[query, text] for text in texts], dtype=np.float32)
+
+    def with_weight(self, weight: float) -> CrossEncoderReranker:
+        """The same reranker with another share in the ranking; the model, and what it remembers, are shared.
+
+        Raises:
+            ConfigError: The weight is out of range.
+        """
+        check_number("weight", weight, at_least=0, at_most=1)
+        return self.model_copy(update={"weight": weight})
+
+    def _scored(self, query: str, texts: list[str]) -> NDArray[np.float32]:
+        if hasattr(self._model, "predict"):
+            return pair_logits(self._model, [(query, text) for text in texts], batch_size=self.batch_size)
+        found = np.asarray(self._model(query, texts), dtype=np.float32).ravel()
+        if found.shape != (len(texts),) or not np.isfinite(found).all():
+            raise ModelError(
+                f"The reranker {self.name} returned {len(found)} scores for {len(texts)} texts, or values that are no "
+                "numbers; it must give one finite number for each."
+            )
+        return found
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
@@ -189,11 +235,27 @@ def load_reranker(
     )
 
 
-def as_postprocessor(reranker: Any) -> BaseNodePostprocessor:
+def as_postprocessor(reranker: Any, *, trust_remote_code: bool = False) -> BaseNodePostprocessor:
     """A reranker as a node postprocessor: one as it is, or a name, a folder, a ``CrossEncoder`` or a function."""
     if isinstance(reranker, BaseNodePostprocessor):
         return reranker
-    return load_reranker(reranker) if isinstance(reranker, (str, Path)) else CrossEncoderReranker(reranker)
+    if isinstance(reranker, (str, Path)):
+        return load_reranker(reranker, trust_remote_code=trust_remote_code)
+    if not (hasattr(reranker, "predict") or callable(reranker)):
+        raise ConfigError(
+            f"`reranker` is a {type(reranker).__name__}; give a name or a folder, a CrossEncoder, a function of query "
+            "and texts, or a node postprocessor of LlamaIndex."
+        )
+    return CrossEncoderReranker(reranker)
+
+
+def remembering(reranker: BaseNodePostprocessor) -> BaseNodePostprocessor:
+    """The reranker, keeping the scores of what it reads where it is one of ours; see `CrossEncoderReranker`."""
+    if not isinstance(reranker, CrossEncoderReranker):
+        return reranker
+    copy = reranker.model_copy(update={"remember": True})
+    copy._known = {}
+    return copy
 
 
 def _record(folder: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from llama_index_embft.errors import ConfigError, EmbftError, ModelError
 from llama_index_embft.index.identity import check_stamp, verify_vectors
 from llama_index_embft.index.stores.base import capital
 from llama_index_embft.index.stores.opening import open_table
+from llama_index_embft.retrievers.reranking import CrossEncoderReranker
 from llama_index_embft.retrievers.settings import StackSettings
 from llama_index_embft.retrievers.stack import StackRetriever
 from llama_index_embft.search.lexical import LexicalIndex
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _RECORD: Final = "embft.json"
 _LEXICAL: Final = "lexical"
+_RERANKER: Final = "reranker"
 _FORMAT: Final = 1
 _SAMPLE: Final = 3  # documents that are embedded again where an index does not say who embedded it
 
@@ -45,8 +47,8 @@ def save_retriever(
 ) -> Path:
     """Write a retriever into a folder, whole or not at all; `load_retriever` puts it over its index again.
 
-    The folder holds ``embft.json`` and the part by words. It holds neither the vectors and texts, which the index
-    keeps, nor the embedding model, nor the reranker.
+    The folder holds ``embft.json``, the part by words, and a `CrossEncoderReranker` with its model. It holds neither
+    the vectors and texts, which the index keeps, nor the embedding model, nor a reranker of another class.
 
     Args:
         retriever: Over an index.
@@ -65,6 +67,8 @@ def save_retriever(
     """
     if retriever.index is None:
         raise ConfigError("Only a retriever over an index can be saved, and this one searches another retriever.")
+    reranker = retriever.reranker
+    own = reranker if isinstance(reranker, CrossEncoderReranker) and reranker.can_be_saved else None
     record = {
         **(details or {}),
         "format": _FORMAT,
@@ -73,11 +77,14 @@ def save_retriever(
         "similarity_top_k": retriever.similarity_top_k,
         "models": _models(retriever, identity),
         "reranker": None if retriever.reranker is None else type(retriever.reranker).__name__,
+        "reranker_settings": own.settings() if own is not None else None,
         "filters": None if retriever.filters is None else retriever.filters.model_dump(mode="json"),
         "versions": package_versions(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     with write_folder_atomically(folder) as temporary:
+        if own is not None:
+            own.save_model(temporary / _RERANKER)
         if _keeps_words(retriever.settings, retriever.filters):
             (temporary / _LEXICAL).mkdir()
             retriever.lexical.save(temporary / _LEXICAL)
@@ -106,7 +113,7 @@ def load_retriever(
         folder: What `save_retriever` wrote.
         index: The index, opened.
         embed_model: Embeds the queries; None takes the index's own.
-        reranker: The reranker, if it was saved with one.
+        reranker: The reranker, if it was saved with one of another class; None: the saved one.
         similarity_top_k: Nodes to return; None: as saved.
         identity: For an embedding model of a class that is not known, as it was given to `save_retriever`.
         strict: See `StackRetriever`.
@@ -119,6 +126,11 @@ def load_retriever(
     folder = Path(folder)
     record = _read(folder)
     settings, filters = _settings_of(record, folder)
+    if reranker is None and record.get("reranker_settings") is not None:
+        try:
+            reranker = CrossEncoderReranker(folder / _RERANKER, **record["reranker_settings"])
+        except TypeError as err:
+            raise _damaged(folder, err) from err
     if record["reranker"] is not None and reranker is None:
         raise ConfigError(
             f"The retriever in {folder} ranks with a reranker ({record['reranker']}), which is not saved with it; load "

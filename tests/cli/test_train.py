@@ -97,6 +97,22 @@ def test_an_adapter(folder, embft, tiny_model_path):
     assert "library_name: llama-index-embft" in (folder / "a" / "README.md").read_text()
 
 
+def test_a_reranker(folder, embft, tiny_model_path):
+    flags = ["--model", tiny_model_path, "--method", "reranker", "--val", "val.json", "--out", "r", "--epochs", 1]
+    flags += ["--first-stage", tiny_model_path, "--loss", "lambda", "--candidate-negatives", 2, "--device", "cpu"]
+    code, out, err = embft("train", "train.json", *flags, "--no-progress")
+    assert code == 0, err
+    assert "reranker: validation ndcg@10" in out
+    assert "load_reranker('r', top_n=5)" in out
+    record = json.loads((folder / "r" / "embft.json").read_text())
+    assert (record["kind"], record["settings"]["loss"]) == ("reranker", "lambda")
+    assert record["settings"]["candidate_negatives"] == 2
+    code, _, err = embft("train", "train.json", *flags, "--loss", "CoSENTLoss")
+    assert "`loss` is 'CoSENTLoss'" in err
+    code, _, err = embft("train", "train.json", "--model", tiny_model_path, "--first-stage", tiny_model_path)
+    assert "first_stage is not an option of --method full" in err
+
+
 @pytest.mark.parametrize(
     ("name", "engine"),
     [
@@ -371,6 +387,7 @@ def test_the_file_in_the_documentation_is_read(folder, tiny_model_path):
         "push-to-hub",
         "no-private",
         "loss",
+        "first-stage",
         "teacher-scores",
         "help",
     }
@@ -378,7 +395,7 @@ def test_the_file_in_the_documentation_is_read(folder, tiny_model_path):
 
 
 def test_methods_are_those_of_the_engines():
-    assert METHODS == ("full", "lora", "adapter", "nudge")
+    assert METHODS == ("full", "lora", "adapter", "nudge", "reranker")
     assert takes("full", "epochs")
     assert not takes("adapter", "weight_decay")
 

@@ -8,10 +8,11 @@ import random
 
 import pytest
 from llama_index.core import Document, VectorStoreIndex
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import TextNode
 
 from llama_index_embft import EmbeddingQAFinetuneDataset, evaluate_retriever, load_embed_model, load_retriever, tune
-from llama_index_embft.errors import ConfigError, DatasetError
+from llama_index_embft.errors import ConfigError, DatasetError, EmbftError
 
 SUBJECTS = ["harbour", "violin", "glacier", "printer", "orchard", "volcano", "lighthouse", "tractor"]
 PLACES = ["Norway", "Chile", "Kenya", "Japan", "Malta", "Peru", "Estonia", "Canada", "Nepal", "Portugal"]
@@ -125,9 +126,21 @@ class Broken:
         return [float(-len(text)) for text in texts]
 
 
-@pytest.mark.parametrize("after", [5, 60])
-def test_a_reranker_that_fails_is_left_out_and_said(labelled, tiny_model_path, after):
-    result = tune(labelled, model=tiny_model_path, methods="none", reranker=Broken(after), show_progress=False)
+class BrokenPostprocessor(BaseNodePostprocessor):
+    """The same as a node postprocessor, whose scores are not kept: it fails while the choice is proven."""
+
+    left: int
+
+    def _postprocess_nodes(self, nodes, query_bundle=None):
+        self.left -= 1
+        if self.left < 0:
+            raise RuntimeError("out of memory")
+        return nodes[::-1]
+
+
+@pytest.mark.parametrize("reranker", [Broken(5), BrokenPostprocessor(left=60)])
+def test_a_reranker_that_fails_is_left_out_and_said(labelled, tiny_model_path, reranker):
+    result = tune(labelled, model=tiny_model_path, methods="none", reranker=reranker, show_progress=False)
     assert result.decision == "adopt"
     assert not result.chosen.reranked
     assert any("reranker failed" in note and "out of memory" in note for note in result.comparison.notes)
@@ -145,7 +158,40 @@ def test_a_reranker_that_helps_is_kept(labelled, tiny_model_path):
 
     result = tune(labelled, model=tiny_model_path, methods="none", reranker=knows, show_progress=False)
     assert result.chosen.reranked
-    assert result.chosen.label.endswith("reranked")
+    assert "reranked" in result.chosen.label
+    assert 0 < result.chosen.rerank_weight <= 1
+    assert result.reranker.weight == result.chosen.rerank_weight
+
+
+def test_a_reranker_is_trained_and_saved_with_the_stack(labelled, tiny_model_path, tmp_path, monkeypatch):
+    from llama_index_embft.pipeline import choice, evidence
+
+    monkeypatch.setattr(evidence, "_ENOUGH_TO_TRAIN", 24)
+    monkeypatch.setattr(evidence, "_ENOUGH_DOCUMENTS", 2)
+    monkeypatch.setattr(choice, "best_of", lambda scores: len(scores) - 1)  # the dearest, whatever it scores
+    options = {"model": tiny_model_path, "methods": "none", "reranker": "train", "show_progress": False}
+    result = tune(labelled, **options, output_path=tmp_path / "out")
+    assert result.chosen.reranked
+    folder = tmp_path / "out" / "retriever" / "reranker"
+    assert (folder / "model.safetensors").is_file()
+    loaded = result.reloaded()
+    assert loaded.reranker.weight == result.chosen.rerank_weight
+    query = next(iter(labelled.queries.values()))
+    expected = [hit.node.node_id for hit in result.retriever().retrieve(query)]
+    assert [hit.node.node_id for hit in loaded.retrieve(query)] == expected
+
+
+def test_too_few_questions_train_no_reranker_and_that_is_said(labelled, tiny_model_path):
+    result = tune(labelled, model=tiny_model_path, methods="none", reranker="train", show_progress=False)
+    assert not result.chosen.reranked
+    row = next(row for row in result.rows if row.name == "reranker")
+    assert "left out: a reranker learns from what people asked" in row.note
+
+
+@pytest.mark.parametrize(("reranker", "message"), [(7, "`reranker` is a int"), ("no/such/model", "does not exist")])
+def test_a_reranker_that_is_none_is_refused_before_the_work(reranker, message, labelled, tiny_model_path):
+    with pytest.raises(EmbftError, match=message):
+        tune(labelled, model=tiny_model_path, reranker=reranker, show_progress=False)
 
 
 def test_bad_input_is_one_sentence(labelled, tiny_model_path, tmp_path, monkeypatch):

@@ -27,12 +27,21 @@ if TYPE_CHECKING:
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.finetune.engine import BaseFinetuneEngine, FinetuneResult
     from llama_index_embft.finetune.full.recipe import Recipe
+    from llama_index_embft.finetune.reranker.engine import RerankerFinetuneEngine
 
 # What the short runs of the search for a recipe go without.
 _NOT_IN_SEARCH: Final = frozenset(
     {"val_dataset", "guard_dataset", "model_output_path", "mining", "save_checkpoints", "resume_from_checkpoint"}
     | {"checkpoint_save_steps", "checkpoint_save_total_limit"}
 )
+_NOT_SETTINGS: Final = ("val_dataset", "guard_dataset", "model_output_path")
+# Options of the command that engines take, beside their own.
+_TAKEN: Final = {
+    "full": ("guard", "loss", "teacher_scores"),
+    "adapter": (),
+    "nudge": (),
+    "reranker": ("guard", "loss", "first_stage"),
+}
 _MOST_ROWS: Final = 12  # of the learning curve; the file has them all
 
 
@@ -74,7 +83,9 @@ def train(given: Mapping[str, Any]) -> None:
     _show_files(result, written, settings)
 
 
-def _engine(settings: dict[str, Any]) -> tuple[BaseFinetuneEngine | ClusterRun, Recipe | None]:
+def _engine(
+    settings: dict[str, Any],
+) -> tuple[BaseFinetuneEngine | RerankerFinetuneEngine | ClusterRun, Recipe | None]:
     """The engine of the method, with every setting handed to it or refused, and the recipe if one was looked for."""
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
@@ -95,6 +106,8 @@ def _engine(settings: dict[str, Any]) -> tuple[BaseFinetuneEngine | ClusterRun, 
         return frozen_engine(method, dataset, settings, arguments), None
     if "ray" in settings:
         return ClusterRun(dataset, model, settings, arguments), None
+    if method == "reranker":
+        return _reranker_engine(dataset, model, settings, arguments), None
     from llama_index_embft.finetune.full.engine import SentenceTransformersFinetuneEngine
 
     chosen = None
@@ -104,15 +117,32 @@ def _engine(settings: dict[str, Any]) -> tuple[BaseFinetuneEngine | ClusterRun, 
     return SentenceTransformersFinetuneEngine(dataset, model, show_progress_bar=progress, **arguments), chosen
 
 
+def _reranker_engine(
+    dataset: EmbeddingQAFinetuneDataset, model: str, settings: dict[str, Any], arguments: dict[str, Any]
+) -> RerankerFinetuneEngine:
+    from llama_index_embft.finetune.reranker.engine import RerankerFinetuneEngine
+    from llama_index_embft.finetune.reranker.settings import RerankerSettings
+
+    own = {name: arguments.pop(name) for name in _NOT_SETTINGS if name in arguments}
+    return RerankerFinetuneEngine(
+        dataset,
+        model,
+        **own,
+        embed_model=settings.get("first_stage"),
+        settings=RerankerSettings(**arguments),
+        show_progress=settings.get("progress", True),
+    )
+
+
 def _arguments(method: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The engine's arguments but for the training set and the model; what it does not take is refused."""
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
     engine = engine_of(method)
     given = {name: settings[name] for name in engine_options() if name in settings}
-    for name in (*given, *(name for name in ("guard", "loss", "teacher_scores") if name in settings)):
+    for name in (*given, *(name for name in ("guard", "loss", "teacher_scores", "first_stage") if name in settings)):
         loads_model = method in FROZEN and name in PROMPTS
-        known = takes(method, name) if name in given else engine == "full"
+        known = takes(method, name) if name in given else name in _TAKEN[engine]
         if not (known or loads_model) or (name.startswith("lora_") and method != "lora"):
             raise ConfigError(f"{name} is not an option of --method {method}; leave it out, or choose another method.")
     arguments = grouped(given, GROUPS[engine])
@@ -120,7 +150,7 @@ def _arguments(method: str, settings: dict[str, Any]) -> dict[str, Any]:
         if name in settings:
             arguments[f"{name}_dataset"] = EmbeddingQAFinetuneDataset.from_json(settings[name])
     if "loss" in settings:
-        arguments["loss"] = _loss(settings["loss"])
+        arguments["loss"] = settings["loss"] if engine == "reranker" else _loss(settings["loss"])
     if engine == "full":
         arguments["method"] = method
     return arguments
@@ -129,7 +159,7 @@ def _arguments(method: str, settings: dict[str, Any]) -> dict[str, Any]:
 def _check_recipe(method: str, settings: dict[str, Any]) -> None:
     if settings.get("recipe", "auto") != "auto":
         raise ConfigError(f"--recipe is {settings['recipe']!r}; the only one is auto.")
-    if "recipe" in settings and method in FROZEN:
+    if "recipe" in settings and method in (*FROZEN, "reranker"):
         raise ConfigError(f"recipe is not an option of --method {method}; leave it out, or choose another method.")
     if "recipe" in settings and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("recipe auto runs in one process; look for the recipe first, then give it to torchrun's run.")

@@ -88,6 +88,8 @@ def how_to_load(result: FinetuneResult, settings: dict[str, Any]) -> list[str]:
         settings: Of the command; a hosted model has to be made again, since its key and address are not in the folder.
     """
     folder = repr(str(result.output_path))
+    if result.method == "reranker":
+        return ["from llama_index_embft import load_reranker", f"reranker = load_reranker({folder}, top_n=5)"]
     lines = ["from llama_index_embft import load_embed_model"]
     if "embed_model" not in settings:
         return [*lines, f"embed_model = load_embed_model({folder})"]

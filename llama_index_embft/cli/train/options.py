@@ -16,14 +16,15 @@ from llama_index_embft.finetune.adapter.settings import (
 from llama_index_embft.finetune.full.settings import SETTINGS as FULL_SETTINGS, FullOptions
 from llama_index_embft.finetune.nudge.settings import NudgeOptions, NudgeSettings
 from llama_index_embft.finetune.options import flat_fields
+from llama_index_embft.finetune.reranker.settings import SETTINGS as RERANKER_SETTINGS, RerankerOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from dataclasses import Field
 
-METHODS: Final = ("full", "lora", "adapter", "nudge")
+METHODS: Final = ("full", "lora", "adapter", "nudge", "reranker")
 # Engine -> its plain options, and its settings objects by the argument that takes them.
-PLAIN: Final = {"full": FullOptions, "adapter": AdapterOptions, "nudge": NudgeOptions}
+PLAIN: Final = {"full": FullOptions, "adapter": AdapterOptions, "nudge": NudgeOptions, "reranker": RerankerOptions}
 GROUPS: Final[dict[str, Mapping[str, tuple[type, str]]]] = {
     "full": FULL_SETTINGS,
     "adapter": {
@@ -32,6 +33,8 @@ GROUPS: Final[dict[str, Mapping[str, tuple[type, str]]]] = {
         "search": (AdapterSearchSettings, ""),
     },
     "nudge": {"search": (NudgeSettings, "")},
+    # LoRA is --method lora, which trains an embedding model.
+    "reranker": {name: part for name, part in RERANKER_SETTINGS.items() if name != "lora"},
 }
 _TITLES: Final = {
     "": "Training",
@@ -43,10 +46,11 @@ _TITLES: Final = {
     "hardware": "Speed and memory",
     "layer": "Adapter",
     "training": "Training an adapter",
+    "candidates": "What a reranker is given",
     "search": "Choosing an adapter, or a step of nudge",
 }
 # Options of the command itself, which it hands on under these or other names.
-_NOT_OPTIONS: Final = frozenset({"method", "time_budget"})
+_NOT_OPTIONS: Final = frozenset({"method", "time_budget", "loss"})
 
 
 @dataclass(frozen=True)

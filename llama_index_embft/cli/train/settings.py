@@ -42,13 +42,19 @@ class TrainOptions:
     method: str | None = option(
         None,
         f"One of {', '.join(METHODS)}. adapter: a layer over a frozen model, in seconds; nudge: moved document "
-        "vectors. Default: full.",
+        "vectors; reranker: a cross-encoder for what the first stage finds. Default: full.",
     )
     val: Path | None = option(None, "Data set that chooses the best state.")
     guard: Path | None = option(None, "Data set that must not get worse.")
     out: Path | None = option(None, "Folder to save to; an earlier result there is replaced. Default: runs/model.")
     loss: str | None = option(
-        None, "A loss of sentence-transformers by the name of its class, or cosent. Default: chosen by the data."
+        None,
+        "A loss of sentence-transformers by the name of its class, or cosent; of a reranker list_net, lambda, rank_net "
+        "or bce. Default: chosen by the data; list_net.",
+    )
+    first_stage: str | None = option(
+        None,
+        "With --method reranker: the embedding model whose hits, mixed with BM25's, it reads. Default: BM25.",
     )
     teacher_scores: Path | None = option(
         None,

@@ -53,7 +53,7 @@ class CandidateSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RerankerSettings:
+class RerankerOptions:
     """The plain options of `RerankerFinetuneEngine`, with its defaults.
 
     Raises:
@@ -86,9 +86,6 @@ class RerankerSettings:
     checkpoint_save_steps: int = option(500, "Optimizer steps between two checkpoints.")
     checkpoint_save_total_limit: int = option(2, "Checkpoints to keep; 0 keeps all.")
     seed: int = option(0, "Of negatives, shuffling, dropout, and the first weights of a new scoring layer.")
-    candidates: CandidateSettings = field(default_factory=CandidateSettings)
-    lora: LoraSettings = field(default_factory=LoraSettings)
-    hardware: HardwareSettings = field(default_factory=HardwareSettings)
 
     def __post_init__(self) -> None:
         check_choice("loss", self.loss, LOSSES)
@@ -101,6 +98,19 @@ class RerankerSettings:
         check_number("weight_decay", self.weight_decay, at_least=0, below=math.inf)
         check_number("checkpoint_save_total_limit", self.checkpoint_save_total_limit, at_least=0)
         check_number("seed", self.seed, at_least=0, below=2**32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RerankerSettings(RerankerOptions):
+    """All settings of `RerankerFinetuneEngine` as one.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    candidates: CandidateSettings = field(default_factory=CandidateSettings)
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    hardware: HardwareSettings = field(default_factory=HardwareSettings)
 
     @property
     def peak_rate(self) -> float:

@@ -1,0 +1,84 @@
+"""A reranker of one's own as a candidate of the search: whether it can be trained, what it takes, and training it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from llama_index_embft.embeddings.describe import describe_base
+from llama_index_embft.evaluation.tasks import hash_of
+from llama_index_embft.pipeline.choice import RERANK_DEPTH
+from llama_index_embft.pipeline.dense import trusts_code
+from llama_index_embft.pipeline.training import is_trainable
+from llama_index_embft.retrievers.reranking import CrossEncoderReranker, load_reranker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+
+    from llama_index_embft.pipeline.evidence import Evidence
+
+TRAIN_RERANKER: Final = "train"
+"""What `tune` is told to have one trained."""
+_EPOCHS: Final = 2
+_NEGATIVES: Final = 4
+_MOST_VAL: Final = 100
+_STEP_COST: Final = 3.0  # of a step forward and back, in texts that are embedded
+
+
+def why_no_reranker(base: BaseEmbedding, evidence: Evidence) -> str:
+    """Why none can be trained, in words; empty where it can."""
+    if evidence.train is None or evidence.train_by != "people":
+        return "a reranker learns from what people asked, and too few of their questions are there to train on"
+    if not is_trainable(base):
+        return "the model in use keeps its weights to itself; name a cross-encoder instead"
+    return ""
+
+
+def reranker_seconds(a_text: float, evidence: Evidence) -> float:
+    """What training one takes, and reading the hits of all questions with it afterwards.
+
+    Args:
+        a_text: Seconds to embed a text: a question with a passage costs about as much.
+        evidence: The roles of the questions.
+    """
+    trained = 0 if evidence.train is None else len(evidence.train.queries)
+    val = 0 if evidence.val is None else min(_MOST_VAL, len(evidence.val.queries))
+    read = len(evidence.choose.queries) + sum(len(fold.prove.queries) for fold in evidence.folds)
+    steps = _STEP_COST * _EPOCHS * trained * (1 + _NEGATIVES)
+    return a_text * (steps + RERANK_DEPTH * (_EPOCHS * val + read))
+
+
+def train_reranker_candidate(
+    base: BaseEmbedding, evidence: Evidence, dense_weight: float, folder: Path, *, seed: int, show_progress: bool
+) -> CrossEncoderReranker:
+    """Train a reranker from the model in use; one that an interrupted search finished is taken as it is.
+
+    Args:
+        base: The model in use.
+        evidence: With questions by people to train on.
+        dense_weight: Share of the dense part in the stack whose hits it will read.
+        folder: Where it waits until the search is over.
+        seed: Of all draws.
+        show_progress: Show bars.
+
+    Raises:
+        TrainingError: Training failed.
+        DatasetError: No question has a negative.
+    """
+    from llama_index_embft.finetune import CandidateSettings, RerankerFinetuneEngine, RerankerSettings
+
+    assert evidence.train is not None
+    name, trust = describe_base(base)["model_name"], trusts_code(base)
+    candidates = CandidateSettings(
+        depth=RERANK_DEPTH, dense_weight=dense_weight, negatives=_NEGATIVES, max_val_queries=_MOST_VAL
+    )
+    settings = RerankerSettings(epochs=_EPOCHS, seed=seed, candidates=candidates, trust_remote_code=trust)
+    val = evidence.val
+    key = [name, evidence.train.content_hash(), val and val.content_hash(), settings.as_record()]
+    at = folder / f"reranker-{hash_of(key)}"
+    if not (at / "embft.json").is_file():
+        RerankerFinetuneEngine(
+            evidence.train, name, str(at), val, embed_model=base, settings=settings, show_progress=show_progress
+        ).finetune()
+    return load_reranker(at, trust_remote_code=trust)
