@@ -37,5 +37,6 @@ from .reranking import (
     generate_cohere_reranker_finetuning_dataset as generate_cohere_reranker_finetuning_dataset,
     generate_synthetic_queries_over_documents as generate_synthetic_queries_over_documents,
     samples_to_dataset as samples_to_dataset,
+    usable_samples as usable_samples,
 )
 from .settings import QUERY_KINDS as QUERY_KINDS, QuestionSettings as QuestionSettings

@@ -70,6 +70,9 @@ _LINES: Final = {
     "(False), evaluation once an epoch (every 50 steps); with val_dataset the best weights are kept, or the base's.",
     r"(?<!class )\bEmbeddingAdapterFinetuneEngine\(": "Other defaults: batch_size=64 (was 10), epochs=40 (1), on "
     "vectors that are computed once; saved as safetensors, and loaded with load_embed_model(folder).",
+    r"(?<!class )\bCrossEncoderFinetuneEngine\(": "Same arguments and defaults, but a learning rate of 5e-5 (was "
+    "2e-5). loss is used (it was ignored); val_dataset chooses weights by nDCG@10 (average precision), the base's "
+    "among them. push_to_hub makes a private repository: give private=False for a public one.",
     r"\bgenerate_(qa_embedding|question_context)_pairs\(": "Questions are asked for concurrently and resumed by "
     "content; a second call with other nodes no longer mixes with the first: it writes to a name of its own.",
     r"\bgenerate_(ce_fine_tuning_dataset|synthetic_queries_over_documents)\(": "Asked concurrently, within limits, and "

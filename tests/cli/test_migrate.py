@@ -12,12 +12,18 @@ from pathlib import Path
 import nbformat
 import pytest
 import typer
+from sentence_transformers import CrossEncoder
 from typer.testing import CliRunner
 
 import llama_index_embft
-from llama_index_embft import EmbeddingAdapterFinetuneEngine, SentenceTransformersFinetuneEngine
+from llama_index_embft import (
+    CrossEncoderFinetuneEngine,
+    EmbeddingAdapterFinetuneEngine,
+    SentenceTransformersFinetuneEngine,
+)
 from llama_index_embft.cli.commands import register
 from llama_index_embft.errors import DocumentError, OutputError
+from llama_index_embft.finetune import RerankerSettings
 from llama_index_embft.migration import migrate_file
 from llama_index_embft.migration.code import notes_on, rewrite
 
@@ -278,6 +284,20 @@ def test_the_figures_in_the_notes_are_true() -> None:
         parameters = inspect.signature(engine).parameters
         for name, value in re.findall(r"(\w+)=(\w+)", text):
             assert str(parameters[name].default) == value
+
+
+def test_what_is_said_of_the_cross_encoder_engine_is_true() -> None:
+    (note,) = notes_on("engine = CrossEncoderFinetuneEngine(samples)", "", set())
+    (rate,) = re.findall(r"learning rate of (\S+)", note.text)
+    assert RerankerSettings().peak_rate == float(rate)
+    assert inspect.signature(CrossEncoderFinetuneEngine.push_to_hub).parameters["private"].default is True
+    stock = pytest.importorskip("llama_index.finetuning.cross_encoders").CrossEncoderFinetuneEngine
+    ours = inspect.signature(CrossEncoderFinetuneEngine).parameters
+    assert {name: p.default for name, p in inspect.signature(stock).parameters.items()} == {
+        name: ours[name].default for name in inspect.signature(stock).parameters
+    }
+    fit = inspect.signature(CrossEncoder.fit).parameters
+    assert fit["optimizer_params"].default == {"lr": 2e-5}
 
 
 # --- the five write-ups ----------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 
 from llama_index_embft import CrossEncoderFinetuningDatasetSample as Sample
 from llama_index_embft.errors import DatasetError
-from llama_index_embft.generation import dataset_to_samples, samples_to_dataset
+from llama_index_embft.generation import dataset_to_samples, samples_to_dataset, usable_samples
 
 PAIRS = [
     Sample("What is a valve?", "A valve opens a pipe.", 1),
@@ -73,6 +73,7 @@ def test_a_sample_that_cannot_be_used_stops_or_is_left_out(bad, says):
     assert dataset.queries == samples_to_dataset(PAIRS).queries
     assert dataset.relevance_grades == samples_to_dataset(PAIRS).relevance_grades
     assert sum(dataset.dropped.counts.values()) == 1
+    assert list(map(key, usable_samples([*PAIRS, bad]))) == list(map(key, PAIRS))
 
 
 def test_nothing_relevant_is_an_error():
@@ -80,3 +81,12 @@ def test_nothing_relevant_is_an_error():
         samples_to_dataset([Sample("q", "a", 0)])
     with pytest.raises(DatasetError, match="no query with a relevant document"):
         samples_to_dataset([])
+
+
+def test_usable_samples_keep_queries_without_a_relevant_passage(caplog):
+    given = [*PAIRS, Sample("Who?", "Nobody.", np.int64(0)), Sample("", "x", 1), *PAIRS[:1]]
+    with caplog.at_level(logging.WARNING):
+        kept = usable_samples(given)
+    assert list(map(key, kept)) == [*map(key, PAIRS), ("Who?", "Nobody.", 0), key(PAIRS[0])]
+    assert type(kept[5].score) is int
+    assert "1 of 8 samples are left out, the first: samples, sample 7: query is empty" in caplog.text

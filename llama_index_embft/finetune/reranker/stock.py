@@ -16,7 +16,7 @@ from llama_index_embft.finetune.reranker.engine import RerankerFinetuneEngine
 from llama_index_embft.finetune.reranker.rows import RerankerRow
 from llama_index_embft.finetune.reranker.settings import LOSSES, RerankerSettings
 from llama_index_embft.finetune.reranker.validation import RerankValidation
-from llama_index_embft.generation.reranking.samples import samples_to_dataset
+from llama_index_embft.generation.reranking.samples import samples_to_dataset, usable_samples
 from llama_index_embft.search.topk import TopK
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class CrossEncoderFinetuneEngine(RerankerFinetuneEngine):
 
     Raises:
         ConfigError: A value is out of range.
-        DatasetError: There is no pair, a pair is blank, or all have one score.
+        DatasetError: There is no pair that can be used, or all have one kind of score.
         ModelError: The model cannot be loaded, or gives several scores.
     """
 
@@ -81,16 +81,18 @@ class CrossEncoderFinetuneEngine(RerankerFinetuneEngine):
             )
         changes: dict[str, Any] = {"batch_size": batch_size, "epochs": epochs, "evaluation_steps": evaluation_steps}
         changes["loss"] = named if isinstance(named, str) else _BY_DEFAULT
-        self._samples = list(dataset)
+        self._samples = usable_samples(dataset)
         if not self._samples:
-            raise DatasetError("The training set has no pair; make some with generate_ce_fine_tuning_dataset.")
+            raise DatasetError(
+                "The training set has no pair that can be used; make some with generate_ce_fine_tuning_dataset."
+            )
         if len({sample.score > 0 for sample in self._samples}) == 1:
             raise DatasetError(
                 f"All {len(self._samples)} pairs of the training set have one kind of label (score "
                 f"{self._samples[0].score}), which teaches nothing; add pairs of the other kind."
             )
         super().__init__(
-            samples_to_dataset(self._samples, on_error="drop"),
+            samples_to_dataset(self._samples),
             model_id,
             model_output_path,
             None if val_dataset is None else samples_to_dataset(val_dataset, on_error="drop"),

@@ -20,4 +20,5 @@ from .samples import (
     CrossEncoderFinetuningDatasetSample as CrossEncoderFinetuningDatasetSample,
     dataset_to_samples as dataset_to_samples,
     samples_to_dataset as samples_to_dataset,
+    usable_samples as usable_samples,
 )

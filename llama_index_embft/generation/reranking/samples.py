@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llama_index_embft.dataset.formats.build import Builder, OnError, as_grade, as_text
-from llama_index_embft.dataset.sources import At
+from llama_index_embft.dataset.sources import At, FaultError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -52,13 +55,30 @@ def samples_to_dataset(
     """
     build = Builder("samples", on_error=on_error)
     for number, sample in enumerate(samples, 1):
-        at = At("samples", number, "sample")
         with build.row():
-            query = as_text(getattr(sample, "query", None), "query", at)
-            context = as_text(getattr(sample, "context", None), "context", at)
-            grade = as_grade(_plain(getattr(sample, "score", None)), "score", at)
-            build.link(build.add_query(query, at), build.add_document(context, at), grade, at)
+            _add(sample, number, build)
     return build.finish(leave_out_unjudged="query without a relevant passage")
+
+
+def usable_samples(
+    samples: Iterable[CrossEncoderFinetuningDatasetSample],
+) -> list[CrossEncoderFinetuningDatasetSample]:
+    """The pairs that a cross-encoder can learn from, those of queries without a relevant passage among them.
+
+    Returns:
+        The pairs but for those that `samples_to_dataset` cannot use, whose number a warning says; scores as integers.
+    """
+    build = Builder("samples")
+    kept: list[CrossEncoderFinetuningDatasetSample] = []
+    faults: list[FaultError] = []
+    for number, sample in enumerate(samples, 1):
+        try:
+            kept.append(_add(sample, number, build))
+        except FaultError as fault:  # noqa: PERF203 - each sample may fail by itself
+            faults.append(fault)
+    if faults:
+        logger.warning("%d of %d samples are left out, the first: %s", len(faults), len(faults) + len(kept), faults[0])
+    return kept
 
 
 def dataset_to_samples(dataset: EmbeddingQAFinetuneDataset) -> list[CrossEncoderFinetuningDatasetSample]:
@@ -76,6 +96,15 @@ def dataset_to_samples(dataset: EmbeddingQAFinetuneDataset) -> list[CrossEncoder
             CrossEncoderFinetuningDatasetSample(query, dataset.corpus[doc], score) for doc, score in judged.items()
         ]
     return found
+
+
+def _add(sample: Any, number: int, build: Builder) -> CrossEncoderFinetuningDatasetSample:
+    at = At("samples", number, "sample")
+    query = as_text(getattr(sample, "query", None), "query", at)
+    context = as_text(getattr(sample, "context", None), "context", at)
+    grade = as_grade(_plain(getattr(sample, "score", None)), "score", at)
+    build.link(build.add_query(query, at), build.add_document(context, at), grade, at)
+    return CrossEncoderFinetuningDatasetSample(query, context, grade)
 
 
 def _plain(score: Any) -> Any:

@@ -84,6 +84,18 @@ def test_bad_input(tiny_model_path, tmp_path):
         engine(tiny_model_path, tmp_path / "m", mixed, loss="lambda").finetune()
 
 
+def test_samples_that_cannot_be_used_are_not_trained_on(tiny_model_path, tmp_path, caplog):
+    good = samples(4)
+    bad = [CrossEncoderFinetuningDatasetSample("", "door 1 is open", 1)]
+    bad.append(CrossEncoderFinetuningDatasetSample("door 1", "door 9 is open", float("nan")))
+    options = {"epochs": 1, "batch_size": len(good)}
+    result = engine(tiny_model_path, tmp_path / "m", [bad[0], *good, bad[1]], **options).finetune()
+    assert result.steps == 1
+    assert f"2 of {len(good) + 2} samples are left out, the first: samples, sample 1: query is empty" in caplog.text
+    with pytest.raises(DatasetError, match="no pair that can be used"):
+        engine(tiny_model_path, tmp_path / "m", bad)
+
+
 def test_scores_come_from_the_whole_range(tiny_model_path, tmp_path):
     """A sigmoid would make ties of the best: what is compared are logits."""
     from llama_index_embft.embeddings.cross_encoder import load_cross_encoder, pair_logits
