@@ -13,7 +13,10 @@ from contextlib import suppress
 from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 RESULTS = Path(__file__).parent / "results"
 DATA = Path(os.environ.get("EMBFT_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
@@ -84,6 +87,20 @@ def write_results(name: str, rows: list[dict[str, Any]], *, device: str = "cpu",
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     print(f"\nwritten: benchmarks/results/{path.name}")
     return path
+
+
+def merged(name: str, rows: list[dict[str, Any]], keys: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows with those of earlier runs in ``results/<name>.json``: slow ones need not be run again.
+
+    Args:
+        name: Of the result file.
+        rows: New ones; earlier ones with the same values of all keys are replaced.
+        keys: Columns that say what a row is about.
+    """
+    path = RESULTS / f"{name}.json"
+    kept = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    new = {tuple(row.get(key) for key in keys) for row in rows}
+    return [row for row in kept if tuple(row.get(key) for key in keys) not in new] + rows
 
 
 def command() -> str:

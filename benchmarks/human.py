@@ -19,7 +19,6 @@ The data lie in ``$EMBFT_SHARED_DATA/human`` or ``../shared/data/human``.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
@@ -30,7 +29,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np
-from _common import RESULTS, command, minilm, parser, print_table, write_results
+from _common import command, merged, minilm, parser, print_table, write_results
 from _human import DEPTH, HUMAN, METRIC, HumanSet, draws
 
 SITUATIONS = ("labels", "few", "none")
@@ -57,7 +56,13 @@ def main() -> None:
             print_table(fresh)
             rows += [{**row, "command": command()} for row in fresh]
             if args.save:  # now, and not at the end: a set can take an hour
-                write_results("human", _merged(rows), device=args.device, depth=DEPTH, model="all-MiniLM-L6-v2")
+                write_results(
+                    "human",
+                    merged("human", rows, ("data", "questions")),
+                    device=args.device,
+                    depth=DEPTH,
+                    model="all-MiniLM-L6-v2",
+                )
 
 
 @dataclass
@@ -217,14 +222,6 @@ def _difference(base: Any, other: Any) -> tuple[Any, str]:
 
     metric = compare(base, other, primary=METRIC).systems[0].metrics[METRIC]
     return metric.test, metric.outcome
-
-
-def _merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Keep the rows of earlier runs on other sets and situations: slow ones need not be run again."""
-    path = RESULTS / "human.json"
-    kept = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    new = {(row["data"], row["questions"]) for row in rows}
-    return [row for row in kept if (row["data"], row["questions"]) not in new] + rows
 
 
 if __name__ == "__main__":
