@@ -18,6 +18,7 @@ from llama_index_embft.crossfit import documents_asked, folds_by_document, plan_
 from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.evaluation import RetrievalReport, compare, evaluate_run
 from llama_index_embft.evaluation.statistics import detectable_difference, paired_tests, unseen_loss
+from llama_index_embft.export import ExportReport, ExportRow
 from llama_index_embft.pipeline import dense, split_for_tuning
 
 
@@ -331,6 +332,15 @@ def test_b1_many_documents_and_one_document_are_not_cross_fitted() -> None:
         pipeline.data_for_tuning(questions(4, chunks=6), by="chunk", in_folds=True)
     with pytest.raises(DatasetError, match="about one document only"):
         pipeline.data_for_tuning(questions(1, chunks=6))
+
+
+def test_b1_an_export_that_few_documents_judge_has_a_table_and_plain_json(tmp_path) -> None:
+    (test,) = paired_tests(np.full((40, 1), 0.2), np.repeat([0, 1], 20))
+    row = ExportRow("onnx", None, 1.0, 1.0, 1.0, 1.0, 0.5, test.difference, test.interval, test.p, "not significant")
+    report = ExportReport(rows=(row,), metric="ndcg@10", queries=40, texts=40, device="cpu", comparison=None)
+    assert re.search(r"\+0\.2000 +\| – +\|", str(report))
+    report.to_json(tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_text("utf-8"))["rows"][0]["ci95"] == [None, None]
 
 
 @pytest.mark.parametrize("n_documents", [6, 7, 8])
