@@ -82,7 +82,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_leftovers(tmp_path: Path, full_d
     path = tmp_path / "x"
     path.write_text("old")
     message = (
-        r"Cannot write .*x: No space left on device; free some space or choose another disk\. Nothing was changed\."
+        r"Cannot write .*x: No space left on device; free some space or choose another disk\. What stood there is unchanged\."
     )
     with pytest.raises(OutputError, match=message):
         atomic_write_text(path, "new")
