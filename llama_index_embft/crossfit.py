@@ -25,6 +25,7 @@ _TEST_SHARE: Final = 0.16
 _VAL_SHARE: Final = 0.12
 # With this many test documents the limit of the test is about twice that of very many; with fewer it grows fast.
 _ENOUGH_TEST_DOCUMENTS: Final = 8
+_FEWEST_DOCUMENTS: Final = 6  # five agree by luck in one case of 32, and one of 40 is allowed
 _LARGEST_TEST_SHARE: Final = 1 / 3  # more would take too much from training
 _MOST_FOLDS: Final = 5
 # Differences in nDCG@10 between a model and its tuned descendant: standard deviation of one query about its document's
@@ -44,13 +45,14 @@ class SplitPlan:
         n_queries: Questions about them.
         way: ``"split"``: one test side, which is enough to show a gain of five points, or shows more than the other
             way. ``"cross-fit"``: each document is tested once, by a model that was trained without it. ``"nothing"``:
-            there is one document, and no way shows anything about others.
+            there is one document, and no way shows anything about others. With fewer than six, which agree by luck too
+            often to show a gain, folds are made all the same: they measure, and show a loss.
         folds: Models to train for the verdict: 1 for a split.
         fractions: Shares of train, validation and test in a single split.
         test_documents: Documents that the verdict rests on.
         test_queries: Questions that it rests on.
         detectable: Gain in nDCG@10 that is found in four cases of five, 0.01 being a point, if the documents differ as
-            is usual; infinite where none can be.
+            is usual; infinite where none can be, with fewer than six test documents.
         documents_wanted: Documents with as many questions each that would show a gain of five points; None where
             these do.
     """
@@ -74,6 +76,8 @@ class SplitPlan:
             return f"{have} cannot show a gain for other documents{more}."
         means = f"cross-fitting over {self.folds} folds" if self.way == "cross-fit" else "a split"
         tested = f"{have}: {means} tests {self.test_queries:,} of them about {_documents(self.test_documents)}"
+        if math.isinf(self.detectable):
+            return f"{tested}, too few to prove any gain: fewer than {_FEWEST_DOCUMENTS} may agree by luck{more}."
         if self.detectable >= 1:
             return f"{tested}, which will show no gain, however large{more}."
         shown = f"which shows a gain of {100 * self.detectable:.0f} points or more in four cases of five"
@@ -94,7 +98,7 @@ def plan_split(n_documents: int, n_queries: int, *, cross_fit: bool | None = Non
     by_split = max(1, round(share * n_documents)), max(1, round(share * n_queries))
     split_limit, cross_limit = _expected_limit(*by_split), _cross_fit_limit(n_documents, n_queries)
     if cross_fit is None:
-        cross_fit = split_limit > _WORTHWHILE and cross_limit < split_limit
+        cross_fit = n_documents > 1 and split_limit > _WORTHWHILE and cross_limit <= split_limit
     tested, limit = ((n_documents, n_queries), cross_limit) if cross_fit else (by_split, split_limit)
     return SplitPlan(
         n_documents=n_documents,

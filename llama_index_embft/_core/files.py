@@ -320,4 +320,4 @@ def cannot_write(path: StrPath, err: BaseException) -> str:
             return f"Cannot write {str(path)[:60]}…: the name is too long for this disk; choose a shorter one."
     elif any(text in reason for text in _DISK_FULL_TEXTS):
         reason, advice = "No space left on device", "free some space or choose another disk"
-    return f"Cannot write {path}: {reason}; {advice}. Nothing was changed."
+    return f"Cannot write {path}: {reason}; {advice}. What stood there is unchanged."

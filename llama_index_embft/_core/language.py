@@ -101,6 +101,21 @@ _WORD_OR_CHARACTER: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a
 _SAMPLE: Final = 4_000
 
 
+# Unicode's reordering of accents takes the square of their number; real text has no piece near this long.
+_PIECES: Final = re.compile(r"[\s\S]{1,400}(?:\s|\Z)|[\s\S]{1,400}")
+
+
+def composed(text: str) -> str:
+    """A text with compatible characters unified and accents composed (Unicode's NFKC).
+
+    Takes time in proportion to the text, also where it is made of accents alone: a run of more than 400 characters
+    without a space is composed piece by piece.
+    """
+    if text.isascii():
+        return text
+    return "".join(unicodedata.normalize("NFKC", piece) for piece in _PIECES.findall(text))
+
+
 def detect_language(text: str) -> str | None:
     """Name the language of a text, or None where the evidence is too thin.
 

@@ -8,14 +8,16 @@ import platform
 import re
 import secrets
 import shutil
-from contextlib import suppress
+import tempfile
+from contextlib import contextmanager, suppress
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import psutil
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 _NAME: Final = re.compile(r"\.embft-([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{8}\.tmp")
 
@@ -27,6 +29,23 @@ def temporary_beside(target: Path) -> Path:
     """
     process = os.getpid()
     return target.parent / f".embft-{_machine()}-{process}-{_started(process)}-{secrets.token_hex(4)}.tmp"
+
+
+@contextmanager
+def scratch_folder(beside: Path | None = None) -> Iterator[Path]:
+    """A folder of this process that is gone after the block; what killed processes left at its place goes first.
+
+    Args:
+        beside: Make it beside this path, for what has to lie on the same disk; None: in the system's temporary folder.
+    """
+    target = Path(tempfile.gettempdir(), "scratch") if beside is None else beside
+    remove_dead(target.parent)
+    folder = temporary_beside(target)
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def aside_of(target: Path) -> Path:

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,6 +91,8 @@ def classify(err: BaseException, redact: Redactor, model: str = "LLM") -> Failur
         return Failure("fatal", text)
     if _NO_KEY.search(text):
         return Failure("fatal", f"The {model} client has no API key ({text}); set it in the environment.")
+    if type(err).__name__ == "ValidationError" and callable(getattr(err, "errors", None)):  # pydantic's, of any version
+        return Failure("retry", _of_shape(err, redact, model))
     # Dropped connections, timeouts, replies that are no JSON, and whatever a home-made LLM raises.
     return Failure("retry", f"{type(err).__name__}: {text}" if text else type(err).__name__)
 
@@ -116,6 +118,13 @@ def _by_status(status: int, text: str, err: BaseException, model: str) -> Failur
         return Failure("retry" if after is None else "wait", reason, retry_after=after)
     too_long = " The passage is too long for the model." if _TOO_LONG.search(text) else ""
     return Failure("passage", reason + too_long, refuses_tools=bool(_TOOLS_REFUSED.search(text)))
+
+
+def _of_shape(err: Any, redact: Redactor, model: str) -> str:
+    """What is wrong with the shape of an answer: the first of pydantic's many lines, without what was sent."""
+    first = err.errors(include_input=False, include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return _one_line(redact(f"The {model} server's answer has another shape than it should ({place}: {first['msg']})"))
 
 
 def _status_of(err: BaseException) -> int | None:

@@ -13,14 +13,14 @@ import json
 import logging
 import queue
 import sqlite3
-import tempfile
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from llama_index_embft._core.temporary import scratch_folder
 from llama_index_embft.errors import OutputError
 
 if TYPE_CHECKING:
@@ -115,8 +115,10 @@ class Journal:
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
-        self._temporary = tempfile.TemporaryDirectory(prefix="embft-") if path is None else None
-        self.path = Path(self._temporary.name, "journal.sqlite") if self._temporary else Path(str(path))
+        self._temporary = ExitStack()
+        self.path = (
+            Path(self._temporary.enter_context(scratch_folder()), "journal.sqlite") if path is None else Path(str(path))
+        )
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._reader = self._open()
@@ -225,8 +227,7 @@ class Journal:
         self._inbox.put(None)
         self._thread.join()
         self._reader.close()
-        if self._temporary:
-            self._temporary.cleanup()
+        self._temporary.close()
 
     def __enter__(self) -> Self:
         return self

@@ -68,7 +68,7 @@ def compare(
         name = f"{escape(system.label)}: " if len(result.systems) > 1 else ""
         console.print(f"{name}{escape(' '.join(system.reasons))}")
         if fail_on_regression and system.decision != "do not adopt":
-            console.print(escape(unseen_loss(system.metrics[result.primary], system.on_these)))
+            console.print(escape(unseen_loss(system.metrics[result.primary], system.on_these, result.cluster_by)))
     for note in result.notes:
         console.print(f"Note: {escape(note)}")
     if json is not None:

@@ -8,12 +8,11 @@ is reported which is not one.
 from __future__ import annotations
 
 import re
-import unicodedata
 import zlib
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
-from llama_index_embft._core.language import COMBINING_MARKS
+from llama_index_embft._core.language import COMBINING_MARKS, composed
 from llama_index_embft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def near_duplicate_groups(texts: Sequence[str], threshold: float = 0.8, *, show_
 
 def normalise(text: str) -> str:
     """Reduce a text to its tokens: compatible characters unified, case folded, no punctuation, single spaces."""
-    return " ".join(_TOKEN.findall(unicodedata.normalize("NFKC", text).casefold()))
+    return " ".join(_TOKEN.findall(composed(text).casefold()))
 
 
 class DisjointSets:

@@ -13,7 +13,7 @@ import numpy as np
 from llama_index_embft.errors import ConfigError, EvaluationError
 from llama_index_embft.evaluation.comparison import Comparison
 from llama_index_embft.evaluation.records import RetrievalReport
-from llama_index_embft.evaluation.statistics.clusters import ClusterBy, chunks_of_few, clusters_of
+from llama_index_embft.evaluation.statistics.clusters import ClusterBy, clusters_of, tested_on_these
 from llama_index_embft.evaluation.statistics.findings import (
     GuardResult,
     MetricComparison,
@@ -101,7 +101,7 @@ def compare(
     corrected = [decisive[column // width] for column in range(len(tests))]
     for column, p in zip(others, _holm_distinct(columns[:, others], [tests[c].p for c in others]), strict=True):
         corrected[column] = p
-    chunks = chunks_of_few(base_report, labels, clustered)
+    finer = tested_on_these(base_report, labels, clustered)
     divisions = slice_labels(base_report, slices)
     guards = _guards(guard or {}, len(reports), deciding, max_loss, settings)
 
@@ -121,9 +121,9 @@ def compare(
         }
         outcome = outcome_of(compared[deciding].test, decisive[i], alpha)
         on_these = None
-        if chunks is not None:
+        if finer is not None:
             moved = columns[:, [i * width + at]]
-            (on_these,) = paired_tests(moved, chunks, folds=folds, **settings)
+            (on_these,) = paired_tests(moved, finer, folds=folds, **settings)
         decision, reasons = decide(
             compared[deciding], outcome, decisive[i], guards[i], clustered, on_these=on_these, alpha=alpha
         )
@@ -355,7 +355,8 @@ def _guards(
         judged_by, _ = _primary(
             metric if metric in base.values else None, _shared_metrics([base, *reports], None), [base, *reports]
         )
-        labels, _, _ = clusters_of(base, "document")
+        labels, clustered, _ = clusters_of(base, "document")
+        finer = tested_on_these(base, labels, clustered)
         for i, report in enumerate(reports):
             difference = (report.values[judged_by] - base.values[judged_by])[:, None]
             tested = {"folds": max(base.folds, report.folds), **settings}
@@ -364,12 +365,14 @@ def _guards(
             outcome = outcome_of(test, test.p, settings["alpha"])
             if outcome == "same":  # as everywhere: what changed no query lost nothing on this set
                 p = 0.0
+            on_these = None if finer is None else paired_tests(difference, finer, **tested)[0]
             kept: bool | None = None
             if p < settings["alpha"] / 2:
                 kept = True
-            elif outcome == "loss":
+            elif outcome == "loss" or (
+                on_these is not None and outcome_of(on_these, on_these.p, settings["alpha"]) == "loss"
+            ):
                 kept = False
-            results[i].append(
-                GuardResult(name, judged_by, base.mean(judged_by), report.mean(judged_by), test, margin, p, kept)
-            )
+            means = base.mean(judged_by), report.mean(judged_by)
+            results[i].append(GuardResult(name, judged_by, *means, test, margin, p, kept, on_these))
     return [tuple(found) for found in results]

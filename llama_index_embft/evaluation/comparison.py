@@ -278,9 +278,11 @@ def _model(report: RetrievalReport) -> dict[str, Any]:
 
 
 def _plain(part: SliceComparison | GuardResult) -> dict[str, Any]:
-    content = asdict(part)
+    content = {**asdict(part), **_plain_test(part.test)}
     del content["test"]
-    return {**content, **_plain_test(part.test)}
+    if isinstance(part, GuardResult):
+        content["on_these"] = None if part.on_these is None else _plain_test(part.on_these)
+    return content
 
 
 def _plain_test(test: PairedResult) -> dict[str, Any]:

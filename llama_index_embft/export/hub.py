@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from llama_index_embft._core.checks import first_line
 from llama_index_embft._core.redaction import redact
+from llama_index_embft._core.temporary import scratch_folder
 from llama_index_embft.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
@@ -94,13 +95,11 @@ def push_dataset_to_hub(
         ConfigError: See `check_can_push`.
         OutputError: The hub refuses, or cannot be reached.
     """
-    import tempfile
-
     check_can_push(repo_id, token=token)
-    with tempfile.TemporaryDirectory() as folder:
-        dataset.save_json(Path(folder) / "dataset.json")
-        (Path(folder) / "README.md").write_text(_dataset_card(dataset), encoding="utf-8")
-        return _upload(Path(folder), repo_id, "dataset", private=private, token=token, endpoint=endpoint)
+    with scratch_folder() as folder:
+        dataset.save_json(folder / "dataset.json")
+        (folder / "README.md").write_text(_dataset_card(dataset), encoding="utf-8")
+        return _upload(folder, repo_id, "dataset", private=private, token=token, endpoint=endpoint)
 
 
 def _dataset_card(dataset: EmbeddingQAFinetuneDataset) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +16,7 @@ from llama_index_embft._core.checks import check_choice
 from llama_index_embft._core.environment import package_versions
 from llama_index_embft._core.files import check_output_folder, write_folder_atomically
 from llama_index_embft._core.optional import require
+from llama_index_embft._core.temporary import scratch_folder
 from llama_index_embft._core.vectors import unit_rows
 from llama_index_embft.embeddings.graph.embedding import ONNX_FILE, OPENVINO_FILE, RECORD_FILE
 from llama_index_embft.embeddings.graph.tokenizing import TOKENIZER_FILE, save_tokenizer
@@ -237,7 +237,7 @@ class _SharedGraph:
     def folder(self) -> Path:
         """Folder with ``model.onnx``, its weights beside it where they are large, and the tokenizer."""
         if self._folder is None:
-            folder = Path(self._kept.enter_context(tempfile.TemporaryDirectory()))
+            folder = self._kept.enter_context(scratch_folder())
             model = copy.deepcopy(self._backend.model).to("cpu").float().eval()
             transformer: Any = model[0]
             # Fused attention picks its kernel by what the mask holds, which a graph for all masks cannot.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_index_embft._core.files import atomic_write_text
 from llama_index_embft._core.tables import TextTable
+from llama_index_embft.evaluation.statistics.findings import interval, json_number
 
 if TYPE_CHECKING:
     import os
@@ -33,7 +34,7 @@ class ExportRow:
         quality: Mean of the metric on the validation set; None without one.
         difference: Against the model itself; None for it and without a validation set.
         ci95: 95 % interval of the difference, paired and by document.
-        p: Two-sided randomization test, corrected for the number of formats.
+        p: Two-sided, corrected for the number of formats.
         outcome: ``"gain"``, ``"loss"``, ``"same"`` or ``"not significant"``.
     """
 
@@ -53,8 +54,8 @@ class ExportRow:
         """As JSON types; what is not a number (an interval of one document) becomes None."""
         values = dict(vars(self))
         values["folder"] = None if self.folder is None else str(self.folder)
-        values["ci95"] = None if self.ci95 is None else [_number(value) for value in self.ci95]
-        return {name: _number(value) for name, value in values.items()}
+        values["ci95"] = None if self.ci95 is None else [json_number(value) for value in self.ci95]
+        return {name: json_number(value) for name, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,7 @@ class ExportReport:
         cells.append("" if row.quality is None else f"{row.quality:.4f}")
         if row.difference is None or row.ci95 is None or row.p is None:
             return [*cells, "", "", "", ""]
-        low, high = row.ci95
-        return [*cells, f"{row.difference:+.4f}", f"{low:+.4f} to {high:+.4f}", f"{row.p:.3f}", row.outcome or ""]
+        return [*cells, f"{row.difference:+.4f}", interval(row.ci95), f"{row.p:.3f}", row.outcome or ""]
 
     def basis(self) -> str:
         """One sentence: what the figures rest on."""
@@ -135,7 +135,3 @@ class ExportReport:
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Save `to_dict`, whole or not at all."""
         atomic_write_text(path, json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _number(value: Any) -> Any:
-    return None if isinstance(value, float) and value != value else value

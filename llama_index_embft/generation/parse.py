@@ -9,9 +9,9 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import unicodedata
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from llama_index_embft._core.language import composed
 from llama_index_embft.generation.parse_patterns import (
     ANSWER_FIELDS,
     ANSWER_LABEL,
@@ -79,7 +79,7 @@ def is_refusal(text: str) -> bool:
 
 def normalized(query: str) -> str:
     """A query without case, width, spacing and punctuation: two queries that differ in no more are the same."""
-    folded = unicodedata.normalize("NFKC", query).casefold()
+    folded = composed(query).casefold()
     return " ".join("".join(c if c.isalnum() else " " for c in folded).split()) or folded.strip()
 
 

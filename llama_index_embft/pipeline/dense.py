@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from llama_index_embft._core.checks import check_choice, check_number
 from llama_index_embft._core.files import atomic_write_text
 from llama_index_embft._core.renaming import rename_with_patience
+from llama_index_embft._core.temporary import scratch_folder
 from llama_index_embft.crossfit import cross_fit, documents_asked, folds_by_document, plan_split, train_on_all
 from llama_index_embft.dataset.split import Split, split_dataset
 from llama_index_embft.embeddings.adapter.files import save_adapter
@@ -209,10 +209,10 @@ def tune_and_compare(
     label = f"tuned ({method}, {len(folds)} folds)" if folds else f"tuned ({method})"
     if folds:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="folds-", dir=folder, ignore_cleanup_errors=True) as place:
+        with scratch_folder(folder / "folds") as place:
 
             def trained(data: Split, number: int) -> BaseEmbedding:
-                of_fold = engine_on(data, Path(place) / str(number))
+                of_fold = engine_on(data, place / str(number))
                 of_fold.finetune()
                 model: BaseEmbedding = of_fold.get_finetuned_model()
                 return model

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from llama_index_embft.crossfit import documents_asked, folds_by_document
+from llama_index_embft.crossfit import documents_asked, folds_by_document, plan_split
 from llama_index_embft.dataset.split import split_dataset
 from llama_index_embft.errors import DatasetError
 
@@ -24,6 +24,7 @@ _ENOUGH_TO_TRAIN: Final = 300
 # Three tenths of so many documents still bear a verdict.
 _ENOUGH_DOCUMENTS: Final = 40
 _FRACTIONS: Final = (0.6, 0.1, 0.3)
+_BY_CHUNK: Final = (0.72, 0.12, 0.16)  # of made questions about too few documents to test on others
 _MOST_CHOOSING: Final = 400
 _VAL_SHARE: Final = 0.12
 
@@ -122,7 +123,10 @@ def _by_made(
     made: EmbeddingQAFinetuneDataset, made_by: Origin, notes: tuple[str, ...], seed: int, show_progress: bool
 ) -> Evidence:
     by: Literal["document", "chunk"] = "document" if len(documents_asked(made)) > 2 else "chunk"
-    train, val, test = split_dataset(made, by=by, fractions=(0.72, 0.12, 0.16), seed=seed, show_progress=show_progress)
+    fractions = _BY_CHUNK
+    if by == "document":  # as `what_can_be_shown` said beforehand
+        fractions = plan_split(len(documents_asked(made)), len(made.queries), cross_fit=False).fractions
+    train, val, test = split_dataset(made, by=by, fractions=fractions, seed=seed, show_progress=show_progress)
     if by == "chunk":
         notes = (*notes, "The questions are about one or two documents; nothing is shown about others.")
     return Evidence(train, _smaller(val, seed), val, (Fold(val, test),), made_by, made_by, notes)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import Final
 
-from llama_index_embft._core.language import COMBINING_MARKS
+from llama_index_embft._core.language import COMBINING_MARKS, composed
 
 WORDS_VERSION: Final = 1
 """Counts up whenever `terms` cuts otherwise: an index that was built before does not fit its queries any more."""
@@ -24,8 +23,6 @@ _RUNS: Final = re.compile(rf"([{_HAN}]+)|([{_HANGUL}]+)|([{_UNSPACED}]+)|({_OTHE
 _NO_SPACES: Final = re.compile(rf"[{_HAN}{_HANGUL}{_UNSPACED}]")
 _NEEDS_CUTTING: Final = re.compile(rf"[_{_HAN}{_HANGUL}{_UNSPACED}]")
 _BEGINNING: Final = 5  # letters; 5 and 6 gained on all of six sets in two languages, 5 more
-# Unicode's reordering of accents takes the square of their number; real text has no piece near this long.
-_PIECES: Final = re.compile(r"[\s\S]{1,400}(?:\s|\Z)|[\s\S]{1,400}")
 
 
 def words(text: str) -> list[str]:
@@ -38,7 +35,7 @@ def words(text: str) -> list[str]:
 
     Takes time in proportion to the text, whatever stands in it.
     """
-    folded = _composed(text).casefold()
+    folded = composed(text).casefold()
     if _NEEDS_CUTTING.search(folded) is None:
         return _SPACED.findall(folded)
     found: list[str] = []
@@ -68,9 +65,3 @@ def terms(text: str) -> list[str]:
 
 def _grams(run: str, n: int) -> list[str]:
     return [run[i : i + n] for i in range(len(run) - n + 1)]
-
-
-def _composed(text: str) -> str:
-    if text.isascii():
-        return text
-    return "".join(unicodedata.normalize("NFKC", piece) for piece in _PIECES.findall(text))

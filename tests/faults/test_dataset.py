@@ -6,11 +6,13 @@ import csv
 import json
 import logging
 import time
+import unicodedata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from llama_index_embft._core.language import composed
 from llama_index_embft.dataset import (
     EmbeddingQAFinetuneDataset,
     load_documents,
@@ -23,6 +25,11 @@ from llama_index_embft.dataset import (
     write_dataset,
 )
 from llama_index_embft.errors import DatasetError, EmbftError, OutputError
+from llama_index_embft.generation.parse import normalized
+from llama_index_embft.search.tokenizing import words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DATA = EmbeddingQAFinetuneDataset(queries={"q": "who?"}, corpus={"d": "Alice."}, relevant_docs={"q": ["d"]})
 
@@ -202,6 +209,19 @@ def test_d11_older_encodings_and_counts_of_what_is_skipped(tmp_path: Path, caplo
         (document,) = load_documents(tmp_path, show_progress=False)
     assert document.text == "Die Gebühr beträgt fünf Euro."
     assert "skipped 1 files of a kind that is not read: .xyz (1)" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["e" + "\u0301\u0323" * 100_000, "\u1ee9\u0323" * 100_000, "\uac00\u0308" * 100_000])
+@pytest.mark.parametrize("step", [lambda text: near_duplicate_groups([text, text + "x"]), normalized, words])
+def test_c7_texts_of_accents_take_time_in_proportion(text: str, step: Callable[[str], object]) -> None:
+    start = time.process_time()  # with Unicode's reordering of the whole text: over a minute each
+    step(text)
+    assert time.process_time() - start < 5
+
+
+def test_c7_composing_piece_by_piece_changes_no_text_with_spaces() -> None:
+    for text in ("Ａ caf\u0065\u0301 ﬁve", "\u1100\u1161 \u0915\u093c", "ｶﾞ" * 100):
+        assert composed(text * 30) == unicodedata.normalize("NFKC", text * 30)
 
 
 def test_e8_html_is_read_in_linear_time(tmp_path: Path) -> None:

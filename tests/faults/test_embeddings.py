@@ -632,3 +632,45 @@ def test_an_earlier_stamp_asks_to_be_made_again(tiny_model_path, tmp_path):
         check_index(index, model)
     stamp_index(index, model, verify=0, overwrite=True)
     assert check_index(index, model).model == identify(model)
+
+
+class Odd(BaseEmbedding):
+    """A class of somebody's own whose vectors are none."""
+
+    vectors: list
+
+    def _get_text_embedding(self, text):
+        return self.vectors[len(text) % len(self.vectors)]
+
+    def _get_query_embedding(self, query):
+        return self._get_text_embedding(query)
+
+    async def _aget_query_embedding(self, query):
+        return self._get_query_embedding(query)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "what"),
+    [
+        ([[1.0, 2.0], [1.0]], "vectors of 1 to 2 numbers for 3 texts"),
+        ([None], "vectors that hold something else than numbers"),
+        ([["a", "b"]], "vectors that hold something else than numbers"),
+        ([[]], "vectors"),
+        ([[[1.0], [2.0]]], "vectors that hold something else than numbers"),
+        ([1.0], "vectors that hold something else than numbers"),
+        ([[10**400, 1]], "vectors that hold something else than numbers"),
+    ],
+    ids=["ragged", "none", "texts", "empty", "nested", "number", "huge"],
+)
+@pytest.mark.parametrize("kind", ["queries", "documents"])
+def test_e14_what_is_no_vector_is_one_sentence(vectors, what, kind):
+    encoder = as_encoder(Odd(model_name="odd", vectors=vectors), cache=None)
+    with pytest.raises(ModelError, match=rf"Odd\(odd\) returned .*{what}.* must return one vector") as caught:
+        getattr(encoder, f"encode_{kind}")(["a", "bb", "ccc"])
+    assert "\n" not in str(caught.value)
+
+
+def test_e14_what_the_class_itself_raises_stays_as_it_is():
+    encoder = as_encoder(Odd(model_name="odd", vectors=[]), cache=None)
+    with pytest.raises(ZeroDivisionError):
+        encoder.encode_documents(["a"])

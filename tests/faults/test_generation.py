@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sqlite3
 import sys
 import threading
@@ -454,6 +455,8 @@ def _embedding_server(order: str) -> tuple[Any, str]:
             data = [{"object": "embedding", "index": n, "embedding": [float(len(t)), 1.0]} for n, t in enumerate(texts)]
             if order == "reversed":
                 data.reverse()
+            elif order != "all zero":
+                data[0]["embedding"] = json.loads(order)
             else:
                 data = [{**one, "index": 0} for one in data]
             body = json.dumps(
@@ -488,6 +491,21 @@ def test_e15_vectors_that_come_out_of_order_go_to_their_texts(max_retries: int) 
     np.testing.assert_allclose(ratio, np.arange(1, 26), rtol=1e-4)
 
 
+@pytest.mark.parametrize("vector", ["null", '["a", "b"]', "[[0.1], [0.2]]", '{"x": 1}'])
+def test_e13_vectors_of_another_shape_are_one_sentence(vector: str) -> None:
+    from llama_index.embeddings.openai import OpenAIEmbedding
+
+    from llama_index_embft.embeddings import as_encoder
+
+    server, base = _embedding_server(vector)
+    model = OpenAIEmbedding(model_name="m", api_base=base, api_key=KEY, max_retries=0)
+    with pytest.raises(ModelError) as caught:
+        as_encoder(model, cache=None).encode_documents(["one", "two"])
+    server.shutdown()
+    assert re.search(r"another shape than it should \(embeddings\.0|returned", str(caught.value))
+    assert not re.search(r"errors\.pydantic\.dev|input_value|\n", str(caught.value))
+
+
 def test_e15_vectors_without_numbers_of_their_own_are_refused() -> None:
     from llama_index.embeddings.openai import OpenAIEmbedding
 
@@ -510,6 +528,21 @@ def test_b10_a_sentence_that_stands_in_two_chunks_asks_for_neither() -> None:
     dataset = generate_extractive_pairs(nodes, kinds=("cloze",), num_questions_per_chunk=4)
     assert dataset.queries
     assert not any("mooring fees" in query for query in dataset.queries.values())
+
+
+def test_b10_a_number_that_a_chunk_cuts_in_two_does_not_hide_that_another_holds_the_sentence() -> None:
+    rule = "The third quarter of fiscal 2018 reflects the impact from the enactment of the Tax Cuts and Jobs Act."
+    also = "Senior unsecured obligations rank equally with all other unsecured indebtedness of the company for 17"
+    chunks = [
+        f"Revenue was reported in four columns for every region. 63.21 50.81 (1) {rule}",
+        f"81 (1) {rule} Refer to the note about income taxes for more detail on the changes. {also}",
+        f"Bonds are described in the notes to the statements of the group. {also}.45 dollars each.",
+    ]
+    nodes = [TextNode(text=text, id_=f"c{n}") for n, text in enumerate(chunks)]
+    made = generate_extractive_pairs(nodes, kinds=["cloze"], num_questions_per_chunk=9)
+    assert made.queries
+    for query, question in made.queries.items():
+        assert [node.node_id for node in nodes if question in node.text] == made.relevant_docs[query]
 
 
 def test_b10_chunks_that_others_repeat_are_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -551,6 +584,13 @@ def test_d5_prose_of_any_language_gives_questions_that_are_no_copies(language: s
     for question in dataset.queries.values():
         assert len(question) < 0.6 * len(text)
         assert question not in text
+
+
+def test_d5_latin_names_in_unspaced_prose_hide_no_copy() -> None:
+    for seed in range(40):
+        text = PROSE["zh"].replace("。", f"A{seed}。")
+        dataset = generate_extractive_pairs([TextNode(text=text, id_="a")], num_questions_per_chunk=4, seed=seed)
+        assert not [question for question in dataset.queries.values() if question.lower() in text.lower()]
 
 
 def test_d5_a_text_without_capitals_has_sentences() -> None:

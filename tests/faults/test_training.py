@@ -467,11 +467,12 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epochs: !!int abc", "is not valid YAML"),
+        ("epochs: !!int abc", "c.yaml is not valid YAML in line 1: 'abc' cannot be read as !!int; write a plain value"),
         ("!!int abc: 1", "is not valid YAML"),
         ("learning_rate: !!float x", "is not valid YAML"),
-        ("model: !!timestamp x", "is not valid YAML"),
-        ("epochs: " + "9" * 6000, "it must be a whole number|is not valid YAML"),
+        ("a: 1\nb: 2\nmodel: !!timestamp x", "in line 3: 'x' cannot be read as !!timestamp"),
+        ("epochs: " + "9" * 6000, "it must be a whole number|in line 1: '9{40}' cannot be read as !!int"),
+        ('out: "\\UFFFFFFFF"', "is not valid YAML"),
         ("epochs: 0x" + "f" * 6000, "it must be a whole number|a number of thousands"),
         ("learning_rate: 1" + "0" * 400, "learning_rate"),
         ("epochs: .inf", "it must be a whole number"),

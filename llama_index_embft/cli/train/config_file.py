@@ -35,6 +35,16 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML is untyped
             )
         return super().compose_node(parent, index)
 
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (yaml.YAMLError, ConfigError, RecursionError):
+            raise
+        except Exception as err:  # a value that does not fit its tag: PyYAML lets int() and others speak for themselves
+            kind = node.tag.rpartition(":")[2]
+            problem = f"{str(node.value)[:40]!r} cannot be read as !!{kind}; write a plain value"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from err
+
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
@@ -75,7 +85,7 @@ def read_config_file(path: Path) -> dict[Any, Any]:
         raise ConfigError(
             f"{path} is not valid YAML{where}: {getattr(err, 'problem', None) or first_line(err)}."
         ) from err
-    except Exception as err:  # a tag whose value does not fit it: PyYAML lets int() and others speak for themselves
+    except Exception as err:  # an escape of no character, for one
         raise ConfigError(f"{path} is not valid YAML: {first_line(err)[:200]}.") from err
     finally:
         if loader is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.checks import first_line
+from llama_index_embft._core.temporary import scratch_folder
 from llama_index_embft.dataset.formats import (
     columns,
     flag_embedding,
@@ -307,12 +308,10 @@ def to_datasets(dataset: EmbeddingQAFinetuneDataset, format: str = "datasets", *
     made = format_named(format)
     if made.files != _ROW_FILES:
         raise ConfigError(f"The format {format!r} has no rows; take 'datasets' or one of {', '.join(_row_formats())}.")
-    import tempfile
-
     from llama_index_embft.dataset.formats.rows import read_rows
 
-    with tempfile.TemporaryDirectory(prefix="embft-") as folder:
-        path = Path(folder, "rows.jsonl")
+    with scratch_folder() as folder:
+        path = folder / "rows.jsonl"
         write_dataset(dataset, path, format, **options)
         return to_table(row for _, row in read_rows(path, Builder(os.fspath(path))))
 

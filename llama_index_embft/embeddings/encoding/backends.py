@@ -11,6 +11,7 @@ import numpy as np
 from llama_index_embft.embeddings.encoding.batching import encode_texts, resolve_precision
 from llama_index_embft.embeddings.identity import known_identity, sentence_transformer_identity, whole_fingerprint
 from llama_index_embft.embeddings.sentence_transformer import TextKind, keep_within_positions
+from llama_index_embft.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from llama_index_embft.embeddings.identity import ModelIdentity
     from llama_index_embft.embeddings.wrapped import Wrapped
 
-__all__ = ["Backend", "LlamaIndexBackend", "SentenceTransformerBackend", "TextKind", "WrappedBackend"]
+__all__ = ["Backend", "LlamaIndexBackend", "SentenceTransformerBackend", "TextKind", "WrappedBackend", "as_matrix"]
 
 
 class Backend(ABC):
@@ -157,11 +158,46 @@ class LlamaIndexBackend(Backend):
 
     def embed(self, texts: list[str], kind: TextKind) -> NDArray[np.float32]:
         """See `Backend.embed`; `embed_batch_size` of the model decides how many texts one call carries."""
-        if kind == "query":
-            vectors = [self.model.get_query_embedding(text) for text in texts]
-        else:
-            vectors = self.model.get_text_embedding_batch(texts)
-        return np.asarray(vectors, dtype=np.float32)
+        from llama_index.core.bridge.pydantic import ValidationError
+
+        try:
+            if kind == "query":
+                vectors = [self.model.get_query_embedding(text) for text in texts]
+            else:
+                vectors = self.model.get_text_embedding_batch(texts)
+        except ValidationError as err:  # LlamaIndex's instrumentation looks at what the class returned
+            if err.title != "EmbeddingEndEvent":
+                raise
+            vectors = []
+        return as_matrix(vectors, len(texts), self.name)
+
+
+def as_matrix(vectors: Any, rows: int, name: str) -> NDArray[np.float32]:
+    """What a LlamaIndex embedding returned for so many texts, shape ``(rows, dim)``.
+
+    Raises:
+        ModelError: It is something else than one vector of the same length for each text.
+    """
+    try:
+        found = np.asarray(list(vectors), dtype=np.float32)
+    except (TypeError, ValueError, OverflowError):  # None, texts, vectors of several lengths
+        found = np.empty(0, dtype=np.float32)
+    if found.ndim == 2 and found.shape[0] == rows and found.shape[1]:
+        return found
+    try:
+        lengths = sorted({len(vector) for vector in vectors})
+    except TypeError:
+        lengths = []
+    if len(lengths) > 1:
+        what = f"vectors of {lengths[0]} to {lengths[-1]} numbers"
+    elif lengths and len(vectors) != rows:
+        what = f"{len(vectors)} vectors"
+    else:
+        what = "vectors that hold something else than numbers"
+    raise ModelError(
+        f"{name} returned {what} for {rows} texts; an embedding model must return one vector of the same length for "
+        "each text."
+    )
 
 
 class BaseEncoder(Protocol):

@@ -25,7 +25,7 @@ from llama_index_embft.calls.queue import work_off
 from llama_index_embft.calls.running import background_loop
 from llama_index_embft.calls.server import ApiServer, GivenUpError, RetryPolicy
 from llama_index_embft.calls.tokens import count_tokens
-from llama_index_embft.embeddings.encoding.backends import LlamaIndexBackend, TextKind
+from llama_index_embft.embeddings.encoding.backends import LlamaIndexBackend, TextKind, as_matrix
 from llama_index_embft.errors import ConfigError, MissingExtraError, ModelError
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ class _EmbeddingRun:
             await self._embed(rows[half:])
             return
         self.count += len(rows)
-        self.finished.put((rows, _matrix(vectors, len(rows), self.backend.name)))
+        self.finished.put((rows, as_matrix(vectors, len(rows), self.backend.name)))
 
     async def _attempt(self, texts: list[str]) -> Any:
         backend = self.backend
@@ -217,29 +217,6 @@ class _EmbeddingRun:
         if as_query:
             return [await self.model.aget_query_embedding(texts[0])]
         return await self.model.aget_text_embedding_batch(texts)
-
-
-def _matrix(vectors: Any, rows: int, name: str) -> NDArray[np.float32]:
-    try:
-        found = np.asarray(list(vectors), dtype=np.float32)
-    except (TypeError, ValueError, OverflowError):  # None, texts, vectors of several lengths
-        found = np.empty(0, dtype=np.float32)
-    if found.ndim == 2 and found.shape[0] == rows and found.shape[1]:
-        return found
-    try:
-        lengths = sorted({len(vector) for vector in vectors})
-    except TypeError:
-        lengths = []
-    if len(lengths) > 1:
-        what = f"vectors of {lengths[0]} to {lengths[-1]} numbers"
-    elif lengths and len(vectors) != rows:
-        what = f"{len(vectors)} vectors"
-    else:
-        what = "vectors that hold something else than numbers"
-    raise ModelError(
-        f"{name} returned {what} for {rows} texts; an embedding model must return one vector of the same length for "
-        "each text."
-    )
 
 
 def _address(model: BaseEmbedding) -> str:

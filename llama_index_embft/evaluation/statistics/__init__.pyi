@@ -1,4 +1,4 @@
-from .clusters import ClusterBy as ClusterBy, chunks_of_few as chunks_of_few, clusters_of as clusters_of
+from .clusters import ClusterBy as ClusterBy, clusters_of as clusters_of, tested_on_these as tested_on_these
 from .findings import (
     GuardResult as GuardResult,
     MetricComparison as MetricComparison,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 ClusterBy = Literal["document", "query"] | Mapping[str, Any] | None
 
-# Below this a loss on these very documents is looked for too: the test by document would see only a collapse.
+# Below this a loss on these very documents is looked for too: by document only a collapse would be seen, or nothing.
 _FEW_DOCUMENTS: Final = 10
 
 
@@ -41,8 +41,13 @@ def clusters_of(report: RetrievalReport, by: ClusterBy) -> tuple[list[Any] | Non
     return documents, "document", []
 
 
-def chunks_of_few(report: RetrievalReport, labels: list[Any] | None, clustered: str) -> list[str] | None:
-    """The chunk of each query where its source documents are few, else None."""
-    if clustered != "document" or labels is None or len(set(labels)) >= _FEW_DOCUMENTS:
+def tested_on_these(report: RetrievalReport, labels: list[Any] | None, clustered: str) -> list[Any] | None:
+    """What to test by where the clusters are few, so that a loss on these very ones is seen; else None.
+
+    Returns:
+        The chunk of each query, or, where chunks are few too, the query itself.
+    """
+    if labels is None or len(set(labels)) >= _FEW_DOCUMENTS:
         return None
-    return [max(relevant, key=relevant.__getitem__) for relevant in report.relevant]
+    chunks = [max(relevant, key=relevant.__getitem__) for relevant in report.relevant]
+    return chunks if clustered != "chunk" and len(set(chunks)) >= _FEW_DOCUMENTS else list(report.query_ids)

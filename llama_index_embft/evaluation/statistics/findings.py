@@ -126,7 +126,9 @@ class GuardResult:
         margin: The loss that would matter.
         p_non_inferior: One-sided p of a loss of `margin` or more; 0 where no query changed.
         kept: True: a loss of `margin` or more is ruled out, which is where the interval lies above it, or no query
-            changed. False: a loss is proven, and `margin` is not ruled out. None: the set is too small to tell.
+            changed. False: a loss is proven, if only on these very documents, and `margin` is not ruled out. None: the
+            set is too small to tell.
+        on_these: As in `SystemComparison`.
     """
 
     name: str
@@ -137,6 +139,7 @@ class GuardResult:
     margin: float
     p_non_inferior: float
     kept: bool | None
+    on_these: PairedResult | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +154,8 @@ class SystemComparison:
         guards: Results on the guard sets.
         outcome: What the primary metric says, corrected over the systems compared.
         p: The p that `outcome` rests on.
-        on_these: The primary metric tested by chunk, where documents are too few to speak of others; else None.
+        on_these: The primary metric tested by chunk or by query, where documents are too few to speak of others; else
+            None.
         decision: ``"adopt"``, ``"do not adopt"`` or ``"not proven"``.
         reasons: The sentences behind the decision.
         cost: What it costs to switch to it; None: not measured.
@@ -285,7 +289,7 @@ class ComparisonRecord:
 
 def interval(ends: tuple[float, float]) -> str:
     """An interval for tables; one that does not exist is a dash."""
-    return "–" if any(math.isnan(end) for end in ends) else f"{ends[0]:+.3f} to {ends[1]:+.3f}"
+    return "–" if not all(math.isfinite(end) for end in ends) else f"{ends[0]:+.3f} to {ends[1]:+.3f}"
 
 
 def json_number(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Is a difference between two systems more than chance? One test that holds from two documents to ten thousand.
+"""Is a difference between two systems more than chance? One test that holds from one document to ten thousand.
 
 Questions about one document are not independent: a model that embeds the document badly fails all of them. So the
 observation is the document (the cluster), and a cluster of one query each gives the paired test of single queries. The
@@ -37,13 +37,13 @@ class PairedResult:
 
     Attributes:
         difference: Mean of tuned minus base.
-        interval: Interval of the difference, of 95 % at the usual level; not a number with fewer than two clusters. It
-            leaves out 0 exactly where `p` is under the level of the tests.
+        interval: Interval of the difference, of 95 % at the usual level; infinite where the clusters are too few to
+            tell, at the usual level fewer than six. It leaves out 0 exactly where `p` is under the level of the tests.
         p: Two-sided p, never 0; 1 with fewer than two clusters.
         standard_error: Of the difference, robust to dependence inside clusters.
         effect_size: Mean difference over the standard deviation of the differences (Cohen's d for pairs).
         detectable: The smallest true difference that this test shows with 80 % power on a set like this one at this
-            level; not a number with fewer than two clusters.
+            level; infinite where none is shown, as in `interval`.
         n: Number of queries.
         n_clusters: Number of independent groups of queries.
         wins: Queries on which the tuned system scores higher; `losses` and `ties` accordingly.
@@ -103,7 +103,7 @@ def paired_tests(
     results = []
     for m in range(n_metrics):
         error = float(np.hypot(errors[m], 1 / n_queries))
-        p, interval, detectable = 1.0, (float("nan"), float("nan")), float("nan")
+        p, interval, detectable = 1.0, (-np.inf, np.inf), np.inf
         if null is not None:
             skewness = _skewness(means[:, m], sizes)
             low, high = _possible(skewness, null.effective)
@@ -139,7 +139,7 @@ def detectable_difference(standard_error: float, clusters: int | ArrayLike, *, p
         power: Wanted probability of finding a difference that is there.
 
     Returns:
-        In the unit of the metric; infinite with fewer than two clusters, where nothing can be found.
+        In the unit of the metric; infinite with fewer than six clusters, where nothing can be found.
     """
     sizes = np.ones(clusters) if isinstance(clusters, int) else np.asarray(clusters, dtype=np.float64)
     if len(sizes) < 2:
@@ -218,9 +218,7 @@ def _judged(
     # A loss is a gain of the mirrored data, whose skewness has the other sign.
     gain, loss = null.critical(alpha / 2, low, high), null.critical(alpha / 2, -high, -low)
     tail = null.upper_tail(mean / error, low, high) if mean >= 0 else null.upper_tail(-mean / error, -high, -low)
-    unknown = (float("nan"), float("nan"))
-    interval = (mean - gain * error, mean + loss * error) if np.isfinite(gain + loss) else unknown
-    return min(1.0, 2 * tail), interval, gain
+    return min(1.0, 2 * tail), (mean - gain * error, mean + loss * error), gain
 
 
 def _standard_errors(means: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _WORTHWHILE: Final = 0.05  # a gain that most would take: five points
 _FEWEST: Final = 8  # documents from which the limit of the test is within twice that of very many
+_WORDS: Final = {"document": "document", "chunk": "chunk", "given": "group"}  # of what is clustered by; else queries
 _DECISION_OF: Final[dict[str, Decision]] = {"gain": "adopt", "loss": "do not adopt"}
 
 
@@ -48,7 +49,8 @@ def decide(
         p: The p that `outcome` rests on.
         guards: Results on the guard sets.
         clustered: What the clusters of `row` are: ``"document"``, ``"chunk"``, ``"query"`` or ``"given"``.
-        on_these: The same metric tested by chunk: whether it moved on these documents. None: there are enough of them.
+        on_these: The same metric tested by chunk or query: whether it moved on these documents. None: there are enough
+            of them.
         alpha: Level of the tests.
     """
     reasons = [_sentence(row, outcome, p, clustered, alpha)]
@@ -57,7 +59,7 @@ def decide(
         worse = outcome_of(on_these, on_these.p, alpha) == "loss"
         if worse:
             decision = "do not adopt"
-        reasons.append(_sentence_on_these(row, on_these, worse=worse))
+        reasons.append(_sentence_on_these(row, on_these, clustered, worse=worse))
     for guard in guards:
         reasons.append(_guard_sentence(guard))
         if guard.kept is False:
@@ -67,20 +69,19 @@ def decide(
     return decision, tuple(reasons)
 
 
-def unseen_loss(row: MetricComparison, on_these: PairedResult | None = None) -> str:
+def unseen_loss(row: MetricComparison, on_these: PairedResult | None = None, clustered: str = "document") -> str:
     """What loss a gate on this comparison would let through, in one sentence."""
-    # Not a number, where one document tells nothing about others, compares as false.
     general = on_these is None or row.test.detectable <= on_these.detectable
     test = row.test if general or on_these is None else on_these
     limit = _limit(test)
-    size = _size(row.test, "document") if on_these is not None else f"{test.n:,} queries"
+    size = _size(row.test, clustered) if on_these is not None else f"{test.n:,} queries"
     if limit is None:
         return f"Blind: {size} cannot show a loss in {row.metric} of any size; evaluate more queries and documents."
     return f"Blind under {limit} points: a smaller loss in {row.metric} passes {size} more often than one time in five."
 
 
 def _size(test: PairedResult, clustered: str) -> str:
-    word = {"document": "document", "chunk": "chunk", "given": "group"}.get(clustered)
+    word = _WORDS.get(clustered)
     if word is None:
         return f"{test.n:,} queries"
     plural = "" if test.n_clusters == 1 else "s"
@@ -97,7 +98,7 @@ def _sentence(row: MetricComparison, outcome: Outcome, p: float, clustered: str,
     change = f"{row.metric} {row.base:.3f} → {row.tuned:.3f}, {points(test.difference)} points"
     if outcome == "same":
         return f"No difference in {row.metric}: every one of {size} scores the same."
-    if math.isnan(test.interval[0]):
+    if math.isinf(test.interval[0]):
         return f"Not significant: {change}, but {size} cannot be told from chance; {_more(test, clustered)}."
     low, high = (max(-1.0, min(1.0, end)) for end in test.interval)  # scores lie between 0 and 1
     corrected = "" if p == test.p else " after Holm's correction"
@@ -113,20 +114,22 @@ def _sentence(row: MetricComparison, outcome: Outcome, p: float, clustered: str,
 
 def _more(test: PairedResult, clustered: str) -> str:
     """The next step where a set shows nothing: how much more would."""
-    word = {"document": "documents", "chunk": "chunks", "given": "groups"}.get(clustered, "queries")
+    word = f"{_WORDS[clustered]}s" if clustered in _WORDS else "queries"
     wanted = clusters_to_show(test, _WORTHWHILE)
     if wanted is None:
         return f"evaluate queries about more {word}, at least {_FEWEST}"
     return f"about {wanted:,} {word} like these would show a gain of {100 * _WORTHWHILE:g} points"
 
 
-def _sentence_on_these(row: MetricComparison, test: PairedResult, *, worse: bool) -> str:
-    few = "this document itself" if row.test.n_clusters == 1 else f"these {row.test.n_clusters:,} documents themselves"
+def _sentence_on_these(row: MetricComparison, test: PairedResult, clustered: str, *, worse: bool) -> str:
+    n, word = row.test.n_clusters, _WORDS.get(clustered, "query")
+    unit = "query" if test.n_clusters == test.n else "chunk"
+    few = f"this {word} itself" if n == 1 else f"these {n:,} {word}s themselves"
     if not worse:
         return f"On {few} no loss is proven either."
     return (
         f"On {few} the loss is proven: {points(test.difference)} points, {p_equals(test.p)}, "
-        f"{_size(test, 'chunk')}; whether other documents lose too is not shown."
+        f"{_size(test, unit)}; whether other {word}s lose too is not shown."
     )
 
 
@@ -138,7 +141,8 @@ def _guard_sentence(guard: GuardResult) -> str:
     if guard.kept:
         return f"Kept: {figures}; a loss of {limit} is ruled out ({p_equals(guard.p_non_inferior)})."
     if guard.kept is False:
-        return f"Forgotten: {figures} ({p_equals(guard.test.p)}); a loss of {limit} is not ruled out."
+        p = min(test.p for test in (guard.test, guard.on_these) if test is not None)
+        return f"Forgotten: {figures} ({p_equals(p)}); a loss of {limit} is not ruled out."
     return f"Unclear: {figures}; its {guard.test.n:,} queries cannot rule out a loss of {limit}."
 
 

@@ -11,15 +11,14 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-import tempfile
 import time
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.checks import check_choice, check_number, first_line
 from llama_index_embft._core.logs import errors_only
+from llama_index_embft._core.temporary import scratch_folder
 from llama_index_embft.dataset.split import split_dataset
 from llama_index_embft.errors import ConfigError, TrainingError
 from llama_index_embft.finetune.engine import SELECTION_METRIC
@@ -309,8 +308,8 @@ class _Runner:
             ),
             "validation": replace(validation, val_split=None, merge=None, report_to="none"),
         }
-        with tempfile.TemporaryDirectory(prefix="embft-recipe-") as folder, errors_only(*_ENGINES):
-            output = Path(folder) / "model"
+        with scratch_folder() as folder, errors_only(*_ENGINES):
+            output = folder / "model"
             try:
                 engine = SentenceTransformersFinetuneEngine(
                     data, self.model_id, str(output), val_dataset=self.val, guard_dataset=self.guard, **chosen

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments, losses
 
+from llama_index_embft._core.temporary import scratch_folder
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.finetune.reranker.rows import columns
 from llama_index_embft.finetune.running.arguments import DeviceArguments, legacy_precision_kept, run_options
@@ -21,6 +19,7 @@ from llama_index_embft.finetune.validation import BestState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from sentence_transformers import CrossEncoder
 
@@ -102,25 +101,24 @@ def train_reranker(
         OutputError: A checkpoint cannot be written.
     """
     best = BestState(model, trainable_only=settings.method == "lora")
-    scratch = Path(tempfile.mkdtemp(prefix="embft-"))
     hardware = settings.hardware
     fused = hardware.attention_dropout is False or (hardware.attention_dropout is None and model.device.type == "cpu")
     restore_dropout = dropout_off(model, attention=fused, hidden=hardware.hidden_dropout is False)
     measure = evaluate if before is None or evaluate is None else _first_known(before, evaluate)
     try:
-        trainer = _trainer(model, rows, settings, environment, loss, best, scratch)
-        watcher = BestStateCallback(
-            best,
-            measure,
-            every=settings.evaluation_steps,
-            patience=settings.patience,
-            save_at_end=environment.save_at_end,
-        )
-        trainer.add_callback(watcher)
-        run_trainer(trainer, watcher, environment)
+        with scratch_folder() as scratch:
+            trainer = _trainer(model, rows, settings, environment, loss, best, scratch)
+            watcher = BestStateCallback(
+                best,
+                measure,
+                every=settings.evaluation_steps,
+                patience=settings.patience,
+                save_at_end=environment.save_at_end,
+            )
+            trainer.add_callback(watcher)
+            run_trainer(trainer, watcher, environment)
     finally:
         restore_dropout()
-        shutil.rmtree(scratch, ignore_errors=True)
     best.restore()
     model.eval()
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]

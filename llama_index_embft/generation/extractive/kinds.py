@@ -140,7 +140,8 @@ def thin(sentence: str, rng: random.Random, *, keep: float = 0.6, longest: int =
                 parts += [run] if rng.random() < keep else []
                 run = ""
             run += "" if stops else token
-        return "".join(parts)[: 3 * longest] if len("".join(parts)) >= 4 else ""
+        joined = "".join(parts).lower()
+        return joined[: 3 * longest] if len(joined) >= 4 else ""
     kept = []
     for word in words(sentence):
         share = keep / 2 if word.lower() in ENGLISH_STOP_WORDS else keep

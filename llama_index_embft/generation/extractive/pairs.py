@@ -135,17 +135,24 @@ def generate_extractive_pairs(
 def _holders(keys: set[str], chunks: Iterable[str]) -> dict[str, set[str]]:
     """Which chunks hold a question's words in a row: another one than its own would be labelled as not relevant."""
     starts: dict[tuple[str, ...], list[str]] = {}
-    for key in keys:
-        starts.setdefault(tuple(key.split()[:_SHINGLE]), []).append(key)
+    inner = {key: _inner(key) for key in keys}
+    for key, held in inner.items():
+        starts.setdefault(tuple(held.split()[:_SHINGLE]), []).append(key)
     holders: dict[str, set[str]] = {}
     for text in chunks:
         chunk = _key(text)
         tokens = chunk.split()
         for n in range(len(tokens) - _SHINGLE + 1):
             for key in starts.get(tuple(tokens[n : n + _SHINGLE]), ()):
-                if f" {key} " in f" {chunk} ":
+                if f" {inner[key]} " in f" {chunk} ":
                     holders.setdefault(key, set()).add(text)
     return holders
+
+
+def _inner(key: str) -> str:
+    """A question's words without the first and the last: where its chunk begins or ends, it may hold half a number."""
+    tokens = key.split()
+    return " ".join(tokens[1:-1]) if len(tokens) >= _SHINGLE + 2 else key
 
 
 def _belongs_to(text: str, key: str, chunks_giving: Counter[str], holders: dict[str, set[str]]) -> bool:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-import unicodedata
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.checks import check_number
-from llama_index_embft._core.language import detect_language
+from llama_index_embft._core.language import composed, detect_language
 from llama_index_embft._core.vectors import unit_rows
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.generation.parse import normalized
@@ -252,7 +251,7 @@ def grams(text: str) -> set[str]:
 
 def _names(query: str) -> list[str]:
     """Numbers and capitalised words, but for the first one, which any sentence has."""
-    text = unicodedata.normalize("NFKC", query)
+    text = composed(query)
     words = re.findall(r"[^\W_]+", text)
     return sorted(word for n, word in enumerate(words) if any(c.isdigit() for c in word) or (n and word[0].isupper()))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import numpy as np
 
 from llama_index_embft._core.checks import first_line
+from llama_index_embft._core.temporary import scratch_folder
 from llama_index_embft.errors import ConfigError, EmbftError
 from llama_index_embft.index.stamp import Stamp, StoreError
 from llama_index_embft.index.stores.base import VectorTable, capital, guarded
@@ -195,8 +195,8 @@ class SimpleTable(MemoryTable):
 
 def replace_file(target: Path, persist: Callable[[str], Any]) -> None:
     """Let ``persist`` write a file under another name, then put it in place of ``target`` at once."""
-    with tempfile.TemporaryDirectory(prefix=".embft-", dir=target.parent) as temporary:
-        path = Path(temporary) / target.name
+    with scratch_folder(target) as temporary:
+        path = temporary / target.name
         persist(str(path))
         with path.open("r+b") as file:  # Windows flushes only what is open for writing
             os.fsync(file.fileno())

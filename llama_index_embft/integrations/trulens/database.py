@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import tempfile
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from llama_index_embft._core.checks import first_line
+from llama_index_embft._core.temporary import scratch_folder
 from llama_index_embft.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def readable_copy(database: str | os.PathLike[str]) -> Iterator[str]:
     if not file.is_file():
         raise EvaluationError(f"There is no TruLens database {file}; check the path.")
     refuse_broken_rows(url)
-    with tempfile.TemporaryDirectory(prefix="embft-") as folder:
-        copy = Path(folder) / "trulens.sqlite"
+    with scratch_folder() as folder:
+        copy = folder / "trulens.sqlite"
         try:
             with (
                 closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as source,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.files import atomic_write_text, check_output_folder
 from llama_index_embft._core.optional import require
+from llama_index_embft._core.temporary import scratch_folder
 from llama_index_embft.errors import ConfigError, EmbftError, TrainingError
 from llama_index_embft.finetune.engine import FinetuneResult
 from llama_index_embft.scale.ray.cluster import ScaleError, connected, resources
@@ -80,8 +79,7 @@ def finetune(
     check_output_folder(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     # Beside the output, since all machines must see it: what Ray Train notes, and how the run ended.
-    notes = Path(tempfile.mkdtemp(prefix=".embft-ray-", dir=output.parent))
-    try:
+    with scratch_folder(output) as notes:
         with connected(address):
             _check_size(workers, cpus_per_worker, gpus_per_worker)
             device = "cuda" if gpus_per_worker else "cpu"
@@ -99,8 +97,6 @@ def finetune(
             }
             _fit(config, workers, cpus_per_worker, gpus_per_worker, max_failures)
         record = json.loads((notes / _RESULT).read_text(encoding="utf-8"))
-    finally:
-        shutil.rmtree(notes, ignore_errors=True)
     return FinetuneResult(**{**record, "output_path": Path(record["output_path"])})
 
 

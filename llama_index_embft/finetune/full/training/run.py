@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from llama_index_embft._core.temporary import scratch_folder
 from llama_index_embft.embeddings.sentence_transformer import has_router
 from llama_index_embft.errors import DatasetError
 from llama_index_embft.finetune.full.data.batches import BatchPlan
@@ -20,6 +18,7 @@ from llama_index_embft.finetune.validation import BestState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from sentence_transformers import SentenceTransformer
 
@@ -87,19 +86,18 @@ def train(
 
     plan = _plan(rows, settings)
     best = BestState(model, trainable_only=settings.method == "lora")
-    scratch = Path(tempfile.mkdtemp(prefix="embft-"))
     dropout = settings.hardware.attention_dropout
     fused = dropout is False or (dropout is None and model.device.type == "cpu")
     restore_dropout = dropout_off(model, attention=fused, hidden=settings.hardware.hidden_dropout is False)
     try:
-        # Trackers write beside their run; nothing else does.
-        folder = scratch if settings.validation.report_to == "none" else environment.checkpoints.folder
-        trainer = _trainer(model, rows, maker, settings, environment, prompts, plan, best, folder, longest_tokens)
-        watcher = _watcher(trainer, settings, environment, evaluate)
-        run_trainer(trainer, watcher, environment)
+        with scratch_folder() as scratch:
+            # Trackers write beside their run; nothing else does.
+            folder = scratch if settings.validation.report_to == "none" else environment.checkpoints.folder
+            trainer = _trainer(model, rows, maker, settings, environment, prompts, plan, best, folder, longest_tokens)
+            watcher = _watcher(trainer, settings, environment, evaluate)
+            run_trainer(trainer, watcher, environment)
     finally:
         restore_dropout()
-        shutil.rmtree(scratch, ignore_errors=True)
     best.restore()
     model.eval()
     return Trained(
