@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
@@ -10,12 +10,19 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+BY_LLM: Final = "llm"
+"""`Provenance.made_by` of questions that an LLM wrote."""
+BY_TEXT: Final = "text"
+"""`Provenance.made_by` of questions that were taken from the text."""
+
+
 class Provenance(BaseModel):
     """Where a data set comes from. It says nothing about the content, so the content hash leaves it out.
 
     Attributes:
         split: Which side of a split this is: ``"train"``, ``"val"`` or ``"test"``.
-        made_by: Which model or reader made the questions or the labels.
+        made_by: What made the questions: ``"llm"`` or ``"text"`` where it was a function of this package; None: people,
+            as far as is known.
         parent: Content hash of the data set that this one was cut or mined from.
     """
 

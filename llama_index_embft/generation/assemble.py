@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import PrivateAttr
 
+from llama_index_embft.dataset.provenance import BY_LLM, Provenance
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import OutputError
 from llama_index_embft.generation.parse import normalized
@@ -93,6 +94,7 @@ def build_dataset(
         reference_answers={candidate.id: candidate.answer for candidate in candidates if candidate.answer},
         bare_texts={passage.id: passage.bare for passage in passages if passage.bare != passage.embedded},
         source_documents={passage.id: passage.source for passage in passages if passage.source != passage.id},
+        provenance=Provenance(made_by=BY_LLM),
     )
     return GeneratedDataset.with_report(dataset, report)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from llama_index_embft.crossfit import documents_asked, plan_split
 from llama_index_embft.dataset.near_duplicates import normalise
+from llama_index_embft.dataset.provenance import BY_LLM, BY_TEXT
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import DatasetError, EmbftError, GenerationError
 from llama_index_embft.pipeline.evidence import Origin, can_choose
@@ -55,6 +56,12 @@ def people_questions(found: TuningSource, questions: Any) -> tuple[EmbeddingQAFi
             f"(for example {questions.queries[lost[0]]!r})."
         )
     return placed, notes
+
+
+def origin_of(questions: EmbeddingQAFinetuneDataset | None) -> Origin:
+    """Who asked: people, unless the data set says that a function of this package made its questions."""
+    made_by = None if questions is None else questions.provenance.made_by
+    return "llm" if made_by == BY_LLM else "text" if made_by == BY_TEXT else "people"
 
 
 def what_can_be_shown(

@@ -15,10 +15,10 @@ from llama_index_embft.evaluation import compare
 from llama_index_embft.generation import question_realism
 from llama_index_embft.pipeline.budget import Clock, in_words, parse_budget
 from llama_index_embft.pipeline.choice import Choosing, Stack, reranker_of, switching_cost
-from llama_index_embft.pipeline.evidence import Evidence, Origin, assign, can_choose, data_in_words, trains_on_labels
+from llama_index_embft.pipeline.evidence import Evidence, assign, can_choose, data_in_words, trains_on_labels
 from llama_index_embft.pipeline.no_labels import NoLabelRule, copied_share
 from llama_index_embft.pipeline.parts import DenseModel, StackParts
-from llama_index_embft.pipeline.questions import made_questions, people_questions, what_can_be_shown
+from llama_index_embft.pipeline.questions import made_questions, origin_of, people_questions, what_can_be_shown
 from llama_index_embft.pipeline.reranking import (
     TRAIN_RERANKER,
     reranker_seconds,
@@ -108,7 +108,8 @@ def tune(
             ``"BAAI/bge-small-en-v1.5"``.
         questions: Questions that people asked, with the passages that answer them: a data set, or a file that
             `read_dataset` reads. The passages are looked for in the documents by their text. These, and the questions
-            of a data set, are taken for people's; give made-up ones by `llm` alone, or the verdict claims too much.
+            of a data set, are taken for people's unless their `provenance` says that this package made them; what
+            another tool made up makes the verdict claim too much.
         llm: Writes questions where people's do not suffice to train; see `TuneSettings.confirm` for what it costs.
         methods: ``"auto"``: the adapter, and full training where the weights can be trained, if people or an LLM asked
             questions. ``"none"``: nothing is
@@ -208,20 +209,20 @@ class _Search:
                 f"`budget` is {in_words(self._clock.budget)}, and embedding {n_new:,} chunks alone takes about "
                 f"{in_words(needed)}; give {in_words(1.5 * needed + 60)} or more."
             )
-        shown = what_can_be_shown(source, labels, llm, self._settings)
-        if shown:
+        if shown := what_can_be_shown(source, labels, llm, self._settings):
             self._say(shown)
         made: EmbeddingQAFinetuneDataset | None = None
-        made_by: Origin = "people"
-        if not trains_on_labels(labels) and (methods or not can_choose(labels)):
+        made_by = origin_of(labels)
+        if made_by != "people":
+            made, labels = labels, None  # as if they had been made here: what they prove is said as such
+        elif not trains_on_labels(labels) and (methods or not can_choose(labels)):
             self._say("Taking questions from the text" if llm is None else "The LLM is writing questions")
             made, made_by = made_questions(source, llm, self._settings, seed=self._seed, needed=not can_choose(labels))
         evidence = assign(labels, made, made_by=made_by, seed=self._seed, show_progress=self._bars)
         self._notes += evidence.notes
         parts = StackParts(source.corpus, cache=self._cache, vectors=source.vectors)
         realism = None
-        if made is not None:
-            # Before anything is trained on them: how far made-up questions can be trusted here.
+        if made is not None:  # before anything is trained on them: how far made-up questions can be trusted here
             realism = question_realism(made, labels, lexical=parts.lexical_index, seed=self._seed)
             for sentence in realism.sentences():
                 self._say(sentence)

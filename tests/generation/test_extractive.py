@@ -50,6 +50,7 @@ def test_every_kind_makes_questions_in_english_and_chinese(nodes: list[TextNode]
 
 def test_same_seed_same_questions_whatever_the_order_and_other_seed_differs(nodes: list[TextNode]) -> None:
     first = generate_extractive_pairs(nodes, seed=3)
+    assert first.provenance.made_by == "text"
     assert generate_extractive_pairs(nodes, seed=3) == first
     assert generate_extractive_pairs(nodes[::-1], seed=3).queries == first.queries
     assert generate_extractive_pairs(nodes, seed=4).queries != first.queries

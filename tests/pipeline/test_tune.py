@@ -113,6 +113,15 @@ def test_without_questions_nothing_counts_as_proven(tiny_model_path, tmp_path):
     assert (tmp_path / "out" / "dataset" / "train.json").is_file()
 
 
+def test_questions_of_a_data_set_that_an_llm_made_are_not_taken_for_people_s(labelled, tiny_model_path):
+    made = labelled.replace(provenance={"made_by": "llm"})
+    result = tune(made, model=tiny_model_path, methods="none", show_progress=False)
+    assert (result.evidence.proof_by, result.realism is None) == ("llm", False)
+    assert any("written by an LLM" in note for note in result.comparison.notes)
+    given = tune(labelled.subset([]), questions=made, model=tiny_model_path, methods="none", show_progress=False)
+    assert given.evidence.proof_by == "llm"
+
+
 class Broken:
     """A reranker that gives up in the middle."""
 

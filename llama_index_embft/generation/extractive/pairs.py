@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from llama_index.core.schema import BaseNode, MetadataMode
 
 from llama_index_embft.dataset.documents.loading import dataset_corpus
+from llama_index_embft.dataset.provenance import BY_TEXT, Provenance
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, GenerationError
 from llama_index_embft.generation.extractive.kinds import KINDS
@@ -129,7 +130,9 @@ def generate_extractive_pairs(
         ", ".join(f"{kind} {n}" for kind, n in sorted(per_kind.items())),
         n_without,
     )
-    return EmbeddingQAFinetuneDataset(queries=queries, relevant_docs=relevant_docs, **fields._asdict())
+    return EmbeddingQAFinetuneDataset(
+        queries=queries, relevant_docs=relevant_docs, provenance=Provenance(made_by=BY_TEXT), **fields._asdict()
+    )
 
 
 def _holders(keys: set[str], chunks: Iterable[str]) -> dict[str, set[str]]:
