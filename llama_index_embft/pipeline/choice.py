@@ -124,6 +124,7 @@ def with_reranker(
 
 
 _TIMED: Final = 15
+_READ: Final = 3
 RERANK_DEPTH: Final = 30
 """Hits that a reranker reads."""
 
@@ -267,14 +268,17 @@ class Choosing:
         }
 
 
-def switching_cost(chosen: Stack, base: DenseModel, parts: StackParts, evidence: Evidence) -> SwitchingCost:
+def switching_cost(
+    chosen: Stack, base: DenseModel, parts: StackParts, evidence: Evidence, reranker: Any = None
+) -> SwitchingCost:
     """What it costs to use the stack instead of the model in use; a model behind a web API is not timed."""
     anew = chosen.weight > 0 and chosen.model.moves_documents
     latency = None
     if is_trainable(base.embed_model):
         questions = evidence.folds[0].prove
         before = _latency_of(Stack(base, 1.0, DEFAULT_FUSION), parts, questions)
-        latency = before, _latency_of(chosen, parts, questions)
+        read = reading_seconds(reranker, parts, questions, RERANK_DEPTH) if chosen.reranked else 0.0
+        latency = before, _latency_of(chosen, parts, questions) + read
     return SwitchingCost(
         texts=len(parts.ids) if anew else 0,
         seconds=parts.seconds.get(f"embed {chosen.model.name}") if anew else None,
@@ -295,6 +299,27 @@ def _latency_of(stack: Stack, parts: StackParts, questions: EmbeddingQAFinetuneD
     for question in list(questions.queries.values())[:_TIMED]:
         started = time.perf_counter()
         parts.ask(question, stack.model if stack.weight > 0 else None, words=stack.weight < 1)
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds))
+
+
+def reading_seconds(reranker: Any, parts: StackParts, questions: EmbeddingQAFinetuneDataset, candidates: int) -> float:
+    """Median seconds that a reranker takes for the hits of a question; 0 for one that is not ours to time.
+
+    Args:
+        reranker: The reranker.
+        parts: With the texts.
+        questions: A few are asked.
+        candidates: Hits that are read.
+    """
+    if not isinstance(reranker, CrossEncoderReranker):
+        return 0.0
+    fresh = reranker.model_copy(update={"remember": False})
+    texts = [parts.corpus.corpus[doc] for doc in parts.ids[:candidates]]
+    seconds = []
+    for question in list(questions.queries.values())[:_READ]:
+        started = time.perf_counter()
+        fresh.scores(question, texts)
         seconds.append(time.perf_counter() - started)
     return float(np.median(seconds))
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from llama_index_embft.embeddings.describe import describe_base
 from llama_index_embft.evaluation.tasks import hash_of
-from llama_index_embft.pipeline.choice import RERANK_DEPTH
+from llama_index_embft.pipeline.choice import RERANK_DEPTH, reading_seconds
 from llama_index_embft.pipeline.dense import trusts_code
 from llama_index_embft.pipeline.training import is_trainable
 from llama_index_embft.retrievers.reranking import CrossEncoderReranker, load_reranker
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
     from llama_index_embft.pipeline.evidence import Evidence
+    from llama_index_embft.pipeline.parts import StackParts
 
 TRAIN_RERANKER: Final = "train"
 """What `tune` is told to have one trained."""
@@ -47,6 +48,17 @@ def reranker_seconds(a_text: float, evidence: Evidence) -> float:
     read = len(evidence.choose.queries) + sum(len(fold.prove.queries) for fold in evidence.folds)
     steps = _STEP_COST * _EPOCHS * trained * (1 + _NEGATIVES)
     return a_text * (steps + RERANK_DEPTH * (_EPOCHS * val + read))
+
+
+def price_of_reading(reranker: object, parts: StackParts, evidence: Evidence) -> list[str]:
+    """What the reranker adds to a question, as a note; none for one that is not ours to time."""
+    if not isinstance(reranker, CrossEncoderReranker):
+        return []
+    questions = evidence.folds[0].prove
+    depths = [depth for depth in (10, RERANK_DEPTH, 100) if depth <= len(parts.ids)] or [len(parts.ids)]
+    found = [(depth, 1000 * reading_seconds(reranker, parts, questions, depth)) for depth in depths]
+    said = ", ".join(f"{took:,.0f} ms with {depth} hits" for depth, took in found)
+    return [f"The reranker adds to each question, here: {said}. The stack reads {RERANK_DEPTH}."]
 
 
 def train_reranker_candidate(

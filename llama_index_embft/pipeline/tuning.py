@@ -21,6 +21,7 @@ from llama_index_embft.pipeline.parts import DenseModel, StackParts
 from llama_index_embft.pipeline.questions import made_questions, origin_of, people_questions, what_can_be_shown
 from llama_index_embft.pipeline.reranking import (
     TRAIN_RERANKER,
+    price_of_reading,
     reranker_seconds,
     train_reranker_candidate,
     why_no_reranker,
@@ -212,8 +213,7 @@ class _Search:
         if shown := what_can_be_shown(source, labels, llm, self._settings):
             self._say(shown)
         made: EmbeddingQAFinetuneDataset | None = None
-        made_by = origin_of(labels)
-        if made_by != "people":
+        if (made_by := origin_of(labels)) != "people":
             made, labels = labels, None  # as if they had been made here: what they prove is said as such
         elif not trains_on_labels(labels) and (methods or not can_choose(labels)):
             self._say("Taking questions from the text" if llm is None else "The LLM is writing questions")
@@ -323,11 +323,9 @@ class _Search:
     def _rerank(self, choosing: Choosing, reranker: Any) -> None:
         self._say("Trying the reranker")
         try:
-            row = choosing.consider_reranker(reranker)
+            self._rows.append(choosing.consider_reranker(reranker))
         except Exception as err:  # noqa: BLE001  # the user's own object: whatever it raises, the rest goes on
             self._without_reranker(choosing, err)
-        else:
-            self._rows.append(row)
 
     def _without_reranker(self, choosing: Choosing, err: Exception) -> None:
         choosing.drop_reranker()
@@ -353,7 +351,7 @@ class _Search:
             chosen, proof = choosing.final(), choosing.proof()
         comparison = compare(proof["base"], proof["chosen"], seed=self._seed)
         notes = [*self._notes, *([rule.sentence] if rule.sentence else [])]
-        costs = {proof["chosen"].label: switching_cost(chosen, choosing.base, parts, evidence)}
+        costs = {proof["chosen"].label: switching_cost(chosen, choosing.base, parts, evidence, reranker)}
         if evidence.proof_by == "text":
             # What the test says of such questions is no reason for anything, so its sentence does not stand here.
             first = replace(comparison.systems[0], decision="not proven", reasons=(_ABOUT_TEXT,))
@@ -376,11 +374,12 @@ class _Search:
             # Both are tested, and p is corrected for two; the verdict is about what is handed over.
             comparison = compare(proof["base"], cheaper, proof["dearer"], seed=self._seed)
             comparison = comparison.amended(chosen=cheaper.label)
-            costs = {cheaper.label: switching_cost(chosen, choosing.base, parts, evidence)}
+            costs = {cheaper.label: switching_cost(chosen, choosing.base, parts, evidence, reranker)}
             keep = comparison.decision == "do not adopt"
         if keep:
             chosen = Stack(choosing.base, 1.0, DEFAULT_FUSION)
             notes.append("The stack did worse than the model in use, which is therefore kept as it is.")
+        notes += price_of_reading(reranker if chosen.reranked else None, parts, evidence)
         # Every artefact says what is handed over, where that is not what the verdict alone would advise.
         handed = "" if keep else comparison.systems[0].label
         comparison = comparison.amended(

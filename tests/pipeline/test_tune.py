@@ -183,6 +183,7 @@ def test_a_reranker_is_trained_and_saved_with_the_stack(labelled, tiny_model_pat
     assert result.chosen.reranked
     folder = tmp_path / "out" / "retriever" / "reranker"
     assert (folder / "model.safetensors").is_file()
+    assert any("The reranker adds to each question" in note for note in result.comparison.notes)
     loaded = result.reloaded()
     assert loaded.reranker.weight == result.chosen.rerank_weight
     query = next(iter(labelled.queries.values()))
