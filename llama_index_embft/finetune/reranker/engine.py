@@ -18,6 +18,7 @@ from llama_index_embft.embeddings.cross_encoder import (
 )
 from llama_index_embft.embeddings.describe import resolve_model_name
 from llama_index_embft.embeddings.loading import load_embed_model
+from llama_index_embft.embeddings.truncation import WORTH_SAYING
 from llama_index_embft.errors import DatasetError, TrainingError
 from llama_index_embft.finetune.engine import SELECTION_METRIC
 from llama_index_embft.finetune.model_card import model_card
@@ -36,6 +37,7 @@ from llama_index_embft.retrievers.reranking import CrossEncoderReranker, load_re
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
+    from sentence_transformers import CrossEncoder
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.embeddings.encoding.cache import EmbeddingCache
@@ -47,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 # What the scoring layer is called in transformers' classes.
 _HEADS: Final = ("classifier", "score", "classifier.dense", "classifier.out_proj", "pooler.dense")
+_LOOKED_AT: Final = 500  # pairs that are counted
 _GUARD: Final = f"guard_{SELECTION_METRIC}"
 
 
@@ -133,6 +136,7 @@ class RerankerFinetuneEngine:
         started = time.perf_counter()
         check_output_folder(self.model_output_path)
         rows, dropped = self._rows()
+        _warn_if_cut(self.model, rows)
         validation = self._validation(self.val_dataset)
         guard = self._validation(self.guard_dataset)
         base_fingerprint = cross_encoder_fingerprint(self.model)
@@ -162,6 +166,7 @@ class RerankerFinetuneEngine:
             weight=at_best.get(WEIGHT, 1.0),
             first_stage_score=at_best.get(FIRST_STAGE),
             alone_score=at_best.get(ALONE),
+            within_reach=None if validation is None else validation.within_reach,
             dropped=dropped,
         )
         if result.weight == 0:
@@ -316,3 +321,20 @@ class RerankerFinetuneEngine:
             self.model.save_pretrained(str(target), create_model_card=False)
             write_record(target, record)
             atomic_write_text(target / "README.md", model_card(record))
+
+
+def _warn_if_cut(model: CrossEncoder, rows: list[RerankerRow]) -> None:
+    """Say it where much of what is trained on is longer than what the model reads."""
+    tokenizer, limit = getattr(model, "tokenizer", None), model.max_seq_length
+    pairs = [(row.query, text) for row in rows for text in row.documents][:_LOOKED_AT]
+    if not callable(tokenizer) or not isinstance(limit, int) or not pairs:
+        return
+    lengths = tokenizer([query for query, _ in pairs], [text for _, text in pairs], verbose=False)["input_ids"]
+    share = sum(len(tokens) > limit for tokens in lengths) / len(pairs)
+    if share > WORTH_SAYING:
+        logger.warning(
+            "%.0f%% of the pairs of question and passage are longer than the %d tokens that are read; raise max_length "
+            "if the model has positions for more, or cut shorter chunks.",
+            100 * share,
+            limit,
+        )

@@ -18,10 +18,13 @@ class RerankerResult(FinetuneResult):
         weight: Share of the reranker in the ranking, 0 to 1; 0: it did not help, and the order stays as it is.
         first_stage_score: Validation nDCG@10 without a reranker; None without a validation set.
         alone_score: That of the saved reranker alone, with weight 1.
+        within_reach: Share of the validation questions with a relevant passage among their candidates; no reranker
+            finds the others. None without a validation set.
         dropped: Questions that training left out: those without a negative among their candidates.
     """
 
     weight: float = 1.0
     first_stage_score: float | None = None
     alone_score: float | None = None
+    within_reach: float | None = None
     dropped: int = 0

@@ -36,6 +36,7 @@ class RerankValidation:
     Attributes:
         alone: As given.
         first_stage: nDCG@10 of the order in which the hits came.
+        within_reach: Share of the questions with a relevant passage among their candidates.
     """
 
     def __init__(
@@ -61,6 +62,9 @@ class RerankValidation:
             if row >= 0
         ]
         self.first_stage = self._mean(found.hits)
+        hits = find_hits(found.hits.rows, self._judgements, self._n_documents)
+        depth = f"hit_rate@{self._depth}"
+        self.within_reach = float(score_hits(hits, self._judgements, [depth])[depth].mean())
 
     def without_model(self) -> dict[str, float]:
         """The figures of no reranking."""

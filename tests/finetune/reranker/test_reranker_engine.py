@@ -92,6 +92,14 @@ def test_what_is_learnt_is_used_with_the_share_that_it_earned(tiny_model_path, t
     assert stock.postprocess_nodes(nodes, query_str=query)[0].node.id_ == best.node.id_
 
 
+def test_what_is_cut_and_what_is_out_of_reach_is_said(tiny_model_path, tmp_path, caplog):
+    result = engine(tiny_model_path, tmp_path / "m", epochs=1, max_length=12).finetune()
+    assert "100% of the pairs of question and passage are longer than the 12 tokens that are read" in caplog.text
+    assert result.within_reach == 1.0
+    assert json.loads((tmp_path / "m" / "embft.json").read_text())["max_length"] == 12
+    assert load_reranker(tmp_path / "m")._model.max_seq_length == 12
+
+
 def test_a_reranker_as_base_is_the_one_to_beat(tiny_model_path, tmp_path):
     engine(tiny_model_path, tmp_path / "first", epochs=8).finetune()
     again = engine(str(tmp_path / "first"), tmp_path / "second", epochs=1, learning_rate=1e-7)
@@ -196,7 +204,8 @@ def test_questions_whose_answer_the_first_stage_misses_stay_in_the_figure():
         relevant_docs={"a": ["x"], "b": ["y"]},
     )
     found = find_candidates(data, ["a", "b"], None, CandidateSettings(depth=2))
-    assert RerankValidation(data, found).first_stage == 0.5
+    validation = RerankValidation(data, found)
+    assert (validation.first_stage, validation.within_reach) == (0.5, 0.5)
 
 
 class Table:
