@@ -143,7 +143,6 @@ def test_a17_the_wording_of_users_is_no_refusal_and_no_option(query: str) -> Non
         "I cannot do this.",
         "I can't do that.",
         "I cannot do this task.",
-        "We are not able to do so.",
         "I can't do it here!",
     ],
 )
