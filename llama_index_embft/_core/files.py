@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, TypeAlias
 
 from llama_index_embft._core.renaming import exchange, rename_with_patience
-from llama_index_embft._core.temporary import aside_of, remove_dead, temporary_beside
+from llama_index_embft._core.temporary import aside_of, is_temporary, remove_dead, temporary_beside
 from llama_index_embft.errors import OutputError
 
 if TYPE_CHECKING:
@@ -133,7 +133,8 @@ def check_replaceable(target: Path, shown: StrPath | None = None) -> None:
             raise OutputError(f"Cannot write the folder {shown}: a file has that name; move it or choose another name.")
         if os.path.ismount(target):
             raise OutputError(f"Cannot replace {shown}: it is a mount point; name a folder inside it.")
-        ours, found = files_of(target), sorted(_walk(target))
+        # Another run may be about to replace a file in it.
+        ours, found = files_of(target), sorted(name for name in _walk(target) if not is_temporary(name))
     except OutputError:
         raise
     except OSError as err:

@@ -61,6 +61,21 @@ def is_dead(path: Path) -> bool:
     return _started(int(match[2])) != int(match[3])
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a relative path, with forward slashes, is or lies in a temporary name of ours, of whatever process."""
+    return any(_NAME.fullmatch(part) for part in name.split("/"))
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder at once: to others, it is whole or not there. What cannot be removed stays."""
+    going = temporary_beside(folder)
+    try:
+        folder.rename(going)
+    except OSError:  # not there; or a file in it is open, on Windows
+        going = folder
+    shutil.rmtree(going, ignore_errors=True)
+
+
 def remove_dead(folder: Path) -> None:
     """Clear away temporary files and folders of processes that have ended; those of live ones stay."""
     for path in folder.glob(".embft-*.tmp"):

@@ -90,7 +90,7 @@ REFUSAL: Final = re.compile(
     rf"(?:[,.!]? (?:but |that |for the inconvenience,? )?(?:as an ai\b|(?:i|we) (?:\w+ )?{_CANNOT})|[.!]*$)"
     rf"|(?:i|we) {_CANNOT} (?:\w+ ){{0,2}}"
     r"(?:help|assist|comply|fulfil|generate|create|provide|answer|write|produce|do)\b"
-    rf"(?:[.!]*$|.{{0,60}}?{_TASK})"
+    rf"(?:(?: (?:this|that|so|it)(?: (?:task|request|one|here))?)?[.!]*$|.{{0,60}}?{_TASK})"
     rf"|(?:i(?:'m| am) )?(?:unable|not able) to (?:generate|create|provide|answer|write|produce|comply|help|assist)\b"
     rf".{{0,60}}?{_TASK}"
     r"|as an? (?:ai|artificial intelligence|large language|language)(?: language)? (?:model|assistant|system)\b"

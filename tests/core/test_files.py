@@ -81,9 +81,7 @@ def test_a_long_name_fits(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_the_old_file_and_no_leftovers(tmp_path: Path, full_disk: None) -> None:
     path = tmp_path / "x"
     path.write_text("old")
-    message = (
-        r"Cannot write .*x: No space left on device; free some space or choose another disk\. What stood there is "
-    )
+    message = r"Cannot write .*x: No space left on device; free some space or choose another disk\. What stood "
     with pytest.raises(OutputError, match=message):
         atomic_write_text(path, "new")
     assert path.read_text() == "old"

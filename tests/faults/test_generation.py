@@ -37,7 +37,7 @@ from llama_index_embft.generation import (
 )
 from llama_index_embft.generation.assemble import CandidateQuery
 from llama_index_embft.generation.filters.judge import read_score
-from llama_index_embft.generation.parse import parse_items
+from llama_index_embft.generation.parse import is_refusal, parse_items
 from llama_index_embft.generation.passages import Passage
 
 KEY = "sk-canary-1234567890abcdefghijklmnopqrstuvwxyz"
@@ -135,6 +135,20 @@ def test_a17_the_wording_of_users_is_no_refusal_and_no_option(query: str) -> Non
     assert [item.query for item in parse_items({"queries": [query]}, limit=5)] == [query]
     lines = parse_items(f"{query}\nanother keyword query", limit=5, questions_only=False)
     assert [item.query for item in lines] == [query, "another keyword query"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "I cannot do this.",
+        "I can't do that.",
+        "I cannot do this task.",
+        "I can't do it here!",
+    ],
+)
+def test_a17_a_refusal_of_a_few_words_is_still_one(answer: str) -> None:
+    assert is_refusal(answer)
+    assert parse_items(answer, limit=3) == []
 
 
 @pytest.mark.parametrize(
@@ -401,6 +415,17 @@ def test_e4_keys_are_hidden_before_texts_are_cut(pad: int) -> None:
 
     reason = classify(RuntimeError(f"{'p' * pad} {KEY} tail {'x' * 100}"), Redactor(Client())).reason
     assert KEY[:12] not in reason
+
+
+@pytest.mark.parametrize("pad", [0, 60, 70, 80, 90, 100, 110, 120, 140, 180, 190, 280, 380])
+def test_e4_a_refusal_that_repeats_the_key_shows_no_part_of_it(pad: int, tmp_path: Path, capsys, caplog) -> None:
+    script = lambda _: Behaviour(text=f"I'm sorry, but I cannot answer {'p' * pad} {KEY} and so on.")  # noqa: E731
+    with LoopbackLLM(script=script) as server, pytest.raises(GenerationError) as caught:
+        generate(chapters(2), openai_like(server), output_path=tmp_path / "t.json", filters=[])
+    shown = str(caught.value) + capsys.readouterr().out + caplog.text
+    stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert KEY[:12] not in shown
+    assert KEY[:12].encode() not in stored
 
 
 def test_e4_an_answer_that_repeats_the_key_stores_none(tmp_path: Path) -> None:

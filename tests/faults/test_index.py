@@ -9,6 +9,8 @@ import pickle
 import random
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -292,6 +294,31 @@ def test_e7_a_pickle_in_a_local_qdrant_is_refused_and_does_not_run(tmp_path, pro
     file.write_bytes(b"no database at all" * 100)
     with pytest.raises(StoreError, match="cannot be read"):
         open_index(str(tmp_path / "qd"), embed_model=OLD)
+
+
+def kill_while_writing(file: Path, table: str, column: str) -> None:
+    """Leave a SQLite file as a process leaves it that is killed in the middle of a transaction."""
+    code = (
+        "import os, sqlite3, sys\n"
+        "database = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "database.execute('PRAGMA cache_size = 1')\n"
+        "database.execute('BEGIN IMMEDIATE')\n"
+        f"database.execute('UPDATE {table} SET {column} = zeroblob(300000)')\n"
+        "os._exit(0)"
+    )
+    before = file.read_bytes()
+    subprocess.run([sys.executable, "-c", code, str(file)], check=True)
+    assert file.with_name(f"{file.name}-journal").stat().st_size
+    assert file.read_bytes() != before  # half of it is there
+
+
+def test_e12_a_local_qdrant_whose_writer_was_killed_is_opened_as_it_was(tmp_path) -> None:
+    file = qdrant(tmp_path / "qd")
+    kill_while_writing(file, "points", "point")
+    opened = open_index(str(tmp_path / "qd"), embed_model=OLD)
+    stamp_index(opened.index, OLD, verify=3)
+    assert len(opened.index.as_retriever(similarity_top_k=5).retrieve("text")) == 3
+    opened.index.vector_store.client.close()
 
 
 # --- E12: damaged state -----------------------------------------------------------------------------------------------

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +155,26 @@ def test_e16_a_database_that_is_read_stays_as_it_was(engine, tmp_path: Path) -> 
     assert made.queries
     assert list(read_leaderboard(database, "a").index) == ["v"]
     assert state() == before
+
+
+def test_e16_a_database_whose_writer_was_killed_is_read_as_it_was(engine, tmp_path: Path) -> None:
+    database = tmp_path / "t.sqlite"
+    evaluate_app(DATASET, engine, "a", "v", llm=Judge(), database=database)
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+    code = (
+        "import os, sqlite3, sys\n"
+        "database = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "database.execute('PRAGMA cache_size = 1')\n"
+        "database.execute('BEGIN IMMEDIATE')\n"
+        "database.execute('UPDATE trulens_events SET record_attributes = zeroblob(300000)')\n"
+        "os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(database)], check=True)
+    before = database.read_bytes()
+    assert (tmp_path / "t.sqlite-journal").stat().st_size
+    assert dataset_from_trulens(database, "a", feedback="context_relevance").queries
+    assert database.read_bytes() == before
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no database at all", b"SQLite format 3\x00" + b"\xff" * 4000])

@@ -343,16 +343,16 @@ def test_b1_an_export_that_few_documents_judge_has_a_table_and_plain_json(tmp_pa
     assert json.loads((tmp_path / "report.json").read_text("utf-8"))["rows"][0]["ci95"] == [None, None]
 
 
-@pytest.mark.parametrize("n_documents", [6, 7, 8])
+@pytest.mark.parametrize("n_documents", [3, 4, 5, 6, 7, 8])
 def test_b2_the_limit_belongs_to_the_test_that_decides(n_documents: int) -> None:
     rng = np.random.default_rng(0)
     documents = np.repeat(np.arange(n_documents), 100)
     (test,) = paired_tests(
         (0.30 + rng.normal(0, 0.02, n_documents)[documents] + rng.normal(0, 0.1, len(documents)))[:, None], documents
     )
-    assert test.p < 0.05  # 30 points, where sets like this one show 6 to 8
-    assert test.interval[0] > 0
-    assert test.detectable < test.difference
+    # 30 points, where sets of six documents like this one show 6 to 8, and those of fewer none.
+    assert (test.p < 0.05) == (test.interval[0] > 0) == (test.detectable < test.difference) == (n_documents >= 6)
+    assert math.isinf(test.detectable) == (n_documents < 6)
 
 
 @pytest.mark.parametrize("n_documents", [6, 8, 12])

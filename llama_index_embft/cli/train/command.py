@@ -18,7 +18,7 @@ from llama_index_embft.cli.train.options import GROUPS, METHODS, engine_of, engi
 from llama_index_embft.cli.train.ray import ClusterRun, check_cluster, process_count
 from llama_index_embft.cli.train.settings import DATA_HELP, DEFAULT_MODEL, DEFAULT_OUT, read_settings, train_options
 from llama_index_embft.cli.train.tries import show_tries
-from llama_index_embft.errors import ConfigError
+from llama_index_embft.errors import ConfigError, OutputError
 from llama_index_embft.finetune.options import grouped
 
 if TYPE_CHECKING:
@@ -274,6 +274,13 @@ def _cell(name: str, value: float | None) -> str:
 
 def _write_more(result: FinetuneResult, chosen: Recipe | None, processes: int) -> list[tuple[str, str]]:
     """Files beside the model: the learning curve, and the card with the command that made it."""
+    try:
+        return _add_files(result, chosen, processes)
+    except OutputError:  # another run may have replaced the folder just then
+        return _add_files(result, chosen, processes)
+
+
+def _add_files(result: FinetuneResult, chosen: Recipe | None, processes: int) -> list[tuple[str, str]]:
     import json
 
     from llama_index_embft._core.files import atomic_write_text
@@ -283,6 +290,8 @@ def _write_more(result: FinetuneResult, chosen: Recipe | None, processes: int) -
     folder = result.output_path
     record_path = folder / "embft.json"
     record = json.loads(record_path.read_text(encoding="utf-8"))
+    if (record.get("metrics") or {}).get("best") != result.best_score:
+        return []  # another run's result stands there by now: this command did not make it
     record["command"] = command_line()
     record["processes"] = processes
     if chosen is not None:

@@ -7,13 +7,13 @@ import json
 import logging
 import os
 import re
-import shutil
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from llama_index_embft._core.checks import first_line
 from llama_index_embft._core.files import check_replaceable, write_folder_atomically
+from llama_index_embft._core.temporary import remove_folder
 from llama_index_embft.errors import ConfigError, EmbftError, OutputError, TrainingError
 
 if TYPE_CHECKING:
@@ -143,13 +143,13 @@ class Checkpoints:
         self._written += 1
         if self.keep:
             for path in self._all()[: -self.keep]:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_folder(path)
 
     def _remove_others(self, first: Path) -> None:
         """Checkpoints of an earlier run have lost their turn; those with higher numbers would pass for the newest."""
         for path in (*self._all(), *self.folder.glob("round-*")):
             if path != first:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_folder(path)
 
     def _all(self) -> list[Path]:
         if not self.folder.is_dir():

@@ -211,7 +211,8 @@ def check_points(folder: Path) -> None:
     """
     for file in sorted((folder / "collection").glob("*/storage.sqlite")):
         try:
-            with closing(sqlite3.connect(f"file:{quote(str(file.absolute()))}?mode=ro", uri=True)) as database:
+            # Not mode=ro: where a process was killed while it wrote, SQLite takes the half-written pages back first.
+            with closing(sqlite3.connect(f"file:{quote(str(file.absolute()))}?mode=rw", uri=True)) as database:
                 for (point,) in database.execute("SELECT point FROM points"):
                     _PlainUnpickler(BytesIO(point)).load()  # names of points are all that it can load
         except StoreError as err:  # noqa: PERF203 (a handful of files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -48,18 +49,31 @@ def readable_copy(database: str | os.PathLike[str]) -> Iterator[str]:
         return
     if not file.is_file():
         raise EvaluationError(f"There is no TruLens database {file}; check the path.")
-    refuse_broken_rows(url)
     with scratch_folder() as folder:
         copy = folder / "trulens.sqlite"
         try:
-            with (
-                closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as source,
-                closing(sqlite3.connect(copy)) as target,
-            ):
-                source.backup(target)
-        except sqlite3.Error as err:
+            _copy(file, copy)
+        except (sqlite3.Error, OSError) as err:
             raise EvaluationError(f"{file} is not a TruLens database ({first_line(err)}).") from err
+        _refuse_nan(_count_broken_rows(copy), file)
         yield database_url(copy)
+
+
+def _copy(file: Path, copy: Path) -> None:
+    """Copy a SQLite database as it is between two transactions, without a write to it."""
+    try:
+        with (
+            closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as source,
+            closing(sqlite3.connect(copy)) as target,
+        ):
+            source.backup(target)
+    except sqlite3.OperationalError:
+        # Its writer was killed. What it left beside the file says how to take half-written pages back: in the copy.
+        for end in ("", "-journal", "-wal"):
+            if (left := file.with_name(file.name + end)).exists():
+                shutil.copyfile(left, copy.with_name(copy.name + end))
+        with closing(sqlite3.connect(copy)) as target:
+            target.execute("PRAGMA schema_version").fetchone()
 
 
 def refuse_broken_rows(url: str) -> None:
@@ -72,7 +86,10 @@ def refuse_broken_rows(url: str) -> None:
         EvaluationError: It does, or the file is no TruLens database.
     """
     file = sqlite_file(url)
-    broken = _count_broken_rows(file)
+    _refuse_nan(_count_broken_rows(file), file)
+
+
+def _refuse_nan(broken: int, file: Path | None) -> None:
     if broken:
         raise EvaluationError(
             f"{file} holds {broken} rows with NaN, which SQLite before 3.42 cannot read (a TruLens metric returned "
