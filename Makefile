@@ -1,6 +1,8 @@
 # Two commands for a fresh machine: `make demo` and `make test`. Each makes .venv and installs what it needs.
 PYTHON ?= python3
 VENV := .venv
+# Two tests at a time; each worker takes up to 3 GiB.
+TEST_WORKERS ?= 2
 BIN := $(VENV)/bin
 # Pins a tested set; pyproject.toml stays open. Needs Python 3.11 or newer.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
@@ -36,7 +38,7 @@ demo: $(VENV)/demo.stamp
 	@$(BIN)/embft demo
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
