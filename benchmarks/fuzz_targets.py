@@ -203,7 +203,7 @@ class Configs(Copies):
     def build(self, folder: Path) -> None:
         (folder / "good").mkdir(parents=True)
         (folder / "good" / "train.yaml").write_text(
-            "data: data.json\nmodel: no-such-folder\nmethod: lora\nbatch_size: 16\nlearning_rate: 2e-5\nepochs: 2\n"
+            "data: data.json\nmodel: ./no-such-folder\nmethod: lora\nbatch_size: 16\nlearning_rate: 2e-5\nepochs: 2\n"
             "out: runs/x\nmatryoshka_dims: [64, 32]\nseed: 1\nlora:\n  rank: 8\nprogress: false\n",
             encoding="utf-8",
         )

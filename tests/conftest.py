@@ -14,14 +14,6 @@ import pytest
 SHARED_DATA = Path(os.environ.get("EMBFT_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run in parallel, the tests of a file stay together, and so do all that start a Ray cluster, which go first."""
-    for item in items:
-        place = item.path.relative_to(Path(__file__).parent)
-        item.add_marker(pytest.mark.xdist_group("ray" if place.parts[0] == "scale" else place.as_posix()))
-    items.sort(key=lambda item: item.path.relative_to(Path(__file__).parent).parts[0] != "scale")
-
-
 @pytest.fixture(autouse=True)
 def _private_embedding_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's own embedding cache."""
