@@ -122,3 +122,26 @@ def test_a_model_whose_configuration_cannot_be_read(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match="cannot be loaded"):
         has_scoring_head(str(tmp_path))
+
+
+@pytest.mark.parametrize(("batch", "mini"), [(6, 4), (6, 1), (5, 3)])
+def test_mini_batches_leave_the_rows_of_a_step_as_they_are(batch, mini, tiny_model_path, tmp_path):
+    from llama_index_embft.finetune import HardwareSettings
+    from llama_index_embft.finetune.reranker import training
+
+    seen = []
+    arguments = training.RerankerArguments
+
+    def look(**options):
+        seen.append(options["per_device_train_batch_size"] * options["gradient_accumulation_steps"])
+        return arguments(**options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "RerankerArguments", look)
+        settings = RerankerSettings(
+            batch_size=batch, epochs=1, device="cpu", hardware=HardwareSettings(mini_batch_size=mini)
+        )
+        RerankerFinetuneEngine(
+            data(), tiny_model_path, str(tmp_path / "m"), settings=settings, show_progress=False
+        ).finetune()
+    assert seen == [batch]
