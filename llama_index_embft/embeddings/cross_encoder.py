@@ -73,6 +73,11 @@ def load_cross_encoder(
             f"{name} gives {model.num_labels} scores for a pair, and a reranker gives one; a classifier of "
             "contradictions or emotions is none."
         )
+    if any(hasattr(part, "true_token_id") and part.true_token_id == part.false_token_id for part in model):
+        raise ModelError(
+            f'{name} has no tokens "yes" and "no" to answer with, so all its scores are 0; give a language model that '
+            "has them, or a reranker."
+        )
     model.float()
     keep_within_positions(model)
     own = model.max_seq_length if isinstance(model.max_seq_length, int) else _MOST_TOKENS
@@ -89,14 +94,20 @@ def has_scoring_head(name: str, *, trust_remote_code: bool = False) -> bool:
     Args:
         name: Folder or hub name.
         trust_remote_code: Read a configuration of a class that comes with the model.
+
+    Raises:
+        ModelError: Its configuration cannot be read.
     """
     from sentence_transformers.util import load_file_path
     from transformers import AutoConfig
 
-    file = load_file_path(name, "config_sentence_transformers.json")
-    if file is not None and json.loads(Path(file).read_text(encoding="utf-8")).get("model_type") == "CrossEncoder":
-        return True
-    config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+    with loading(f"The cross-encoder {name}", name):
+        file = load_file_path(name, "config_sentence_transformers.json")
+        if file is not None and json.loads(Path(file).read_text(encoding="utf-8")).get("model_type") == "CrossEncoder":
+            return True
+        if load_file_path(name, "modules.json") is not None:
+            return False  # an embedding model, whatever class its transformer was trained as (Qwen3-Embedding's kind)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     return any(str(kind).endswith(_SCORING) for kind in config.architectures or ())
 
 
@@ -106,7 +117,8 @@ def pair_logits(
     """What a cross-encoder says of pairs, before any sigmoid, whose ends would make ties of the best.
 
     Args:
-        model: A `CrossEncoder` of sentence-transformers, or an object with its ``predict(pairs, batch_size=…)``.
+        model: A `CrossEncoder` of sentence-transformers, or an object with its
+            ``predict(pairs, batch_size=…, show_progress_bar=…)``.
         pairs: Query and passage. Equal ones are scored once.
         batch_size: Pairs at a time; they are sorted by length.
         show_progress: Show a bar.
@@ -124,7 +136,7 @@ def pair_logits(
         return np.empty(0, dtype=np.float32)
     options: dict[str, Any] = {"activation_fn": nn.Identity()} if isinstance(model, nn.Module) else {}
     given = model.predict(unique, batch_size=batch_size, show_progress_bar=show_progress, **options)
-    found = np.asarray(given, dtype=np.float32)
+    found = as_scores(given)
     if found.shape != (len(unique),) or not np.isfinite(found).all():
         raise ModelError(
             f"{type(model).__name__} gave an array of shape {found.shape} for {len(unique)} pairs, or values that are "
@@ -133,6 +145,14 @@ def pair_logits(
     row_of = {pair: row for row, pair in enumerate(unique)}
     scores: NDArray[np.float32] = found[[row_of[pair] for pair in pairs]]
     return scores
+
+
+def as_scores(given: Any) -> NDArray[np.float32]:
+    """What a reranker returned, as an array; NaN where it is no numbers at all."""
+    try:
+        return np.asarray(given, dtype=np.float32)
+    except (TypeError, ValueError):
+        return np.array(np.nan, dtype=np.float32)
 
 
 def cross_encoder_fingerprint(model: Any) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from llama_index_embft.embeddings.describe import describe_base
+from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.evaluation.tasks import hash_of
 from llama_index_embft.pipeline.choice import RERANK_DEPTH, reading_seconds
 from llama_index_embft.pipeline.dense import trusts_code
@@ -87,9 +88,10 @@ def train_reranker_candidate(
     )
     settings = RerankerSettings(epochs=_EPOCHS, seed=seed, candidates=candidates, trust_remote_code=trust)
     val = evidence.val
-    key = [name, evidence.train.content_hash(), val and val.content_hash(), settings.as_record()]
+    identity = as_encoder(base, cache=None).fingerprint  # weights change under a name
+    key = [name, identity, evidence.train.content_hash(), val and val.content_hash(), settings.as_record()]
     at = folder / f"reranker-{hash_of(key)}"
-    if not (at / "embft.json").is_file():
+    if identity is None or not (at / "embft.json").is_file():
         RerankerFinetuneEngine(
             evidence.train, name, str(at), val, embed_model=base, settings=settings, show_progress=show_progress
         ).finetune()

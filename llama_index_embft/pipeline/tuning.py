@@ -239,12 +239,13 @@ class _Search:
             self._try(method, base, source, evidence, choosing, a_text)
         if reranker == TRAIN_RERANKER:
             reranker = self._trained_reranker(base, source, evidence, choosing, a_text)
+        given = reranker
         if reranker is not None:
-            reranker = remembering(reranker)
-            self._rerank(choosing, reranker)
+            self._rerank(choosing, reranker := remembering(reranker))
         self._say("Proving the choice on questions that had no part in it")
         result = self._proven(source, evidence, parts, choosing, rule, reranker, base)
-        return replace(result, comparison=result.comparison.amended(command=command), realism=realism)
+        handed = None if result.reranker is None else reranker_of(result.chosen, given)  # it keeps no scores in use
+        return replace(result, reranker=handed, comparison=result.comparison.amended(command=command), realism=realism)
 
     def _add(self, rows: Sequence[CandidateRow], evidence: Evidence) -> None:
         self._rows += rows

@@ -13,7 +13,7 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore
 
 from llama_index_embft._core.checks import check_number, first_line
-from llama_index_embft.embeddings.cross_encoder import load_cross_encoder, pair_logits
+from llama_index_embft.embeddings.cross_encoder import as_scores, load_cross_encoder, pair_logits
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.retrievers.fusion import fuse
 from llama_index_embft.search.topk import TopK
@@ -130,7 +130,7 @@ class CrossEncoderReranker(BaseNodePostprocessor):
     def _scored(self, query: str, texts: list[str]) -> NDArray[np.float32]:
         if hasattr(self._model, "predict"):
             return pair_logits(self._model, [(query, text) for text in texts], batch_size=self.batch_size)
-        found = np.asarray(self._model(query, texts), dtype=np.float32).ravel()
+        found = as_scores(self._model(query, texts)).ravel()
         if found.shape != (len(texts),) or not np.isfinite(found).all():
             raise ModelError(
                 f"The reranker {self.name} returned {len(found)} scores for {len(texts)} texts, or values that are no "
@@ -192,14 +192,13 @@ def ranking(scores: NDArray[np.floating], rows: NDArray[np.int64] | None = None)
 
 
 def first_scores(scores: list[float | None]) -> NDArray[np.float32]:
-    """Scores of nodes as a retriever gave them; where it gave none to some, their places count.
+    """Scores of nodes as a retriever gave them; where some have none, or one that is no number, their places count.
 
     Returns:
         Shape ``(n,)``.
     """
-    if any(score is None for score in scores):
-        return -np.arange(len(scores), dtype=np.float32)
-    return np.array(scores, dtype=np.float32)
+    found = np.array([np.nan if score is None else score for score in scores], dtype=np.float32)
+    return found if np.isfinite(found).all() else -np.arange(len(scores), dtype=np.float32)
 
 
 def load_reranker(

@@ -170,6 +170,7 @@ def test_a_reranker_that_helps_is_kept(labelled, tiny_model_path):
     assert "reranked" in result.chosen.label
     assert 0 < result.chosen.rerank_weight <= 1
     assert result.reranker.weight == result.chosen.rerank_weight
+    assert not result.reranker.remember  # the search remembers scores, a server does not
 
 
 def test_a_reranker_is_trained_and_saved_with_the_stack(labelled, tiny_model_path, tmp_path, monkeypatch):

@@ -166,11 +166,14 @@ class CrossEncoderFinetuneEngine(RerankerFinetuneEngine):
 
 
 def _labelled(dataset: EmbeddingQAFinetuneDataset) -> FirstStageHits:
-    """The labelled passages of each question as what there is to rank."""
+    """The labelled passages of each question as what there is to rank, those that do not answer it first.
+
+    Of equal scores the earlier one stays in front, and a model that says the same of all is worth nothing.
+    """
     ids = sorted(dataset.corpus, reverse=True)
     row_of = {doc: row for row, doc in enumerate(ids)}
     lists = [
-        [row_of[doc] for doc in (*docs, *dataset.negative_docs.get(query, ()))]
+        [row_of[doc] for doc in (*dataset.negative_docs.get(query, ()), *docs)]
         for query, docs in dataset.relevant_docs.items()
     ]
     rows = np.full((len(lists), max(map(len, lists))), -1, dtype=np.int64)

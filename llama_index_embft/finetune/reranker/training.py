@@ -147,11 +147,12 @@ def _trainer(
     a_row = len(data) / len(rows)  # a loss on single passages has as many rows for a question as it has passages
     batch = max(1, min(round(settings.batch_size * a_row), len(data)))
     at_once = min(batch, round((settings.hardware.mini_batch_size or settings.batch_size) * a_row))
-    parts = -(-batch // max(1, at_once))
+    # Equal parts, so that a step has as many rows as was asked for.
+    parts = next(n for n in range(-(-batch // max(1, at_once)), batch + 1) if batch % n == 0)
     steps = -(-len(data) // batch) * settings.epochs
     with legacy_precision_kept():
         arguments = RerankerArguments(
-            per_device_train_batch_size=-(-batch // parts),
+            per_device_train_batch_size=batch // parts,
             gradient_accumulation_steps=parts,
             **run_options(
                 settings.hardware,

@@ -26,7 +26,7 @@ def add_lora(
         settings: Rank, scale, dropout and layers.
         seed: Of the matrices' first values.
         whole: Names, or ends of names, of layers that are trained whole and get no matrices: a scoring layer that knows
-            nothing yet.
+            nothing yet. It may also stand after the transformer.
 
     Returns:
         Number of trainable parameters.
@@ -40,6 +40,9 @@ def add_lora(
     peft = require("peft", feature="method='lora'")
     module = _backbone(model)
     names = _linear_names(module)
+    # It may share its weights with the token embeddings, to which the sum of its matrices must not be added.
+    words = getattr(module, "get_output_embeddings", lambda: None)()
+    names = [name for name in names if words is None or module.get_submodule(name) is not words]
     kept = [name for name in names if any(_ends_with(name, one) for one in whole)]
     targets = list(settings.targets or [name for name in names if name not in kept])
     unknown = [target for target in targets if not any(_ends_with(name, target) for name in names)]
@@ -61,6 +64,9 @@ def add_lora(
         peft.inject_adapter_in_model(config, module)
     for name in kept:
         module.get_submodule(name).requires_grad_(True)
+    if whole:
+        for later in list(model)[1:]:
+            later.requires_grad_(True)
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 

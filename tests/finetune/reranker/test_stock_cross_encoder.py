@@ -107,3 +107,14 @@ def test_scores_come_from_the_whole_range(tiny_model_path, tmp_path):
     probabilities = model.predict(pairs)
     assert found[0] == found[2]
     assert np.allclose(1 / (1 + np.exp(-found)), probabilities, atol=1e-5)
+
+
+def test_a_model_that_says_the_same_of_all_ranks_no_better_than_the_worst(tiny_model_path, tmp_path):
+    class Constant:
+        def predict(self, pairs, batch_size, show_progress_bar):
+            return [0.5] * len(pairs)
+
+    made = engine(tiny_model_path, tmp_path / "m")
+    validation = made._validation(made.dataset)
+    worst = validation.metrics(Constant())["ndcg@10"]
+    assert worst < 0.9
