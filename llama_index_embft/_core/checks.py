@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from llama_index_embft._core.redaction import redact
@@ -36,8 +37,10 @@ def check_number(
         hint: A next step, put behind the rule ("use None for no limit").
 
     Raises:
-        ConfigError: The value breaks a rule.
+        ConfigError: The value breaks a rule, or is no number.
     """
+    if not isinstance(value, Real):
+        raise ConfigError(f"`{name}` is {redact(repr(value))[:80]}, which is no number{f'; {hint}' if hint else ''}.")
     rules = [
         ("at least", at_least, at_least is None or value >= at_least),
         ("above", above, above is None or value > above),

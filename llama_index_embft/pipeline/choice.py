@@ -119,7 +119,7 @@ def with_reranker(
     judgements = Judgements.from_qrels(
         questions.qrels(), tuple(questions.queries), {doc: row for row, doc in enumerate(parts.ids)}
     )
-    found = learn_weight(ranking(scores, first.rows), first, judgements, depth=RERANK_DEPTH)
+    found = learn_weight(ranking(scores, first.rows), first, judgements, prior=0.0, depth=RERANK_DEPTH)
     return replace(stack, reranked=True, rerank_weight=found.weight)
 
 

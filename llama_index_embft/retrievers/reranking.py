@@ -48,7 +48,7 @@ class CrossEncoderReranker(BaseNodePostprocessor):
         ModelError: The model cannot be loaded, or is no cross-encoder.
     """
 
-    name: str = Field(description="Folder or name of the model, or its class.")
+    model: str = Field(description="Folder or name of the model, or its class.")
     top_n: int | None = Field(default=None, description="Nodes to return.")
     weight: float = Field(default=1.0, description="Share of the reranker in the ranking.")
     batch_size: int = Field(default=32, description="Pairs at a time.")
@@ -75,7 +75,7 @@ class CrossEncoderReranker(BaseNodePostprocessor):
             check_number("top_n", top_n, at_least=1)
         named = isinstance(model, (str, Path))
         name = str(model) if named else type(model).__name__
-        super().__init__(name=name, top_n=top_n, weight=weight, batch_size=batch_size, remember=remember, **kwargs)
+        super().__init__(model=name, top_n=top_n, weight=weight, batch_size=batch_size, remember=remember, **kwargs)
         if named:
             model = load_cross_encoder(model, device=device, max_length=max_length, trust_remote_code=trust_remote_code)
         self._model = model
@@ -103,6 +103,8 @@ class CrossEncoderReranker(BaseNodePostprocessor):
     def save_model(self, folder: Path) -> None:
         """Write the model into a folder, for `load_reranker` and for ``CrossEncoder`` of sentence-transformers."""
         self._model.save_pretrained(str(folder), create_model_card=False)
+        record = {"format": 1, "kind": "reranker", **self.settings()}
+        (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     def scores(self, query: str, texts: list[str]) -> NDArray[np.float32]:
         """What the reranker alone says of texts: shape ``(n,)``.
@@ -133,7 +135,7 @@ class CrossEncoderReranker(BaseNodePostprocessor):
         found = as_scores(self._model(query, texts)).ravel()
         if found.shape != (len(texts),) or not np.isfinite(found).all():
             raise ModelError(
-                f"The reranker {self.name} returned {len(found)} scores for {len(texts)} texts, or values that are no "
+                f"The reranker {self.model} returned {len(found)} scores for {len(texts)} texts, or values that are no "
                 "numbers; it must give one finite number for each."
             )
         return found
@@ -145,7 +147,7 @@ class CrossEncoderReranker(BaseNodePostprocessor):
             return nodes[: self.top_n]
         event: dict[str, Any] = {
             EventPayload.NODES: nodes,
-            EventPayload.MODEL_NAME: self.name,
+            EventPayload.MODEL_NAME: self.model,
             EventPayload.QUERY_STR: query_bundle.query_str,
             EventPayload.TOP_K: self.top_n or len(nodes),
         }

@@ -102,6 +102,8 @@ def load_retriever(
     similarity_top_k: int | None = None,
     identity: str | None = None,
     strict: bool = False,
+    device: str | None = None,
+    trust_remote_code: bool = False,
 ) -> StackRetriever:
     """Put a saved retriever over its index.
 
@@ -117,6 +119,8 @@ def load_retriever(
         similarity_top_k: Nodes to return; None: as saved.
         identity: For an embedding model of a class that is not known, as it was given to `save_retriever`.
         strict: See `StackRetriever`.
+        device: Torch device of the saved reranker; None takes a GPU where there is one.
+        trust_remote_code: Run code that comes with the saved reranker. Only for models you have read.
 
     Raises:
         ModelError: The folder is damaged or no retriever, another model embedded the index or is to embed the queries,
@@ -128,8 +132,13 @@ def load_retriever(
     settings, filters = _settings_of(record, folder)
     if reranker is None and record.get("reranker_settings") is not None:
         try:
-            reranker = CrossEncoderReranker(folder / _RERANKER, **record["reranker_settings"])
-        except TypeError as err:
+            reranker = CrossEncoderReranker(
+                folder / _RERANKER,
+                device=device,
+                trust_remote_code=trust_remote_code,
+                **record["reranker_settings"],
+            )
+        except (TypeError, ConfigError) as err:
             raise _damaged(folder, err) from err
     if record["reranker"] is not None and reranker is None:
         raise ConfigError(

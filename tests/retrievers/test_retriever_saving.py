@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from hash_embedding import HashEmbedding
@@ -14,10 +15,11 @@ from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 from llama_index_embft import load_retriever, save_retriever
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.dataset.hashes import text_hashes
+from llama_index_embft.embeddings.cross_encoder import load_cross_encoder
 from llama_index_embft.errors import ConfigError, ModelError, OutputError
 from llama_index_embft.evaluation import evaluate_retriever
 from llama_index_embft.index import stamp_index
-from llama_index_embft.retrievers import StackRetriever, StackSettings
+from llama_index_embft.retrievers import CrossEncoderReranker, StackRetriever, StackSettings, load_reranker
 from llama_index_embft.search import LexicalIndex
 
 QUERIES = ["the owl of the harbour", "wolf mountain number 57", "zebra"]
@@ -83,6 +85,31 @@ def test_a_reranker_has_to_be_given_again(index, reopened, tmp_path):
         load_retriever(folder, reopened())
     loaded = load_retriever(folder, reopened(), reranker=SimilarityPostprocessor(similarity_cutoff=0.5))
     assert found(loaded, "owl") == found(retriever, "owl")
+
+
+def test_our_own_reranker_is_saved_with_it(index, reopened, tmp_path, tiny_model_path):
+    model = load_cross_encoder(tiny_model_path, add_head=True, device="cpu", max_length=40)
+    retriever = StackRetriever(index, reranker=CrossEncoderReranker(model, weight=0.7, top_n=5))
+    folder = save_retriever(retriever, tmp_path / "retriever").rename(tmp_path / "elsewhere")
+    loaded = load_retriever(folder, reopened(), device="cpu")
+    assert (loaded.reranker.weight, loaded.reranker.top_n) == (0.7, 5)
+    assert loaded.reranker._model.max_seq_length == 40
+    for query in QUERIES:
+        ours, theirs = found(loaded, query), found(retriever, query)
+        assert [node for node, _ in ours] == [node for node, _ in theirs]
+        assert [score for _, score in ours] == pytest.approx([score for _, score in theirs], abs=1e-4)
+    assert load_reranker(folder / "reranker").weight == 0.7
+    again = CrossEncoderReranker.from_dict(load_reranker(folder / "reranker", top_n=5).to_dict())
+    assert (again.weight, again.top_n) == (0.7, 5)
+    record = json.loads((folder / "embft.json").read_text())
+    for damage in ({"weight": "a"}, {"weight": None, "colour": 3}, {"batch_size": 0}):
+        (folder / "embft.json").write_text(json.dumps({**record, "reranker_settings": damage}))
+        with pytest.raises(ModelError, match="is damaged"):
+            load_retriever(folder, reopened())
+    (folder / "embft.json").write_text(json.dumps(record))
+    shutil.rmtree(folder / "reranker")
+    with pytest.raises(ModelError, match="does not exist"):
+        load_retriever(folder, reopened())
 
 
 def test_another_model_is_refused(index, nodes, reopened, tmp_path):

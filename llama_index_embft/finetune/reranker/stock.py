@@ -77,7 +77,7 @@ class CrossEncoderFinetuneEngine(RerankerFinetuneEngine):
         elif not callable(named) or (hasattr(named, "forward") and not isinstance(named, type)):
             raise ConfigError(
                 f"`loss` is a {type(loss).__name__}; name one of {', '.join(LOSSES)}, or give a function that makes a "
-                "loss of sentence-transformers of the model, such as the class MarginMSELoss."
+                "loss of sentence-transformers of the model, such as the class LambdaLoss."
             )
         changes: dict[str, Any] = {"batch_size": batch_size, "epochs": epochs, "evaluation_steps": evaluation_steps}
         changes["loss"] = named if isinstance(named, str) else _BY_DEFAULT

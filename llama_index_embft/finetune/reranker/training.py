@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments, losses
+from torch import nn
 
 from llama_index_embft._core.temporary import scratch_folder
 from llama_index_embft.errors import ConfigError
@@ -61,7 +62,13 @@ def make_loss(model: CrossEncoder, loss: RerankerLoss | Any) -> Any:
         ConfigError: It is neither.
     """
     if callable(loss):
-        return loss(model)
+        made = loss(model)
+        if not isinstance(made, nn.Module):
+            raise ConfigError(
+                f"`loss` makes a {type(made).__name__} of the model; it must make a loss of sentence-transformers, as "
+                "the class LambdaLoss does."
+            )
+        return made
     # Pairs that are scored at a time: on a CPU few, so that short ones are not padded to the longest of all.
     options: dict[str, Any] = {"mini_batch_size": 0 if model.device.type == "cuda" else 16}
     if loss == "list_net":

@@ -241,7 +241,12 @@ def test_the_share_decides_between_both_orders():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"weight": 1.5}, "`weight`"), ({"top_n": 0}, "`top_n`"), ({"batch_size": 0}, "`batch_size`")],
+    [
+        ({"weight": "a"}, "`weight` is 'a', which is no number"),
+        ({"weight": 1.5}, "`weight`"),
+        ({"top_n": 0}, "`top_n`"),
+        ({"batch_size": 0}, "`batch_size`"),
+    ],
 )
 def test_values_out_of_range(options, message):
     with pytest.raises(ConfigError, match=message):

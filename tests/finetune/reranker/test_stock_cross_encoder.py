@@ -77,6 +77,8 @@ def test_bad_input(tiny_model_path, tmp_path):
         engine(tiny_model_path, tmp_path / "m", loss="mse")
     with pytest.raises(ConfigError, match="`loss` is a int"):
         engine(tiny_model_path, tmp_path / "m", loss=3)
+    with pytest.raises(ConfigError, match="`loss` makes a int of the model"):
+        engine(tiny_model_path, tmp_path / "m", loss=lambda _: 3).finetune()
     with pytest.raises(ConfigError, match="`repo_id` is not given"):
         engine(tiny_model_path, tmp_path / "m").push_to_hub()
     mixed = [CrossEncoderFinetuningDatasetSample(f"q{n}", f"text {n}", n % 2) for n in range(4)]
