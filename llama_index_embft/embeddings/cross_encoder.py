@@ -108,7 +108,10 @@ def has_scoring_head(name: str, *, trust_remote_code: bool = False) -> bool:
         if load_file_path(name, "modules.json") is not None:
             return False  # an embedding model, whatever class its transformer was trained as (Qwen3-Embedding's kind)
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-    return any(str(kind).endswith(_SCORING) for kind in config.architectures or ())
+    # A class that came with the model has any name; its configuration says what it is taken for.
+    brought = getattr(config, "auto_map", None) or {}
+    scoring = {str(place).rpartition(".")[2] for task, place in brought.items() if str(task).endswith(_SCORING)}
+    return any(str(kind).endswith(_SCORING) or kind in scoring for kind in config.architectures or ())
 
 
 def pair_logits(
