@@ -68,8 +68,7 @@ def quality(data: HumanSet, args: Any, loss: str, seed: int) -> list[dict[str, A
     from llama_index_embft.embeddings import as_encoder, load_embed_model
     from llama_index_embft.evaluation import compare
     from llama_index_embft.finetune import CandidateSettings, RerankerFinetuneEngine, RerankerSettings
-    from llama_index_embft.retrievers import fuse, prior_weight
-    from llama_index_embft.retrievers.reranking import ranking
+    from llama_index_embft.retrievers import fuse, prior_weight, ranked_hits
     from llama_index_embft.search import TopK
 
     base = load_embed_model(minilm(), device=args.device)
@@ -100,7 +99,7 @@ def quality(data: HumanSet, args: Any, loss: str, seed: int) -> list[dict[str, A
         ]
     )
     read = time.perf_counter() - begin
-    second = ranking(scores, first.rows)
+    second = ranked_hits(scores, first.rows)
     systems = {
         "first stage": first,
         "reranker alone": second,
@@ -135,7 +134,7 @@ def _cut(hits: Any, depth: int) -> Any:
 def speed(args: Any) -> list[dict[str, Any]]:
     """Labelled pairs of Lyft's questions: an epoch of both engines, and 100 candidates scored."""
     from llama_index_embft import CrossEncoderFinetuneEngine, CrossEncoderFinetuningDatasetSample, read_dataset
-    from llama_index_embft.embeddings.cross_encoder import load_cross_encoder, pair_logits
+    from llama_index_embft.embeddings import load_cross_encoder, pair_logits
     from llama_index_embft.finetune import RerankerSettings
 
     data = read_dataset(args.data_dir / "lyft_10k_2021.json")

@@ -6,6 +6,7 @@ from .adapter import (
     mlp_adapter as mlp_adapter,
     save_adapter as save_adapter,
 )
+from .cross_encoder import load_cross_encoder as load_cross_encoder, pair_logits as pair_logits
 from .describe import resolve_model_name as resolve_model_name
 from .drift import DriftEmbedding as DriftEmbedding, DriftMap as DriftMap
 from .encoding import (

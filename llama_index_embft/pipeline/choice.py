@@ -16,7 +16,7 @@ from llama_index_embft.pipeline.parts import DEPTH
 from llama_index_embft.pipeline.status import CandidateRow
 from llama_index_embft.pipeline.training import is_trainable
 from llama_index_embft.retrievers.fusion import DEFAULT_FUSION, Fusion, fuse, learn_weight
-from llama_index_embft.retrievers.reranking import CrossEncoderReranker, ranking
+from llama_index_embft.retrievers.reranking import CrossEncoderReranker, ranked_hits
 from llama_index_embft.search.topk import TopK
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def with_reranker(
     judgements = Judgements.from_qrels(
         questions.qrels(), tuple(questions.queries), {doc: row for row, doc in enumerate(parts.ids)}
     )
-    found = learn_weight(ranking(scores, first.rows), first, judgements, prior=0.0, depth=RERANK_DEPTH)
+    found = learn_weight(ranked_hits(scores, first.rows), first, judgements, prior=0.0, depth=RERANK_DEPTH)
     return replace(stack, reranked=True, rerank_weight=found.weight)
 
 

@@ -1,6 +1,10 @@
 from .fusion import Fusion as Fusion, WeightChoice as WeightChoice, fuse as fuse, learn_weight as learn_weight
 from .prior import prior_weight as prior_weight
-from .reranking import CrossEncoderReranker as CrossEncoderReranker, load_reranker as load_reranker
+from .reranking import (
+    CrossEncoderReranker as CrossEncoderReranker,
+    load_reranker as load_reranker,
+    ranked_hits as ranked_hits,
+)
 from .saving import load_retriever as load_retriever, save_retriever as save_retriever
 from .settings import StackSettings as StackSettings
 from .stack import StackRetriever as StackRetriever

@@ -176,11 +176,11 @@ def reranked(scores: NDArray[np.floating], first: NDArray[np.floating], weight: 
         ``rows`` are places in the list that came in, best first.
     """
     n = scores.shape[1]
-    found = fuse(ranking(scores), ranking(first), weight, depth=max(1, n))
+    found = fuse(ranked_hits(scores), ranked_hits(first), weight, depth=max(1, n))
     return TopK(found.rows[:, :n], found.scores[:, :n])
 
 
-def ranking(scores: NDArray[np.floating], rows: NDArray[np.int64] | None = None) -> TopK:
+def ranked_hits(scores: NDArray[np.floating], rows: NDArray[np.int64] | None = None) -> TopK:
     """Scores of candidates as hits, best first; of equal ones the earlier stays in front.
 
     Args:

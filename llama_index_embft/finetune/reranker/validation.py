@@ -10,7 +10,7 @@ from llama_index_embft.embeddings.cross_encoder import pair_logits
 from llama_index_embft.evaluation.metrics import Judgements, find_hits, score_hits
 from llama_index_embft.finetune.engine import SELECTION_METRIC
 from llama_index_embft.retrievers.fusion import fuse, learn_weight
-from llama_index_embft.retrievers.reranking import ranking
+from llama_index_embft.retrievers.reranking import ranked_hits
 
 if TYPE_CHECKING:
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
@@ -99,7 +99,7 @@ class RerankValidation:
         """The candidates by the reranker alone."""
         scores = np.full(self._hits.rows.shape, -np.inf, dtype=np.float32)
         scores[self._there] = pair_logits(model, self._pairs, batch_size=self._batch_size)
-        return ranking(scores, self._hits.rows)
+        return ranked_hits(scores, self._hits.rows)
 
     def _mean(self, hits: TopK) -> float:
         found = find_hits(hits.rows, self._judgements, self._n_documents)
