@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 # Each half takes about half an hour on one core, and up to 4 GiB. Ray clusters are all in one of them.
-FIRST_HALF := tests/scale tests/finetune tests/evaluation tests/integrations tests/cli tests/e2e
+FIRST_HALF := tests/cli tests/e2e tests/evaluation tests/finetune tests/integrations tests/scale
 BIN := $(VENV)/bin
 # Pins a tested set; pyproject.toml stays open. Needs Python 3.11 or newer.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt

@@ -30,10 +30,10 @@ PLACES = ["Norway", "Chile", "Kenya", "Japan", "Malta", "Peru", "Estonia", "Cana
 def write_documents(folder, seed=0):
     """Files about things with names, years and reasons, which the extractive questions can ask about."""
     chance = random.Random(seed)
-    for number in range(12):
+    for number in range(24):
         topic = TOPICS[number % 10]
         paragraphs = []
-        for part in range(12):
+        for part in range(6):
             place, year = chance.choice(PLACES), chance.randint(1850, 2020)
             paragraphs.append(
                 f"The {topic} of {place} {part} is a famous {chance.choice(TOPICS)} near the {chance.choice(TOPICS)}. "
