@@ -209,11 +209,17 @@ class Configs(Copies):
         )
 
     def prepare(self, label: str, rnd: random.Random, folder: Path) -> Callable[[], object]:
+        from functools import lru_cache
         from importlib.metadata import entry_points
+
+        import typer.main
 
         from llama_index_embft.errors import ConfigError
 
         command = next(iter(entry_points(group="console_scripts", name="embft"))).load()
+        # A second for each input otherwise: the commands and their options do not change in between.
+        if not hasattr(typer.main.get_command, "cache_info"):
+            typer.main.get_command = lru_cache(maxsize=1)(typer.main.get_command)
         path = self.damaged(label, rnd, folder)
         small_dataset(4).save_json(folder / "data.json")
 
