@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from llama_index_embft.embeddings.describe import describe_base
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.evaluation.tasks import hash_of
+from llama_index_embft.pipeline.budget import in_words
 from llama_index_embft.pipeline.choice import RERANK_DEPTH, reading_seconds
 from llama_index_embft.pipeline.dense import trusts_code
 from llama_index_embft.pipeline.training import is_trainable
@@ -49,6 +50,16 @@ def reranker_seconds(a_text: float, evidence: Evidence) -> float:
     read = len(evidence.choose.queries) + sum(len(fold.prove.queries) for fold in evidence.folds)
     steps = _STEP_COST * _EPOCHS * trained * (1 + _NEGATIVES)
     return a_text * (steps + RERANK_DEPTH * (_EPOCHS * val + read))
+
+
+def no_time_to_read(reranker: object, parts: StackParts, evidence: Evidence, left: float) -> str:
+    """Why the hits of all questions cannot be read within so many seconds, in words; empty where they can."""
+    questions = len(evidence.choose.queries) + evidence.tested
+    needed = questions * reading_seconds(reranker, parts, evidence.choose, RERANK_DEPTH)
+    if needed <= left:
+        return ""
+    available = in_words(max(1.0, left))
+    return f"reading the hits of {questions:,} questions takes about {in_words(needed)}, and {available} are left"
 
 
 def price_of_reading(reranker: object, parts: StackParts, evidence: Evidence) -> list[str]:

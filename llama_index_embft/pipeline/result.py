@@ -189,7 +189,8 @@ class TuneResult:
         """
         if self.folder is None:
             raise ConfigError("This result has no folder yet; save(folder) first.")
-        return load_retriever(self.folder / "retriever", self._index_by(self._saved_model(self.folder / "model")))
+        index = self._index_by(self._saved_model(self.folder / "model"))
+        return load_retriever(self.folder / "retriever", index, trust_remote_code=trusts_code(self.base))
 
     def _saved_model(self, folder: Path) -> BaseEmbedding:
         trust = trusts_code(self.base)

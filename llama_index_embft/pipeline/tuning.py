@@ -21,6 +21,7 @@ from llama_index_embft.pipeline.parts import DenseModel, StackParts
 from llama_index_embft.pipeline.questions import made_questions, origin_of, people_questions, what_can_be_shown
 from llama_index_embft.pipeline.reranking import (
     TRAIN_RERANKER,
+    no_time_to_read,
     price_of_reading,
     reranker_seconds,
     train_reranker_candidate,
@@ -139,10 +140,8 @@ def tune(
     check_number("seed", seed, at_least=0)
     watch = watch or (printed if show_progress else silent)
     settings = settings or TuneSettings()
-    if reranker is not None and reranker != TRAIN_RERANKER:
-        reranker = as_postprocessor(
-            reranker, trust_remote_code=settings.trust_remote_code
-        )  # what cannot be loaded is said before the work
+    if reranker is not None and reranker != TRAIN_RERANKER:  # what cannot be loaded is said before the work
+        reranker = as_postprocessor(reranker, trust_remote_code=settings.trust_remote_code)
     search = _Search(clock, watch, seed, show_progress, settings)
     with only_here(output_path):
         if output_path is not None:
@@ -241,7 +240,7 @@ class _Search:
             reranker = self._trained_reranker(base, source, evidence, choosing, a_text)
         given = reranker
         if reranker is not None:
-            self._rerank(choosing, reranker := remembering(reranker))
+            self._rerank(choosing, reranker := remembering(reranker), parts, evidence)
         self._say("Proving the choice on questions that had no part in it")
         result = self._proven(source, evidence, parts, choosing, rule, reranker, base)
         handed = None if result.reranker is None else reranker_of(result.chosen, given)  # it keeps no scores in use
@@ -311,20 +310,21 @@ class _Search:
             self._rows.append(CandidateRow("reranker", note=f"left out: {why_not}"))
             return None
         self._say("Training a reranker", needed)
-        folder = work_folder(source.corpus.content_hash())
+        folder, weight = work_folder(source.corpus.content_hash()), choosing.final().weight
         try:
-            return train_reranker_candidate(
-                base, evidence, choosing.final().weight, folder, seed=self._seed, show_progress=self._bars
-            )
+            return train_reranker_candidate(base, evidence, weight, folder, seed=self._seed, show_progress=self._bars)
         except EmbftError as err:
             self._rows.append(CandidateRow("reranker", note=f"failed: {err}"))
             self._notes.append(f"Training a reranker failed and was left out: {err}")
             return None
 
-    def _rerank(self, choosing: Choosing, reranker: Any) -> None:
+    def _rerank(self, choosing: Choosing, reranker: Any, parts: StackParts, evidence: Evidence) -> None:
         self._say("Trying the reranker")
         try:
-            self._rows.append(choosing.consider_reranker(reranker))
+            if why_not := no_time_to_read(reranker, parts, evidence, self._clock.left):
+                self._rows.append(CandidateRow("reranker", note=f"left out: {why_not}"))
+            else:
+                self._rows.append(choosing.consider_reranker(reranker))
         except Exception as err:  # noqa: BLE001  # the user's own object: whatever it raises, the rest goes on
             self._without_reranker(choosing, err)
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _RECORD: Final = "embft.json"
+_BATCH: Final = 32
 
 
 class CrossEncoderReranker(BaseNodePostprocessor):
@@ -51,7 +52,7 @@ class CrossEncoderReranker(BaseNodePostprocessor):
     model: str = Field(description="Folder or name of the model, or its class.")
     top_n: int | None = Field(default=None, description="Nodes to return.")
     weight: float = Field(default=1.0, description="Share of the reranker in the ranking.")
-    batch_size: int = Field(default=32, description="Pairs at a time.")
+    batch_size: int = Field(default=_BATCH, description="Pairs at a time.")
     remember: bool = Field(default=False, description="Keep the scores of what was read.")
     _model: Any = PrivateAttr()
     _known: dict[tuple[str, str], float] = PrivateAttr(default_factory=dict)
@@ -62,7 +63,7 @@ class CrossEncoderReranker(BaseNodePostprocessor):
         *,
         top_n: int | None = None,
         weight: float = 1.0,
-        batch_size: int = 32,
+        batch_size: int = _BATCH,
         remember: bool = False,
         device: str | None = None,
         max_length: int | None = None,
@@ -90,20 +91,18 @@ class CrossEncoderReranker(BaseNodePostprocessor):
         """Whether the model is one that can be written to a folder."""
         return hasattr(self._model, "save_pretrained")
 
-    def settings(self) -> dict[str, Any]:
-        """Its arguments but for the model, as JSON types."""
-        length = getattr(self._model, "max_seq_length", None)
-        return {
-            "top_n": self.top_n,
-            "weight": self.weight,
-            "batch_size": self.batch_size,
-            "max_length": length if isinstance(length, int) else None,
-        }
-
     def save_model(self, folder: Path) -> None:
         """Write the model into a folder, for `load_reranker` and for ``CrossEncoder`` of sentence-transformers."""
         self._model.save_pretrained(str(folder), create_model_card=False)
-        record = {"format": 1, "kind": "reranker", **self.settings()}
+        length = getattr(self._model, "max_seq_length", None)
+        record = {
+            "format": 1,
+            "kind": "reranker",
+            "weight": self.weight,
+            "max_length": length if isinstance(length, int) else None,
+            "top_n": self.top_n,
+            "batch_size": self.batch_size,
+        }
         (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     def scores(self, query: str, texts: list[str]) -> NDArray[np.float32]:
@@ -215,7 +214,7 @@ def load_reranker(
 
     Args:
         folder: The folder, or a hub name.
-        top_n: Nodes to return; None returns all.
+        top_n: Nodes to return; None: as saved with a retriever, else all.
         device: Torch device; None takes a GPU where there is one.
         weight: Share of the reranker in the ranking; None: the one learnt on validation, else 1.
         trust_remote_code: Run code that comes with the model. Only for repositories you have read.
@@ -224,12 +223,11 @@ def load_reranker(
         ModelError: It cannot be loaded, or is no reranker.
     """
     record = _record(Path(folder))
-    if weight is None:
-        weight = record.get("weight", 1.0)
     return CrossEncoderReranker(
         folder,
-        top_n=top_n,
-        weight=weight,
+        top_n=record.get("top_n") if top_n is None else top_n,
+        weight=record.get("weight", 1.0) if weight is None else weight,
+        batch_size=record.get("batch_size", _BATCH),
         device=device,
         max_length=record.get("max_length"),
         trust_remote_code=trust_remote_code,
@@ -266,12 +264,24 @@ def _record(folder: Path) -> dict[str, Any]:
         return {}
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        kind, weight, length = record["kind"], record.get("weight", 1.0), record.get("max_length")
-        sound = 0 <= weight <= 1 and (length is None or (isinstance(length, int) and length > 0))
+        kind, weight = record["kind"], record.get("weight", 1.0)
+        sound = 0 <= weight <= 1 and all(value is None or value > 0 for value in _counts(record))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as err:
         raise ModelError(f"{file} is damaged ({first_line(err)}); restore the folder, or train again.") from err
     if kind != "reranker":
         raise ModelError(f"{folder} holds a saved result of the kind {kind!r} and no reranker; see load_embed_model.")
     if not sound:
-        raise ModelError(f"{file} is damaged (weight {weight!r}, max_length {length!r}); restore the folder.")
+        raise ModelError(f"{file} is damaged (weight {weight!r}, or a number below 1); restore the folder.")
     return dict(record)
+
+
+def _counts(record: dict[str, Any]) -> list[int | None]:
+    """Whole numbers of the record that must be at least 1.
+
+    Raises:
+        TypeError: One is no whole number.
+    """
+    found = [record.get("top_n"), record.get("batch_size"), record.get("max_length")]
+    if not all(value is None or isinstance(value, int) for value in found):
+        raise TypeError("an entry of the wrong kind")
+    return found

@@ -16,7 +16,7 @@ from llama_index_embft.errors import ConfigError, EmbftError, ModelError
 from llama_index_embft.index.identity import check_stamp, verify_vectors
 from llama_index_embft.index.stores.base import capital
 from llama_index_embft.index.stores.opening import open_table
-from llama_index_embft.retrievers.reranking import CrossEncoderReranker
+from llama_index_embft.retrievers.reranking import CrossEncoderReranker, load_reranker
 from llama_index_embft.retrievers.settings import StackSettings
 from llama_index_embft.retrievers.stack import StackRetriever
 from llama_index_embft.search.lexical import LexicalIndex
@@ -77,7 +77,7 @@ def save_retriever(
         "similarity_top_k": retriever.similarity_top_k,
         "models": _models(retriever, identity),
         "reranker": None if retriever.reranker is None else type(retriever.reranker).__name__,
-        "reranker_settings": own.settings() if own is not None else None,
+        "reranker_saved": own is not None,
         "filters": None if retriever.filters is None else retriever.filters.model_dump(mode="json"),
         "versions": package_versions(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -130,16 +130,8 @@ def load_retriever(
     folder = Path(folder)
     record = _read(folder)
     settings, filters = _settings_of(record, folder)
-    if reranker is None and record.get("reranker_settings") is not None:
-        try:
-            reranker = CrossEncoderReranker(
-                folder / _RERANKER,
-                device=device,
-                trust_remote_code=trust_remote_code,
-                **record["reranker_settings"],
-            )
-        except (TypeError, ConfigError) as err:
-            raise _damaged(folder, err) from err
+    if reranker is None and record.get("reranker_saved"):
+        reranker = load_reranker(folder / _RERANKER, device=device, trust_remote_code=trust_remote_code)
     if record["reranker"] is not None and reranker is None:
         raise ConfigError(
             f"The retriever in {folder} ranks with a reranker ({record['reranker']}), which is not saved with it; load "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import time
 
 import pytest
 from llama_index.core import Document, VectorStoreIndex
@@ -190,6 +191,19 @@ def test_a_reranker_is_trained_and_saved_with_the_stack(labelled, tiny_model_pat
     query = next(iter(labelled.queries.values()))
     expected = [hit.node.node_id for hit in result.retriever().retrieve(query)]
     assert [hit.node.node_id for hit in loaded.retrieve(query)] == expected
+
+
+def test_a_reranker_that_takes_longer_than_the_budget_is_left_out(labelled, tiny_model_path):
+    def slow(_query, texts):
+        time.sleep(1)
+        return [0.0] * len(texts)
+
+    started = time.monotonic()
+    result = tune(labelled, model=tiny_model_path, methods="none", reranker=slow, budget="30 s", show_progress=False)
+    assert not result.chosen.reranked
+    row = next(row for row in result.rows if row.name == "reranker")
+    assert "left out: reading the hits of 96 questions takes about" in row.note
+    assert time.monotonic() - started < 30
 
 
 def test_too_few_questions_train_no_reranker_and_that_is_said(labelled, tiny_model_path):

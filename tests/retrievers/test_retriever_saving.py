@@ -99,14 +99,13 @@ def test_our_own_reranker_is_saved_with_it(index, reopened, tmp_path, tiny_model
         assert [node for node, _ in ours] == [node for node, _ in theirs]
         assert [score for _, score in ours] == pytest.approx([score for _, score in theirs], abs=1e-4)
     assert load_reranker(folder / "reranker").weight == 0.7
-    again = CrossEncoderReranker.from_dict(load_reranker(folder / "reranker", top_n=5).to_dict())
+    again = CrossEncoderReranker.from_dict(load_reranker(folder / "reranker").to_dict())
     assert (again.weight, again.top_n) == (0.7, 5)
-    record = json.loads((folder / "embft.json").read_text())
-    for damage in ({"weight": "a"}, {"weight": None, "colour": 3}, {"batch_size": 0}):
-        (folder / "embft.json").write_text(json.dumps({**record, "reranker_settings": damage}))
+    record = json.loads((folder / "reranker" / "embft.json").read_text())
+    for damage in ({"weight": "a"}, {"weight": 2}, {"batch_size": 0}, {"top_n": "many"}, {"max_length": -1}):
+        (folder / "reranker" / "embft.json").write_text(json.dumps({**record, **damage}))
         with pytest.raises(ModelError, match="is damaged"):
             load_retriever(folder, reopened())
-    (folder / "embft.json").write_text(json.dumps(record))
     shutil.rmtree(folder / "reranker")
     with pytest.raises(ModelError, match="does not exist"):
         load_retriever(folder, reopened())

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.embeddings.encoding.cache import EmbeddingCache
     from llama_index_embft.finetune.reranker.rows import RerankerRow
-    from llama_index_embft.finetune.reranker.settings import RerankerLoss
     from llama_index_embft.finetune.reranker.training import TrainedReranker
 
 logger = logging.getLogger(__name__)
@@ -249,25 +248,29 @@ class RerankerFinetuneEngine:
                     progress=self.show_progress,
                 ),
                 loss=self._loss or settings.loss,
-                evaluate=None if validation is None else partial(self._measure, validation, guard),
+                evaluate=None if validation is None and guard is None else partial(self._measure, validation, guard),
                 before=before,
             )
         finally:
             if settings.method == "lora":
                 merge_lora(self.model)
 
-    def _measure(self, validation: RerankValidation, guard: RerankValidation | None) -> dict[str, float]:
+    def _measure(self, validation: RerankValidation | None, guard: RerankValidation | None) -> dict[str, float]:
         """Figures of the model as it stands: every score of this engine comes from here."""
         training = self.model.training
         self.model.eval()
-        found = validation.metrics(self.model)
+        found = {} if validation is None else validation.metrics(self.model)
         if guard is not None:
-            found[_GUARD] = guard.mixed(self.model, found[WEIGHT])
+            found[_GUARD] = guard.mixed(self.model, found.get(WEIGHT, 1.0))
         self.model.train(training)
         return found
 
     def _figures_of(self, trained: TrainedReranker) -> dict[str, float]:
-        return next((entry for entry in trained.best.history if entry["step"] == trained.best.step), {})
+        """What was measured of the saved weights: the best, or without a validation set the last."""
+        history, best = trained.best.history, trained.best
+        if best.score is None:
+            return history[-1] if history else {}
+        return next((entry for entry in history if entry["step"] == best.step), {})
 
     def _checkpoints(self, rows: list[RerankerRow], base_fingerprint: str | None) -> Checkpoints:
         settings = self.settings
@@ -275,9 +278,7 @@ class RerankerFinetuneEngine:
             checkpoint_folder(self.model_output_path),
             keep=settings.checkpoint_save_total_limit,
             signature={
-                "training rows and their order": digest(
-                    columns(rows, "lambda" if self._loss is not None else settings.loss)
-                ),
+                "training rows and their order": digest(columns(rows, self._loss or settings.loss)),
                 "val_dataset": self.val_dataset.content_hash() if self.val_dataset is not None else None,
                 "base model": base_fingerprint,
                 "loss": self._loss_name,
@@ -287,11 +288,6 @@ class RerankerFinetuneEngine:
         if settings.save_checkpoints:
             checkpoints.check()
         return checkpoints
-
-    @property
-    def _row_format(self) -> RerankerLoss:
-        """A loss of one's own takes lists with grades, as LambdaLoss does."""
-        return self.settings.loss if self._loss is None else "lambda"
 
     @property
     def _loss_name(self) -> str:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.finetune.reranker.candidates import FirstStageHits
-    from llama_index_embft.finetune.reranker.settings import RerankerLoss
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ def reranker_rows(
 
     Negatives are the data set's hard ones, then passages drawn from the candidates. A passage that says what a relevant
     one says, or overlaps it, is none. A question with many relevant passages makes several rows, so that at least half
-    of each are negatives.
+    of each are negatives where there are as many.
 
     Args:
         dataset: Questions with relevant passages.
@@ -98,14 +97,15 @@ def reranker_rows(
     return rows, dropped
 
 
-def columns(rows: Sequence[RerankerRow], loss: RerankerLoss) -> dict[str, list[Any]]:
+def columns(rows: Sequence[RerankerRow], loss: Any) -> dict[str, list[Any]]:
     """Rows as sentence-transformers' losses take them.
 
     Args:
         rows: The rows.
-        loss: ``"bce"`` takes each passage by itself, the others lists. ``"list_net"`` compares two distributions, and
-            makes its own by a softmax: it is given logarithms, so that the relevant passages share all the probability
-            by their grades. With plain grades the negatives of a long list would keep most of it.
+        loss: One of one's own, a function, takes lists with grades. ``"bce"`` takes each passage by itself, the others
+            lists. ``"list_net"`` compares two distributions, and makes its own by a softmax: it is given logarithms, so
+            that the relevant passages share all the probability by their grades. With plain grades the negatives of a
+            long list would keep most of it.
     """
     if loss == "bce":
         most = max(grade for row in rows for grade in row.grades)

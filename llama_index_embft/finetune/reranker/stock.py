@@ -140,7 +140,7 @@ class CrossEncoderFinetuneEngine(RerankerFinetuneEngine):
 
     def _rows(self) -> tuple[list[RerankerRow], int]:
         """The pairs as they are: each by itself, or with a loss over lists those of a question together."""
-        if self._row_format == "bce":
+        if self._loss is None and self.settings.loss == "bce":
             return [RerankerRow(one.query, [one.context], [float(one.score)]) for one in self._samples], 0
         asked: dict[str, list[CrossEncoderFinetuningDatasetSample]] = {}
         for one in self._samples:

@@ -111,31 +111,24 @@ def train_reranker(
     hardware = settings.hardware
     fused = hardware.attention_dropout is False or (hardware.attention_dropout is None and model.device.type == "cpu")
     restore_dropout = dropout_off(model, attention=fused, hidden=hardware.hidden_dropout is False)
-    measure = evaluate if before is None or evaluate is None else _first_known(before, evaluate)
     try:
         with scratch_folder() as scratch:
             trainer = _trainer(model, rows, settings, environment, loss, best, scratch)
             watcher = BestStateCallback(
                 best,
-                measure,
+                evaluate,
                 every=settings.evaluation_steps,
                 patience=settings.patience,
                 save_at_end=environment.save_at_end,
             )
             trainer.add_callback(watcher)
-            run_trainer(trainer, watcher, environment)
+            run_trainer(trainer, watcher, environment, before=before)
     finally:
         restore_dropout()
     best.restore()
     model.eval()
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     return TrainedReranker(best, int(trainer.state.global_step), logged, watcher.evaluate_seconds)
-
-
-def _first_known(before: dict[str, float], evaluate: Callable[[], dict[str, float]]) -> Callable[[], dict[str, float]]:
-    """Figures of which the first are known without a look at the model."""
-    known = [before]
-    return lambda: known.pop() if known else evaluate()
 
 
 def _trainer(
@@ -150,7 +143,7 @@ def _trainer(
     from datasets import Dataset
     from transformers.trainer_callback import PrinterCallback
 
-    data = Dataset.from_dict(columns(rows, "lambda" if callable(loss) else loss))
+    data = Dataset.from_dict(columns(rows, loss))
     a_row = len(data) / len(rows)  # a loss on single passages has as many rows for a question as it has passages
     batch = max(1, min(round(settings.batch_size * a_row), len(data)))
     at_once = min(batch, round((settings.hardware.mini_batch_size or settings.batch_size) * a_row))

@@ -77,7 +77,7 @@ class RerankValidation:
         """
         second = self._reranked(model)
         if self.alone:
-            return {SELECTION_METRIC: self._mean(second), WEIGHT: 1.0}
+            return {SELECTION_METRIC: (score := self._mean(second)), WEIGHT: 1.0, ALONE: score}
         choice = learn_weight(second, self._hits, self._judgements, prior=0.0, depth=self._depth)
         weight = choice.weight if choice.scores[choice.weight] > choice.scores[0.0] else 0.0
         return {

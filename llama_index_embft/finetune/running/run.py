@@ -38,8 +38,20 @@ class RunEnvironment:
     progress: bool = True
 
 
-def run_trainer(trainer: ResumableTrainer, watcher: BestStateCallback, environment: RunEnvironment) -> None:
+def run_trainer(
+    trainer: ResumableTrainer,
+    watcher: BestStateCallback,
+    environment: RunEnvironment,
+    *,
+    before: dict[str, float] | None = None,
+) -> None:
     """Measure the model as it comes, train, or go on from a checkpoint; the best state is in ``trainer.best``.
+
+    Args:
+        trainer: Of the run.
+        watcher: Measures on the way.
+        environment: Checkpoints.
+        before: Figures of the model as it comes, where they are known; None: it is measured.
 
     Raises:
         ConfigError: The checkpoint belongs to another run.
@@ -57,7 +69,7 @@ def run_trainer(trainer: ResumableTrainer, watcher: BestStateCallback, environme
         logger.warning("There is no checkpoint in %s; training starts from the beginning.", checkpoints.folder)
     if watcher.evaluate is not None and resumed is None:
         started = time.perf_counter()
-        trainer.best.offer(0, 0.0, watcher.evaluate())
+        trainer.best.offer(0, 0.0, watcher.evaluate() if before is None else before)
         watcher.evaluate_seconds += time.perf_counter() - started
     try:
         trainer.train(resume_from_checkpoint=str(resumed.path) if resumed else None)

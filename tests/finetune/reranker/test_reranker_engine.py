@@ -127,7 +127,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tiny_model_path, tmp
     from llama_index_embft.finetune.running import callbacks
 
     monkeypatch.chdir(tmp_path)
-    engine(tiny_model_path, "whole", save_checkpoints=True, checkpoint_save_steps=3).finetune()
+    whole = engine(tiny_model_path, "whole", save_checkpoints=True, checkpoint_save_steps=3).finetune()
     original = callbacks.BestStateCallback.on_step_end
 
     def stop(self, args, state, control, **kwargs):
@@ -139,7 +139,12 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tiny_model_path, tmp
         patch.setattr(callbacks.BestStateCallback, "on_step_end", stop)
         with pytest.raises(TrainingError, match="Stopped by Ctrl-C after step 5 of 8"):
             engine(tiny_model_path, "m", save_checkpoints=True, checkpoint_save_steps=3).finetune()
-    engine(tiny_model_path, "m", resume_from_checkpoint=True).finetune()
+    resumed = engine(tiny_model_path, "m", resume_from_checkpoint=True).finetune()
+    # What is measured after the resumption is of the model as it then stands.
+    names = ("step", "ndcg@10", "ndcg@10_alone")
+    first, second = ([[entry.get(name) for name in names] for entry in run.history] for run in (resumed, whole))
+    assert first == second
+    assert first[-1][2] is not None
     found, expected = (load_file(f"{name}/model.safetensors") for name in ("m", "whole"))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     with pytest.raises(ConfigError, match="cannot be resumed: epochs was 2 and is 3 now"):
@@ -154,6 +159,17 @@ def test_the_guard_is_measured_and_a_loss_of_ones_own_is_taken(tiny_model_path, 
     assert result.guard_base_score is not None
     assert result.guard_score is not None
     assert json.loads((tmp_path / "m" / "embft.json").read_text())["settings"]["loss"] == "PListMLELoss"
+
+
+def test_a_guard_alone_is_measured_and_chooses_nothing(tiny_model_path, tmp_path):
+    result = engine(tiny_model_path, tmp_path / "m", val_dataset=None, guard_dataset=make_data(4, 24)).finetune()
+    assert result.best_score is None
+    assert result.weight == 1.0
+    assert (result.guard_base_score, result.guard_score) == (
+        result.history[0]["guard_ndcg@10"],
+        result.history[-1]["guard_ndcg@10"],
+    )
+    assert len(result.history) == 3
 
 
 def test_rows_hold_no_negative_that_answers(tiny_model_path):
