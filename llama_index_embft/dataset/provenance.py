@@ -21,8 +21,8 @@ class Provenance(BaseModel):
 
     Attributes:
         split: Which side of a split this is: ``"train"``, ``"val"`` or ``"test"``.
-        made_by: What made the questions: ``"llm"`` or ``"text"`` where it was a function of this package; None: people,
-            as far as is known.
+        made_by: What made the questions: ``"llm"`` or ``"text"`` where a function of this package made them up; else
+            what they are, in words, for reports; None: people asked them, as far as is known.
         parent: Content hash of the data set that this one was cut or mined from.
     """
 

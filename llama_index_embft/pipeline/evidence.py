@@ -179,5 +179,8 @@ def _smaller(val: EmbeddingQAFinetuneDataset, seed: int) -> EmbeddingQAFinetuneD
 
 def data_in_words(source: str, evidence: Evidence) -> str:
     """What was searched and asked, for reports."""
-    by = {"people": "that people asked", "llm": "that an LLM wrote", "text": "taken from the text"}
-    return f"{source}; {evidence.tested:,} questions {by[evidence.proof_by]}"
+    by = {"people": "that people asked", "llm": "that an LLM wrote", "text": "taken from the text"}[evidence.proof_by]
+    own_words = evidence.choose.provenance.made_by
+    if evidence.proof_by == "people" and own_words:
+        by = f"({own_words})"
+    return f"{source}; {evidence.tested:,} questions {by}"

@@ -123,6 +123,13 @@ def test_questions_of_a_data_set_that_an_llm_made_are_not_taken_for_people_s(lab
     assert given.evidence.proof_by == "llm"
 
 
+def test_a_report_names_what_the_questions_are(labelled, tiny_model_path, found):
+    assert found.comparison.data.endswith("48 questions that people asked")
+    named = labelled.replace(provenance={"made_by": "titles of tickets"})
+    result = tune(named, model=tiny_model_path, methods="none", show_progress=False)
+    assert result.comparison.data.endswith("48 questions (titles of tickets)")
+
+
 class Broken:
     """A reranker that gives up in the middle."""
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from llama_index_embft.dataset.near_duplicates import normalise
+from llama_index_embft.dataset.provenance import Provenance
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import DatasetError
 
@@ -73,6 +74,7 @@ def build_stdlib_dataset(
             "install a full Python, or give the folder of one."
         )
     return EmbeddingQAFinetuneDataset(
+        provenance=Provenance(made_by="first lines of docstrings"),
         queries={id_: entry.sentence for id_, entry in kept.items()},
         corpus={id_: f"module: {entry.module}\n\n{entry.source}" for id_, entry in kept.items()},
         relevant_docs={id_: [id_] for id_ in kept},
