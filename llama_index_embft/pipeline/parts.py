@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from llama_index_embft.embeddings.describe import describe_base
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.evaluation.runs import Rankings, report_on
 from llama_index_embft.evaluation.systems.seen import mark_seen
@@ -49,6 +50,11 @@ class DenseModel:
     def moves_documents(self) -> bool:
         """Whether an index has to be embedded again to use it."""
         return self.name in ("lora", "full")
+
+
+def is_trainable(base: BaseEmbedding) -> bool:
+    """Whether the weights of a model can be trained here."""
+    return bool(describe_base(base)["class_name"] == "HuggingFaceEmbedding")
 
 
 class StackParts:

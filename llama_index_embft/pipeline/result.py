@@ -16,9 +16,9 @@ from llama_index_embft.errors import ConfigError
 from llama_index_embft.index.changes import embedded_text
 from llama_index_embft.pipeline.budget import in_words
 from llama_index_embft.pipeline.choice import RERANK_DEPTH
-from llama_index_embft.pipeline.dense import save_base, trusts_code, write_decision
 from llama_index_embft.pipeline.parts import DEPTH
 from llama_index_embft.pipeline.status import candidate_table
+from llama_index_embft.pipeline.trained.engines import save_base, trusts_code, write_decision
 from llama_index_embft.retrievers import StackRetriever, StackSettings, load_retriever, save_retriever
 from llama_index_embft.retrievers.reranking import as_postprocessor
 

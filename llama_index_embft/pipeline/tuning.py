@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from llama_index_embft._core.checks import check_number, first_line
 from llama_index_embft._core.files import check_output_folder
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.encoding.run_cache import RunCache
 from llama_index_embft.errors import ConfigError, EmbftError
-from llama_index_embft.evaluation import compare
 from llama_index_embft.generation import question_realism
 from llama_index_embft.pipeline.budget import Clock, in_words, parse_budget
-from llama_index_embft.pipeline.choice import Choosing, Stack, reranker_of, switching_cost
+from llama_index_embft.pipeline.choice import Choosing, reranker_of
 from llama_index_embft.pipeline.evidence import Evidence, assign, can_choose, data_in_words, trains_on_labels
 from llama_index_embft.pipeline.no_labels import NoLabelRule, copied_share
 from llama_index_embft.pipeline.parts import DenseModel, StackParts
+from llama_index_embft.pipeline.proving import prove
 from llama_index_embft.pipeline.questions import made_questions, origin_of, people_questions, what_can_be_shown
-from llama_index_embft.pipeline.reranking import (
-    TRAIN_RERANKER,
-    no_time_to_read,
-    price_of_reading,
-    reranker_seconds,
-    train_reranker_candidate,
-    why_no_reranker,
-)
 from llama_index_embft.pipeline.result import TuneResult
 from llama_index_embft.pipeline.settings import TuneSettings
 from llama_index_embft.pipeline.sources import TuningSource, base_model_of, read_source
 from llama_index_embft.pipeline.status import CandidateRow, TuneStatus, Watch, printed, silent
-from llama_index_embft.pipeline.training import (
+from llama_index_embft.pipeline.trained.candidates import (
     EPOCHS,
     TrainMethod,
     Workload,
@@ -41,7 +33,14 @@ from llama_index_embft.pipeline.training import (
     train_candidate,
     work_folder,
 )
-from llama_index_embft.retrievers.fusion import DEFAULT_FUSION
+from llama_index_embft.pipeline.trained.reranking import (
+    TRAIN_RERANKER,
+    no_time_to_read,
+    price_of_reading,
+    reranker_seconds,
+    train_reranker_candidate,
+    why_no_reranker,
+)
 from llama_index_embft.retrievers.reranking import as_postprocessor, remembering
 
 if TYPE_CHECKING:
@@ -55,16 +54,6 @@ if TYPE_CHECKING:
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.retrievers.reranking import CrossEncoderReranker
-
-_ABOUT_TEXT: Final = (
-    "No questions by people were given, so nothing is proven: questions taken from the text flatter BM25 and a model "
-    "trained on such. The stack follows a rule that was measured on questions that people asked of other documents "
-    "(docs/explanation/human-questions.md). Give a few dozen questions of your users to choose and to prove."
-)
-_ABOUT_LLM: Final = (
-    "The questions were written by an LLM: it tells systems apart, but its questions share more words with the "
-    "passages than people's, so the figures are too high for all."
-)
 
 
 def tune(
@@ -344,53 +333,20 @@ class _Search:
         base: BaseEmbedding,
     ) -> TuneResult:
         try:
-            chosen, proof = choosing.final(), choosing.proof()
+            verdict = prove(choosing, parts, evidence, reranker, seed=self._seed)
         except Exception as err:
             if not choosing.reranks:
                 raise
             self._without_reranker(choosing, err)
-            chosen, proof = choosing.final(), choosing.proof()
-        comparison = compare(proof["base"], proof["chosen"], seed=self._seed)
-        notes = [*self._notes, *([rule.sentence] if rule.sentence else [])]
-        costs = {proof["chosen"].label: switching_cost(chosen, choosing.base, parts, evidence, reranker)}
-        if evidence.proof_by == "text":
-            # What the test says of such questions is no reason for anything, so its sentence does not stand here.
-            first = replace(comparison.systems[0], decision="not proven", reasons=(_ABOUT_TEXT,))
-            comparison = replace(comparison, systems=(first,))
-        elif evidence.proof_by == "llm":
-            notes.append(_ABOUT_LLM)
-        keep = comparison.decision == "do not adopt"
-        if comparison.decision == "not proven" and chosen.model.moves_documents and evidence.proof_by == "people":
-            notes.append(
-                f"{chosen.label} was best where the choice was made and did not prove it; it would need every document "
-                "embedded again, so the best stack over the model in use is handed over."
-            )
-            chosen = choosing.final(without_new_documents=True)
-            cheaper = choosing.proof(without_new_documents=True)["chosen"]
-            proof = {
-                **proof,
-                "chosen": cheaper,
-                "dearer": replace(proof["chosen"], label=f"dearer: {proof['chosen'].label}"),
-            }
-            # Both are tested, and p is corrected for two; the verdict is about what is handed over.
-            comparison = compare(proof["base"], cheaper, proof["dearer"], seed=self._seed)
-            comparison = comparison.amended(chosen=cheaper.label)
-            costs = {cheaper.label: switching_cost(chosen, choosing.base, parts, evidence, reranker)}
-            keep = comparison.decision == "do not adopt"
-        if keep:
-            chosen = Stack(choosing.base, 1.0, DEFAULT_FUSION)
-            notes.append("The stack did worse than the model in use, which is therefore kept as it is.")
+            verdict = prove(choosing, parts, evidence, None, seed=self._seed)
+        chosen = verdict.chosen
+        notes = [*self._notes, *([rule.sentence] if rule.sentence else []), *verdict.notes]
         notes += price_of_reading(reranker if chosen.reranked else None, parts, evidence)
-        # Every artefact says what is handed over, where that is not what the verdict alone would advise.
-        handed = "" if keep else comparison.systems[0].label
-        comparison = comparison.amended(
-            notes=notes, data=data_in_words(source.words, evidence), costs=costs, chosen=handed
-        )
         return TuneResult(
             chosen=chosen,
-            comparison=comparison,
+            comparison=verdict.comparison.amended(notes=notes, data=data_in_words(source.words, evidence)),
             rows=tuple(self._rows),
-            proof=proof,
+            proof=verdict.proof,
             evidence=evidence,
             source=source,
             base=base,

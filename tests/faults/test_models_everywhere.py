@@ -255,7 +255,7 @@ def test_d1_a_cross_encoder_may_bring_code_of_its_own(tiny_model_path, tmp_path,
 
 
 def test_d1_a_stock_embedding_that_was_trusted_is_trusted_on_the_main_path(remote):
-    from llama_index_embft.pipeline.dense import trusts_code
+    from llama_index_embft.pipeline.trained.engines import trusts_code
 
     assert trusts_code(HuggingFaceEmbedding(remote, device="cpu", trust_remote_code=True))
     assert trusts_code(loaded(remote, trust_remote_code=True))

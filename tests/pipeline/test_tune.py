@@ -268,7 +268,7 @@ def test_an_interrupted_search_goes_on_with_what_it_trained(labelled, tiny_model
     options = {"model": tiny_model_path, "methods": "adapter", "reranker": lambda q, t: [0.0] * len(t)}
     with pytest.raises(KeyboardInterrupt):
         tune(labelled, **options, watch=watch, show_progress=False)
-    monkeypatch.setattr("llama_index_embft.pipeline.dense.make_engine", None)  # nothing is trained again
+    monkeypatch.setattr("llama_index_embft.pipeline.trained.engines.make_engine", None)  # nothing is trained again
     result = tune(labelled, **options, show_progress=False)
     assert any(row.name == "adapter" and row.score is not None for row in result.rows)
 

@@ -16,7 +16,7 @@ from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.evaluation.tasks import hash_of
-from llama_index_embft.pipeline.parts import DenseModel
+from llama_index_embft.pipeline.parts import DenseModel, is_trainable
 
 if TYPE_CHECKING:
     import os
@@ -38,11 +38,6 @@ EPOCHS: Final = {False: 1, True: 2}
 """Passes over the training set: whether people asked the questions -> passes."""
 _SPEED_SAMPLE: Final = 24
 _ADAPTER_SECONDS: Final = 15.0
-
-
-def is_trainable(base: BaseEmbedding) -> bool:
-    """Whether the weights of a model can be trained here."""
-    return bool(describe_base(base)["class_name"] == "HuggingFaceEmbedding")
 
 
 def methods_for(methods: str | Sequence[str], base: BaseEmbedding) -> tuple[TrainMethod, ...]:
@@ -135,7 +130,7 @@ def train_candidate(
     Raises:
         TrainingError: Training failed.
     """
-    from llama_index_embft.pipeline.dense import make_engine, trusts_code
+    from llama_index_embft.pipeline.trained.engines import make_engine, trusts_code
 
     queries = list(train.queries)
     if len(queries) > pairs:

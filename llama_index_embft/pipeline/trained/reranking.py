@@ -9,8 +9,8 @@ from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.evaluation.tasks import hash_of
 from llama_index_embft.pipeline.budget import in_words
 from llama_index_embft.pipeline.choice import RERANK_DEPTH, reading_seconds
-from llama_index_embft.pipeline.dense import trusts_code
-from llama_index_embft.pipeline.training import is_trainable
+from llama_index_embft.pipeline.parts import is_trainable
+from llama_index_embft.pipeline.trained.engines import trusts_code
 from llama_index_embft.retrievers.reranking import CrossEncoderReranker, load_reranker
 
 if TYPE_CHECKING:

@@ -13,16 +13,11 @@ from llama_index_embft._core.renaming import rename_with_patience
 from llama_index_embft._core.temporary import scratch_folder
 from llama_index_embft.crossfit import cross_fit, documents_asked, folds_by_document, plan_split, train_on_all
 from llama_index_embft.dataset.split import Split, split_dataset
-from llama_index_embft.embeddings.adapter.files import save_adapter
-from llama_index_embft.embeddings.adapter.modules import linear_adapter
 from llama_index_embft.embeddings.describe import describe_base
-from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.encoding.run_cache import RunCache
-from llama_index_embft.embeddings.sentence_transformer import inner_model, runs_own_code
 from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.evaluation import compare, evaluate_embed_model
-from llama_index_embft.finetune.model_card import model_card
-from llama_index_embft.finetune.record import result_record
+from llama_index_embft.pipeline.trained.engines import make_engine, save_base, write_decision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +25,6 @@ if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-    from llama_index_embft.embeddings.encoding.cache import EmbeddingCache
     from llama_index_embft.evaluation import RetrievalReport
     from llama_index_embft.evaluation.comparison import Comparison
     from llama_index_embft.finetune.engine import FinetuneResult
@@ -42,7 +36,6 @@ _FRACTIONS: Final = (0.72, 0.12, 0.16)
 _ENOUGH_TEST_DOCUMENTS: Final = 8
 _DRAWS_OF_SPLIT, _SEEDS_APART = 8, 1_000_003
 METHODS: Final[tuple[Method, ...]] = ("adapter", "full")
-RECORD: Final = "embft.json"
 _ABOUT_FOLDS: Final = (
     "The verdict is about this way of training, and rests on {} models. The tuned model of this run was trained on all "
     "documents afterwards and was itself not tested."
@@ -254,96 +247,6 @@ def _short_name(model: BaseEmbedding) -> str:
     return Path(name).name if Path(name).is_dir() else name
 
 
-def write_decision(folder: Path, comparison: Comparison) -> None:
-    """Put what was decided about a saved model into its own record and its model card."""
-    path = folder / RECORD
-    record = json.loads(path.read_text(encoding="utf-8"))
-    record["comparison"] = comparison.decision_record()
-    atomic_write_text(path, json.dumps(record, indent=2) + "\n")
-    atomic_write_text(folder / "README.md", model_card(record))
-
-
-def make_engine(
-    method: str,
-    train: EmbeddingQAFinetuneDataset,
-    val: EmbeddingQAFinetuneDataset | None,
-    base: BaseEmbedding,
-    folder: Path,
-    show_progress: bool,
-    cache: EmbeddingCache | None,
-    options: dict[str, Any],
-) -> Any:
-    """The engine that trains a base model in use by one method, with the model's own prompts.
-
-    Args:
-        method: ``"adapter"``, or ``"full"`` or ``"lora"``, which need a Hugging Face model.
-        train: Training set.
-        val: Validation set.
-        base: The model in use.
-        folder: Where to save.
-        show_progress: Show bars.
-        cache: Where the adapter's vectors are kept.
-        options: Further arguments of the engine.
-
-    Raises:
-        ConfigError: The method does not fit the base model.
-    """
-    if method == "adapter":
-        from llama_index_embft.finetune.adapter.engine import EmbeddingAdapterFinetuneEngine
-
-        return EmbeddingAdapterFinetuneEngine(
-            train,
-            base,
-            val_dataset=val,
-            model_output_path=str(folder),
-            verbose=show_progress,
-            **{"cache": cache, **options},
-        )
-    from llama_index_embft.finetune.full.engine import SentenceTransformersFinetuneEngine
-    from llama_index_embft.finetune.full.settings import TextSettings
-
-    description = describe_base(base)
-    if description["class_name"] != "HuggingFaceEmbedding":
-        raise ConfigError(
-            f"method '{method}' trains the weights of a Hugging Face model, and {description['model_name']} is a "
-            f"{description['class_name']}; use method 'adapter'."
-        )
-    # The prompts are those of the model in use; how much of a text is read is the engine's choice, as it is without us.
-    prompts = TextSettings(query_prompt=description["query_prompt"], document_prompt=description["document_prompt"])
-    return SentenceTransformersFinetuneEngine(
-        train,
-        description["model_name"],
-        str(folder),
-        val_dataset=val,
-        show_progress_bar=show_progress,
-        **{"text": prompts, "trust_remote_code": trusts_code(base), **options},
-    )
-
-
-def save_base(
-    folder: Path,
-    base: BaseEmbedding,
-    train: EmbeddingQAFinetuneDataset,
-    val: EmbeddingQAFinetuneDataset | None,
-) -> None:
-    """Save the base model as an adapter that changes nothing: nobody is handed a model that is not proven."""
-    encoder = as_encoder(base)
-    dim = encoder.encode_documents(list(train.corpus.values())[:1]).shape[1]
-    description = describe_base(base)
-    record = result_record(
-        "base",
-        base=description,
-        base_fingerprint=encoder.fingerprint,
-        prompts={},
-        max_length=description.get("max_length"),
-        train=train,
-        val=val,
-        metrics={},
-        settings={},
-    )
-    save_adapter(folder, linear_adapter(dim), base=description, base_fingerprint=encoder.fingerprint, record=record)
-
-
 def _save_data(split: Split, folds: Sequence[Split], folder: Path) -> None:
     """Write what was trained and tested on; the sides of folds as ids of the queries in ``all.json``."""
     for name, part in split._asdict().items():
@@ -352,9 +255,3 @@ def _save_data(split: Split, folds: Sequence[Split], folder: Path) -> None:
     if folds:
         sides = [{name: list(part.queries) for name, part in fold._asdict().items()} for fold in folds]
         atomic_write_text(folder / "folds.json", json.dumps(sides, indent=2, ensure_ascii=False) + "\n")
-
-
-def trusts_code(base: BaseEmbedding) -> bool:
-    """Whether the code that comes with the base model was allowed to run: its own code is that of the tuned one."""
-    inner = inner_model(base)  # LlamaIndex's class forgets that it was told so
-    return bool(getattr(base, "trust_remote_code", False)) or (inner is not None and runs_own_code(inner.model))
