@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from llama_index_embft.cli.shared.console import command_line, console, quiet_libraries
-from llama_index_embft.cli.shared.outcome import show_result, shown
+from llama_index_embft.cli.shared.outcome import show_result
 
 # On slow machines too the demo embeds its texts to the end; what it trains takes seconds.
 _BUDGET = "24 h"
@@ -32,6 +32,7 @@ def demo(
     from llama_index_embft.dataset import build_stdlib_dataset
     from llama_index_embft.embeddings.describe import DEMO_MODEL
     from llama_index_embft.pipeline import tune
+    from llama_index_embft.pipeline.status import printed_to
 
     with console.status("Loading the libraries"):
         quiet_libraries()
@@ -47,7 +48,7 @@ def demo(
         budget=_BUDGET,
         output_path=out,
         seed=seed,
-        watch=shown(console),
+        watch=printed_to(console),
         command=command_line(),
     )
     show_result(result, out)

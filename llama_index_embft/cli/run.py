@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from llama_index_embft.cli.shared.console import command_line, console, errors, quiet_libraries
-from llama_index_embft.cli.shared.outcome import show_result, shown
+from llama_index_embft.cli.shared.outcome import show_result
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
@@ -40,10 +40,10 @@ def run(
     ] = None,
     budget: Annotated[str, typer.Option(help="How long it may take: '10 min', '1 h'.")] = "10 min",
     method: Annotated[
-        Literal["auto", "none", "adapter", "lora", "full"],
+        Literal["auto", "none", "adapter", "lora", "full", "distill"],
         typer.Option(
             help="What to train beside trying BM25 and mixtures. auto: the adapter, and all weights if there is time. "
-            "none: nothing."
+            "none: nothing. distill: all weights, then once more on what --reranker says of the passages."
         ),
     ] = "auto",
     reranker: Annotated[
@@ -85,6 +85,7 @@ def run(
     from llama_index_embft.cli.shared.dated import dated_folder, point_latest
     from llama_index_embft.embeddings import resolve_model_name
     from llama_index_embft.pipeline import TuneSettings, tune
+    from llama_index_embft.pipeline.status import printed_to
 
     client = _client(llm, llm_model, api_base)
     resolve_model_name(model)  # a wrong path should show before the work, not after it
@@ -114,7 +115,7 @@ def run(
         output_path=target,
         settings=settings,
         seed=seed,
-        watch=shown(errors if json else console),
+        watch=printed_to(errors if json else console),
         command=command_line(),
     )
     if out is None:

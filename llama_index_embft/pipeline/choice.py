@@ -32,6 +32,9 @@ METRIC: Final = "ndcg@10"
 # A dearer candidate has to win by more than noise: by half a standard error of the difference.
 _ERRORS: Final = 0.5
 
+RIVALS: Final[tuple[Fusion, ...]] = ("rrf", "dbsf")
+"""Fusions at equal weight, as many systems have them, beside the mixture whose weight is learnt."""
+
 
 @dataclass(frozen=True)
 class Stack:
@@ -58,6 +61,8 @@ class Stack:
             name = "BM25"
         elif self.weight >= 1:
             name = self.model.name
+        elif self.fusion in RIVALS:
+            name = f"{self.model.name} + BM25 by {self.fusion.upper()}"
         else:
             name = f"{self.model.name} {self.weight:.0%} + BM25 {1 - self.weight:.0%}"
         share = "" if self.rerank_weight in (None, 1) else f" {self.rerank_weight:.0%}"
@@ -160,7 +165,8 @@ class Choosing:
     """Candidates as they come, and the best of them on the questions that choose.
 
     Each model is a candidate in one form, its best mixture with BM25: at 0 and 1 that is BM25 or the model alone, and
-    between them it is seldom much worse than the better of the two.
+    between them it is seldom much worse than the better of the two. Where people's questions choose, the model in use
+    is also mixed as others do, see `RIVALS`.
 
     Args:
         parts: Searches the corpus.
@@ -178,6 +184,11 @@ class Choosing:
         """The model in use."""
         return self._models[0]
 
+    @property
+    def furthest(self) -> DenseModel:
+        """The last model whose weights were trained; the model in use where none was."""
+        return next((model for model in reversed(self._models) if model.moves_documents), self.base)
+
     def consider(self, model: DenseModel) -> list[CandidateRow]:
         """Measure what a model gives alone and beside BM25."""
         before = time.perf_counter()
@@ -189,7 +200,7 @@ class Choosing:
         self._models.append(model)
         mixed = self._mixture(model, questions)
         rows = []
-        for stack in [*singles, *([mixed] if 0 < mixed.weight < 1 else [])]:
+        for stack in [*singles, *([mixed] if 0 < mixed.weight < 1 else []), *self._rivals(model)]:
             report = report_of(stack, self._parts, questions)
             seconds = model.seconds + time.perf_counter() - before if stack.weight == 1 else 0.0
             rows.append(_row(stack, report, seconds))
@@ -199,6 +210,11 @@ class Choosing:
         if self._evidence.proof_by != "people":
             return Stack(model, self._prior, DEFAULT_FUSION)
         return weighed(model, self._parts, questions, prior=self._prior, fusion=DEFAULT_FUSION)
+
+    def _rivals(self, model: DenseModel) -> list[Stack]:
+        if self._evidence.proof_by != "people" or model is not self.base:
+            return []
+        return [Stack(model, 0.5, fusion) for fusion in RIVALS]
 
     def consider_reranker(self, reranker: Any) -> CandidateRow:
         """Measure the best stack with the reranker on top."""
@@ -231,7 +247,7 @@ class Choosing:
 
     def _chosen_on(self, questions: EmbeddingQAFinetuneDataset, models: Sequence[DenseModel]) -> Stack:
         """What is chosen on some questions."""
-        stacks = [self._mixture(model, questions) for model in models]
+        stacks = [stack for model in models for stack in (self._mixture(model, questions), *self._rivals(model))]
         # Without people's questions the share of BM25 is the rule's; the dense parts are told apart each alone.
         compared = stacks if self._evidence.proof_by == "people" else [replace(stack, weight=1.0) for stack in stacks]
         scores = [report_of(stack, self._parts, questions).values[METRIC] for stack in compared]

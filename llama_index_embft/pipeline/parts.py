@@ -35,7 +35,7 @@ class DenseModel:
     """An embedding model that may become the dense part.
 
     Attributes:
-        name: ``"base"``, or the way it was trained: ``"adapter"``, ``"lora"``, ``"full"``.
+        name: ``"base"``, or the way it was trained: ``"adapter"``, ``"lora"``, ``"full"``, ``"distilled"``.
         embed_model: The model.
         folder: Where it was saved; None for the base.
         seconds: What training it took.
@@ -49,7 +49,7 @@ class DenseModel:
     @property
     def moves_documents(self) -> bool:
         """Whether an index has to be embedded again to use it."""
-        return self.name in ("lora", "full")
+        return self.name in ("lora", "full", "distilled")
 
 
 def is_trainable(base: BaseEmbedding) -> bool:

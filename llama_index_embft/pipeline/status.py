@@ -11,6 +11,8 @@ from llama_index_embft._core.tables import TextTable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import Console
+
 
 @dataclass(frozen=True)
 class CandidateRow:
@@ -39,7 +41,7 @@ class TuneStatus:
         doing: What is going on, in words.
         rows: The candidates so far.
         spent: Seconds since the start.
-        left: Seconds that the rest is expected to take; None where that is not known.
+        left: Seconds that this step is expected to take; None where that is not known.
     """
 
     doing: str
@@ -56,13 +58,37 @@ def silent(status: TuneStatus) -> None:
     """Say nothing."""
 
 
-def printed(status: TuneStatus) -> None:
-    """Print what is going on, a line each."""
-    from llama_index_embft._core.terminal import SafeConsole
+def printed_to(console: Console) -> Watch:
+    """Prints each step once, with what it is expected to take, and each candidate once it is measured.
+
+    Lines and no screen that is drawn anew: they can be piped, and stay beside the bars of training.
+
+    Args:
+        console: Where to.
+    """
     from llama_index_embft.pipeline.budget import in_words
 
-    eta = "" if status.left is None else f" (about {in_words(status.left)})"
-    SafeConsole(stderr=True).print(f"[{in_words(status.spent)}] {status.doing}{eta}", markup=False, soft_wrap=True)
+    shown = 0
+
+    def watch(status: TuneStatus) -> None:
+        nonlocal shown
+        table = candidate_table(status.rows)
+        for line in [*([] if shown else [table.header]), *table.rows[shown:]] if table.rows else []:
+            name, *figures = line[:4]
+            columns = f"{name:<36}" + "".join(f"{figure:>13}" for figure in figures)
+            console.print(f"{'':9}{columns}  {' '.join(line[4:])}".rstrip(), markup=False, soft_wrap=True)
+        shown = len(status.rows)
+        takes = "" if not status.left else f" (about {in_words(status.left)})"
+        console.print(f"{in_words(status.spent):>7}  {status.doing}{takes}", markup=False, soft_wrap=True)
+
+    return watch
+
+
+def printed() -> Watch:
+    """Prints to standard error, see `printed_to`."""
+    from llama_index_embft._core.terminal import SafeConsole
+
+    return printed_to(SafeConsole(stderr=True))
 
 
 def candidate_table(rows: Sequence[CandidateRow]) -> TextTable:

@@ -27,12 +27,14 @@ from llama_index_embft.pipeline.trained.candidates import (
     EPOCHS,
     TrainMethod,
     Workload,
+    drawn,
     methods_for,
     only_here,
     seconds_a_text,
     train_candidate,
     work_folder,
 )
+from llama_index_embft.pipeline.trained.distilling import JUDGED, NEGATIVES, judged_by, why_no_teacher
 from llama_index_embft.pipeline.trained.reranking import (
     TRAIN_RERANKER,
     no_time_to_read,
@@ -103,8 +105,9 @@ def tune(
             another tool made up makes the verdict claim too much.
         llm: Writes questions where people's do not suffice to train; see `TuneSettings.confirm` for what it costs.
         methods: ``"auto"``: the adapter, and full training where the weights can be trained, if people or an LLM asked
-            questions. ``"none"``: nothing is
-            trained. Or some of ``"adapter"``, ``"lora"``, ``"full"``.
+            questions. ``"none"``: nothing is trained. ``"distill"``: full training, and then once more on what the
+            reranker says of the passages that the trained model finds. Or some of ``"adapter"``, ``"lora"``,
+            ``"full"``, ``"distill"``.
         reranker: Reads the first 30 hits, and is kept only where it wins: a name or folder, a ``CrossEncoder``, a
             function of query and texts, or a LlamaIndex node postprocessor. ``"train"`` trains one from the model in
             use on what people asked. People's questions also say how much it counts beside the order of the hits
@@ -127,7 +130,7 @@ def tune(
     """
     clock = Clock(parse_budget(budget))
     check_number("seed", seed, at_least=0)
-    watch = watch or (printed if show_progress else silent)
+    watch = watch or (printed() if show_progress else silent)
     settings = settings or TuneSettings()
     if reranker is not None and reranker != TRAIN_RERANKER:  # what cannot be loaded is said before the work
         reranker = as_postprocessor(reranker, trust_remote_code=settings.trust_remote_code)
@@ -136,6 +139,7 @@ def tune(
         if output_path is not None:
             check_output_folder(output_path)
         base = base_model_of(source, model, settings.trust_remote_code)
+        wanted = methods_for(methods, base, reranker=reranker)
         found = read_source(
             source,
             embed_model=base,
@@ -144,7 +148,6 @@ def tune(
             show_progress=show_progress,
         )
         labels, notes = people_questions(found, questions)
-        wanted = methods_for(methods, base)
         result = search.run(
             found,
             labels,
@@ -189,15 +192,7 @@ class _Search:
     ) -> TuneResult:
         self._notes += notes
         self._say(f"Read {source.words}")
-        texts = list(source.corpus.corpus.values())
-        a_text = seconds_a_text(base, texts)
-        n_new = 0 if source.vectors is not None else as_encoder(base, cache=self._cache).uncached_documents(texts)
-        needed = a_text * n_new
-        if n_new and needed > self._clock.left:
-            raise ConfigError(
-                f"`budget` is {in_words(self._clock.budget)}, and embedding {n_new:,} chunks alone takes about "
-                f"{in_words(needed)}; give {in_words(1.5 * needed + 60)} or more."
-            )
+        a_text, needed = self._embedding_takes(base, source)
         if shown := what_can_be_shown(source, labels, llm, self._settings):
             self._say(shown)
         made: EmbeddingQAFinetuneDataset | None = None
@@ -223,17 +218,38 @@ class _Search:
         why_not = rule.why_not(evidence, asked_for=asked_for) if methods else ""
         if why_not:
             self._rows.append(CandidateRow("trained", note=f"left out: {why_not}"))
-        for method in methods if not why_not else ():
-            self._try(method, base, source, evidence, choosing, a_text)
+            methods = ()
+        for method in methods:
+            if method != "distill":  # after the reranker, which it learns from
+                self._try(method, base_model, source, evidence, choosing, a_text)
         if reranker == TRAIN_RERANKER:
             reranker = self._trained_reranker(base, source, evidence, choosing, a_text)
         given = reranker
         if reranker is not None:
             self._rerank(choosing, reranker := remembering(reranker), parts, evidence)
+        if "distill" in methods:
+            self._try("distill", choosing.furthest, source, evidence, choosing, a_text, reranker)
         self._say("Proving the choice on questions that had no part in it")
         result = self._proven(source, evidence, parts, choosing, rule, reranker, base)
         handed = None if result.reranker is None else reranker_of(result.chosen, given)  # it keeps no scores in use
         return replace(result, reranker=handed, comparison=result.comparison.amended(command=command), realism=realism)
+
+    def _embedding_takes(self, base: BaseEmbedding, source: TuningSource) -> tuple[float, float]:
+        """Seconds to embed one text, and all that have no vector yet.
+
+        Raises:
+            ConfigError: That alone is more than the budget.
+        """
+        texts = list(source.corpus.corpus.values())
+        a_text = seconds_a_text(base, texts)
+        n_new = 0 if source.vectors is not None else as_encoder(base, cache=self._cache).uncached_documents(texts)
+        needed = a_text * n_new
+        if n_new and needed > self._clock.left:
+            raise ConfigError(
+                f"`budget` is {in_words(self._clock.budget)}, and embedding {n_new:,} chunks alone takes about "
+                f"{in_words(needed)}; give {in_words(1.5 * needed + 60)} or more."
+            )
+        return a_text, needed
 
     def _add(self, rows: Sequence[CandidateRow], evidence: Evidence) -> None:
         self._rows += rows
@@ -241,48 +257,52 @@ class _Search:
             best = max((row for row in self._rows if row.score is not None), key=lambda row: row.score or 0.0)
             self._say(f"Best so far: {best.name}, nDCG@10 {best.score:.3f}")
             return
-        scores = ", ".join(f"{row.name} {row.score:.3f}" for row in rows)  # the highest is not the best here
-        self._say(f"nDCG@10 on made-up questions: {scores}")
+        self._say("These are figures of made-up questions: the highest is not the best here")
 
     def _try(
         self,
         method: TrainMethod,
-        base: BaseEmbedding,
+        start: DenseModel,
         source: TuningSource,
         evidence: Evidence,
         choosing: Choosing,
         a_text: float,
+        teacher: Any = None,
     ) -> None:
         """Train one candidate, if there is time and something to learn from."""
-        if evidence.train is None:
-            self._rows.append(CandidateRow(method, note="no questions to train on"))
+        train = evidence.train
+        why_not = (
+            "no questions to train on" if train is None else why_no_teacher(teacher) if method == "distill" else ""
+        )
+        if train is None or why_not:
+            self._rows.append(CandidateRow(method, note=f"left out: {why_not}"))
             return
         n_val = len(evidence.val.corpus) + len(evidence.val.queries) if evidence.val is not None else 0
         epochs = EPOCHS[evidence.train_by == "people"]
         load = Workload(a_text, len(source.corpus.corpus), n_val, epochs)
-        pairs = min(load.pairs_within(method, self._clock.left * 0.9), len(evidence.train.queries))
+        if method == "distill":
+            load = replace(load, passages=1 + NEGATIVES, judged=JUDGED)
+        pairs = min(load.pairs_within(method, self._clock.left * 0.9), len(train.queries))
         if pairs == 0:
-            needed = in_words(load.seconds(method, min(1000, len(evidence.train.queries))))
+            needed = in_words(load.seconds(method, min(1000, len(train.queries))))
             note = f"left out: takes about {needed}, and {in_words(max(1.0, self._clock.left))} are left"
             self._rows.append(CandidateRow(method, note=note))
             return
         self._say(f"Training: {method}, on {pairs:,} pairs", load.seconds(method, pairs))
+        common: dict[str, Any] = {"seed": self._seed, "cache": self._cache, "show_progress": self._bars}
         try:
+            if method == "distill":
+                self._say(f"The reranker judges passages of {pairs:,} questions", a_text * JUDGED * pairs)
+                train = judged_by(teacher, drawn(train, pairs, self._seed), start, **common)
+            folder = work_folder(source.corpus.content_hash())
             candidate = train_candidate(
-                method,
-                base,
-                evidence.train,
-                evidence.val,
-                work_folder(source.corpus.content_hash()),
-                pairs=pairs,
-                epochs=epochs,
-                seed=self._seed,
-                cache=self._cache,
-                show_progress=self._bars,
+                method, start.embed_model, train, evidence.val, folder, pairs=pairs, epochs=epochs, **common
             )
-        except EmbftError as err:
-            self._rows.append(CandidateRow(method, note=f"failed: {err}"))
-            self._notes.append(f"Training by {method} failed and was left out: {err}")
+        except Exception as err:
+            if not (isinstance(err, EmbftError) or method == "distill"):  # a teacher of the user's raises what it likes
+                raise
+            self._rows.append(CandidateRow(method, note=f"failed: {first_line(err)}"))
+            self._notes.append(f"Training by {method} failed and was left out: {first_line(err)}")
             return
         if candidate.moves_documents:
             self._say(f"Embedding the texts with the model trained by {method}", a_text * len(source.corpus.corpus))

@@ -87,6 +87,11 @@ class CrossEncoderReranker(BaseNodePostprocessor):
         return "CrossEncoderReranker"
 
     @property
+    def cross_encoder(self) -> Any:
+        """What reads the pairs: a ``CrossEncoder``, or a function of a query and texts."""
+        return self._model
+
+    @property
     def can_be_saved(self) -> bool:
         """Whether the model is one that can be written to a folder."""
         return hasattr(self._model, "save_pretrained")

@@ -14,6 +14,7 @@ from llama_index.core.schema import TextNode
 
 from llama_index_embft import EmbeddingQAFinetuneDataset, evaluate_retriever, load_embed_model, load_retriever, tune
 from llama_index_embft.errors import ConfigError, DatasetError, EmbftError
+from llama_index_embft.pipeline.trained.candidates import methods_for
 
 SUBJECTS = ["harbour", "violin", "glacier", "printer", "orchard", "volcano", "lighthouse", "tractor"]
 PLACES = ["Norway", "Chile", "Kenya", "Japan", "Malta", "Peru", "Estonia", "Canada", "Nepal", "Portugal"]
@@ -155,6 +156,13 @@ class BrokenPostprocessor(BaseNodePostprocessor):
         return nodes[::-1]
 
 
+class Shortener(BaseNodePostprocessor):
+    """Somebody's own postprocessor: it gives no scores."""
+
+    def _postprocess_nodes(self, nodes, query_bundle=None):
+        return nodes[:20]
+
+
 @pytest.mark.parametrize("reranker", [Broken(5), BrokenPostprocessor(left=60)])
 def test_a_reranker_that_fails_is_left_out_and_said(labelled, tiny_model_path, reranker):
     result = tune(labelled, model=tiny_model_path, methods="none", reranker=reranker, show_progress=False)
@@ -181,11 +189,10 @@ def test_a_reranker_that_helps_is_kept(labelled, tiny_model_path):
     assert not result.reranker.remember  # the search remembers scores, a server does not
 
 
+@pytest.mark.usefixtures("few_train")
 def test_a_reranker_is_trained_and_saved_with_the_stack(labelled, tiny_model_path, tmp_path, monkeypatch):
-    from llama_index_embft.pipeline import choice, evidence
+    from llama_index_embft.pipeline import choice
 
-    monkeypatch.setattr(evidence, "_ENOUGH_TO_TRAIN", 24)
-    monkeypatch.setattr(evidence, "_ENOUGH_DOCUMENTS", 2)
     monkeypatch.setattr(choice, "best_of", lambda scores: len(scores) - 1)  # the dearest, whatever it scores
     options = {"model": tiny_model_path, "methods": "none", "reranker": "train", "show_progress": False}
     result = tune(labelled, **options, output_path=tmp_path / "out")
@@ -224,6 +231,71 @@ def test_too_few_questions_train_no_reranker_and_that_is_said(labelled, tiny_mod
 def test_a_reranker_that_is_none_is_refused_before_the_work(reranker, message, labelled, tiny_model_path):
     with pytest.raises(EmbftError, match=message):
         tune(labelled, model=tiny_model_path, reranker=reranker, show_progress=False)
+
+
+@pytest.fixture
+def few_train(monkeypatch):
+    """So few questions by people are enough to train on, and no share of copied sentences speaks against it."""
+    from llama_index_embft.pipeline import evidence
+
+    monkeypatch.setattr(evidence, "_ENOUGH_TO_TRAIN", 24)
+    monkeypatch.setattr(evidence, "_ENOUGH_DOCUMENTS", 2)
+
+
+@pytest.mark.usefixtures("few_train")
+def test_a_reranker_teaches_and_the_table_shows_what_each_step_brought(labelled, tiny_model_path, tmp_path):
+    answers = {query: labelled.corpus[labelled.relevant_docs[q][0]] for q, query in labelled.queries.items()}
+    asked = []
+
+    def knows(query, texts):
+        asked.append((query, len(texts)))
+        return [4.0 * (text == answers[query]) for text in texts]
+
+    said = []
+    options = {"model": tiny_model_path, "methods": ["distill"], "reranker": knows, "show_progress": False}
+    result = tune(labelled, **options, watch=lambda status: said.append(status.doing), output_path=tmp_path / "out")
+    names = [row.name for row in result.rows if row.score is not None]
+    assert names.index("distilled") > max(n for n, name in enumerate(names) if "reranked" in name)
+    assert methods_for("distill", result.base, reranker=knows) == ("full", "distill")
+    assert any(name.startswith("The reranker judges passages of") for name in said)
+    assert any(n == 1 for _, n in asked)  # single pairs were judged, beside the lists that are put in order
+    record = json.loads((tmp_path / "out" / "tune.json").read_text())
+    assert "distilled" in [row["name"] for row in record["candidates"]]
+
+
+@pytest.mark.usefixtures("few_train")
+def test_a_teacher_that_fails_is_left_out_and_one_that_cannot_teach_is_said(labelled, tiny_model_path):
+    def one_at_a_time(_query, texts):
+        if len(texts) == 1:
+            raise RuntimeError("one text is not enough")
+        return [0.0] * len(texts)
+
+    options = {"model": tiny_model_path, "methods": ["distill"], "show_progress": False}
+    result = tune(labelled, **options, reranker=one_at_a_time)
+    assert result.rows[-1].note == "failed: one text is not enough"
+    assert any("Training by distill failed" in note for note in result.comparison.notes)
+    result = tune(labelled, **options, reranker=Shortener())
+    assert "left out: it learns from scores of single pairs, which Shortener does not give" in result.rows[-1].note
+    with pytest.raises(ConfigError, match="`methods` asks for 'distill', which learns from a reranker; name one"):
+        tune(labelled, **options)
+
+
+def test_each_candidate_is_printed_once_in_columns(labelled, tiny_model_path):
+    from io import StringIO
+
+    from llama_index_embft._core.terminal import SafeConsole
+    from llama_index_embft.pipeline.status import printed_to
+
+    to = StringIO()
+    console = SafeConsole(file=to, width=200)
+    result = tune(labelled, model=tiny_model_path, methods="none", show_progress=False, watch=printed_to(console))
+    lines = to.getvalue().splitlines()
+    assert sum("nDCG@10" in line and "found in 10" in line for line in lines) == 1
+    for row in result.rows:
+        (line,) = [line for line in lines if line.startswith(f"{'':9}{row.name:<36}")]
+        assert f"{row.score:.3f}" in line
+    names = [row.name for row in result.rows]
+    assert names[-2:] == ["base + BM25 by RRF", "base + BM25 by DBSF"]  # as others mix; learnt weights have rivals
 
 
 def test_bad_input_is_one_sentence(labelled, tiny_model_path, tmp_path, monkeypatch):

@@ -6,28 +6,14 @@ from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from llama_index_embft.cli.shared.console import console
-from llama_index_embft.pipeline.budget import in_words
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rich.console import Console
-
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.evaluation import Comparison
     from llama_index_embft.evaluation.statistics.findings import QueryChange
-    from llama_index_embft.pipeline import TuneResult, TuneStatus
-    from llama_index_embft.pipeline.status import Watch
-
-
-def shown(to: Console) -> Watch:
-    """Prints each step once, with the time that is spent and what the step is expected to take."""
-
-    def watch(status: TuneStatus) -> None:
-        eta = "" if not status.left else f" (about {in_words(status.left)})"
-        to.print(f"{in_words(status.spent):>7}  {status.doing}{eta}", markup=False, soft_wrap=True)
-
-    return watch
+    from llama_index_embft.pipeline import TuneResult
 
 
 def show_result(result: TuneResult, target: Path) -> None:

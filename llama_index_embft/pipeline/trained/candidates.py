@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.embeddings.encoding.cache import EmbeddingCache
 
-TrainMethod = Literal["adapter", "lora", "full"]
+TrainMethod = Literal["adapter", "lora", "full", "distill"]
 TRAIN_METHODS: Final[tuple[TrainMethod, ...]] = get_args(TrainMethod)
+_SETS: Final[dict[str, tuple[str, ...]]] = {"auto": ("adapter", "full"), "none": (), "distill": ("full", "distill")}
 # A pair costs a step forward and back over its passage: that many times what it takes to embed it.
 _STEP_COST: Final = 3.0
 _FEWEST_PAIRS, _MOST_PAIRS = 100, 20_000
@@ -40,26 +41,38 @@ _SPEED_SAMPLE: Final = 24
 _ADAPTER_SECONDS: Final = 15.0
 
 
-def methods_for(methods: str | Sequence[str], base: BaseEmbedding) -> tuple[TrainMethod, ...]:
+def methods_for(
+    methods: str | Sequence[str], base: BaseEmbedding, *, reranker: object = None
+) -> tuple[TrainMethod, ...]:
     """What to try, from cheap to dear.
 
+    Args:
+        methods: See `tune`.
+        base: The model in use.
+        reranker: What ``"distill"`` learns from; None: there is none.
+
     Raises:
-        ConfigError: A method is unknown, or the model cannot be trained so.
+        ConfigError: A method is unknown, or the model cannot be trained so, or there is no reranker to learn from.
     """
     if isinstance(methods, str):
-        methods = ("adapter", "full") if methods == "auto" else () if methods == "none" else (methods,)
+        methods = _SETS.get(methods, (methods,))
         if not is_trainable(base):
             methods = tuple(method for method in methods if method == "adapter") or methods
     unknown = [method for method in methods if method not in TRAIN_METHODS]
     if unknown:
         raise ConfigError(
-            f"`methods` names {unknown[0]!r}; it takes 'auto', 'none', and any of {', '.join(TRAIN_METHODS)}."
+            f"`methods` names {unknown[0]!r}; it takes 'auto' or 'none', or any of {', '.join(TRAIN_METHODS)}."
         )
-    if not is_trainable(base) and set(methods) & {"lora", "full"}:
+    if not is_trainable(base) and set(methods) - {"adapter"}:
         description = describe_base(base)
         raise ConfigError(
             f"`methods` asks to train the weights of {description['model_name']}, a {description['class_name']}; only "
             "Hugging Face models can be trained here: use 'adapter'."
+        )
+    if "distill" in methods and reranker is None:
+        raise ConfigError(
+            "`methods` asks for 'distill', which learns from a reranker; name one (`reranker`), or let one be trained "
+            'with reranker="train".'
         )
     return tuple(method for method in TRAIN_METHODS if method in methods)
 
@@ -85,31 +98,49 @@ class Workload:
         n_texts: Texts to embed with the trained model afterwards.
         n_val: Texts that each look at the validation set embeds.
         epochs: Passes over the pairs.
+        passages: Passages of each question that training reads.
+        judged: Passages of each question that a reranker reads before training.
     """
 
     a_text: float
     n_texts: int
     n_val: int
     epochs: int
+    passages: int = 1
+    judged: int = 0
 
     def pairs_within(self, method: TrainMethod, available: float) -> int:
         """How many pairs so many seconds allow for; 0 where they allow for too few."""
         if method == "adapter":
             return _MOST_PAIRS if available > _ADAPTER_SECONDS else 0
         spare = available - self.seconds(method, 0)
-        pairs = int(spare / max(1e-9, _STEP_COST * self.epochs * self.a_text))
+        pairs = int(spare / max(1e-9, self._a_pair * self.a_text))
         return min(pairs, _MOST_PAIRS) if pairs >= _FEWEST_PAIRS else 0
 
     def seconds(self, method: TrainMethod, pairs: int) -> float:
         """What training on so many pairs, and embedding the texts anew, will take."""
         if method == "adapter":
             return _ADAPTER_SECONDS
-        return self.a_text * (self.n_texts + (self.epochs + 1) * self.n_val + _STEP_COST * self.epochs * pairs)
+        return self.a_text * (self.n_texts + (self.epochs + 1) * self.n_val + self._a_pair * pairs)
+
+    @property
+    def _a_pair(self) -> float:
+        """What a pair costs, in texts that are embedded."""
+        return _STEP_COST * self.epochs * self.passages + self.judged
 
 
 def work_folder(*parts: Any) -> Path:
     """Where candidates wait until the search is over, or goes on after it was interrupted."""
     return default_cache_dir() / "tune" / hash_of([str(part) for part in parts])
+
+
+def drawn(train: EmbeddingQAFinetuneDataset, pairs: int, seed: int) -> EmbeddingQAFinetuneDataset:
+    """So many questions at most, drawn at random, in their order."""
+    queries = list(train.queries)
+    if len(queries) <= pairs:
+        return train
+    chosen = set(random.Random(seed).sample(range(len(queries)), pairs))
+    return train.subset([query for number, query in enumerate(queries) if number in chosen])
 
 
 def train_candidate(
@@ -127,29 +158,28 @@ def train_candidate(
 ) -> DenseModel:
     """Train one candidate; one that an interrupted search finished is taken as it is.
 
+    ``"distill"`` trains all weights on what `judged_by` returns.
+
     Raises:
         TrainingError: Training failed.
     """
     from llama_index_embft.pipeline.trained.engines import make_engine, trusts_code
 
-    queries = list(train.queries)
-    if len(queries) > pairs:
-        chosen = set(random.Random(seed).sample(range(len(queries)), pairs))
-        train = train.subset([query for number, query in enumerate(queries) if number in chosen])
+    train = drawn(train, pairs, seed)
     identity = as_encoder(base, cache=None).fingerprint
     at = folder / f"{method}-{hash_of([identity, train.content_hash(), val and val.content_hash(), epochs, seed])}"
     started = time.perf_counter()
-    trust = trusts_code(base)
+    trust, name = trusts_code(base), "distilled" if method == "distill" else method
     rebuilt = None if is_trainable(base) else base
     if identity is not None and (at / "embft.json").is_file():
-        return DenseModel(method, load_embed_model(at, base_embed_model=rebuilt, trust_remote_code=trust), at)
+        return DenseModel(name, load_embed_model(at, base_embed_model=rebuilt, trust_remote_code=trust), at)
     shutil.rmtree(at, ignore_errors=True)
     options: dict[str, Any] = {"seed": seed}
     if method != "adapter":
-        options |= {"method": method, "epochs": epochs}
+        options |= {"method": "full" if method == "distill" else method, "epochs": epochs}
     engine = make_engine(method, train, val, base, at, show_progress, cache, options)
     engine.finetune()
-    return DenseModel(method, engine.get_finetuned_model(), at, time.perf_counter() - started)
+    return DenseModel(name, engine.get_finetuned_model(), at, time.perf_counter() - started)
 
 
 @contextlib.contextmanager
