@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from llama_index_embft.crossfit import documents_asked, folds_by_document, plan_split
-from llama_index_embft.dataset.split import split_dataset
+from llama_index_embft.dataset.split import Split, split_dataset
 from llama_index_embft.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -27,6 +27,11 @@ _FRACTIONS: Final = (0.6, 0.1, 0.3)
 _BY_CHUNK: Final = (0.72, 0.12, 0.16)  # of made questions about too few documents to test on others
 _MOST_CHOOSING: Final = 400
 _VAL_SHARE: Final = 0.12
+_TIED: Final = (
+    "The documents hang together, by texts that they share or by questions about several of them, so the questions "
+    "were divided by passage: passages of one document stand on several sides, and nothing is shown about other "
+    "documents."
+)
 
 
 @dataclass(frozen=True)
@@ -113,36 +118,63 @@ def assign(
             raise DatasetError("There are no questions to choose by; give some, or let them be made.")
         return _by_made(made, made_by, tuple(notes), seed, show_progress)
     if trains_on_labels(labels):
-        train, val, test = split_dataset(labels, fractions=_FRACTIONS, seed=seed, show_progress=show_progress)
+        (train, val, test), note = _divided(labels, _FRACTIONS, seed, show_progress)
+        notes += [note] if note else []
         return Evidence(train, _smaller(val, seed), val, (Fold(val, test),), "people", "people", tuple(notes))
     train_set, val_set = _train_and_val(made, seed, show_progress) if made is not None else (None, None)
-    return Evidence(train_set, val_set, labels, _folds(labels, seed), "people", made_by, tuple(notes))
+    folds, note = _folds(labels, seed)
+    notes += [note] if note else []
+    return Evidence(train_set, val_set, labels, folds, "people", made_by, tuple(notes))
 
 
 def _by_made(
     made: EmbeddingQAFinetuneDataset, made_by: Origin, notes: tuple[str, ...], seed: int, show_progress: bool
 ) -> Evidence:
-    by: Literal["document", "chunk"] = "document" if len(documents_asked(made)) > 2 else "chunk"
-    fractions = _BY_CHUNK
-    if by == "document":  # as `what_can_be_shown` said beforehand
-        fractions = plan_split(len(documents_asked(made)), len(made.queries), cross_fit=False).fractions
-    train, val, test = split_dataset(made, by=by, fractions=fractions, seed=seed, show_progress=show_progress)
-    if by == "chunk":
-        notes = (*notes, "The questions are about one or two documents; nothing is shown about others.")
+    n_documents = len(documents_asked(made))
+    if n_documents > 2:  # as `what_can_be_shown` said beforehand
+        fractions = plan_split(n_documents, len(made.queries), cross_fit=False).fractions
+        (train, val, test), note = _divided(made, fractions, seed, show_progress)
+    else:
+        train, val, test = split_dataset(made, by="chunk", fractions=_BY_CHUNK, seed=seed, show_progress=show_progress)
+        note = "The questions are about one or two documents; nothing is shown about others."
+    notes = (*notes, note) if note else notes
     return Evidence(train, _smaller(val, seed), val, (Fold(val, test),), made_by, made_by, notes)
 
 
 def _train_and_val(
     made: EmbeddingQAFinetuneDataset, seed: int, show_progress: bool
 ) -> tuple[EmbeddingQAFinetuneDataset, EmbeddingQAFinetuneDataset]:
-    by: Literal["document", "chunk"] = "document" if len(documents_asked(made)) > 3 else "chunk"
     fractions = (1 - _VAL_SHARE, _VAL_SHARE, 0.0)
-    train, val, _ = split_dataset(made, by=by, fractions=fractions, seed=seed, show_progress=show_progress)
+    if len(documents_asked(made)) > 3:
+        (train, val, _), _ = _divided(made, fractions, seed, show_progress)
+    else:
+        train, val, _ = split_dataset(made, by="chunk", fractions=fractions, seed=seed, show_progress=show_progress)
     return train, _smaller(val, seed)
 
 
-def _folds(labels: EmbeddingQAFinetuneDataset, seed: int) -> tuple[Fold, ...]:
-    """Every question is tested once, by a choice that did not see its document; of one document, its chunk."""
+def _divided(
+    dataset: EmbeddingQAFinetuneDataset, fractions: tuple[float, float, float], seed: int, show_progress: bool
+) -> tuple[Split, str]:
+    """By document; by passage where documents hang together, and then with a note that says so.
+
+    Laws that quote each other, and questions about several documents, can tie nearly all of them into one unit. No part
+    of the split may be left with less than a third of its share.
+    """
+    n = len(dataset.queries)
+    try:
+        split = split_dataset(dataset, fractions=fractions, seed=seed, show_progress=show_progress)
+        shares = [len(part.queries) / n for part in split]
+        if all(3 * share >= wanted for share, wanted in zip(shares, fractions, strict=True)):
+            return split, ""
+    except DatasetError:
+        pass
+    by_chunk = split_dataset(dataset, by="chunk", fractions=fractions, seed=seed, show_progress=show_progress)
+    return by_chunk, _TIED
+
+
+def _folds(labels: EmbeddingQAFinetuneDataset, seed: int) -> tuple[tuple[Fold, ...], str]:
+    """Every question is tested once, by a choice that did not see its document; else its passage, with a note."""
+    note = ""
     try:
         splits: Sequence[tuple[EmbeddingQAFinetuneDataset, EmbeddingQAFinetuneDataset]] = [
             (labels.subset([query for query in labels.queries if query not in split.test.queries]), split.test)
@@ -154,7 +186,8 @@ def _folds(labels: EmbeddingQAFinetuneDataset, seed: int) -> tuple[Fold, ...]:
     if len(splits) < 2:
         first, _, second = split_dataset(labels, by="chunk", fractions=(0.5, 0.0, 0.5), seed=seed, show_progress=False)
         splits = [(first, second), (second, first)]
-    return tuple(Fold(choose, prove) for choose, prove in splits)
+        note = _TIED if len(documents_asked(labels)) > 1 else ""
+    return tuple(Fold(choose, prove) for choose, prove in splits), note
 
 
 def _smaller(val: EmbeddingQAFinetuneDataset, seed: int) -> EmbeddingQAFinetuneDataset:

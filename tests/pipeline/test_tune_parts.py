@@ -121,6 +121,24 @@ def test_without_people_made_questions_do_all_and_too_few_of_people_are_said():
         assign(None, None, made_by="text", seed=0)
 
 
+@pytest.mark.parametrize(("n", "sides"), [(400, 3), (40, 2)])
+def test_documents_that_hang_together_are_divided_by_passage_and_that_is_said(n, sides):
+    """Laws that are asked about together: every question is answered in two documents, in a row through all."""
+    alone = questions(50, 8)
+    docs = list(alone.corpus)
+    pairs = {f"q{at}": [docs[at], docs[at + 8]] if at % 8 == 0 and at + 8 < n else [docs[at]] for at in range(n)}
+    labels = alone.replace(queries={query: f"what about {query}" for query in pairs}, relevant_docs=pairs)
+    evidence = assign(labels, None, made_by="text", seed=0)
+    used = [part for part in (evidence.train, evidence.choose, *(fold.prove for fold in evidence.folds)) if part]
+    assert all(len(part.queries) >= n // 20 for part in used)
+    assert len(used) == sides + (n == 40)
+    assert "so the questions were divided by passage" in evidence.notes[-1]
+    if evidence.train is not None:
+        answers = [{doc for docs in part.relevant_docs.values() for doc in docs} for part in used]
+        assert not answers[0] & answers[1]
+        assert not answers[0] & answers[2]
+
+
 def test_a_dearer_stack_must_win_by_more_than_noise():
     base = np.linspace(0, 1, 60)
     noise = np.where(np.arange(60) % 2, 0.1, -0.1)
