@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, ge
 import numpy as np
 
 from llama_index_embft._core.checks import check_choice, check_number
+from llama_index_embft.embeddings.encoding.tokenizing import on_all_cores, preprocess
 from llama_index_embft.embeddings.sentence_transformer import own_errors
 from llama_index_embft.errors import ConfigError
 
@@ -209,7 +210,8 @@ def encode_texts(
     blocks = [order[start : start + TEXTS_PER_BLOCK] for start in range(0, len(order), TEXTS_PER_BLOCK)]
 
     def prepare(block: list[int]) -> list[Batch] | None:
-        features = model.preprocess([texts[row] for row in block], prompt=prompt or None, **options)
+        with on_all_cores(device.type == "cuda"):
+            features = preprocess(model, [texts[row] for row in block], prompt or None, **options)
         batches = cut_into_batches(
             features,
             len(block),

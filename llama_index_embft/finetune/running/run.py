@@ -67,6 +67,13 @@ def run_trainer(
             return
     elif environment.resume:
         logger.warning("There is no checkpoint in %s; training starts from the beginning.", checkpoints.folder)
+    if (evaluate := watcher.evaluate) is not None:
+
+        def evaluate_sound_weights() -> dict[str, float]:
+            trainer.look_at_losses()  # a loss without a value names its step; broken weights would name a text
+            return evaluate()
+
+        watcher.evaluate = evaluate_sound_weights
     if watcher.evaluate is not None and resumed is None:
         started = time.perf_counter()
         trainer.best.offer(0, 0.0, watcher.evaluate() if before is None else before)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import math
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from sentence_transformers.base.trainer import BaseTrainer
 
+from llama_index_embft.embeddings.encoding.tokenizing import preprocess
 from llama_index_embft.errors import TrainingError
 from llama_index_embft.finetune.running.arguments import tf32
 from llama_index_embft.finetune.running.checkpoints import PREFIX
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from llama_index_embft.finetune.validation import BestState
 
 LORA_FILE: Final = "trainable.safetensors"
+_LOOK_EVERY: Final = 10
 _NO_MEMORY: Final = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
 
 
@@ -50,7 +53,16 @@ class ResumableTrainer(BaseTrainer):
         self.trainable_only = trainable_only
         self.mini_batch_size = mini_batch_size
         self._filling: Path | None = None
+        self._losses: list[tuple[int, torch.Tensor]] = []
         super().__init__(**options)
+        # Reading a number from a GPU waits for all work that was sent there, so many are read at once.
+        self.look_every = 1 if self.args.device.type == "cpu" else _LOOK_EVERY
+
+    def get_data_collator(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        """The usual one, with our way to token ids."""
+        collator = super().get_data_collator(model, *args, **kwargs)
+        collator.preprocess_fn = partial(preprocess, model)
+        return collator
 
     # --- a step -------------------------------------------------------------------------------------------------------
 
@@ -77,14 +89,35 @@ class ResumableTrainer(BaseTrainer):
                 torch.cuda.empty_cache()
             self.use_mini_batches(smaller)
             _restore_random_state(state)
-        if not math.isfinite(float(loss)):
-            good = self.checkpoints.newest()
-            kept = f" The last good checkpoint is {good}." if good else ""
-            raise TrainingError(
-                f"The loss is {float(loss)} at step {self.state.global_step + 1}{self.place()}; lower learning_rate "
-                f"({self.args.learning_rate}) or train in float32 (bf16=False).{kept}"
-            )
+        self._losses.append((self.state.global_step, loss.detach()))
+        if len(self._losses) >= self.look_every:
+            self.look_at_losses()
         return loss
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; the losses that nobody has looked at are looked at in the end."""
+        result = super().train(*args, **kwargs)
+        self.look_at_losses()
+        return result
+
+    def look_at_losses(self) -> None:
+        """Refuse a loss without a value.
+
+        Raises:
+            TrainingError: One is not a finite number.
+        """
+        seen, self._losses = self._losses, []
+        if not seen:
+            return
+        values = torch.stack([loss for _, loss in seen]).tolist()
+        for (step, _), value in zip(seen, values, strict=True):
+            if not math.isfinite(value):
+                good = self.checkpoints.newest()
+                kept = f" The last good checkpoint is {good}." if good else ""
+                raise TrainingError(
+                    f"The loss is {value} at step {step + 1}{self.place(step)}; lower learning_rate "
+                    f"({self.args.learning_rate}) or train in float32 (bf16=False).{kept}"
+                )
 
     def smaller(self, inputs: dict[str, Any], err: BaseException) -> int:  # noqa: ARG002 - for those that can
         """The mini-batch size to go on with after memory ran out.
@@ -101,8 +134,8 @@ class ResumableTrainer(BaseTrainer):
         """Go on with another mini-batch size."""
         self.mini_batch_size = size
 
-    def place(self) -> str:
-        """Where the step at hand is, for messages."""
+    def place(self, step: int) -> str:  # noqa: ARG002 - for those that know
+        """Where a step was, counted from 0, for messages."""
         return ""
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
@@ -112,6 +145,7 @@ class ResumableTrainer(BaseTrainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         step = self.state.global_step
+        self.look_at_losses()
         if any(not torch.isfinite(parameter).all() for parameter in self.model.parameters()):
             raise TrainingError(
                 f"The weights are not finite after step {step}; lower learning_rate ({self.args.learning_rate})."

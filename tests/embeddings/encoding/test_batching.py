@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given, strategies as st
 from llama_index_embft.embeddings import cut_into_batches, encode_texts, padding_share
 from llama_index_embft.embeddings.encoding import batching
 from llama_index_embft.embeddings.encoding.batching import resolve_precision, token_budget_batches
+from llama_index_embft.embeddings.encoding.tokenizing import on_all_cores, preprocess
 from llama_index_embft.errors import ConfigError
 
 TEXTS = ["red cat " * n for n in (1, 9, 2, 30, 5, 5, 17, 3)] + ["x", "a very, very long word and 3 numbers 1 2 3"]
@@ -22,6 +24,30 @@ def model(tiny_model_path):
     from sentence_transformers import SentenceTransformer
 
     return SentenceTransformer(tiny_model_path, device="cpu")
+
+
+@pytest.mark.parametrize("prompt", [None, "query: "])
+def test_token_ids_are_those_of_the_model_without_a_walk_over_each(model, prompt, monkeypatch):
+    expected = model.preprocess(TEXTS, prompt=prompt)
+    walked = []
+    monkeypatch.setattr("transformers.tokenization_utils_base.flatten", lambda ids: walked.append(ids) or ids)
+    found = preprocess(model, TEXTS, prompt)
+    assert not walked
+    assert list(found) == list(expected)
+    for name, value in expected.items():
+        assert torch.equal(found[name], value) if isinstance(value, torch.Tensor) else found[name] == value
+
+
+@pytest.mark.parametrize("before", [None, "false"])
+def test_the_tokenizer_has_all_cores_for_a_while(before, monkeypatch):
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
+    if before is not None:
+        monkeypatch.setenv("TOKENIZERS_PARALLELISM", before)
+    with on_all_cores(False):
+        assert os.environ.get("TOKENIZERS_PARALLELISM") == before
+    with on_all_cores():
+        assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
+    assert os.environ.get("TOKENIZERS_PARALLELISM") == before
 
 
 @given(st.lists(st.integers(0, 600), max_size=60), st.integers(1, 2000), st.integers(1, 20))

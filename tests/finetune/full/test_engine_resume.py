@@ -250,11 +250,16 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tiny_model_path, tmp_path, m
     assert [path.name for path in checkpoint_folder("m").iterdir()] == ["checkpoint-2"]
 
 
-def test_nan_names_step_batch_and_the_last_good_checkpoint(tiny_model_path, tmp_path, monkeypatch):
+@pytest.mark.parametrize("look_every", [1, 10])  # on a GPU several losses are looked at together
+def test_nan_names_step_batch_and_the_last_good_checkpoint(tiny_model_path, tmp_path, monkeypatch, look_every):
     import torch
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
+    from llama_index_embft.finetune.running.trainer import ResumableTrainer
+
     monkeypatch.chdir(tmp_path)
+    every = property(lambda self: look_every, lambda self, number: None)
+    monkeypatch.setattr(ResumableTrainer, "look_every", every, raising=False)
 
     class BrokenAtFive(MultipleNegativesRankingLoss):
         steps = 0

@@ -108,11 +108,11 @@ class EngineTrainer(ResumableTrainer, SentenceTransformerTrainer):
         )
         return -(-now // 2)
 
-    def place(self) -> str:
+    def place(self, step: int) -> str:
         """See `ResumableTrainer.place`."""
         if self.sampler is None or self.plan is None:
             return ""
-        epoch, number = divmod(self.state.global_step, len(self.plan))
+        epoch, number = divmod(step, len(self.plan))
         rows: Any = self.train_dataset
         first = rows[self.plan.epoch(epoch)[number][0]]["anchor"]
         return f", batch {number + 1} of epoch {epoch + 1}, which begins with the question {first[:80]!r}"
