@@ -60,8 +60,8 @@ class DistillationEngine(BaseFinetuneEngine):
         teacher: Whose vectors are learned: any LlamaIndex embedding, a folder or a name; or its vectors of the texts,
             shape ``(len(texts), dim)``, in their order.
         model_id: The student: folder or hub name of a SentenceTransformer, or a loaded one, which is copied; None: made
-            of the teacher's first layers, see ``settings.student_layers``. Where its vectors have another dimension
-            than the teacher's, a linear layer is put on.
+            of the teacher's first layers, see ``settings.student_layers``. A linear layer is put on where its vectors
+            have another dimension than the teacher's, or lie in another space.
         model_output_path: Folder to save to: a plain SentenceTransformer with ``embft.json`` beside it.
         queries: Questions as users ask them, without labels: the student is for queries, and learns most from such. A
             data set's own where None is given.

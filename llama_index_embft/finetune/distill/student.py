@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from llama_index_embft._core.vectors import unit_rows
 from llama_index_embft.embeddings.describe import describe_base
 from llama_index_embft.embeddings.encoding.backends import SentenceTransformerBackend
 from llama_index_embft.embeddings.encoding.encoder import Encoder, as_encoder
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 _FITTED_ON: Final = 2000  # texts; the projection is trained on all of them afterwards
 _RIDGE: Final = 1e-3  # of the mean variance
+# Mean cosine to the teacher from which a student is in its space already: a version of it, and not a stranger, whose
+# vectors of the same dimension have a cosine near 0.
+_SAME_SPACE: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -114,8 +118,9 @@ def load_student(
 def with_projection(student: Student, targets: Targets) -> None:
     """End the student in vectors of the teacher's dimension and of length 1; changes the model.
 
-    A linear layer is put on where the dimensions differ. It begins as the least-squares fit of the student's vectors to
-    the teacher's, and is trained with the rest.
+    A linear layer is put on where the dimensions differ, and where they are equal by chance: the spaces of two models,
+    or of a model's middle and its end, have nothing in common. It begins as the least-squares fit of the student's
+    vectors to the teacher's, and is trained with the rest.
     """
     from sentence_transformers.sentence_transformer.modules import Dense, Normalize
     from torch import from_numpy, nn
@@ -124,12 +129,13 @@ def with_projection(student: Student, targets: Targets) -> None:
     model.truncate_dim = None
     while isinstance(model[-1], Normalize):
         del model[-1]
-    width = model.get_embedding_dimension()
-    if width != targets.dim:
-        weight, bias = _least_squares(student, targets)
+    found, wanted = _sample(student, targets)
+    width = found.shape[1]
+    if width != targets.dim or float((unit_rows(found) * wanted).sum(axis=1).mean()) < _SAME_SPACE:
+        weight, bias = _least_squares(found, wanted)
         model.append(
             Dense(
-                weight.shape[1],
+                width,
                 targets.dim,
                 activation_function=nn.Identity(),
                 init_weight=from_numpy(weight),
@@ -233,8 +239,8 @@ def _check_loadable(transformer: nn.Module) -> None:
         )
 
 
-def _least_squares(student: Student, targets: Targets) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Weight ``(dim, width)`` and bias ``(dim,)`` that bring the student's vectors nearest to the targets."""
+def _sample(student: Student, targets: Targets) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The student's vectors, as long as they are, and the teacher's, of an even sample of what is learned from."""
     encoder = student.encoder(normalize=False)
     found, wanted = [], []
     for kind, rows in targets.training():
@@ -242,7 +248,14 @@ def _least_squares(student: Student, targets: Targets) -> tuple[NDArray[np.float
         texts = [targets.texts[kind][row] for row in some]
         found.append(encoder.encode_queries(texts) if kind == "query" else encoder.encode_documents(texts))
         wanted.append(targets.vectors[kind][some])
-    x, y = np.concatenate(found).astype(np.float64), np.concatenate(wanted).astype(np.float64)
+    return np.concatenate(found), np.concatenate(wanted)
+
+
+def _least_squares(
+    found: NDArray[np.float32], wanted: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weight ``(dim, width)`` and bias ``(dim,)`` that bring vectors nearest to others."""
+    x, y = found.astype(np.float64), wanted.astype(np.float64)
     mean_x, mean_y = x.mean(axis=0), y.mean(axis=0)
     x = x - mean_x
     gram = x.T @ x

@@ -112,11 +112,18 @@ def test_the_first_layers_of_the_teacher_are_a_student(teacher):
     assert result.best_score >= result.base_score
     saved = SentenceTransformer("out", device="cpu")
     assert len(saved[0].auto_model.encoder.layer) == 2
-    assert [type(module).__name__ for module in saved] == ["Transformer", "Pooling", "Normalize"]
+    assert [type(module).__name__ for module in saved] == ["Transformer", "Pooling", "Dense", "Normalize"]
     assert saved.prompts == {"query": "ask: ", "document": "text: "}
     assert len(teacher._model[0].auto_model.encoder.layer) == 3  # the teacher is left as it was
     assert teacher._model[0].auto_model.config.num_hidden_layers == 3
     assert json.loads(Path("out/embft.json").read_text())["settings"]["student_layers"] == 2
+
+
+def test_a_student_that_is_in_its_teachers_space_gets_no_layer(teacher, teacher_path):
+    result = engine(teacher, teacher_path, epochs=1).finetune()
+    assert (result.base_score, result.base_agreement) == (pytest.approx(1.0), 1.0)
+    saved = SentenceTransformer("out", device="cpu")
+    assert [type(module).__name__ for module in saved] == ["Transformer", "Pooling", "Normalize"]
 
 
 def test_first_layers_compute_what_the_teacher_computes_so_far(teacher):
