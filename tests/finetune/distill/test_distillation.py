@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -432,3 +433,18 @@ def test_a_damaged_folder_and_another_teacher_are_refused(teacher, tiny_model_pa
             load_embed_model("out")
     with pytest.raises(TrainingError, match="call finetune"):
         engine(teacher, tiny_model_path, "nothing").get_finetuned_model()
+
+
+def test_the_guide_runs_as_it_stands(teacher, tiny_model_path):
+    page = (Path(__file__).resolve().parents[3] / "docs" / "how-to" / "distill.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    nodes = [TextNode(text=text, id_=str(row)) for row, text in enumerate(TEXTS)]
+    names = {
+        "texts": TEXTS,
+        "questions": QUERIES,
+        "teacher": teacher,
+        "index": VectorStoreIndex(nodes, embed_model=teacher),
+    }
+    changed = block.replace("sentence-transformers/all-MiniLM-L6-v2", tiny_model_path).replace("epochs=5", "epochs=1")
+    exec(compile(changed, "distill.md", "exec"), names)
+    assert len(names["retriever"].retrieve(QUERIES[0])) == 5
