@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -13,7 +13,7 @@ from llama_index_embft.embeddings.describe import describe_base
 from llama_index_embft.embeddings.encoding.backends import SentenceTransformerBackend
 from llama_index_embft.embeddings.encoding.encoder import Encoder, as_encoder
 from llama_index_embft.embeddings.fingerprint import fingerprint_sentence_transformer
-from llama_index_embft.embeddings.sentence_transformer import loaded_from, prompts_of
+from llama_index_embft.embeddings.sentence_transformer import loaded_from, position_limit, prompts_of, set_max_length
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.finetune.running.base_model import load_base_model, make_trainable
 from llama_index_embft.finetune.running.processes import device_of_process
@@ -89,7 +89,8 @@ def load_student(
             f"The student is named by `model_id`, or made by `student_layers` of the teacher, and {which} given; give "
             "one of them."
         )
-    text = settings.text
+    own = _tokens_read(teacher) if settings.text.max_seq_length == "auto" else None
+    text = settings.text if own is None else replace(settings.text, max_seq_length=None)
     if isinstance(model_id, str):
         base = load_base_model(
             model_id,
@@ -110,9 +111,21 @@ def load_student(
         )
         given: dict[TextKind, str | None] = {"query": text.query_prompt, "document": text.document_prompt}
         student.prompts.update({kind: prompt for kind, prompt in given.items() if prompt is not None})
+    if own is not None and isinstance(student.model.max_seq_length, int):
+        set_max_length(student.model, min(own, position_limit(student.model) or own), "the student")
     if not with_queries:
         student.prompts["document"] = student.prompts["query"]
     return student
+
+
+def _tokens_read(teacher: BaseEmbedding | None) -> int | None:
+    """Tokens of a text that a teacher reads; None where it does not run here, or reads any number.
+
+    A student that reads less misses what the vector says, and one that reads more sees what it cannot say.
+    """
+    backend = None if teacher is None else as_encoder(teacher, cache=None).backend
+    length = backend.model.max_seq_length if isinstance(backend, SentenceTransformerBackend) else None
+    return length if isinstance(length, int) else None
 
 
 def with_projection(student: Student, targets: Targets) -> None:

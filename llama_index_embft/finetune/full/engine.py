@@ -18,7 +18,6 @@ from llama_index_embft.finetune.full.comparison import compared_with_base, measu
 from llama_index_embft.finetune.full.data.holdout import hold_out
 from llama_index_embft.finetune.full.data.rows import scored_rows, training_rows
 from llama_index_embft.finetune.full.losses.choosing import COSENT, GIST_NEGATIVES, Loss, loss_maker
-from llama_index_embft.finetune.full.losses.identity import loss_identity, model_identity
 from llama_index_embft.finetune.full.rounds import Round, check_rounds, rounds_record, train_in_rounds
 from llama_index_embft.finetune.full.run_settings import TrainSettings
 from llama_index_embft.finetune.full.saving import recorded_metrics, save_model, training_result
@@ -33,6 +32,7 @@ from llama_index_embft.finetune.record import result_record
 from llama_index_embft.finetune.running.arguments import check_compiler
 from llama_index_embft.finetune.running.base_model import load_base_model, longest_tokens
 from llama_index_embft.finetune.running.checkpoints import Checkpoints, checkpoint_folder
+from llama_index_embft.finetune.running.loss_identity import loss_identity, model_identity
 from llama_index_embft.finetune.running.processes import (
     broadcast,
     device_of_process,

@@ -401,6 +401,18 @@ def test_a_student_that_reads_less_than_its_texts_says_so(teacher, tiny_model_pa
         engine(teacher, tiny_model_path, text=TextSettings(max_seq_length=999))
 
 
+def test_a_student_reads_as_much_as_its_teacher(teacher_path, tiny_model_path):
+    short = load_embed_model(teacher_path, device="cpu")
+    short._model.max_seq_length = 20
+    long = [f"{text} {'and so on ' * 30}{row}" for row, text in enumerate(TEXTS)]
+    assert engine(short, tiny_model_path, texts=long).student.max_seq_length == 20
+    short._model.max_seq_length = 1000  # more than the student has positions for
+    assert engine(short, tiny_model_path, texts=long).student.max_seq_length == 128
+    assert engine(short, tiny_model_path, text=TextSettings(max_seq_length=30)).student.max_seq_length == 30
+    # Of a teacher elsewhere nothing is known: the rule is that of training.
+    assert engine(CountingTeacher(model_name="far"), tiny_model_path, texts=long).student.max_seq_length == 128
+
+
 def test_what_cannot_be_cut(teacher, tiny_model_path):
     with pytest.raises(ConfigError, match="`student_layers` is 3, and the teacher has 3 layers"):
         engine(teacher, None, student_layers=3)
