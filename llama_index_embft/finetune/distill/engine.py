@@ -123,7 +123,8 @@ class DistillationEngine(BaseFinetuneEngine):
         """
         started = time.perf_counter()
         check_output_folder(self.model_output_path)
-        warn_if_cut(self.student, self._data.texts["document"])
+        if not self._student.reads_all:
+            warn_if_cut(self.student, self._data.texts["document"])
         asking = time.perf_counter()
         targets = ask_teacher(
             self.teacher, self._data, self.settings, cache=self._cache, show_progress=self.show_progress

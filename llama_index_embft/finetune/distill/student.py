@@ -46,12 +46,14 @@ class Student:
         prompts: ``query`` and ``document``: put before texts.
         description: What it was made from, see `describe_base`.
         fingerprint: Hash of that; None where it cannot be told from others.
+        reads_all: Whether it reads as much of a text as its teacher does.
     """
 
     model: SentenceTransformer
     prompts: dict[TextKind, str]
     description: dict[str, Any]
     fingerprint: str | None
+    reads_all: bool = False
 
     def encoder(self, *, normalize: bool = True) -> Encoder:
         """Embeds with the model as it stands, without a cache."""
@@ -113,6 +115,7 @@ def load_student(
         student.prompts.update({kind: prompt for kind, prompt in given.items() if prompt is not None})
     if own is not None and isinstance(student.model.max_seq_length, int):
         set_max_length(student.model, min(own, position_limit(student.model) or own), "the student")
+        student = replace(student, reads_all=student.model.max_seq_length == own)
     if not with_queries:
         student.prompts["document"] = student.prompts["query"]
     return student
