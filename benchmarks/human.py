@@ -181,8 +181,7 @@ class Bench:
 
     def trained(self, situation: str) -> Part:
         """The whole model, trained on labels or on questions taken from the text."""
-        from llama_index_embft.finetune import SentenceTransformersFinetuneEngine
-        from llama_index_embft.finetune.full import TextSettings
+        from llama_index_embft.finetune import SentenceTransformersFinetuneEngine, TextSettings
         from llama_index_embft.generation import generate_extractive_pairs
 
         if situation not in self.parts:

@@ -22,6 +22,7 @@ from .evaluation import (
 from .export import export_model as export_model, push_to_hub as push_to_hub
 from .finetune import (
     CrossEncoderFinetuneEngine as CrossEncoderFinetuneEngine,
+    DistillationEngine as DistillationEngine,
     DriftAdapter as DriftAdapter,
     EmbeddingAdapterFinetuneEngine as EmbeddingAdapterFinetuneEngine,
     NudgeFinetuneEngine as NudgeFinetuneEngine,

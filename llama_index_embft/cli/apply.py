@@ -91,6 +91,7 @@ def apply(
 
 
 def _load(model: str, base: str | None, local: dict[str, Any], server: dict[str, Any]) -> BaseEmbedding:
+    from llama_index_embft.embeddings.distilled import DistilledEmbedding
     from llama_index_embft.embeddings.drift import DriftEmbedding, holds_drift
     from llama_index_embft.embeddings.loading import load_embed_model
     from llama_index_embft.embeddings.wrapped import WrappedEmbedding
@@ -107,8 +108,10 @@ def _load(model: str, base: str | None, local: dict[str, Any], server: dict[str,
         loaded = _open_model(model, local, server)
     else:
         loaded = load_embed_model(model, base_embed_model=below, **local)
-    if below is not None and not isinstance(loaded, WrappedEmbedding):
-        raise ConfigError(f"base is for an adapter or moved documents, and {model} is a whole model; leave it out.")
+    if below is not None and not isinstance(loaded, (WrappedEmbedding, DistilledEmbedding)):
+        raise ConfigError(
+            f"base is for an adapter, moved documents or a distilled model, and {model} is a whole model; leave it out."
+        )
     return loaded
 
 

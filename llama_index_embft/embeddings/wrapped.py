@@ -48,6 +48,14 @@ class Wrapped(Protocol):
         """Who makes the vectors of this side; None where nothing tells."""
 
 
+@runtime_checkable
+class TwoSided(Protocol):
+    """An embedding whose queries and documents come from two models: all that encoding needs to know of it."""
+
+    def model_of(self, side: TextKind) -> BaseEmbedding:
+        """Who embeds this kind of text."""
+
+
 class WrappedEmbedding(BaseEmbedding):
     """An embedding model whose vectors are changed on their way out.
 

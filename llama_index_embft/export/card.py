@@ -27,24 +27,28 @@ def export_card(record: Mapping[str, Any], report: ExportReport) -> str:
 
     kind, base = record["export"]["format"], str(record["base"]["model_name"])
     graph = kind.startswith(("onnx", "openvino"))
+    task, name, kept = "sentence-similarity", "embed_model", "prompts, maximum length and pooling come"
+    load = "load_exported" if graph else "load_embed_model"
+    home = "llama_index_embft.embeddings" if graph else "llama_index_embft"
+    if report.of_reranker:
+        task, name, kept = "text-ranking", "reranker", "maximum length and share in the ranking come"
+        load, home = "load_reranker", "llama_index_embft"
     library = kind.partition("-")[0] if graph else "sentence-transformers"
     matter: dict[str, Any] = {
-        "tags": ["llama-index", "llama-index-embft", "retrieval", "sentence-similarity", kind],
+        "tags": ["llama-index", "llama-index-embft", "retrieval", task, kind],
         "library_name": library,
-        "pipeline_tag": "sentence-similarity",
+        "pipeline_tag": task,
     }
     if _HUB_NAME.fullmatch(base):
         matter["base_model"] = [base]
         matter["base_model_relation"] = "quantized"
     shown = base.replace("`", "'").replace("\n", " ")
-    load = "load_exported" if graph else "load_embed_model"
-    home = "llama_index_embft.embeddings" if graph else "llama_index_embft"
     parts = [
         f"---\n{yaml.safe_dump(matter, sort_keys=False, allow_unicode=True, width=1000)}---",
         f"# {shown}, {kind}",
         f"`{shown}` exported as {kind} by [llama-index-embft](https://pypi.org/project/llama-index-embft/). Replace "
-        "`PATH` by this folder; prompts, maximum length and pooling come with it.",
-        f'```python\nfrom {home} import {load}\n\nembed_model = {load}("PATH")\n```',
+        f"`PATH` by this folder; {kept} with it.",
+        f'```python\nfrom {home} import {load}\n\n{name} = {load}("PATH")\n```',
         "## Measured",
         report.to_markdown(),
     ]

@@ -1,4 +1,4 @@
-"""A SentenceTransformer as an ONNX or OpenVINO graph: token ids in, the sentence's vector out.
+"""A model as an ONNX or OpenVINO graph: token ids in, the sentence's vector or the pair's score out.
 
 Every module of the model (transformer, pooling, dense layers, normalization) is part of the graph, so that what runs it
 needs neither torch nor sentence-transformers.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.checks import first_line
 from llama_index_embft._core.logs import errors_only
@@ -17,24 +17,27 @@ from llama_index_embft._core.optional import require
 from llama_index_embft.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import CrossEncoder, SentenceTransformer
 
-OUTPUT: Final = "sentence_embedding"
 _NOISY: Final = ("torch.onnx", "onnxscript", "onnx_ir", "root")
 # One protobuf message holds at most 2 GiB; larger weights go into a file of their own beside the graph.
 _MAX_INLINE_BYTES: Final = 1_500_000_000
 
 
-def write_onnx(model: SentenceTransformer, inputs: tuple[str, ...], file: Path) -> None:
+def write_onnx(
+    model: SentenceTransformer | CrossEncoder, inputs: tuple[str, ...], file: Path, *, texts: Sequence[Any], output: str
+) -> None:
     """Write the model as an ONNX graph in float32, for any batch size and text length.
 
     Args:
         model: On the CPU in float32, in evaluation mode.
         inputs: Names of the graph's inputs, a part of what the model's `preprocess` gives.
         file: Where to write; weights beyond 1.5 GB go into ``<file>.data`` beside it.
+        texts: Two texts, or pairs, of different length.
+        output: What the model calls its result.
 
     Raises:
         MissingExtraError: A package of the extra ``onnx`` is missing.
@@ -50,11 +53,10 @@ def write_onnx(model: SentenceTransformer, inputs: tuple[str, ...], file: Path) 
             self.model = model
 
         def forward(self, *values: torch.Tensor) -> torch.Tensor:
-            result: torch.Tensor = self.model(dict(zip(inputs, values, strict=True)))[OUTPUT]
+            result: torch.Tensor = self.model(dict(zip(inputs, values, strict=True)))[output]
             return result
 
-    # Two texts of different length: a batch of one, or no padding, would be taken for a constant of the graph.
-    features = model.preprocess(["a short text", "a text that is longer than the other one by several words"])
+    features = model.preprocess(list(texts))
     values = tuple(features[name] for name in inputs)
     dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
@@ -65,7 +67,7 @@ def write_onnx(model: SentenceTransformer, inputs: tuple[str, ...], file: Path) 
                 values,
                 str(file),
                 input_names=list(inputs),
-                output_names=[OUTPUT],
+                output_names=[output],
                 dynamo=True,
                 dynamic_shapes=(tuple(dynamic for _ in inputs),),
                 external_data=size > _MAX_INLINE_BYTES,
@@ -86,11 +88,18 @@ def quantize_onnx(source: Path, target: Path) -> None:
     Per channel and not per tensor: one scale for a whole matrix moves the vectors of all-MiniLM-L6-v2 much further.
     """
     require("onnxruntime", feature="The export to int8")
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    # The quantizer turns matrices round, and stumbles at the shapes that the exporter noted of them where one is not
+    # square: a scoring layer, a projection. It infers what it needs by itself.
+    graph = onnx.load(str(source), load_external_data=False)
+    del graph.graph.value_info[:]
+    bare = source.with_name("bare.onnx")  # beside the weights, which may lie in a file of their own
+    onnx.save(graph, str(bare))
     with _quiet():
         quantize_dynamic(
-            str(source),
+            str(bare),
             str(target),
             weight_type=QuantType.QInt8,
             per_channel=True,

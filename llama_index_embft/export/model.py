@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from llama_index_embft._core.checks import check_choice
 from llama_index_embft._core.environment import package_versions
 from llama_index_embft._core.files import check_output_folder, write_folder_atomically
-from llama_index_embft._core.optional import require
-from llama_index_embft._core.temporary import scratch_folder
 from llama_index_embft._core.vectors import unit_rows
-from llama_index_embft.embeddings.graph.embedding import ONNX_FILE, OPENVINO_FILE, RECORD_FILE
-from llama_index_embft.embeddings.graph.tokenizing import TOKENIZER_FILE, save_tokenizer
+from llama_index_embft.embeddings.graph.embedding import RECORD_FILE
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.export.card import export_card
-from llama_index_embft.export.graph import quantize_onnx, size_in_bytes, write_onnx, write_openvino
+from llama_index_embft.export.formats import (
+    WEIGHTS,
+    SharedGraph,
+    checked_formats,
+    folders_of,
+    public_name,
+    runtime_versions,
+    write_files,
+)
+from llama_index_embft.export.graph import size_in_bytes
 from llama_index_embft.export.report import ExportReport, ExportRow
 
 if TYPE_CHECKING:
@@ -31,24 +35,19 @@ if TYPE_CHECKING:
 
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from numpy.typing import NDArray
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import CrossEncoder, SentenceTransformer
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.embeddings.encoding.backends import SentenceTransformerBackend
     from llama_index_embft.embeddings.encoding.encoder import Encoder
-    from llama_index_embft.embeddings.graph.tokenizing import Tokenization
     from llama_index_embft.evaluation.comparison import Comparison
     from llama_index_embft.evaluation.records import RetrievalReport
+    from llama_index_embft.export.formats import ExportFormat
 
-ExportFormat = Literal["fp16", "bf16", "onnx", "onnx-int8", "openvino", "openvino-int8"]
-FORMATS: Final[tuple[str, ...]] = get_args(ExportFormat)
 METRIC: Final = "ndcg@10"
 
-# Formats that are the model itself, in other numbers; the others are graphs.
-_WEIGHTS: Final = ("fp16", "bf16")
 # A graph in float32 computes what torch computes, up to the order of sums; below this it is another function.
 _SAME_COSINE: Final = 0.9999
-_NEEDED: Final = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
 _PROBES: Final = (
     "What is it?",
     "How do I reset the pump after a power failure?",
@@ -62,7 +61,7 @@ _PROBES: Final = (
 
 
 def export_model(
-    model: str | Path | BaseEmbedding | SentenceTransformer,
+    model: str | Path | BaseEmbedding | SentenceTransformer | CrossEncoder,
     output_path: str | os.PathLike[str],
     format: ExportFormat | Sequence[ExportFormat] = "onnx-int8",
     *,
@@ -83,13 +82,18 @@ def export_model(
 
     float32 graphs are refused if the cosine of any probed text to the original falls to 0.9999 or below. The other
     formats change vectors by design: how much is in the report, and with a validation set what that does to retrieval.
+    Of a reranker it is the logits that are held against the original's; its share in the ranking goes with it, and
+    `load_reranker` loads every format.
+
     An index that was built with the original fits ``fp16``, ``bf16`` and float32 graphs; for int8, build it anew.
 
     Args:
-        model: A saved result (full or LoRA training), a SentenceTransformer folder, a hub name, or a loaded model.
+        model: A saved result (full or LoRA training, a reranker), a SentenceTransformer or CrossEncoder folder, a hub
+            name, or a loaded model.
         output_path: Folder to write: itself for one format, a folder of the format's name inside it for several.
         format: A format, or several.
-        val_dataset: Quality is measured on it: nDCG@10 before and after, with a paired test by document.
+        val_dataset: Quality is measured on it: nDCG@10 before and after, with a paired test by document. Of a reranker,
+            its questions with passages are the pairs that are compared and timed.
         query_prompt: Put before each query; None: the model's own.
         document_prompt: Put before each document; None: the model's own.
         trust_remote_code: Run code that comes with a model given by name. Only for repositories you have read.
@@ -105,15 +109,27 @@ def export_model(
         MissingExtraError: A package of the extra ``onnx`` or ``openvino`` is missing.
         OutputError: `output_path` cannot be written, or holds something else than an earlier export.
     """
-    formats = _checked_formats(format)
-    folders = _folders(Path(output_path), formats, nested=not isinstance(format, str))
+    from llama_index_embft.export.reranker import export_reranker, is_reranker
+
+    if is_reranker(model, trust_remote_code=trust_remote_code):
+        if query_prompt is not None or document_prompt is not None:
+            raise ConfigError("`query_prompt` and `document_prompt` are for embedding models, and this is a reranker.")
+        return export_reranker(
+            model,  # type: ignore[arg-type]  # just looked at
+            Path(output_path),
+            format,
+            val_dataset=val_dataset,
+            trust_remote_code=trust_remote_code,
+        )
+    formats = checked_formats(format)
+    folders = folders_of(Path(output_path), formats, nested=not isinstance(format, str))
     for folder in folders:
         check_output_folder(folder)
     from llama_index_embft.embeddings.encoding.encoder import as_encoder
     from llama_index_embft.embeddings.loading import load_embed_model
 
-    source, backend = _source(model, query_prompt, document_prompt, trust_remote_code=trust_remote_code)
-    graphs = [name for name in formats if name not in _WEIGHTS]
+    source, backend = _source(model, query_prompt, document_prompt, trust_remote_code=trust_remote_code)  # type: ignore[arg-type]  # no reranker
+    graphs = [name for name in formats if name not in WEIGHTS]
     if graphs and getattr(backend.model[0], "auto_model", None) is None:
         raise ConfigError(
             f"`format` is {graphs[0]!r}, the graph of one transformer, and {backend.name} begins with "
@@ -126,7 +142,7 @@ def export_model(
     weights = sum(tensor.numel() * tensor.element_size() for tensor in backend.model.state_dict().values())
     rows = [ExportRow("torch", None, weights / 1e6, speed, 1.0, 1.0)]
     with ExitStack() as kept:  # several formats appear together, or none of them
-        graph = _SharedGraph(kept, backend)
+        graph = SharedGraph(kept, backend.model, _PROBES[:2], "sentence_embedding")
         for name, folder in zip(formats, folders, strict=True):
             inside = kept.enter_context(write_folder_atomically(folder))
             record = _write(name, backend, graph, inside)
@@ -156,24 +172,6 @@ def export_model(
 
         together = compare(*reports, primary=METRIC, seed=seed)
     return _report(rows, together, val_dataset, backend)
-
-
-def _checked_formats(format: ExportFormat | Sequence[ExportFormat]) -> list[str]:
-    formats: list[str] = [format] if isinstance(format, str) else list(format)
-    for name in formats or [""]:
-        check_choice("format", name, FORMATS, hint="name one, or several in a list")
-    if len(set(formats)) < len(formats):
-        raise ConfigError(f"`format` names one twice ({', '.join(formats)}); name each once.")
-    for name in formats:
-        for module in _NEEDED.get(name.partition("-")[0], ()):
-            require(module, feature=f"format={name!r}")
-        if name == "openvino-int8":
-            require("onnxruntime", feature=f"format={name!r}")
-    return formats
-
-
-def _folders(out: Path, formats: list[str], *, nested: bool) -> list[Path]:
-    return [out / name for name in formats] if nested else [out]
 
 
 def _source(
@@ -221,77 +219,30 @@ def _source(
     return loaded, backend
 
 
-class _SharedGraph:
-    """The ONNX graph in float32 that all graph formats begin with, made when the first of them asks for it.
-
-    Args:
-        kept: Closes the folder that holds it.
-        backend: The model.
-    """
-
-    def __init__(self, kept: ExitStack, backend: SentenceTransformerBackend) -> None:
-        self._kept, self._backend = kept, backend
-        self._folder: Path | None = None
-        self.tokenization: Tokenization | None = None
-
-    def folder(self) -> Path:
-        """Folder with ``model.onnx``, its weights beside it where they are large, and the tokenizer."""
-        if self._folder is None:
-            folder = self._kept.enter_context(scratch_folder())
-            model = copy.deepcopy(self._backend.model).to("cpu").float().eval()
-            transformer: Any = model[0]
-            # Fused attention picks its kernel by what the mask holds, which a graph for all masks cannot.
-            transformer.auto_model.set_attn_implementation("eager")
-            self.tokenization = save_tokenizer(model, folder)
-            write_onnx(model, self.tokenization.inputs, folder / ONNX_FILE)
-            self._folder = folder
-        return self._folder
-
-
-def _write(name: str, backend: SentenceTransformerBackend, graph: _SharedGraph, folder: Path) -> dict[str, Any]:
+def _write(name: str, backend: SentenceTransformerBackend, graph: SharedGraph, folder: Path) -> dict[str, Any]:
     """Fill a folder; returns its ``embft.json``."""
     import torch
 
     export: dict[str, Any] = {"format": name, "normalize": backend.normalize}
     length = backend.model.max_seq_length
-    if name in _WEIGHTS:
+    if name in WEIGHTS:
         model = copy.deepcopy(backend.model).to("cpu").to(torch.float16 if name == "fp16" else torch.bfloat16)
         model.prompts = dict(backend.prompts)
         model.save_pretrained(str(folder), create_model_card=False)
     else:
-        made = graph.folder()
-        assert graph.tokenization is not None
-        export["tokenization"] = {**vars(graph.tokenization), "inputs": list(graph.tokenization.inputs)}
-        shutil.copy(made / TOKENIZER_FILE, folder)
-        _write_graph(name, made, folder)
+        export["tokenization"] = write_files(name, graph, folder)
     record = {
         "format": 1,
         "kind": "export",
         "export": export,
-        "base": {"class_name": "SentenceTransformer", "model_name": _public_name(backend.name)},
+        "base": {"class_name": "SentenceTransformer", "model_name": public_name(backend.name)},
         "base_fingerprint": backend.fingerprint,
         "prompts": dict(backend.prompts),
         "max_length": length if isinstance(length, int) else None,
-        "versions": package_versions() | _runtime_versions(name),
+        "versions": package_versions() | runtime_versions(name),
     }
     (folder / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return record
-
-
-def _write_graph(name: str, made: Path, folder: Path) -> None:
-    full = made / ONNX_FILE
-    if name == "onnx":
-        for file in made.glob(f"{ONNX_FILE}*"):
-            shutil.copy(file, folder)
-    elif name == "onnx-int8":
-        quantize_onnx(full, folder / ONNX_FILE)
-    elif name == "openvino":
-        write_openvino(full, folder / OPENVINO_FILE)
-    else:
-        quantized = made / "int8" / ONNX_FILE
-        quantized.parent.mkdir(exist_ok=True)
-        quantize_onnx(full, quantized)
-        write_openvino(quantized, folder / OPENVINO_FILE)
 
 
 def _measured(
@@ -354,14 +305,3 @@ def _report(
 
 def _with_quality(row: ExportRow, quality: float, **values: Any) -> ExportRow:
     return ExportRow(**{**vars(row), "quality": quality, **values})
-
-
-def _public_name(name: str) -> str:
-    """A hub name as it is, of a folder its last part: the exporter's disk is nobody's business."""
-    return Path(name).name if Path(name).is_dir() or Path(name).is_absolute() else name
-
-
-def _runtime_versions(name: str) -> dict[str, str]:
-    from importlib import metadata
-
-    return {module: metadata.version(module) for module in _NEEDED.get(name.partition("-")[0], ())}

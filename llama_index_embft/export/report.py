@@ -28,9 +28,11 @@ class ExportRow:
         format: Name of the format; ``"torch"`` for the model itself.
         folder: Where it lies; None for the model itself.
         megabytes: All files of the folder, in 1,000,000 bytes; of the model itself: its weights in memory.
-        texts_per_second: Documents of the validation set, or probes, after a warm-up.
-        cosine_min: Least similar of the probed texts to the model's own vector; 1 for the model itself.
+        texts_per_second: Documents of the validation set, or probes, after a warm-up; of a reranker pairs.
+        cosine_min: Least similar of the probed texts to the model's own vector; 1 for the model itself, None for a
+            reranker.
         cosine_mean: Their mean.
+        logit_difference: Of a reranker: largest difference to the model's own logits over the probed pairs.
         quality: Mean of the metric on the validation set; None without one.
         difference: Against the model itself; None for it and without a validation set.
         ci95: 95 % interval of the difference, paired and by document.
@@ -42,8 +44,9 @@ class ExportRow:
     folder: Path | None
     megabytes: float
     texts_per_second: float
-    cosine_min: float
-    cosine_mean: float
+    cosine_min: float | None = None
+    cosine_mean: float | None = None
+    logit_difference: float | None = None
     quality: float | None = None
     difference: float | None = None
     ci95: tuple[float, float] | None = None
@@ -86,8 +89,15 @@ class ExportReport:
         """The table and what it rests on."""
         return self.to_markdown()
 
+    @property
+    def of_reranker(self) -> bool:
+        """Whether it was a reranker that was exported."""
+        return self.rows[0].logit_difference is not None
+
     def table(self) -> TextTable:
         """A row a format."""
+        if self.of_reranker:
+            return TextTable(["format", "MB", "pairs/s", "logit difference"], [self._cells(row) for row in self.rows])
         header = ["format", "MB", "texts/s", "cosine, least", "cosine, mean"]
         if self.metric is not None:
             header += [self.metric, "difference", "95 % interval", "p", "outcome"]
@@ -95,6 +105,8 @@ class ExportReport:
 
     def _cells(self, row: ExportRow) -> list[str]:
         cells = [row.format, f"{row.megabytes:.1f}", f"{row.texts_per_second:.1f}"]
+        if row.logit_difference is not None:
+            return [*cells, f"{row.logit_difference:.5f}"]
         cells += [f"{row.cosine_min:.5f}", f"{row.cosine_mean:.5f}"]
         if self.metric is None:
             return cells
@@ -106,7 +118,8 @@ class ExportReport:
     def basis(self) -> str:
         """One sentence: what the figures rest on."""
         quality = f"quality on {self.queries:,} queries; " if self.metric is not None else "quality not measured; "
-        return f"{quality}speed on {self.texts:,} texts, torch on {self.device}, graphs on the CPU."
+        what = "pairs" if self.of_reranker else "texts"
+        return f"{quality}speed on {self.texts:,} {what}, torch on {self.device}, graphs on the CPU."
 
     def to_markdown(self) -> str:
         """A Markdown table and what it rests on."""

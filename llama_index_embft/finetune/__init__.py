@@ -1,4 +1,4 @@
-"""Train on a data set: all weights or LoRA, an adapter, moved documents, or a map from a new model to an old index."""
+"""Train a model, an adapter, moved documents, a reranker, a map from a new model to an old index, or a student."""
 
 import lazy_loader
 

@@ -1,4 +1,9 @@
 from .adapter import EmbeddingAdapterFinetuneEngine as EmbeddingAdapterFinetuneEngine
+from .distill import (
+    DistillationEngine as DistillationEngine,
+    DistillationResult as DistillationResult,
+    DistillationSettings as DistillationSettings,
+)
 from .drift import DriftAdapter as DriftAdapter, DriftReport as DriftReport
 from .engine import FinetuneResult as FinetuneResult
 from .full import (
@@ -6,7 +11,6 @@ from .full import (
     Recipe as Recipe,
     RoundsSettings as RoundsSettings,
     SentenceTransformersFinetuneEngine as SentenceTransformersFinetuneEngine,
-    TextSettings as TextSettings,
     ValidationSettings as ValidationSettings,
     choose_merge as choose_merge,
     choose_recipe as choose_recipe,
@@ -20,4 +24,8 @@ from .reranker import (
     RerankerResult as RerankerResult,
     RerankerSettings as RerankerSettings,
 )
-from .running import HardwareSettings as HardwareSettings, LoraSettings as LoraSettings
+from .running import (
+    HardwareSettings as HardwareSettings,
+    LoraSettings as LoraSettings,
+    TextSettings as TextSettings,
+)

@@ -20,7 +20,9 @@ _KINDS: Final = {
     "base": "an adapter that changes nothing: no gain was proven",
     "nudge": "edited document embeddings of a frozen model",
     "reranker": "a cross-encoder, trained on what the first stage finds",
+    "distilled": "a student that gives its teacher's vectors, for queries on the teacher's index",
 }
+_PLAIN: Final = ("full", "lora", "reranker", "distilled")  # loaded by sentence-transformers alone
 
 
 def model_card(record: Mapping[str, Any]) -> str:
@@ -57,7 +59,7 @@ def model_card(record: Mapping[str, Any]) -> str:
 def _front_matter(record: Mapping[str, Any], kind: str) -> str:
     import yaml
 
-    plain = kind in ("full", "lora", "reranker")
+    plain = kind in _PLAIN
     task = "text-ranking" if kind == "reranker" else "sentence-similarity"
     tags = ["llama-index", "llama-index-embft", "retrieval"]
     tags += ["cross-encoder"] if kind == "reranker" else ["feature-extraction"]
@@ -70,7 +72,7 @@ def _front_matter(record: Mapping[str, Any], kind: str) -> str:
     matter["library_name"] = "sentence-transformers" if plain else "llama-index-embft"
     matter["pipeline_tag"] = task
     metric, after = _metric(record), _number(record, "metrics", "best")
-    if after is not None and metric:
+    if after is not None and metric and kind != "distilled":
         matter["metrics"] = [metric]
         matter["model-index"] = [
             {
@@ -114,9 +116,28 @@ def _use_reranker() -> str:
     return "\n".join(lines)
 
 
+def _use_distilled(record: Mapping[str, Any]) -> str:
+    teacher = _part(record, "teacher")
+    is_local = _part(teacher, "description").get("class_name") == "HuggingFaceEmbedding"
+    name = _code(_last_part(str(teacher.get("name") or "an unnamed model")))
+    return (
+        "## Use\n\n"
+        f"Replace `PATH` by this folder. Queries are embedded by this model, and documents by its teacher, {name}, "
+        "whose index stays as it is.\n\n"
+        "```python\nfrom llama_index_embft import load_embed_model\n\n"
+        f'embed_model = load_embed_model("PATH"{"" if is_local else ", base_embed_model=teacher"})\n'
+        "retriever = index.as_retriever(embed_model=embed_model)  # the index that the teacher filled\n```\n\n"
+        "With sentence-transformers, queries alone:\n\n"
+        "```python\nfrom sentence_transformers import SentenceTransformer\n\n"
+        'queries = SentenceTransformer("PATH").encode_query([...])\n```'
+    )
+
+
 def _use(record: Mapping[str, Any], kind: str) -> str:
     if kind == "reranker":
         return _use_reranker()
+    if kind == "distilled":
+        return _use_distilled(record)
     lines = [
         "## Use",
         "",
@@ -163,6 +184,8 @@ def _use(record: Mapping[str, Any], kind: str) -> str:
 def _figures(record: Mapping[str, Any]) -> str:
     metrics = _part(record, "metrics")
     metric = _metric(record)
+    if record.get("kind") == "distilled":
+        return _distilled_figures(record)
     before, after = _number(record, "metrics", "base"), _number(record, "metrics", "best")
     rows = []
     if before is not None and after is not None:
@@ -190,6 +213,21 @@ def _figures(record: Mapping[str, Any]) -> str:
         "tuned model on a test set of your own: `embft evaluate`, then `embft compare`.",
     ]
     return "\n".join(text)
+
+
+def _distilled_figures(record: Mapping[str, Any]) -> str:
+    rows = []
+    for name, label, meaning in (
+        ("", "cosine", "mean cosine to the teacher's vectors; it chose the weights"),
+        ("agreement", "agreement@10", "share of the teacher's ten nearest documents that the student finds"),
+    ):
+        before = _number(record, "metrics", f"base_{name}" if name else "base")
+        after = _number(record, "metrics", name or "best")
+        if before is not None and after is not None:
+            rows.append(f"| {label} | {before:.4f} | {after:.4f} | {after - before:+.4f} | {meaning} |")
+    held_out = _line(_part(record, "data").get("held_out", "?"))
+    head = ["| metric | before training | this model | change | |", "|---|---:|---:|---:|---|"]
+    return "\n".join(["## Figures", "", f"On {held_out} texts that were held out:", "", *head, *rows])
 
 
 def _comparison(record: Mapping[str, Any]) -> str:
@@ -236,6 +274,9 @@ def _data(record: Mapping[str, Any]) -> str:
         if data.get(f"{name}_queries"):
             shown = _hash(record, name)
             rows.append(f"| {label} | {_line(data[f'{name}_queries'])} | {_code(shown) if shown else ''} |")
+    if data.get("texts"):
+        questions = f" and {_line(data['queries'])} questions" if data.get("queries") else ""
+        return f"## Data\n\n{_line(data['texts'])} documents{questions}, without labels."
     if not rows:
         return ""
     return "\n".join(["## Data", "", "| set | questions | SHA-256, first 16 digits |", "|---|---:|---|", *rows])
@@ -309,8 +350,12 @@ def _base_name(record: Mapping[str, Any]) -> str:
     name = str(_part(record, "base").get("model_name") or "an embedding model")
     if _hub_name(record) is not None:
         return str(_hub_name(record))
-    # A path tells of the trainer's machine; its last part is enough to know the model by.
-    return re.split(r"[/\\]", name.rstrip("/\\"))[-1] or name
+    return _last_part(name)
+
+
+def _last_part(name: str) -> str:
+    """A path tells of the trainer's machine; its last part is enough to know the model by. A hub name stays whole."""
+    return name if _HUB_NAME.fullmatch(name) else re.split(r"[/\\]", name.rstrip("/\\"))[-1] or name
 
 
 def _line(value: object) -> str:

@@ -30,10 +30,12 @@ class BestState:
     Args:
         module: What is trained; its weights are copied to the CPU at each new best.
         trainable_only: Copy only the weights that are trained, where the others stay as they are (LoRA).
+        metric: The one that chooses.
     """
 
-    def __init__(self, module: nn.Module, *, trainable_only: bool = False) -> None:
+    def __init__(self, module: nn.Module, *, trainable_only: bool = False, metric: str = SELECTION_METRIC) -> None:
         self._module = module
+        self._metric = metric
         self._trainable_only = trainable_only
         self._weights: dict[str, Any] | None = None
         self.base_score: float | None = None
@@ -47,9 +49,9 @@ class BestState:
         Metrics without the selection metric are recorded and choose nothing.
         """
         self.history.append({"step": step, "epoch": epoch, **metrics, **more})
-        if SELECTION_METRIC not in metrics:
+        if self._metric not in metrics:
             return False
-        score = metrics[SELECTION_METRIC]
+        score = metrics[self._metric]
         if self.base_score is None:
             self.base_score = score
         if self.score is not None and score <= self.score:

@@ -14,6 +14,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore
 
 from llama_index_embft._core.checks import check_number, first_line
 from llama_index_embft.embeddings.cross_encoder import as_scores, load_cross_encoder, pair_logits
+from llama_index_embft.embeddings.graph.cross_encoder import GraphCrossEncoder
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.retrievers.fusion import fuse
 from llama_index_embft.search.topk import TopK
@@ -215,7 +216,7 @@ def load_reranker(
     weight: float | None = None,
     trust_remote_code: bool = False,
 ) -> CrossEncoderReranker:
-    """Load a reranker that `RerankerFinetuneEngine` saved, or any cross-encoder by folder or hub name.
+    """Load a reranker that `RerankerFinetuneEngine` saved, one that was exported, or any cross-encoder by its name.
 
     Args:
         folder: The folder, or a hub name.
@@ -228,8 +229,9 @@ def load_reranker(
         ModelError: It cannot be loaded, or is no reranker.
     """
     record = _record(Path(folder))
+    kind = str(record.get("export", {}).get("format", ""))
     return CrossEncoderReranker(
-        folder,
+        GraphCrossEncoder(folder, record) if kind.startswith(("onnx", "openvino")) else folder,
         top_n=record.get("top_n") if top_n is None else top_n,
         weight=record.get("weight", 1.0) if weight is None else weight,
         batch_size=record.get("batch_size", _BATCH),
@@ -273,7 +275,7 @@ def _record(folder: Path) -> dict[str, Any]:
         sound = 0 <= weight <= 1 and all(value is None or value > 0 for value in _counts(record))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as err:
         raise ModelError(f"{file} is damaged ({first_line(err)}); restore the folder, or train again.") from err
-    if kind != "reranker":
+    if kind != "reranker" and not (kind == "export" and "weight" in record and isinstance(record.get("export"), dict)):
         raise ModelError(f"{folder} holds a saved result of the kind {kind!r} and no reranker; see load_embed_model.")
     if not sound:
         raise ModelError(f"{file} is damaged (weight {weight!r}, or a number below 1); restore the folder.")

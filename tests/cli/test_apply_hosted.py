@@ -176,7 +176,7 @@ def test_what_cannot_be_is_one_sentence(server: LoopbackLLM, monkeypatch: pytest
         run("tuned", "--index", "index", *hosted, "--api-base", server.api_base, "--device", "cpu")
     with pytest.raises(ConfigError, match="it must be at least 1"):
         run("tuned", "--index", "index", *hosted, "--api-base", server.api_base, "--requests-per-minute", 0)
-    with pytest.raises(ConfigError, match="base is for an adapter or moved documents"):
+    with pytest.raises(ConfigError, match="base is for an adapter, moved documents or a distilled model"):
         run(tiny_model_path, "--index", "index", *hosted, "--api-base", server.api_base)
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(ConfigError, match="needs a key: set OPENAI_API_KEY"):

@@ -113,6 +113,31 @@ def test_a_reranker(folder, embft, tiny_model_path):
     assert "first_stage is not an option of --method full" in err
 
 
+def test_a_student_learns_its_teachers_vectors(folder, embft, tiny_model_path):
+    flags = ["--method", "distill", "--model", tiny_model_path, "--out", "d", "--epochs", 1, "--no-progress"]
+    code, out, err = embft(
+        "train", "train.json", *flags, "--teacher", tiny_model_path, "--query-prompt", "ask: ", "--device", "cpu"
+    )
+    assert code == 0, err
+    assert "distill: validation cosine" in out
+    assert "embed_model = load_embed_model('d')" in out
+    record = json.loads((folder / "d" / "embft.json").read_text())
+    assert (record["kind"], record["prompts"]["query"]) == ("distilled", "ask: ")
+    assert "--teacher" in record["command"]
+    for more, message in (
+        ((), "name it: --teacher MODEL"),
+        (("--teacher", tiny_model_path, "--val", "val.json"), "val is not an option of --method distill"),
+        (("--teacher", tiny_model_path, "--student-layers", 1), "both are given"),
+        (("--teacher", tiny_model_path, "--api-base", "http://x"), "api_base is for a hosted model"),
+        (("--teacher", tiny_model_path, "--recipe", "auto"), "recipe is not an option of --method distill"),
+    ):
+        code, _, err = embft("train", "train.json", *flags, *more)
+        assert code == 2
+        assert message in err
+    code, _, err = embft("train", "train.json", "--model", tiny_model_path, "--teacher", tiny_model_path)
+    assert "teacher is not an option of --method full" in err
+
+
 @pytest.mark.parametrize(
     ("name", "engine"),
     [
@@ -395,7 +420,7 @@ def test_the_file_in_the_documentation_is_read(folder, tiny_model_path):
 
 
 def test_methods_are_those_of_the_engines():
-    assert METHODS == ("full", "lora", "adapter", "nudge", "reranker")
+    assert METHODS == ("full", "lora", "adapter", "nudge", "reranker", "distill")
     assert takes("full", "epochs")
     assert not takes("adapter", "weight_decay")
 

@@ -76,6 +76,30 @@ def test_an_adapter_and_nudge_over_a_hosted_model_pay_once(folder, embft):
         assert len(load_embed_model("a", base_embed_model=base).get_query_embedding("where is thing 3")) == 32
 
 
+def test_a_student_of_a_hosted_model_answers_queries_without_it(folder, embft, tiny_model_path):
+    with LoopbackLLM(key=KEY) as server:
+        flags = [
+            "--teacher",
+            "openai:text-embedding-3-small",
+            "--api-base",
+            server.api_base,
+            "--model",
+            tiny_model_path,
+        ]
+        code, out, err = embft(
+            "train.json", *flags, "--method", "distill", "--epochs", 1, "--out", "d", "--no-progress", "--device", "cpu"
+        )
+        assert code == 0, err
+        assert "load_embed_model('d', base_embed_model=base)" in out
+        assert set(server.embedded.values()) == {1}
+        asked, base = server.count, make_embed_model("openai:text-embedding-3-small", api_base=server.api_base)
+        served = load_embed_model("d", base_embed_model=base)
+        assert len(served.get_query_embedding("where is thing 3")) == 32
+        assert server.count == asked
+        assert served.get_text_embedding("a new thing") == pytest.approx(base.get_text_embedding("a new thing"))
+        assert KEY not in "".join(path.read_text() for path in (folder / "d").glob("*.json"))
+
+
 def test_nudge_over_a_local_model(folder, embft, tiny_model_path):
     code, out, err = embft(
         "train.json", "--model", tiny_model_path, "--method", "nudge", "--val", "val.json", "--out", "n",

@@ -53,11 +53,12 @@ def exported(prompted, dataset, tmp_path_factory):
 @pytest.fixture
 def made_before(exported, monkeypatch):
     """PyTorch's exporter takes seconds: where it is not the point, its earlier graph does."""
-    from llama_index_embft.export import model
+    from llama_index_embft.export import formats
 
-    monkeypatch.setattr(
-        model, "write_onnx", lambda _model, _inputs, file: shutil.copy(exported[0] / "onnx" / "model.onnx", file)
-    )
+    def written(_model, _inputs, file, **_options):
+        shutil.copy(exported[0] / "onnx" / "model.onnx", file)
+
+    monkeypatch.setattr(formats, "write_onnx", written)
 
 
 def vectors(model, texts=TEXTS) -> tuple[np.ndarray, np.ndarray]:
@@ -229,12 +230,12 @@ class TestBadInput:
     def test_a_full_disk_leaves_nothing(self, made_before, tiny_model_path: str, tmp_path, monkeypatch) -> None:
         import errno
 
-        from llama_index_embft.export import model
+        from llama_index_embft.export import formats
 
         def full(*_: object) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(model, "quantize_onnx", full)
+        monkeypatch.setattr(formats, "quantize_onnx", full)
         with pytest.raises(OutputError, match="No space left on device; free some space"):
             export_model(tiny_model_path, tmp_path / "m", ["onnx", "onnx-int8"])
         assert list(tmp_path.iterdir()) == []

@@ -171,7 +171,7 @@ def test_a2_of_two_graphs_in_a_folder_the_one_that_runs_counts(tiny_model_path, 
 
 
 def test_a10_the_identity_of_a_loss_sees_what_it_is_made_of(tiny_model_path):
-    from llama_index_embft.finetune.full.losses.identity import loss_identity
+    from llama_index_embft.finetune.running.loss_identity import loss_identity
 
     model, one, two = (SentenceTransformer(tiny_model_path, device="cpu") for _ in range(3))
     torch.nn.init.normal_(next(two.parameters()))

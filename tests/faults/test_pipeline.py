@@ -93,7 +93,7 @@ def test_dangling_the_result_leads_to_the_adopted_model(split, gain, tiny_model_
 
 def test_d10_full_training_reads_what_the_engine_alone_would_read(split, tiny_model_path, tmp_path, monkeypatch):
     from llama_index_embft.finetune.full import engine
-    from llama_index_embft.finetune.full.settings import TextSettings
+    from llama_index_embft.finetune.running.settings import TextSettings
 
     class StopError(Exception):
         pass

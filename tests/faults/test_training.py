@@ -340,8 +340,8 @@ def test_d2_static_models_are_trained(tiny_model_path, tmp_path):
 
 
 def test_d9_the_mini_batch_follows_the_texts_and_not_the_models_limit(tiny_model_path):
-    from llama_index_embft.finetune.full.base_model import longest_tokens
     from llama_index_embft.finetune.full.losses.choosing import first_mini_batch
+    from llama_index_embft.finetune.running.base_model import longest_tokens
 
     model = SentenceTransformer(tiny_model_path, device="cpu")
     model.max_seq_length = 32768

@@ -13,7 +13,15 @@ import typer
 from llama_index_embft._core.checks import check_choice
 from llama_index_embft.cli.shared.command import register
 from llama_index_embft.cli.shared.console import command_line, console, quiet_libraries
-from llama_index_embft.cli.train.frozen import FROZEN, PROMPTS, check_hosted, frozen_engine, how_to_load
+from llama_index_embft.cli.train.frozen import (
+    FROZEN,
+    PROMPTS,
+    check_hosted,
+    frozen_engine,
+    hosted_model,
+    how_to_load,
+    is_hosted_name,
+)
 from llama_index_embft.cli.train.options import GROUPS, METHODS, engine_of, engine_options, takes
 from llama_index_embft.cli.train.ray import ClusterRun, check_cluster, process_count
 from llama_index_embft.cli.train.settings import DATA_HELP, DEFAULT_MODEL, DEFAULT_OUT, read_settings, train_options
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.finetune.distill.engine import DistillationEngine
     from llama_index_embft.finetune.engine import BaseFinetuneEngine, FinetuneResult
     from llama_index_embft.finetune.full.recipe import Recipe
     from llama_index_embft.finetune.reranker.engine import RerankerFinetuneEngine
@@ -37,11 +46,13 @@ _NOT_IN_SEARCH: Final = frozenset(
 _NOT_SETTINGS: Final = ("val_dataset", "guard_dataset", "model_output_path")
 # Options of the command that engines take, beside their own.
 _TAKEN: Final = {
-    "full": ("guard", "loss", "teacher_scores"),
-    "adapter": (),
-    "nudge": (),
-    "reranker": ("guard", "loss", "first_stage"),
+    "full": ("val", "guard", "loss", "teacher_scores"),
+    "adapter": ("val",),
+    "nudge": ("val",),
+    "reranker": ("val", "guard", "loss", "first_stage"),
+    "distill": ("teacher",),
 }
+_TAKEN_BY_SOME: Final = ("val", "guard", "loss", "teacher_scores", "first_stage", "teacher")
 _MOST_ROWS: Final = 12  # of the learning curve; the file has them all
 
 
@@ -108,6 +119,8 @@ def _engine(
         return ClusterRun(dataset, model, settings, arguments), None
     if method == "reranker":
         return _reranker_engine(dataset, model, settings, arguments), None
+    if method == "distill":
+        return _distillation_engine(dataset, settings, arguments), None
     from llama_index_embft.finetune.full.engine import SentenceTransformersFinetuneEngine
 
     chosen = None
@@ -134,13 +147,33 @@ def _reranker_engine(
     )
 
 
+def _distillation_engine(
+    dataset: EmbeddingQAFinetuneDataset, settings: dict[str, Any], arguments: dict[str, Any]
+) -> DistillationEngine:
+    from llama_index_embft.finetune.distill.engine import DistillationEngine
+    from llama_index_embft.finetune.distill.settings import DistillationSettings
+
+    teacher = settings.get("teacher")
+    if teacher is None:
+        raise ConfigError("--method distill learns the vectors of a teacher; name it: --teacher MODEL.")
+    out = arguments.pop("model_output_path")
+    return DistillationEngine(
+        dataset,
+        hosted_model(teacher, settings) if is_hosted_name(teacher) else teacher,
+        settings.get("model"),
+        out,
+        settings=DistillationSettings(**arguments),
+        show_progress=settings.get("progress", True),
+    )
+
+
 def _arguments(method: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The engine's arguments but for the training set and the model; what it does not take is refused."""
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
     engine = engine_of(method)
     given = {name: settings[name] for name in engine_options() if name in settings}
-    for name in (*given, *(name for name in ("guard", "loss", "teacher_scores", "first_stage") if name in settings)):
+    for name in (*given, *(name for name in _TAKEN_BY_SOME if name in settings)):
         loads_model = method in FROZEN and name in PROMPTS
         known = takes(method, name) if name in given else name in _TAKEN[engine]
         if not (known or loads_model) or (name.startswith("lora_") and method != "lora"):
@@ -159,7 +192,7 @@ def _arguments(method: str, settings: dict[str, Any]) -> dict[str, Any]:
 def _check_recipe(method: str, settings: dict[str, Any]) -> None:
     if settings.get("recipe", "auto") != "auto":
         raise ConfigError(f"--recipe is {settings['recipe']!r}; the only one is auto.")
-    if "recipe" in settings and method in (*FROZEN, "reranker"):
+    if "recipe" in settings and method in (*FROZEN, "reranker", "distill"):
         raise ConfigError(f"recipe is not an option of --method {method}; leave it out, or choose another method.")
     if "recipe" in settings and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("recipe auto runs in one process; look for the recipe first, then give it to torchrun's run.")

@@ -29,7 +29,7 @@ def check_hosted(method: str, settings: dict[str, Any]) -> None:
     """
     if "embed_model" not in settings:
         for name in _OF_SERVER:
-            if name in settings:
+            if name in settings and not (method == "distill" and is_hosted_name(settings.get("teacher"))):
                 raise ConfigError(f"{name} is for a hosted model; give embed_model too, or leave it out.")
         return
     if method not in FROZEN:
@@ -42,6 +42,18 @@ def check_hosted(method: str, settings: dict[str, Any]) -> None:
     for name in PROMPTS:
         if name in settings:
             raise ConfigError(f"{name} has no meaning with a hosted model; leave it out.")
+
+
+def is_hosted_name(name: str | None) -> bool:
+    """Whether a model's name is that of one behind a web API."""
+    return name is not None and name.startswith("openai:")
+
+
+def hosted_model(name: str, settings: dict[str, Any]) -> BaseEmbedding:
+    """A hosted model, with the server and the limits of the command."""
+    from llama_index_embft.embeddings.encoding.hosted import make_embed_model
+
+    return make_embed_model(name, **{option: settings[option] for option in _OF_SERVER if option in settings})
 
 
 def frozen_engine(
@@ -72,9 +84,7 @@ def frozen_engine(
 def _base(settings: dict[str, Any], arguments: dict[str, Any]) -> BaseEmbedding:
     loading = {name: arguments.pop(name) for name in PROMPTS if name in arguments}
     if "embed_model" in settings:
-        from llama_index_embft.embeddings.encoding.hosted import make_embed_model
-
-        return make_embed_model(settings["embed_model"], **{n: settings[n] for n in _OF_SERVER if n in settings})
+        return hosted_model(settings["embed_model"], settings)
     from llama_index_embft.embeddings.loading import load_embed_model
 
     return load_embed_model(settings.get("model", DEFAULT_MODEL), device=arguments.get("device"), **loading)
@@ -91,9 +101,10 @@ def how_to_load(result: FinetuneResult, settings: dict[str, Any]) -> list[str]:
     if result.method == "reranker":
         return ["from llama_index_embft import load_reranker", f"reranker = load_reranker({folder}, top_n=5)"]
     lines = ["from llama_index_embft import load_embed_model"]
-    if "embed_model" not in settings:
+    hosted = settings.get("teacher") if result.method == "distill" else settings.get("embed_model")
+    if not is_hosted_name(hosted):
         return [*lines, f"embed_model = load_embed_model({folder})"]
-    arguments = [f"model_name={settings['embed_model'].partition(':')[2]!r}"]
+    arguments = [f"model_name={str(hosted).partition(':')[2]!r}"]
     if "api_base" in settings:
         arguments.append(f"api_base={without_secret_addresses(settings['api_base'])!r}")
     return [

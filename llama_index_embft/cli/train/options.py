@@ -13,6 +13,7 @@ from llama_index_embft.finetune.adapter.settings import (
     AdapterSearchSettings,
     AdapterSettings,
 )
+from llama_index_embft.finetune.distill.settings import SETTINGS as DISTILL_SETTINGS, DistillationOptions
 from llama_index_embft.finetune.full.settings import SETTINGS as FULL_SETTINGS, FullOptions
 from llama_index_embft.finetune.nudge.settings import NudgeOptions, NudgeSettings
 from llama_index_embft.finetune.options import flat_fields
@@ -22,9 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from dataclasses import Field
 
-METHODS: Final = ("full", "lora", "adapter", "nudge", "reranker")
+METHODS: Final = ("full", "lora", "adapter", "nudge", "reranker", "distill")
 # Engine -> its plain options, and its settings objects by the argument that takes them.
-PLAIN: Final = {"full": FullOptions, "adapter": AdapterOptions, "nudge": NudgeOptions, "reranker": RerankerOptions}
+PLAIN: Final = {
+    "full": FullOptions,
+    "adapter": AdapterOptions,
+    "nudge": NudgeOptions,
+    "reranker": RerankerOptions,
+    "distill": DistillationOptions,
+}
 GROUPS: Final[dict[str, Mapping[str, tuple[type, str]]]] = {
     "full": FULL_SETTINGS,
     "adapter": {
@@ -35,6 +42,7 @@ GROUPS: Final[dict[str, Mapping[str, tuple[type, str]]]] = {
     "nudge": {"search": (NudgeSettings, "")},
     # LoRA is --method lora, which trains an embedding model.
     "reranker": {name: part for name, part in RERANKER_SETTINGS.items() if name != "lora"},
+    "distill": DISTILL_SETTINGS,
 }
 _TITLES: Final = {
     "": "Training",

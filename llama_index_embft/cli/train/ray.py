@@ -32,7 +32,7 @@ def check_cluster(method: str, settings: dict[str, Any]) -> None:
     check_ray(settings.get("ray"), ray_workers=settings.get("ray_workers"), **each)
     if "ray" not in settings:
         return
-    if method in (*FROZEN, "reranker"):
+    if method in (*FROZEN, "reranker", "distill"):
         raise ConfigError(
             f"method {method} trains in one process and has no meaning together with --ray; leave --ray out, or choose "
             "--method full or lora."

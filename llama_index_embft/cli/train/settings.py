@@ -42,7 +42,8 @@ class TrainOptions:
     method: str | None = option(
         None,
         f"One of {', '.join(METHODS)}. adapter: a layer over a frozen model, in seconds; nudge: moved document "
-        "vectors; reranker: a cross-encoder for what the first stage finds. Default: full.",
+        "vectors; reranker: a cross-encoder for what the first stage finds; distill: a small model that gives the "
+        "vectors of a larger one. Default: full.",
     )
     val: Path | None = option(None, "Data set that chooses the best state.")
     guard: Path | None = option(None, "Data set that must not get worse.")
@@ -55,6 +56,11 @@ class TrainOptions:
     first_stage: str | None = option(
         None,
         "With --method reranker: the embedding model whose hits, mixed with BM25's, it reads. Default: BM25.",
+    )
+    teacher: str | None = option(
+        None,
+        "With --method distill: the model whose vectors are learned, a folder, a name, or openai:MODEL; --model is the "
+        "student.",
     )
     teacher_scores: Path | None = option(
         None,

@@ -14,7 +14,7 @@ from llama_index_embft.embeddings.sentence_transformer import TextKind, keep_wit
 from llama_index_embft.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from numpy.typing import NDArray
@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 
     from llama_index_embft.embeddings.encoding.batching import EncodePrecision
     from llama_index_embft.embeddings.identity import ModelIdentity
-    from llama_index_embft.embeddings.wrapped import Wrapped
+    from llama_index_embft.embeddings.wrapped import TwoSided, Wrapped
 
-__all__ = ["Backend", "LlamaIndexBackend", "SentenceTransformerBackend", "TextKind", "WrappedBackend", "as_matrix"]
+__all__ = [
+    "Backend", "LlamaIndexBackend", "SentenceTransformerBackend", "TextKind", "TwoSidedBackend", "WrappedBackend",
+    "as_matrix",
+]  # fmt: skip
 
 
 class Backend(ABC):
@@ -243,3 +246,40 @@ class WrappedBackend(Backend):
         vectors = self.base.encode_queries(texts) if kind == "query" else self.base.encode_documents(texts)
         changed: NDArray[np.float32] = self.model.change_batch(texts, vectors, kind)
         return changed
+
+
+class TwoSidedBackend(Backend):
+    """An embedding whose queries and documents come from two models, each with its own way and cache.
+
+    Args:
+        model: The embedding.
+        encoder_of: Makes the encoder of one of its models, when texts of its kind come.
+        name: Name for messages.
+    """
+
+    # The two encoders keep what they compute.
+    cached = False
+
+    def __init__(self, model: TwoSided, encoder_of: Callable[[BaseEmbedding], BaseEncoder], name: str) -> None:
+        self.model = model
+        self.name = name
+        self._encoder_of = encoder_of
+        self._encoders: dict[TextKind, BaseEncoder] = {}
+
+    def identity(self, kind: TextKind) -> ModelIdentity | None:
+        """See `Backend.identity`."""
+        return known_identity(self.model, kind)
+
+    def prompt(self, kind: TextKind) -> str:
+        """See `Backend.prompt`."""
+        return self._side(kind).backend.prompt(kind)
+
+    def embed(self, texts: list[str], kind: TextKind) -> NDArray[np.float32]:
+        """See `Backend.embed`."""
+        side = self._side(kind)
+        return side.encode_queries(texts) if kind == "query" else side.encode_documents(texts)
+
+    def _side(self, kind: TextKind) -> BaseEncoder:
+        if kind not in self._encoders:  # the other one is not loaded for it
+            self._encoders[kind] = self._encoder_of(self.model.model_of(kind))
+        return self._encoders[kind]

@@ -7,7 +7,7 @@ index see the same vectors: same prompts, same maximum length, same normalizatio
 from __future__ import annotations
 
 from contextlib import closing
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
@@ -17,11 +17,12 @@ from llama_index_embft.embeddings.encoding.backends import (
     LlamaIndexBackend,
     SentenceTransformerBackend,
     TextKind,
+    TwoSidedBackend,
     WrappedBackend,
 )
 from llama_index_embft.embeddings.encoding.cache import EmbeddingCache, MemoryCache, cache_key
 from llama_index_embft.embeddings.sentence_transformer import inner_model, loaded_from, prompts_of
-from llama_index_embft.embeddings.wrapped import Wrapped
+from llama_index_embft.embeddings.wrapped import TwoSided, Wrapped
 from llama_index_embft.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -228,15 +229,11 @@ def _llama_index_backend(
 ) -> Backend:
     from llama_index_embft.embeddings.encoding.hosted import HostedBackend, is_hosted
 
+    below = partial(as_encoder, cache=cache, batch_size=batch_size, show_progress=show_progress, precision=precision)
+    if isinstance(model, TwoSided):
+        return TwoSidedBackend(model, below, model.model_name)
     if isinstance(model, Wrapped):
-        base = as_encoder(
-            model.base_embed_model,
-            cache=cache,
-            batch_size=batch_size,
-            show_progress=show_progress,
-            precision=precision,
-        )
-        return WrappedBackend(model, base, model.model_name)
+        return WrappedBackend(model, below(model.base_embed_model), model.model_name)
     inner = inner_model(model)
     if inner is not None and not getattr(model, "_parallel_process", False):
         return SentenceTransformerBackend(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,11 +22,9 @@ from llama_index.core.bridge.pydantic import (
     model_serializer,
 )
 
-from llama_index_embft._core.checks import check_number, first_line
-from llama_index_embft._core.optional import require
 from llama_index_embft._core.vectors import unit_rows
 from llama_index_embft.embeddings.fingerprint import hash_files
-from llama_index_embft.embeddings.graph.signal_stack import kept_signal_stack
+from llama_index_embft.embeddings.graph.runtime import ONNX_FILE, OPENVINO_FILE, GraphRuntime, open_graph
 from llama_index_embft.embeddings.graph.tokenizing import TOKENIZER_FILE, GraphTokenizer, Tokenization
 from llama_index_embft.embeddings.identity import ModelIdentity
 from llama_index_embft.errors import ModelError
@@ -40,8 +37,6 @@ if TYPE_CHECKING:
 
     from llama_index_embft.embeddings.sentence_transformer import TextKind
 
-ONNX_FILE: Final = "model.onnx"
-OPENVINO_FILE: Final = "model.xml"
 RECORD_FILE: Final = "embft.json"
 # On CPU small batches keep activations in the caches of the cores, as in `embeddings.encoding`.
 _BATCH: Final = 8
@@ -69,6 +64,7 @@ class GraphEmbedding(BaseEmbedding):
     num_threads: int | None = Field(default=None, description="Threads of the runtime.")
 
     _tokenizer: GraphTokenizer = PrivateAttr()
+    _graph: GraphRuntime = PrivateAttr()
     _files: str = PrivateAttr()
 
     def __init__(
@@ -81,8 +77,6 @@ class GraphEmbedding(BaseEmbedding):
         embed_batch_size: int = _BATCH,
         **kwargs: Any,
     ) -> None:
-        if num_threads is not None:
-            check_number("num_threads", num_threads, at_least=1)
         path = Path(folder)
         record = read_export(path)
         file = path / self._graph_file()
@@ -110,14 +104,7 @@ class GraphEmbedding(BaseEmbedding):
         graph = sorted(path for path in path.glob("model.*") if path.suffix != ".safetensors")
         self._files = hash_files([*graph, *([path / TOKENIZER_FILE] if (path / TOKENIZER_FILE).is_file() else [])])
         self._tokenizer = GraphTokenizer(path / TOKENIZER_FILE, settings)
-        try:
-            self._open(file, num_threads)
-        except (ImportError, OSError):
-            raise
-        except Exception as err:  # each runtime raises its own kinds
-            raise ModelError(
-                f"The graph {file} cannot be loaded: {first_line(err)[:300]}; export the model again."
-            ) from err
+        self._graph = open_graph(file, num_threads)
 
     @classmethod
     def class_name(cls) -> str:
@@ -129,13 +116,9 @@ class GraphEmbedding(BaseEmbedding):
     def _graph_file() -> str:
         """Name of the graph's file."""
 
-    @abstractmethod
-    def _open(self, file: Path, num_threads: int | None) -> None:
-        """Load the graph."""
-
-    @abstractmethod
     def _run(self, inputs: dict[str, NDArray[np.int64]]) -> NDArray[np.float32]:
         """Run it; returns shape ``(n, dim)``."""
+        return self._graph.run(inputs)
 
     def identity(self, side: TextKind, given: str | None = None) -> ModelIdentity:
         """Who makes the vectors of this side."""
@@ -206,52 +189,17 @@ def _open_again(cls: type[GraphEmbedding], data: dict[str, Any]) -> GraphEmbeddi
 class OnnxEmbedding(GraphEmbedding):
     """An exported model run by ONNX Runtime; arguments as in `GraphEmbedding`."""
 
-    _session: Any = PrivateAttr()
-
     @staticmethod
     def _graph_file() -> str:
         return ONNX_FILE
-
-    def _open(self, file: Path, num_threads: int | None) -> None:
-        runtime = require("onnxruntime", feature="OnnxEmbedding")
-        options = runtime.SessionOptions()
-        options.log_severity_level = 3  # errors
-        if num_threads is not None:
-            options.intra_op_num_threads = num_threads
-        # Only what computes here: an installed runtime may list a cloud service among its providers.
-        wanted = ("CUDAExecutionProvider", "CoreMLExecutionProvider", "CPUExecutionProvider")
-        providers = [name for name in wanted if name in runtime.get_available_providers()]
-        self._session = runtime.InferenceSession(str(file), options, providers=providers)
-
-    def _run(self, inputs: dict[str, NDArray[np.int64]]) -> NDArray[np.float32]:
-        result: NDArray[np.float32] = self._session.run(None, inputs)[0]
-        return result
 
 
 class OpenVINOEmbedding(GraphEmbedding):
     """An exported model run by OpenVINO on the CPU, in float32; arguments as in `GraphEmbedding`."""
 
-    _compiled: Any = PrivateAttr()
-    # A compiled model answers one caller at a time, and async calls come from several threads.
-    _one_at_a_time: Any = PrivateAttr(default_factory=threading.Lock)
-
     @staticmethod
     def _graph_file() -> str:
         return OPENVINO_FILE
-
-    def _open(self, file: Path, num_threads: int | None) -> None:
-        openvino = require("openvino", feature="OpenVINOEmbedding")
-        # On processors with AMX the default is bfloat16: other vectors than those the export was checked with.
-        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
-        if num_threads is not None:
-            options["INFERENCE_NUM_THREADS"] = num_threads
-        with kept_signal_stack():
-            self._compiled = openvino.Core().compile_model(str(file), "CPU", options)
-
-    def _run(self, inputs: dict[str, NDArray[np.int64]]) -> NDArray[np.float32]:
-        with self._one_at_a_time, kept_signal_stack():
-            result: NDArray[np.float32] = np.array(self._compiled(inputs)[0])
-        return result
 
 
 def holds_graph(folder: Path) -> bool:
@@ -304,6 +252,8 @@ def read_export(folder: Path) -> dict[str, Any]:
     prompts = record.get("prompts") if isinstance(record, dict) else None
     if not isinstance(export, dict) or not isinstance(export.get("format"), str):
         raise ModelError(f"{folder} holds a saved result, but no exported model; load it with load_embed_model.")
+    if "weight" in record:
+        raise ModelError(f"{folder} holds an exported reranker, which makes no vectors; load it with load_reranker.")
     if not isinstance(prompts, dict) or not all(isinstance(prompts.get(k), str) for k in ("query", "document")):
         raise ModelError(f"{folder / RECORD_FILE} is damaged (no prompts); export the model again.")
     checked: dict[str, Any] = record

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import CrossEncoder, SentenceTransformer
 
 TOKENIZER_FILE: Final = "tokenizer.json"
 # What a text encoder may ask for; other inputs (images, masks of a decoder's cache) are not exported.
@@ -81,11 +81,14 @@ class GraphTokenizer:
             pad_token=settings.pad_token,
         )
 
-    def __call__(self, texts: Sequence[str]) -> dict[str, NDArray[np.int64]]:
-        """Token ids of a batch, padded to its longest text; each value has shape ``(len(texts), tokens)``."""
-        # A lone surrogate, as broken JSON holds it, is no text that the library would take.
-        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        found = self._tokenizer.encode_batch([text.lower() for text in clean] if self.settings.lowercase else clean)
+    def __call__(self, texts: Sequence[str | tuple[str, str]]) -> dict[str, NDArray[np.int64]]:
+        """Token ids of a batch, padded to its longest text; each value has shape ``(len(texts), tokens)``.
+
+        A pair of texts is read as one, and cut where it is longest.
+        """
+        found = self._tokenizer.encode_batch(
+            [self._clean(text) if isinstance(text, str) else tuple(map(self._clean, text)) for text in texts]
+        )
         mask = np.array([one.attention_mask for one in found], dtype=np.int64)
         columns = {"input_ids": [one.ids for one in found], "token_type_ids": [one.type_ids for one in found]}
         values: dict[str, NDArray[np.int64]] = {"attention_mask": mask}
@@ -94,9 +97,19 @@ class GraphTokenizer:
                 values[name] = np.array(columns[name], dtype=np.int64)
         return {name: values[name] for name in self.settings.inputs}
 
+    def _clean(self, text: str) -> str:
+        # A lone surrogate, as broken JSON holds it, is no text that the library would take.
+        clean = text.encode("utf-8", "replace").decode("utf-8")
+        return clean.lower() if self.settings.lowercase else clean
 
-def save_tokenizer(model: SentenceTransformer, folder: Path) -> Tokenization:
+
+def save_tokenizer(model: SentenceTransformer | CrossEncoder, folder: Path, texts: Sequence[Any]) -> Tokenization:
     """Write the model's ``tokenizer.json`` into a folder.
+
+    Args:
+        model: The model.
+        folder: Where to write.
+        texts: Two of different length, or two pairs, as the model reads them.
 
     Returns:
         The settings to use it with.
@@ -113,7 +126,7 @@ def save_tokenizer(model: SentenceTransformer, folder: Path) -> Tokenization:
             f"The tokenizer of this model ({type(tokenizer).__name__}) has no tokenizer.json, which an exported graph "
             "needs; export it as fp16 or bf16 instead."
         )
-    features = model.preprocess(["two", "texts of different length"])
+    features = model.preprocess(list(texts))
     inputs = tuple(name for name in features if name in _KNOWN_INPUTS)
     unknown = [name for name, value in features.items() if name not in _KNOWN_INPUTS and hasattr(value, "shape")]
     if unknown or "input_ids" not in inputs or "attention_mask" not in inputs:

@@ -18,8 +18,9 @@ from llama_index_embft.embeddings.drift import DriftMap, save_drift
 from llama_index_embft.embeddings.identity import ModelIdentity, identify
 from llama_index_embft.finetune.drift.fit import fit_low_rank, fit_mlp, fit_procrustes
 from llama_index_embft.finetune.drift.report import DriftReport, DriftScore
-from llama_index_embft.finetune.drift.sample import DriftSample, share_kept
+from llama_index_embft.finetune.drift.sample import DriftSample
 from llama_index_embft.finetune.drift.settings import DriftKind, DriftSettings
+from llama_index_embft.finetune.vectors import share_kept
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

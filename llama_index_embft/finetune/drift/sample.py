@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 import numpy as np
 
 from llama_index_embft._core.checks import check_number
-from llama_index_embft._core.vectors import unit_rows
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.embeddings.encoding.encoder import Encoder, as_encoder
-from llama_index_embft.errors import ConfigError, ModelError
+from llama_index_embft.errors import ConfigError
 from llama_index_embft.finetune.drift.report import DriftScore
 from llama_index_embft.finetune.drift.whole_index import kept_in_whole
+from llama_index_embft.finetune.vectors import share_kept, usable_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,8 +111,10 @@ class DriftSample:
         if new_encoder is None:
             raise ConfigError("`queries` must be embedded by the new model; pass the model as `new`, not its vectors.")
         fit, searched = (np.arange(len(texts)),) * 2 if whole else (order[2 * fifth :], order[: 2 * fifth])
-        asked_new = _usable(new_encoder.encode_queries(list(queries)), "new")
-        asked_old = None if old_encoder is None else _usable(old_encoder.encode_queries(list(queries)), "old")
+        asked_new = usable_vectors(new_encoder.encode_queries(list(queries)), "new model")
+        asked_old = None
+        if old_encoder is not None:
+            asked_old = usable_vectors(old_encoder.encode_queries(list(queries)), "old model")
         turn = rng.permutation(len(queries))
         fifth = max(len(queries) // 5, 2)
         pairs_new, pairs_old = new_docs[fit], old_docs[fit]
@@ -187,45 +189,12 @@ class DriftSample:
         return float(np.mean(shares))
 
 
-def share_kept(
-    asked: NDArray[np.float32],
-    mapped: NDArray[np.float32],
-    docs_new: NDArray[np.float32],
-    docs_old: NDArray[np.float32],
-    k: int,
-    exclude: list[NDArray[np.int64]] | None = None,
-) -> NDArray[np.float64]:
-    """For each query the share of the new model's ``k`` hits that its mapped vector finds in the old space.
-
-    Args:
-        asked: Queries by the new model, shape ``(n, dim_new)``.
-        mapped: The same, mapped, shape ``(n, dim_old)``.
-        docs_new: The documents by the new model.
-        docs_old: The documents by the old model.
-        k: Hits a query; fewer where there are fewer documents.
-        exclude: For each query the documents that it must not find.
-    """
-    from llama_index_embft.search.topk import top_k
-
-    k = min(k, len(docs_new) - (0 if exclude is None else 1))
-    truth = top_k(asked, docs_new, k, exclude=exclude).rows.tolist()
-    found = top_k(mapped, docs_old, k, exclude=exclude).rows.tolist()
-    return np.array([len(set(a) & set(b)) / k for a, b in zip(truth, found, strict=True)])
-
-
 def _vectors(
     source: Any, texts: Sequence[str], cache: EmbeddingCache | Literal["default"] | None, name: str
 ) -> tuple[NDArray[np.float32], Encoder | None]:
     if isinstance(source, np.ndarray):
         if source.ndim != 2 or len(source) != len(texts):
             raise ConfigError(f"`{name}` has shape {source.shape} for {len(texts)} texts; give a vector for each text.")
-        return _usable(source, name), None
+        return usable_vectors(source, f"{name} model"), None
     encoder = as_encoder(source, cache=cache)
-    return _usable(encoder.encode_documents(list(texts)), name), encoder
-
-
-def _usable(vectors: NDArray[np.float32], name: str) -> NDArray[np.float32]:
-    bad = np.logical_not(np.isfinite(vectors).all(axis=1) & vectors.any(axis=1))
-    if bad.any():
-        raise ModelError(f"{int(bad.sum())} of {len(vectors)} vectors of the {name} model are NaN, infinite or zero.")
-    return unit_rows(np.asarray(vectors, dtype=np.float32))
+    return usable_vectors(encoder.encode_documents(list(texts)), f"{name} model"), encoder

@@ -4,7 +4,6 @@ from .recipe import Recipe as Recipe, choose_recipe as choose_recipe
 from .settings import (
     LossSettings as LossSettings,
     RoundsSettings as RoundsSettings,
-    TextSettings as TextSettings,
     ValidationSettings as ValidationSettings,
     engine_arguments as engine_arguments,
 )

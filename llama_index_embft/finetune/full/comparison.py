@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from llama_index_embft.finetune.engine import FinetuneResult
-    from llama_index_embft.finetune.full.base_model import LoadedBase
+    from llama_index_embft.finetune.running.base_model import LoadedBase
 
 logger = logging.getLogger(__name__)
 

@@ -14,12 +14,10 @@ from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.embeddings.truncation import warn_if_cut
 from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.finetune.engine import SELECTION_METRIC, BaseFinetuneEngine, FinetuneResult
-from llama_index_embft.finetune.full.base_model import load_base_model, longest_tokens
 from llama_index_embft.finetune.full.comparison import compared_with_base, measured_as_it_was
 from llama_index_embft.finetune.full.data.holdout import hold_out
 from llama_index_embft.finetune.full.data.rows import scored_rows, training_rows
 from llama_index_embft.finetune.full.losses.choosing import COSENT, GIST_NEGATIVES, Loss, loss_maker
-from llama_index_embft.finetune.full.losses.identity import loss_identity, model_identity
 from llama_index_embft.finetune.full.rounds import Round, check_rounds, rounds_record, train_in_rounds
 from llama_index_embft.finetune.full.run_settings import TrainSettings
 from llama_index_embft.finetune.full.saving import recorded_metrics, save_model, training_result
@@ -27,13 +25,14 @@ from llama_index_embft.finetune.full.settings import (
     LossSettings,
     Method,
     RoundsSettings,
-    TextSettings,
     ValidationSettings,
 )
 from llama_index_embft.finetune.full.training.run import train
 from llama_index_embft.finetune.record import result_record
 from llama_index_embft.finetune.running.arguments import check_compiler
+from llama_index_embft.finetune.running.base_model import load_base_model, longest_tokens
 from llama_index_embft.finetune.running.checkpoints import Checkpoints, checkpoint_folder
+from llama_index_embft.finetune.running.loss_identity import loss_identity, model_identity
 from llama_index_embft.finetune.running.processes import (
     broadcast,
     device_of_process,
@@ -41,7 +40,7 @@ from llama_index_embft.finetune.running.processes import (
     world_size,
 )
 from llama_index_embft.finetune.running.run import RunEnvironment
-from llama_index_embft.finetune.running.settings import HardwareSettings, LoraSettings
+from llama_index_embft.finetune.running.settings import HardwareSettings, LoraSettings, TextSettings
 from llama_index_embft.finetune.validation import TrainingEvaluator
 
 if TYPE_CHECKING:

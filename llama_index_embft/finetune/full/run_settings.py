@@ -10,10 +10,9 @@ from llama_index_embft.finetune.full.settings import (
     FullOptions,
     LossSettings,
     RoundsSettings,
-    TextSettings,
     ValidationSettings,
 )
-from llama_index_embft.finetune.running.settings import HardwareSettings, LoraSettings
+from llama_index_embft.finetune.running.settings import HardwareSettings, LoraSettings, TextSettings
 
 # LoRA starts from zero and moves few weights, so it takes steps some four times as long (peft's and
 # sentence-transformers' examples use 1e-4 to 5e-4).

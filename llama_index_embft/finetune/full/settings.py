@@ -14,16 +14,11 @@ from llama_index_embft._core.checks import check_choice, check_number
 from llama_index_embft._core.options import option
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.finetune.options import grouped
-from llama_index_embft.finetune.running.settings import HardwareSettings, LoraSettings
+from llama_index_embft.finetune.running.settings import HardwareSettings, LoraSettings, TextSettings, check_if_given
 
 Method: TypeAlias = Literal["full", "lora"]
 Distill: TypeAlias = Literal["kl", "margin"]
 Sampler: TypeAlias = Literal["no_false_negatives", "no_duplicates", "no_duplicates_hashed", "batch_sampler"]
-
-
-def _check_if_given(name: str, value: float | None, **rules: Any) -> None:
-    if value is not None:
-        check_number(name, value, **rules)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,39 +59,12 @@ class FullOptions:
     def __post_init__(self) -> None:
         check_choice("method", self.method, get_args(Method))
         for name in ("batch_size", "epochs", "checkpoint_save_steps", "evaluation_steps"):
-            _check_if_given(name, getattr(self, name), at_least=1)
-        _check_if_given("learning_rate", self.learning_rate, above=0, below=math.inf)
+            check_if_given(name, getattr(self, name), at_least=1)
+        check_if_given("learning_rate", self.learning_rate, above=0, below=math.inf)
         check_number("checkpoint_save_total_limit", self.checkpoint_save_total_limit, at_least=0)
         check_number("seed", self.seed, at_least=0, below=2**32)  # numpy takes no other
         if self.device is not None and not str(self.device).strip():
             raise ConfigError("`device` is empty; name a torch device such as 'cpu' or 'cuda:0', or leave it out.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextSettings:
-    """What the model reads of a text.
-
-    Raises:
-        ConfigError: A value is out of range.
-    """
-
-    query_prompt: str | None = option(
-        None,
-        "Put before each question, in training and ever after; empty: nothing. Default: the model's own.",
-    )
-    document_prompt: str | None = option(None, "Put before each passage; likewise.")
-    max_seq_length: int | Literal["auto"] | None = option(
-        "auto",
-        "Tokens of a text that are read, now and by the saved model; none: as many as the model reads by itself. auto: "
-        "so too, but where that would cut more than a tenth of the corpus and the model has positions for more, up to "
-        "512.",
-    )
-
-    def __post_init__(self) -> None:
-        if isinstance(self.max_seq_length, str):
-            check_choice("max_seq_length", self.max_seq_length, ["auto"], hint="or a number of tokens, or None")
-        else:
-            _check_if_given("max_seq_length", self.max_seq_length, at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,9 +118,9 @@ class LossSettings:
         check_number("weight_decay", self.weight_decay, at_least=0, below=math.inf)
         check_choice("distill", self.distill, get_args(Distill))
         check_number("distill_weight", self.distill_weight, at_least=0, at_most=1)
-        _check_if_given("teacher_temperature", self.teacher_temperature, above=0, below=math.inf)
+        check_if_given("teacher_temperature", self.teacher_temperature, above=0, below=math.inf)
         check_number("guide_margin", self.guide_margin, at_least=0, at_most=1)
-        _check_if_given("near_duplicates", self.near_duplicates, above=0, at_most=1)
+        check_if_given("near_duplicates", self.near_duplicates, above=0, at_most=1)
         check_choice("batch_sampler", self.batch_sampler, get_args(Sampler))
         if self.matryoshka_dims is not None:
             if not self.matryoshka_dims:
@@ -187,13 +155,13 @@ class ValidationSettings:
     )
 
     def __post_init__(self) -> None:
-        _check_if_given("val_split", self.val_split, above=0, below=1)
+        check_if_given("val_split", self.val_split, above=0, below=1)
         check_number("patience", self.patience, at_least=1)
         check_number("max_guard_loss", self.max_guard_loss, at_least=0)
         if isinstance(self.merge, str):
             check_choice("merge", self.merge, ["auto"], hint="or a number between 0 and 1, or None")
         else:
-            _check_if_given("merge", self.merge, at_least=0, at_most=1)
+            check_if_given("merge", self.merge, at_least=0, at_most=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +191,7 @@ class RoundsSettings:
 
     def __post_init__(self) -> None:
         check_number("mining_rounds", self.rounds, at_least=0)
-        _check_if_given("mining_negatives", self.negatives, at_least=1)
+        check_if_given("mining_negatives", self.negatives, at_least=1)
         if self.rounds == 0:
             for name in ("strategies", "negatives", "options"):
                 if getattr(self, name) is not None:

@@ -13,10 +13,8 @@ from llama_index_embft._core.environment import peak_memory_bytes
 from llama_index_embft._core.files import atomic_write_text, check_output_folder, write_folder_atomically
 from llama_index_embft.embeddings.cross_encoder import (
     cross_encoder_fingerprint,
-    has_scoring_head,
-    load_cross_encoder,
+    open_cross_encoder,
 )
-from llama_index_embft.embeddings.describe import resolve_model_name
 from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.embeddings.truncation import WORTH_SAYING
 from llama_index_embft.errors import DatasetError, TrainingError
@@ -32,6 +30,7 @@ from llama_index_embft.finetune.reranker.validation import ALONE, FIRST_STAGE, W
 from llama_index_embft.finetune.running.arguments import check_compiler
 from llama_index_embft.finetune.running.checkpoints import Checkpoints, checkpoint_folder, digest
 from llama_index_embft.finetune.running.lora import add_lora, merge_lora
+from llama_index_embft.finetune.running.loss_identity import loss_identity
 from llama_index_embft.finetune.running.run import RunEnvironment
 from llama_index_embft.retrievers.reranking import CrossEncoderReranker, load_reranker
 
@@ -109,8 +108,7 @@ class RerankerFinetuneEngine:
         self.embed_model = (
             load_embed_model(embed_model, trust_remote_code=trust) if isinstance(embed_model, str) else embed_model
         )
-        self.new_head = not has_scoring_head(resolve_model_name(self.model_id), trust_remote_code=trust)
-        self.model = load_cross_encoder(
+        self.model, self.new_head = open_cross_encoder(
             self.model_id,
             device=self.settings.device,
             max_length=self.settings.max_length,
@@ -274,6 +272,7 @@ class RerankerFinetuneEngine:
 
     def _checkpoints(self, rows: list[RerankerRow], base_fingerprint: str | None) -> Checkpoints:
         settings = self.settings
+        loss = make_loss(self.model, self._loss or settings.loss)
         checkpoints = Checkpoints(
             checkpoint_folder(self.model_output_path),
             keep=settings.checkpoint_save_total_limit,
@@ -281,8 +280,8 @@ class RerankerFinetuneEngine:
                 "training rows and their order": digest(columns(rows, self._loss or settings.loss)),
                 "val_dataset": self.val_dataset.content_hash() if self.val_dataset is not None else None,
                 "base model": base_fingerprint,
-                "loss": self._loss_name,
                 **settings.as_record(),
+                "loss": f"{self._loss_name} {loss_identity(loss, self.model)}",
             },
         )
         if settings.save_checkpoints:

@@ -15,7 +15,7 @@ from llama_index_embft.finetune.running.arguments import DeviceArguments, legacy
 from llama_index_embft.finetune.running.callbacks import BestStateCallback
 from llama_index_embft.finetune.running.dropout import dropout_off
 from llama_index_embft.finetune.running.run import run_trainer
-from llama_index_embft.finetune.running.trainer import ResumableTrainer
+from llama_index_embft.finetune.running.trainer import ResumableTrainer, equal_parts
 from llama_index_embft.finetune.validation import BestState
 
 if TYPE_CHECKING:
@@ -146,9 +146,7 @@ def _trainer(
     data = Dataset.from_dict(columns(rows, loss))
     a_row = len(data) / len(rows)  # a loss on single passages has as many rows for a question as it has passages
     batch = max(1, min(round(settings.batch_size * a_row), len(data)))
-    at_once = min(batch, round((settings.hardware.mini_batch_size or settings.batch_size) * a_row))
-    # Equal parts, so that a step has as many rows as was asked for.
-    parts = next(n for n in range(-(-batch // max(1, at_once)), batch + 1) if batch % n == 0)
+    parts = equal_parts(batch, max(1, round((settings.hardware.mini_batch_size or settings.batch_size) * a_row)))
     steps = -(-len(data) // batch) * settings.epochs
     with legacy_precision_kept():
         arguments = RerankerArguments(

@@ -1,1 +1,5 @@
-from .settings import HardwareSettings as HardwareSettings, LoraSettings as LoraSettings
+from .settings import (
+    HardwareSettings as HardwareSettings,
+    LoraSettings as LoraSettings,
+    TextSettings as TextSettings,
+)

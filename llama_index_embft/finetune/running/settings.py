@@ -1,4 +1,4 @@
-"""Settings that training of every kind of transformer shares: LoRA, and what decides speed and memory.
+"""Settings that training of every kind of transformer shares: texts, LoRA, and what decides speed and memory.
 
 No torch here: the command line reads these classes for its options.
 """
@@ -8,10 +8,44 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence  # noqa: TC003 (the command line reads the types of the fields)
 from dataclasses import dataclass
+from typing import Any, Literal
 
-from llama_index_embft._core.checks import check_number
+from llama_index_embft._core.checks import check_choice, check_number
 from llama_index_embft._core.options import option
 from llama_index_embft.errors import ConfigError
+
+
+def check_if_given(name: str, value: float | None, **rules: Any) -> None:
+    """`check_number` for an option that may be left out."""
+    if value is not None:
+        check_number(name, value, **rules)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSettings:
+    """What the model reads of a text.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    query_prompt: str | None = option(
+        None,
+        "Put before each question, in training and ever after; empty: nothing. Default: the model's own.",
+    )
+    document_prompt: str | None = option(None, "Put before each passage; likewise.")
+    max_seq_length: int | Literal["auto"] | None = option(
+        "auto",
+        "Tokens of a text that are read, now and by the saved model; none: as many as the model reads by itself. auto: "
+        "so too, but where that would cut more than a tenth of the corpus and the model has positions for more, up to "
+        "512.",
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.max_seq_length, str):
+            check_choice("max_seq_length", self.max_seq_length, ["auto"], hint="or a number of tokens, or None")
+        else:
+            check_if_given("max_seq_length", self.max_seq_length, at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,5 +112,4 @@ class HardwareSettings:
     )
 
     def __post_init__(self) -> None:
-        if self.mini_batch_size is not None:
-            check_number("mini_batch_size", self.mini_batch_size, at_least=1)
+        check_if_given("mini_batch_size", self.mini_batch_size, at_least=1)

@@ -54,6 +54,7 @@ class ResumableTrainer(BaseTrainer):
         self.mini_batch_size = mini_batch_size
         self._filling: Path | None = None
         self._losses: list[tuple[int, torch.Tensor]] = []
+        self._rows_of_step = 0
         super().__init__(**options)
         # Reading a number from a GPU waits for all work that was sent there, so many are read at once.
         self.look_every = 1 if self.args.device.type == "cpu" else _LOOK_EVERY
@@ -118,6 +119,25 @@ class ResumableTrainer(BaseTrainer):
                     f"The loss is {value} at step {step + 1}{self.place(step)}; lower learning_rate "
                     f"({self.args.learning_rate}) or train in float32 (bf16=False).{kept}"
                 )
+
+    def get_batch_samples(self, *args: Any, **options: Any) -> Any:
+        """The parts of a step; how many rows they have together is kept for `compute_loss`."""
+        samples, items = super().get_batch_samples(*args, **options)
+        self._rows_of_step = sum(_rows(part) for part in samples)
+        return samples, items
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
+        """The loss of a part, with its share of the step's rows.
+
+        The Trainer takes the mean over the parts of a step, and the last part of an epoch may have fewer rows: each of
+        them would count for several.
+        """
+        parts, rows = self.current_gradient_accumulation_steps, _rows(inputs)
+        loss = super().compute_loss(model, inputs, *args, **options)
+        if parts == 1 or not self.model.training or rows * parts == self._rows_of_step:
+            return loss
+        weighted: torch.Tensor = loss * (rows * parts / self._rows_of_step)  # type: ignore[operator]  # in training it is a tensor
+        return weighted
 
     def smaller(self, inputs: dict[str, Any], err: BaseException) -> int:  # noqa: ARG002 - for those that can
         """The mini-batch size to go on with after memory ran out.
@@ -206,6 +226,23 @@ class ResumableTrainer(BaseTrainer):
         from safetensors.torch import load_file
 
         self.model.load_state_dict(load_file(str(Path(checkpoint_path) / LORA_FILE)), strict=False)
+
+
+def equal_parts(rows: int, at_once: int | None) -> int:
+    """Into how many parts of one size a batch is cut, so that a step has as many rows as was asked for.
+
+    Args:
+        rows: Of the batch.
+        at_once: Most rows of a part; None: the whole batch.
+    """
+    most = min(rows, at_once or rows)
+    return next(n for n in range(-(-rows // most), rows + 1) if rows % n == 0)
+
+
+def _rows(inputs: dict[str, Any]) -> int:
+    """Rows of a part, by its labels, which every loss that is computed in parts has."""
+    labels = inputs.get("label")
+    return 0 if labels is None else len(labels)
 
 
 def is_out_of_memory(err: BaseException) -> bool:

@@ -73,7 +73,7 @@ def make_engine(
             **{"cache": cache, **options},
         )
     from llama_index_embft.finetune.full.engine import SentenceTransformersFinetuneEngine
-    from llama_index_embft.finetune.full.settings import TextSettings
+    from llama_index_embft.finetune.running.settings import TextSettings
 
     description = describe_base(base)
     if description["class_name"] != "HuggingFaceEmbedding":

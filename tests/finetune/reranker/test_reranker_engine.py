@@ -15,7 +15,13 @@ from safetensors.torch import load_file
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, DatasetError, ModelError, TrainingError
-from llama_index_embft.finetune import CandidateSettings, LoraSettings, RerankerFinetuneEngine, RerankerSettings
+from llama_index_embft.finetune import (
+    CandidateSettings,
+    HardwareSettings,
+    LoraSettings,
+    RerankerFinetuneEngine,
+    RerankerSettings,
+)
 from llama_index_embft.finetune.reranker.candidates import find_candidates
 from llama_index_embft.finetune.reranker.rows import columns, reranker_rows
 from llama_index_embft.finetune.reranker.validation import RerankValidation
@@ -149,6 +155,34 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tiny_model_path, tmp
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     with pytest.raises(ConfigError, match="cannot be resumed: epochs was 2 and is 3 now"):
         engine(tiny_model_path, "m", epochs=3, resume_from_checkpoint=True).finetune()
+
+
+def test_a_checkpoint_of_another_loss_is_refused(tiny_model_path, tmp_path, monkeypatch):
+    """The name alone does not tell: a loss of one's own has numbers, and the default one may be replaced by it."""
+    from functools import partial
+
+    from sentence_transformers.cross_encoder.losses import LambdaLoss
+
+    monkeypatch.chdir(tmp_path)
+    first = partial(LambdaLoss, k=5)
+    engine(tiny_model_path, "m", epochs=1, loss_maker=first, save_checkpoints=True, checkpoint_save_steps=2).finetune()
+    engine(tiny_model_path, "m", epochs=1, loss_maker=first, resume_from_checkpoint=True).finetune()
+    for other in (partial(LambdaLoss, k=3), None):
+        with pytest.raises(ConfigError, match="cannot be resumed: loss was 'LambdaLoss "):
+            engine(tiny_model_path, "m", epochs=1, loss_maker=other, resume_from_checkpoint=True).finetune()
+
+
+@pytest.mark.parametrize("loss", ["list_net", "bce"])
+def test_the_last_parts_of_an_epoch_weigh_each_question_alike(loss, tiny_model_path, tmp_path):
+    """16 questions in steps of 10: the second has 6, in parts of 5 and 1; the one must not count as five."""
+    norms = []
+    for size in (None, 5):
+        hardware = HardwareSettings(mini_batch_size=size, hidden_dropout=False, attention_dropout=False)
+        options = {"epochs": 1, "batch_size": 10, "learning_rate": 1e-9, "hardware": hardware, "val_dataset": None}
+        result = engine(tiny_model_path, tmp_path / "m", loss=loss, **options).finetune()
+        assert (result.steps, len(result.losses)) == (2, 1)
+        norms.append(result.losses[0]["grad_norm"])  # of the second step
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
 
 
 def test_the_guard_is_measured_and_a_loss_of_ones_own_is_taken(tiny_model_path, tmp_path):

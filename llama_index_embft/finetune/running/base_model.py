@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from llama_index_embft.embeddings.describe import describe_base
 from llama_index_embft.embeddings.encoding.backends import SentenceTransformerBackend
@@ -12,6 +12,7 @@ from llama_index_embft.embeddings.fingerprint import fingerprint_sentence_transf
 from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.embeddings.sentence_transformer import position_limit, set_max_length
 from llama_index_embft.embeddings.truncation import WORTH_SAYING, truncation
+from llama_index_embft.embeddings.wrapped import TwoSided
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.finetune.running.lora import merge_own_adapters
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from sentence_transformers import SentenceTransformer
 
-    from llama_index_embft.finetune.full.settings import TextSettings
+    from llama_index_embft.finetune.running.settings import TextSettings
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,8 @@ def load_base_model(
         device=device,
         trust_remote_code=trust_remote_code,
     )
+    if isinstance(embedding, TwoSided):
+        embedding = embedding.model_of("query")  # the one with weights to train
     backend = as_encoder(embedding, cache=None).backend
     if not isinstance(backend, SentenceTransformerBackend):
         raise ConfigError(
@@ -90,28 +93,10 @@ def load_base_model(
             "use EmbeddingAdapterFinetuneEngine.from_model_path."
         )
     model = backend.model
-    _check_tokenizer(model, name)
     description = describe_base(embedding)
     fingerprint = fingerprint_sentence_transformer(model, normalize=backend.normalize)
-    merge_own_adapters(model)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ModelError(
-            f"The model {name} ({type(model[0]).__name__}) has no weights that can be trained; train an adapter over "
-            "it: EmbeddingAdapterFinetuneEngine."
-        )
-    # A half-precision checkpoint comes as it is stored, and steps of training are smaller than what its numbers can
-    # tell apart: most of bfloat16's do not move, and float16's overflow in AdamW.
-    model.float()
     own_length = model.max_seq_length
-    wanted = _length_for(model, passages) if text.max_seq_length == "auto" else text.max_seq_length
-    if isinstance(wanted, int):
-        positions = position_limit(model)
-        if positions is not None and wanted > positions:
-            raise ConfigError(
-                f"`max_seq_length` is {wanted}; {name} supports at most {positions} tokens (max_position_embeddings): "
-                "lower it."
-            )
-        set_max_length(model, wanted, name)
+    make_trainable(model, name, max_seq_length=text.max_seq_length, passages=passages)
     return LoadedBase(
         embedding,
         model,
@@ -122,6 +107,46 @@ def load_base_model(
         own_length,
         reads_more=text.max_seq_length == "auto" and model.max_seq_length != own_length,
     )
+
+
+def make_trainable(
+    model: SentenceTransformer,
+    name: str,
+    *,
+    max_seq_length: int | Literal["auto"] | None = None,
+    passages: Sequence[str] = (),
+) -> None:
+    """Bring a model into the state that training begins with: float32, whole weights, the length that it is to read.
+
+    Args:
+        model: Changed in place.
+        name: For messages.
+        max_seq_length: Tokens that it is to read, see `TextSettings`.
+        passages: What it will be trained on.
+
+    Raises:
+        ConfigError: It cannot read texts of that length.
+        ModelError: It has no tokenizer or nothing to train.
+    """
+    _check_tokenizer(model, name)
+    merge_own_adapters(model)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ModelError(
+            f"The model {name} ({type(model[0]).__name__}) has no weights that can be trained; train an adapter over "
+            "it: EmbeddingAdapterFinetuneEngine."
+        )
+    # A half-precision checkpoint comes as it is stored, and steps of training are smaller than what its numbers can
+    # tell apart: most of bfloat16's do not move, and float16's overflow in AdamW.
+    model.float()
+    wanted = _length_for(model, passages) if max_seq_length == "auto" else max_seq_length
+    if isinstance(wanted, int):
+        positions = position_limit(model)
+        if positions is not None and wanted > positions:
+            raise ConfigError(
+                f"`max_seq_length` is {wanted}; {name} supports at most {positions} tokens (max_position_embeddings): "
+                "lower it."
+            )
+        set_max_length(model, wanted, name)
 
 
 def longest_tokens(model: SentenceTransformer, texts: Sequence[str]) -> int | None:

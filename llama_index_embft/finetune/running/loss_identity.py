@@ -14,13 +14,13 @@ from llama_index_embft.finetune.running.checkpoints import digest
 
 if TYPE_CHECKING:
     import torch
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import CrossEncoder, SentenceTransformer
 
 # Of no consequence for what is computed.
 _NOT_DECIDING: Final = ("training", "mini_batch_size")
 
 
-def loss_identity(loss: torch.nn.Module, model: SentenceTransformer) -> str:
+def loss_identity(loss: torch.nn.Module, model: SentenceTransformer | CrossEncoder) -> str:
     """Short hash of what a loss computes: its class, its numbers and functions, weights and models of its own.
 
     The mini-batch size is left out, which changes no result.
@@ -37,7 +37,7 @@ def model_identity(model: SentenceTransformer) -> str:
     return fingerprint_sentence_transformer(model, normalize=True) or fingerprint_module(model)
 
 
-def _described(module: torch.nn.Module, model: SentenceTransformer) -> dict[str, Any]:
+def _described(module: torch.nn.Module, model: SentenceTransformer | CrossEncoder) -> dict[str, Any]:
     from sentence_transformers import SentenceTransformer
 
     plain = {
@@ -47,8 +47,10 @@ def _described(module: torch.nn.Module, model: SentenceTransformer) -> dict[str,
     }
     parts: dict[str, Any] = {}
     for name, part in module.named_children():
-        if isinstance(part, SentenceTransformer):
-            parts[name] = None if part is model else model_identity(part)
+        if part is model:
+            parts[name] = None
+        elif isinstance(part, SentenceTransformer):
+            parts[name] = model_identity(part)
         else:
             parts[name] = _described(part, model)
     own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
