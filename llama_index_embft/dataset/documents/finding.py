@@ -144,7 +144,8 @@ def skipped_in_words(skipped: Sequence[SkippedFile]) -> Iterator[str]:
         groups[one.partly, one.cause].append(one)
     for (partly, cause), files in sorted(groups.items()):
         count = f"{len(files):,} file{'s' if len(files) > 1 else ''}"
-        examples = some([f"{clipped(one.name)} {one.reason}" for one in files])
+        first = {one.reason: one for one in reversed(files)}  # one example of each
+        examples = some([f"{clipped(one.name)} {one.reason}" for one in reversed(first.values())], len(files))
         if not partly and cause == unread_kind("")[1]:
             examples = _endings(one.name for one in files)
         yield (
@@ -154,7 +155,8 @@ def skipped_in_words(skipped: Sequence[SkippedFile]) -> Iterator[str]:
         )
 
 
-def some(problems: Sequence[str]) -> str:
+def some(problems: Sequence[str], total: int) -> str:
     """The first few, and how many there are beyond them."""
-    more = f"; and {len(problems) - _SHOWN:,} more" if len(problems) > _SHOWN else ""
-    return "; ".join(problems[:_SHOWN]) + more
+    shown = problems[:_SHOWN]
+    more = f"; and {total - len(shown):,} more" if total > len(shown) else ""
+    return "; ".join(shown) + more

@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from llama_index_embft.dataset.documents.base import Piece, ReadingSettings, UnreadableError
+from llama_index_embft.dataset.documents.base import LeftOut, Piece, ReadingSettings, UnreadableError
 from llama_index_embft.dataset.documents.encoding import clean
 from llama_index_embft.dataset.documents.finding import SkippedFile, find_files, skipped_in_words, some
 from llama_index_embft.dataset.documents.readers import read_file
@@ -96,7 +96,7 @@ def load_documents(
         problems = [one for one in skipped if one not in found.skipped]
         if len(problems) == 1:
             raise DocumentError(f"{found.root / problems[0].name} {problems[0].reason}.")
-        listed = some([f"{found.root / one.name} {one.reason}" for one in problems])
+        listed = some([f"{found.root / one.name} {one.reason}" for one in problems], len(problems))
         raise DocumentError(f"None of the {len(problems)} files can be used: {listed}.")
     loaded = LoadedDocuments(documents, n_files=n_files, skipped=skipped)
     if skipped:
@@ -109,17 +109,24 @@ def _read_or_explain(
 ) -> tuple[dict[str, list[Piece]], list[SkippedFile]]:
     """Read a file: its texts by member, and what was left out."""
     pieces: dict[str, list[Piece]] = {}
-    problems: list[SkippedFile] = []
+    problems: list[LeftOut] = []
     try:
         for item in read_file(file, settings, show_progress=show_progress):
             if isinstance(item, Piece):
                 pieces.setdefault(item.member, []).append(item)
             else:
-                member = f"{name}/{item.member}" if item.member else name
-                problems.append(SkippedFile(member, item.reason, item.cause, item.partly))
+                problems.append(item)
     except UnreadableError as err:
-        problems.append(SkippedFile(name, str(err), err.cause, bool(pieces)))
-    return pieces, problems
+        problems.append(LeftOut(str(err), err.cause))
+    return pieces, [
+        SkippedFile(
+            f"{name}/{one.member}" if one.member else name,
+            one.reason,
+            one.cause,
+            one.partly and (one.member in pieces or (not one.member and bool(pieces))),
+        )
+        for one in problems
+    ]
 
 
 def _identified(pieces: Sequence[Piece], name: str) -> list[Document]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from llama_index_embft._core.checks import first_line
 from llama_index_embft.dataset.documents.base import LeftOut, Piece, ReadingJob, UnreadableError
-from llama_index_embft.dataset.documents.printed import printed_to_plain, without_running_lines
+from llama_index_embft.dataset.documents.printed import columns_to_lines, printed_to_plain, without_running_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 _LOCKED: Final = (
     "is encrypted and needs a password; remove it, for example with: qpdf --decrypt --password=… in.pdf out.pdf"
 )
-_LEAST_LINES: Final = 8  # of two columns; fewer are no page of columns
-_LEAST_COLUMN: Final = 20  # characters of a line of a column, in the middle; a table's cells are shorter
-_LEAST_LETTERS: Final = 0.6  # of the characters in a column; a table holds numbers
+_SHORT: Final = 500  # characters; of a shorter page the layout may have left something out
+_COMPLETE: Final = 0.8
+_RIGHT_TO_LEFT: Final = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]")
 
 
 def read_pdf(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
@@ -90,70 +90,24 @@ def _has_image(page: PageObject) -> bool:
         return False
 
 
-class _Printed(NamedTuple):
-    """A piece of text where it stands on its page, in points from the lower left."""
-
-    text: str
-    x: float
-    y: float
-
-
 def _page_text(page: PageObject) -> str | None:
-    printed: list[_Printed] = []
+    """The text of a page in reading order.
 
-    def collect(text: str, cm: Any, tm: Any, font: Any, size: Any) -> None:
-        del font, size
-        if text.strip():
-            x, y = tm[4], tm[5]
-            printed.append(_Printed(text, cm[0] * x + cm[2] * y + cm[4], cm[1] * x + cm[3] * y + cm[5]))
-
-    try:
-        text = page.extract_text(visitor_text=collect)
-    except Exception:  # noqa: BLE001 - one damaged page is no reason to lose the others
-        return None
-    return _by_columns(printed) or text
-
-
-def _by_columns(printed: list[_Printed]) -> str:
-    """The text column by column, where the file holds it line by line across two columns; else an empty string.
-
-    Most programs write a column after the other, and the order of the file is right. The others are told by lines that
-    go left, right, left, right, each side with words enough to be prose and not a table.
+    pypdf's layout mode puts words together by where they stand, so that fewer are torn, and rows of tables stay rows.
+    It knows neither right-to-left scripts nor turned text, which its plain mode does.
     """
-    lines: dict[int, list[_Printed]] = {}
-    for piece in printed:
-        lines.setdefault(round(piece.y), []).append(piece)
-    pairs = [line for line in lines.values() if len(line) == 2 and line[0].x < line[1].x]
-    if len(pairs) < _LEAST_LINES or len(pairs) < 0.5 * len(lines):
-        return ""
-    starts = [round(right.x) for _, right in pairs]
-    gutter = max(set(starts), key=starts.count)
-    pairs = [pair for pair in pairs if abs(pair[1].x - gutter) < 3]
-    sides = [[pair[side].text.strip() for pair in pairs] for side in (0, 1)]
-    if len(pairs) < _LEAST_LINES or not all(_is_prose(side) for side in sides):
-        return ""
-    tops = {round(pair[0].y) for pair in pairs}
-    first, last = max(tops), min(tops)
-    above: list[str] = []
-    left: list[str] = []
-    right: list[str] = []
-    below: list[str] = []
-    for piece in printed:
-        y = round(piece.y)
-        if y > first:
-            above.append(piece.text)
-        elif y < last:
-            below.append(piece.text)
-        else:
-            (right if piece.x > gutter - 3 else left).append(piece.text)
-    return "\n".join(text.strip("\n") for text in [*above, *left, *right, *below])
-
-
-def _is_prose(lines: list[str]) -> bool:
-    if sorted(map(len, lines))[len(lines) // 2] < _LEAST_COLUMN:
-        return False
-    characters = "".join(lines)
-    return sum(character.isalpha() for character in characters) >= _LEAST_LETTERS * len(characters)
+    try:
+        text = columns_to_lines(page.extract_text(extraction_mode="layout"))
+    except Exception:  # noqa: BLE001 - a parser that stumbles over a file of somebody else's
+        text = ""
+    if len(text) > _SHORT and not _RIGHT_TO_LEFT.search(text):
+        return text
+    try:
+        plain = str(page.extract_text())
+    except Exception:  # noqa: BLE001 - one damaged page is no reason to lose the others
+        return text or None
+    complete = len("".join(text.split())) >= _COMPLETE * len("".join(plain.split()))
+    return text if complete and not _RIGHT_TO_LEFT.search(text) else plain
 
 
 def _page_labels(pdf: PdfReader, n_pages: int) -> list[str]:

@@ -55,7 +55,7 @@ def _read(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
     except UnreadableError:
         raise
     except Exception as err:  # a parser of somebody else's, at a file of somebody else's
-        raise UnreadableError(f"cannot be read: {first_line(err)}") from err
+        raise UnreadableError(f"cannot be read ({first_line(err)}); save it again, or leave it out") from err
     if not found:
         raise UnreadableError("holds no text; remove it or give another file", "without text")
 
