@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import uuid
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from llama_index.core.schema import BaseNode, Document, MetadataMode
+
+    from llama_index_embft._core.tokens import ModelTokens
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +157,12 @@ def _identified(pieces: Sequence[Piece], name: str) -> list[Document]:
 
 
 def documents_to_nodes(
-    documents: Sequence[Document], *, chunk_size: int = 256, chunk_overlap: int = 32, show_progress: bool = True
+    documents: Sequence[Document],
+    *,
+    chunk_size: int = 256,
+    chunk_overlap: int = 32,
+    tokens: ModelTokens | None = None,
+    show_progress: bool = True,
 ) -> list[BaseNode]:
     """Cut documents into nodes with LlamaIndex's ``SentenceSplitter``.
 
@@ -166,6 +174,9 @@ def documents_to_nodes(
         documents: As from `load_documents`, or any LlamaIndex documents.
         chunk_size: Tokens of a chunk, metadata included. Embedding models read 256 to 512 tokens and cut off the rest.
         chunk_overlap: Tokens that neighbouring chunks share.
+        tokens: How the model that will read the chunks counts, as from `llama_index_embft.embeddings.model_tokens`; no
+            chunk is longer than what it reads. None: LlamaIndex's own count, which is OpenAI's; 256 of its tokens may
+            be 288 of another model, which leaves the end unread.
         show_progress: Show LlamaIndex's bar.
 
     Raises:
@@ -179,19 +190,29 @@ def documents_to_nodes(
             f"`chunk_size` must be positive and `chunk_overlap` from 0 to less than it, got {chunk_size} and "
             f"{chunk_overlap}."
         )
+    if tokens is not None and tokens.limit is not None and tokens.limit < chunk_size:
+        chunk_size, chunk_overlap = tokens.limit, min(chunk_overlap, tokens.limit // 4)
     text_digest: dict[str, str] = {}  # the whole document's text, hashed once and not once a chunk
 
     def node_id(position: int, document: BaseNode) -> str:
         if document.node_id not in text_digest:
             text = document.get_content().encode("utf-8", "surrogatepass")
             text_digest[document.node_id] = hashlib.sha256(text).hexdigest()
+            if tokens is not None:  # another tokenizer cuts elsewhere
+                text_digest[document.node_id] += str(tokens.encode(document.get_content()[:1000]))
         parts = (document.node_id, text_digest[document.node_id], chunk_size, chunk_overlap, position)
         digest = hashlib.sha256("\x00".join(map(str, parts)).encode("utf-8", "surrogatepass")).digest()
         return str(uuid.UUID(bytes=digest[:16]))  # some vector stores take nothing but UUIDs
 
-    splitter = SentenceSplitter(chunk_size=chunk_size, chunk_overlap=chunk_overlap, id_func=node_id)
+    splitter = SentenceSplitter(
+        chunk_size=chunk_size,
+        chunk_overlap=chunk_overlap,
+        tokenizer=None if tokens is None else tokens.encode,
+        id_func=node_id,
+    )
     try:
-        nodes = splitter.get_nodes_from_documents(documents, show_progress=show_progress and len(documents) > 500)
+        with redirect_stdout(None):  # LlamaIndex prints a line for each document whose metadata is long
+            nodes = splitter.get_nodes_from_documents(documents, show_progress=show_progress and len(documents) > 500)
     except ValueError as err:  # the metadata alone is longer than a chunk
         raise ConfigError(f"Cannot cut documents into chunks of {chunk_size} tokens: {err}") from err
     except RecursionError as err:
