@@ -33,4 +33,4 @@ from .stock import (
     AdapterEmbeddingModel as AdapterEmbeddingModel,
     LinearAdapterEmbeddingModel as LinearAdapterEmbeddingModel,
 )
-from .truncation import model_tokens as model_tokens
+from .truncation import ModelTokens as ModelTokens, model_tokens as model_tokens

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable  # noqa: TC003  # a field's annotation
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from llama_index_embft._core.tokens import ModelTokens
 from llama_index_embft.embeddings.sentence_transformer import position_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from sentence_transformers import SentenceTransformer
@@ -74,6 +74,18 @@ def truncation_of(embed_model: BaseEmbedding, texts: Sequence[str]) -> Truncatio
     """The same for a LlamaIndex embedding, or for the model below an adapter; None where no model runs here."""
     backend = _local_backend(embed_model)
     return None if backend is None else truncation(backend.model, texts)
+
+
+class ModelTokens(NamedTuple):
+    """How the model that reads chunks counts tokens, and how many it reads.
+
+    Attributes:
+        encode: Text -> tokens, without those that mark beginning and end.
+        limit: Tokens of a text that are read, beside these marks and the prompt; None: any number.
+    """
+
+    encode: Callable[[str], list[int]]
+    limit: int | None
 
 
 def model_tokens(embed_model: BaseEmbedding) -> ModelTokens | None:

@@ -8,7 +8,7 @@ import os
 import uuid
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from llama_index_embft.dataset.documents.base import LeftOut, Piece, ReadingSettings, UnreadableError
 from llama_index_embft.dataset.documents.encoding import clean
@@ -17,11 +17,9 @@ from llama_index_embft.dataset.documents.readers import read_file
 from llama_index_embft.errors import ConfigError, DatasetError, DocumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from llama_index.core.schema import BaseNode, Document, MetadataMode
-
-    from llama_index_embft._core.tokens import ModelTokens
 
 logger = logging.getLogger(__name__)
 
@@ -156,12 +154,24 @@ def _identified(pieces: Sequence[Piece], name: str) -> list[Document]:
     ]
 
 
+class TokenCounter(Protocol):
+    """How the model that will read chunks counts their tokens; see `llama_index_embft.embeddings.ModelTokens`."""
+
+    @property
+    def encode(self) -> Callable[[str], list[int]]:
+        """Text -> tokens."""
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens that are read; None: any number."""
+
+
 def documents_to_nodes(
     documents: Sequence[Document],
     *,
     chunk_size: int = 256,
     chunk_overlap: int = 32,
-    tokens: ModelTokens | None = None,
+    tokens: TokenCounter | None = None,
     show_progress: bool = True,
 ) -> list[BaseNode]:
     """Cut documents into nodes with LlamaIndex's ``SentenceSplitter``.
