@@ -69,13 +69,14 @@ def read(folder: Path) -> dict[str, Any]:
 
     documents_to_nodes(load_documents(__file__, show_progress=False), show_progress=False)  # imports
     before = peak()
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     documents = load_documents(folder, show_progress=False)
-    reading = time.perf_counter() - start
+    reading, cpu = time.perf_counter() - start, time.process_time() - cpu
     after_reading = peak()
     nodes = documents_to_nodes(documents, show_progress=False)
     return {
         "seconds": reading,
+        "CPU seconds": cpu,
         "seconds to cut": time.perf_counter() - start - reading,
         "peak MB": after_reading,
         "peak MB with chunks": peak(),
@@ -95,11 +96,6 @@ def peak() -> float:
 
 def make_files(folder: Path, n_files: int) -> None:
     rng = random.Random(0)
-    makers: list[tuple[str, Callable[[Path, random.Random], None]]] = [
-        (".docx", word), (".xlsx", excel), (".pptx", slides), (".pdf", pdf), (".eml", mail), (".html", page),
-        (".docx", word), (".txt", old_text), (".jsonl", records), (".epub", book), (".csv", table), (".pdf", pdf),
-        (".rtf", rtf), (".ipynb", notebook), (".py", code), (".zip", archive), (".xlsx", excel), (".docx", word),
-    ]  # fmt: skip
     bad: list[tuple[str, bytes]] = [
         (".docx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + "EncryptedPackage".encode("utf-16-le")),
         (".xlsx", b"PK\x03\x04 cut off"), (".pdf", b"%PDF-1.7 cut off"), (".txt", b""), (".jpg", b"\xff\xd8"),
@@ -109,8 +105,12 @@ def make_files(folder: Path, n_files: int) -> None:
             ending, raw = bad[number // 10 % len(bad)]
             (folder / f"f{number}{ending}").write_bytes(raw)
         else:
-            ending, make = makers[(number - number // 10) % len(makers)]
+            ending, make = MAKERS[(number - number // 10) % len(MAKERS)]
             make(folder / f"f{number}{ending}", rng)
+
+
+def times(number: int, size: float) -> int:
+    return max(1, int(number * size))
 
 
 def sentence(rng: random.Random) -> str:
@@ -121,11 +121,11 @@ def paragraph(rng: random.Random) -> str:
     return " ".join(sentence(rng) for _ in range(rng.randint(3, 8)))
 
 
-def word(path: Path, rng: random.Random) -> None:
+def word(path: Path, rng: random.Random, size: float = 1.0) -> None:
     import docx
 
     document = docx.Document()
-    for _ in range(rng.randint(20, 40)):
+    for _ in range(times(rng.randint(20, 40), size)):
         document.add_heading(sentence(rng), 2)
         for _ in range(4):
             document.add_paragraph(paragraph(rng))
@@ -135,22 +135,22 @@ def word(path: Path, rng: random.Random) -> None:
     document.save(path)
 
 
-def excel(path: Path, rng: random.Random) -> None:
+def excel(path: Path, rng: random.Random, size: float = 1.0) -> None:
     import openpyxl
 
     book = openpyxl.Workbook(write_only=True)
     sheet = book.create_sheet("Orders")
     sheet.append(["order", "customer", "price", "remark"])
-    for number in range(2000):
+    for number in range(times(2000, size)):
         sheet.append([number, f"Customer {rng.randint(1, 99)}", rng.random() * 100, sentence(rng)])
     book.save(path)
 
 
-def slides(path: Path, rng: random.Random) -> None:
+def slides(path: Path, rng: random.Random, size: float = 1.0) -> None:
     import pptx
 
     show = pptx.Presentation()
-    for _ in range(30):
+    for _ in range(times(30, size)):
         slide = show.slides.add_slide(show.slide_layouts[1])
         slide.shapes.title.text = sentence(rng)
         slide.placeholders[1].text = "\n".join(sentence(rng) for _ in range(5))
@@ -158,14 +158,14 @@ def slides(path: Path, rng: random.Random) -> None:
     show.save(path)
 
 
-def pdf(path: Path, rng: random.Random) -> None:
+def pdf(path: Path, rng: random.Random, size: float = 1.0) -> None:
     from pypdf import PdfWriter
     from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
     writer = PdfWriter()
     font = {"/Type": "/Font", "/Subtype": "/Type1", "/BaseFont": "/Courier"}
     entry = writer._add_object(DictionaryObject({NameObject(key): NameObject(value) for key, value in font.items()}))
-    for number in range(10):
+    for number in range(times(10, size)):
         lines = [(72, 760, f"Annual report   {number + 1}")]
         lines += [(x, 720 - 13 * n, sentence(rng)[:38]) for x in (40, 320) for n in range(50)]
         drawn = DecodedStreamObject()
@@ -178,34 +178,34 @@ def pdf(path: Path, rng: random.Random) -> None:
     writer.write(path)
 
 
-def mail(path: Path, rng: random.Random) -> None:
+def mail(path: Path, rng: random.Random, size: float = 1.0) -> None:
     message = EmailMessage()
     message["Subject"], message["From"], message["To"] = sentence(rng), "a@example.org", "b@example.org"
     message.set_content("\n\n".join(paragraph(rng) for _ in range(4)))
     attached = path.with_suffix(".docx")
-    word(attached, rng)
+    word(attached, rng, size)
     message.add_attachment(attached.read_bytes(), "application", "octet-stream", filename="report.docx")
     attached.unlink()
     path.write_bytes(message.as_bytes())
 
 
-def page(path: Path, rng: random.Random) -> None:
+def page(path: Path, rng: random.Random, size: float = 1.0) -> None:
     menu = "".join(f"<li><a href={n}>Item {n}</a></li>" for n in range(100))
-    body = "".join(f"<h2>{sentence(rng)}</h2><p>{paragraph(rng)}</p>" for _ in range(100))
+    body = "".join(f"<h2>{sentence(rng)}</h2><p>{paragraph(rng)}</p>" for _ in range(times(100, size)))
     path.write_text(f"<html><body><ul>{menu}</ul><div>{body}</div><footer>Imprint</footer></body></html>")
 
 
-def old_text(path: Path, rng: random.Random) -> None:
-    path.write_bytes("\n\n".join(f"Größe: {paragraph(rng)}" for _ in range(200)).encode("cp1252"))
+def old_text(path: Path, rng: random.Random, size: float = 1.0) -> None:
+    path.write_bytes("\n\n".join(f"Größe: {paragraph(rng)}" for _ in range(times(200, size))).encode("cp1252"))
 
 
-def records(path: Path, rng: random.Random) -> None:
-    lines = [json.dumps({"question": sentence(rng), "answer": paragraph(rng)}) for _ in range(2000)]
+def records(path: Path, rng: random.Random, size: float = 1.0) -> None:
+    lines = [json.dumps({"question": sentence(rng), "answer": paragraph(rng)}) for _ in range(times(2000, size))]
     path.write_text("\n".join(lines))
 
 
-def book(path: Path, rng: random.Random) -> None:
-    names = [f"c{n}.xhtml" for n in range(20)]
+def book(path: Path, rng: random.Random, size: float = 1.0) -> None:
+    names = [f"c{n}.xhtml" for n in range(times(20, size))]
     items = "".join(f'<item id="{name}" href="{name}" media-type="application/xhtml+xml"/>' for name in names)
     spine = "".join(f'<itemref idref="{name}"/>' for name in names)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
@@ -216,31 +216,40 @@ def book(path: Path, rng: random.Random) -> None:
             made.writestr(name, f"<html><body><h1>{sentence(rng)}</h1>{text}</body></html>")
 
 
-def table(path: Path, rng: random.Random) -> None:
-    rows = [f'{n};"{sentence(rng)}";{rng.random():.2f}' for n in range(5000)]
+def table(path: Path, rng: random.Random, size: float = 1.0) -> None:
+    rows = [f'{n};"{sentence(rng)}";{rng.random():.2f}' for n in range(times(5000, size))]
     path.write_text("\n".join(["number;remark;price", *rows]))
 
 
-def rtf(path: Path, rng: random.Random) -> None:
-    path.write_text(r"{\rtf1\ansi " + r"\par ".join(paragraph(rng) for _ in range(300)) + "}")
+def rtf(path: Path, rng: random.Random, size: float = 1.0) -> None:
+    path.write_text(r"{\rtf1\ansi " + r"\par ".join(paragraph(rng) for _ in range(times(300, size))) + "}")
 
 
-def notebook(path: Path, rng: random.Random) -> None:
-    cells = [{"cell_type": "markdown", "source": [paragraph(rng)]} for _ in range(50)]
+def notebook(path: Path, rng: random.Random, size: float = 1.0) -> None:
+    cells = [{"cell_type": "markdown", "source": [paragraph(rng)]} for _ in range(times(50, size))]
     path.write_text(json.dumps({"nbformat": 4, "metadata": {}, "cells": cells}))
 
 
-def code(path: Path, rng: random.Random) -> None:
-    path.write_text("\n\n".join(f'def f{n}():\n    """{sentence(rng)}"""\n    return {n}' for n in range(200)))
+def code(path: Path, rng: random.Random, size: float = 1.0) -> None:
+    path.write_text(
+        "\n\n".join(f'def f{n}():\n    """{sentence(rng)}"""\n    return {n}' for n in range(times(200, size)))
+    )
 
 
-def archive(path: Path, rng: random.Random) -> None:
+def archive(path: Path, rng: random.Random, size: float = 1.0) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
         for number, (ending, make) in enumerate([(".docx", word), (".html", page), (".csv", table)]):
             inner = path.with_name(f"inner{number}{ending}")
-            make(inner, rng)
+            make(inner, rng, size)
             made.write(inner, f"2024/{inner.name}")
             inner.unlink()
+
+
+MAKERS: list[tuple[str, Callable[..., None]]] = [
+    (".docx", word), (".xlsx", excel), (".pptx", slides), (".pdf", pdf), (".eml", mail), (".html", page),
+    (".docx", word), (".txt", old_text), (".jsonl", records), (".epub", book), (".csv", table), (".pdf", pdf),
+    (".rtf", rtf), (".ipynb", notebook), (".py", code), (".zip", archive), (".xlsx", excel), (".docx", word),
+]  # fmt: skip
 
 
 def make_table(path: Path, megabytes: int) -> None:

@@ -18,6 +18,8 @@ _OLD_ENCODINGS: Final = [
     "cp1252", "cp1250", "cp1251", "koi8_r", "cp1253", "cp1254", "cp1255", "cp1256", "cp874", "gb18030", "big5",
     "cp932", "euc_jp", "euc_kr",
 ]  # fmt: skip
+_LATIN: Final = ["cp1252", "cp1250", "cp1254"]
+_LEAST_WORDS: Final = 0.2  # of the runs of letters beyond ASCII, from which it is another script
 _MARKS: Final = [
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
@@ -175,7 +177,10 @@ def _decoded_line(line: bytes, fallback: str) -> str:
 def _older_encoding(raw: bytes) -> str | None:
     from charset_normalizer import from_bytes
 
-    found = from_bytes(raw, cp_isolation=_OLD_ENCODINGS)
+    # Letters beyond ASCII stand alone among those of Latin scripts, and in words of their own in all others.
+    runs = re.findall(rb"[\x80-\xff]+", raw)
+    latin = sum(len(run) > 2 for run in runs) < _LEAST_WORDS * len(runs)
+    found = from_bytes(raw, cp_isolation=_LATIN if latin else _OLD_ENCODINGS)
     best = found.best()
     if best is None:
         return None

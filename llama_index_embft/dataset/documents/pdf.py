@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from llama_index_embft._core.checks import first_line
@@ -30,9 +31,9 @@ def read_pdf(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
     from pypdf.errors import DependencyError
     from tqdm.auto import tqdm
 
-    logging.getLogger("pypdf").setLevel(logging.ERROR)  # it warns of each oddity of each page
     try:
-        pdf = PdfReader(path)
+        with _quiet_pypdf():
+            pdf = PdfReader(path)
         # Many files are encrypted only against changes; the empty password opens them.
         if pdf.is_encrypted and not pdf.decrypt(""):
             raise UnreadableError(_LOCKED, "encrypted")
@@ -50,7 +51,8 @@ def read_pdf(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
         ) from err
     labels = _page_labels(pdf, len(pages))
     bar = tqdm(pages, desc=path.name, unit="page", delay=2, leave=False, disable=not job.show_progress)
-    found = [_page_text(page) for page in bar]
+    with _quiet_pypdf():
+        found = [_page_text(page) for page in bar]
     texts = [text or "" for text in found]
     empty = sum(not text.strip() for text in texts)
     if empty == len(texts):
@@ -66,6 +68,18 @@ def read_pdf(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
         if text.strip():
             yield Piece(printed_to_plain(text, words), {"page_label": label})
     yield from _left_out(found, pages)
+
+
+@contextmanager
+def _quiet_pypdf() -> Iterator[None]:
+    """Without a warning for each oddity of each page."""
+    log = logging.getLogger("pypdf")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _left_out(found: list[str | None], pages: list[PageObject]) -> Iterator[LeftOut]:

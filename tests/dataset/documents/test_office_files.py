@@ -241,6 +241,8 @@ def test_pages_are_read_without_navigation(tmp_path: Path) -> None:
     assert texts(tmp_path) == ["One Two"]  # a page of nothing else: better that than nothing
 
 
+RUSSIAN = "Договор вступает в силу со дня его подписания обеими сторонами и действует один год."
+CHINESE = "本合同自双方签字盖章之日起生效,有效期为一年,期满后可以续签。"
 POLISH = "Zażółć gęślą jaźń, bo tak trzeba robić zawsze."
 
 
@@ -248,6 +250,10 @@ POLISH = "Zażółć gęślą jaźń, bo tak trzeba robić zawsze."
     ("raw", "expected"),
     [
         (POLISH.encode("cp1250"), POLISH),
+        (("Größe: the order of the plant. " * 40).encode("cp1252"), "Größe: the order of the plant. " * 40),
+        (RUSSIAN.encode("cp1251"), RUSSIAN),
+        (CHINESE.encode("gb18030"), CHINESE),
+        (f"id,name\n1,{CHINESE}\n".encode("gb18030"), f"id,name\n1,{CHINESE}\n"),
         ("Grüße".encode("utf-16"), "Grüße"),
         ("Grüße aus Köln".encode("utf-16-le"), "Grüße aus Köln"),
         ("Grüße".encode("utf-32"), "Grüße"),
