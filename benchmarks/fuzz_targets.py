@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fuzz_mutations import damage_file, damage_folder
+from readers import MAKERS
 
 WORDS = [
     "brake",
@@ -189,6 +190,8 @@ class Documents(Copies):
         writer = PdfWriter()
         writer.add_blank_page(200, 200)
         writer.write(str(good / "blank.pdf"))
+        for number, (ending, make) in enumerate(dict(MAKERS).items()):
+            make(good / f"office{number}{ending}", random.Random(number), 0.05)
 
     def prepare(self, label: str, rnd: random.Random, folder: Path) -> Callable[[], object]:
         from llama_index_embft.dataset import documents_to_nodes, load_documents

@@ -37,14 +37,23 @@ def minilm_path() -> str:
 
 @pytest.fixture(scope="session")
 def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A SentenceTransformer folder: one-layer BERT of width 32 with random weights and a word-level vocabulary."""
+    """A SentenceTransformer folder: one-layer BERT of width 32 with random weights and a vocabulary of letters."""
+    return make_tiny_model(tmp_path_factory.mktemp("tiny-bert"), positions=128, max_seq_length=64)
+
+
+@pytest.fixture(scope="session")
+def tiny_long_model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same, which reads a paragraph of 500 letters to its end."""
+    return make_tiny_model(tmp_path_factory.mktemp("tiny-long-bert"), positions=512, max_seq_length=512)
+
+
+def make_tiny_model(folder: Path, *, positions: int, max_seq_length: int) -> str:
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-    folder = tmp_path_factory.mktemp("tiny-bert")
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     vocab = [*special, *letters, *(f"##{c}" for c in letters), *".,?!:;-()'\"$%"]
@@ -55,7 +64,7 @@ def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
     words.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
     words.decoder = decoders.WordPiece()
     names = dict(zip(["pad_token", "unk_token", "cls_token", "sep_token", "mask_token"], special, strict=True))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=128, **names)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=positions, **names)
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(vocab),
@@ -63,12 +72,12 @@ def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
         num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=64,
-        max_position_embeddings=128,
+        max_position_embeddings=positions,
     )
     raw = folder / "raw"
     BertModel(config).save_pretrained(raw)
     tokenizer.save_pretrained(raw)
-    word = Transformer(str(raw), max_seq_length=64)
+    word = Transformer(str(raw), max_seq_length=max_seq_length)
     model = SentenceTransformer(modules=[word, Pooling(32), Normalize()], device="cpu")
     path = folder / "model"
     model.save_pretrained(str(path), create_model_card=False)

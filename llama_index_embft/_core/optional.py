@@ -22,6 +22,11 @@ EXTRA_OF: Final = {
     "onnxscript": "onnx",
     "openvino": "openvino",
     "llama_index.finetuning": "stock",
+    "docx": "office",
+    "openpyxl": "office",
+    "pptx": "office",
+    "striprtf": "office",
+    "xlrd": "office",
 }
 
 

@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Give the app its sub-commands."""
-    for making in (demo, run):
-        app.command()(making)
-    for made_of_settings in (generate, mine):
+    app.command()(demo)
+    for made_of_settings in (run, generate, mine):
         add_command(app, made_of_settings)
     register_train(app)
     app.command()(evaluate)

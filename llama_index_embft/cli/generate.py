@@ -13,6 +13,7 @@ from llama_index_embft.calls import CallSettings  # noqa: TC001
 from llama_index_embft.cli.shared.documents import ChunkOptions  # noqa: TC001
 from llama_index_embft.cli.shared.llm import LLMOptions  # noqa: TC001
 from llama_index_embft.cli.shared.ray import RayOption  # noqa: TC001
+from llama_index_embft.dataset import ReadingSettings  # noqa: TC001
 from llama_index_embft.generation import QuestionSettings
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def generate(
     docs: Annotated[list[Path], typer.Argument(help="Files and folders of documents.")],
     out: Annotated[Path, typer.Option(help="The data set (JSON).")],
     llm: Annotated[LLMOptions, "LLM"],
+    reading: Annotated[ReadingSettings, "Files"],
     chunks: Annotated[ChunkOptions, "Chunks"],
     questions: Annotated[QuestionOptions, "Questions"],
     filters: Annotated[FilterOptions, "Filters"],
@@ -98,7 +100,7 @@ def generate(
     from llama_index_embft.calls import check_llm
     from llama_index_embft.cli.shared.cost import confirm_cost
     from llama_index_embft.cli.shared.ray import check_ray
-    from llama_index_embft.dataset import documents_to_nodes, load_documents
+    from llama_index_embft.dataset import load_documents
     from llama_index_embft.errors import ConfigError
     from llama_index_embft.generation import (
         estimate_qa_embedding_pairs,
@@ -118,8 +120,8 @@ def generate(
     wanted = filters.wanted()
     if not dry_run:
         check_llm(client)
-    documents = load_documents(docs, show_progress=progress)
-    nodes = documents_to_nodes(documents, **vars(chunks), show_progress=progress)
+    documents = load_documents(docs, settings=reading, show_progress=progress)
+    nodes = chunks.cut(documents, show_progress=progress)
     console = Console(highlight=False, soft_wrap=True)
     common: dict[str, Any] = {
         "num_questions_per_chunk": questions.questions_per_chunk,
@@ -154,6 +156,8 @@ def generate(
             calls=calls,
         )
         dataset.save_json(out)
+    for sentence in documents.sentences():  # said once while reading, pages above
+        console.print(sentence, markup=False)
     console.print(f"Written to {out}", markup=False)
 
 

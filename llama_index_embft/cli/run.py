@@ -9,6 +9,7 @@ import typer
 
 from llama_index_embft.cli.shared.console import command_line, console, errors, quiet_libraries
 from llama_index_embft.cli.shared.outcome import show_result
+from llama_index_embft.dataset import ReadingSettings  # noqa: TC001
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
@@ -21,6 +22,7 @@ def run(
         list[Path],
         typer.Argument(help="Files or folders (PDF, Markdown, HTML, text, …), or one folder of a stored index."),
     ],
+    reading: Annotated[ReadingSettings, "Files"],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -66,7 +68,9 @@ def run(
     ] = None,
     max_cost: Annotated[float | None, typer.Option(help="Do not start if the LLM would cost more dollars.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the LLM is paid.")] = False,
-    chunk_size: Annotated[int, typer.Option(help="Tokens of a chunk, metadata included.")] = 256,
+    chunk_size: Annotated[
+        int, typer.Option(help="Tokens of a chunk by the model's count, metadata included; no more than it reads.")
+    ] = 256,
     chunk_overlap: Annotated[int, typer.Option(help="Tokens that neighbouring chunks share.")] = 32,
     questions_per_chunk: Annotated[int, typer.Option(min=1, help="Questions made from each chunk, at most.")] = 1,
     trust_remote_code: Annotated[
@@ -96,6 +100,7 @@ def run(
 
     calls = TuneSettings().calls_or_default()
     settings = TuneSettings(
+        reading=reading,
         chunk_size=chunk_size,
         chunk_overlap=chunk_overlap,
         questions_per_chunk=questions_per_chunk,

@@ -1,6 +1,9 @@
 from .checks import DropReport as DropReport
 from .documents import (
     Corpus as Corpus,
+    LoadedDocuments as LoadedDocuments,
+    ReadingSettings as ReadingSettings,
+    SkippedFile as SkippedFile,
     build_stdlib_dataset as build_stdlib_dataset,
     dataset_corpus as dataset_corpus,
     documents_to_nodes as documents_to_nodes,

@@ -34,3 +34,4 @@ from .stock import (
     AdapterEmbeddingModel as AdapterEmbeddingModel,
     LinearAdapterEmbeddingModel as LinearAdapterEmbeddingModel,
 )
+from .truncation import ModelTokens as ModelTokens, model_tokens as model_tokens

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Callable  # noqa: TC003  # a field's annotation
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from llama_index_embft.embeddings.sentence_transformer import position_limit
 
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
 
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from sentence_transformers import SentenceTransformer
+
+    from llama_index_embft.embeddings.encoding.backends import SentenceTransformerBackend
 
 logger = logging.getLogger(__name__)
 
@@ -68,13 +72,68 @@ def truncation(model: SentenceTransformer, texts: Sequence[str]) -> Truncation |
 
 def truncation_of(embed_model: BaseEmbedding, texts: Sequence[str]) -> Truncation | None:
     """The same for a LlamaIndex embedding, or for the model below an adapter; None where no model runs here."""
+    backend = _local_backend(embed_model)
+    return None if backend is None else truncation(backend.model, texts)
+
+
+class ModelTokens(NamedTuple):
+    """How the model that reads chunks counts tokens, and how many it reads.
+
+    Attributes:
+        encode: Text -> tokens, without those that mark beginning and end.
+        limit: Tokens of a text that are read, beside these marks and the prompt; None: any number.
+    """
+
+    encode: Callable[[str], list[int]]
+    limit: int | None
+
+
+def model_tokens(embed_model: BaseEmbedding) -> ModelTokens | None:
+    """How an embedding model counts tokens, for `documents_to_nodes` to cut chunks that it reads to the end.
+
+    Args:
+        embed_model: Any LlamaIndex embedding; for an adapter, the tokenizer of the model below.
+
+    Returns:
+        None where no model runs here, such as at a hosted API, or it has no tokenizer of transformers.
+    """
+    backend = _local_backend(embed_model)
+    tokenizer: Any = None if backend is None else backend.model.tokenizer
+    if backend is None or not hasattr(tokenizer, "num_special_tokens_to_add"):
+        return None
+    encode = _encode_by(tokenizer)
+    positions = backend.model.max_seq_length
+    if not isinstance(positions, int):
+        return ModelTokens(encode, None)
+    taken = tokenizer.num_special_tokens_to_add() + len(encode(backend.prompts["document"]))
+    return ModelTokens(encode, max(1, positions - taken))
+
+
+def _encode_by(tokenizer: Any) -> Callable[[str], list[int]]:
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    if fast is None:
+        return partial(tokenizer.encode, add_special_tokens=False)
+    from tokenizers import Tokenizer
+
+    alone = Tokenizer.from_str(fast.to_str())  # a copy, for the model sets truncation and padding of its own
+    alone.no_truncation()
+    alone.no_padding()
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = alone.encode(text, add_special_tokens=False).ids
+        return ids
+
+    return encode
+
+
+def _local_backend(embed_model: BaseEmbedding) -> SentenceTransformerBackend | None:
     from llama_index_embft.embeddings.encoding.backends import SentenceTransformerBackend
     from llama_index_embft.embeddings.encoding.encoder import as_encoder
 
     backend = as_encoder(embed_model, cache=None).backend
     while hasattr(backend, "base"):
         backend = backend.base.backend
-    return truncation(backend.model, texts) if isinstance(backend, SentenceTransformerBackend) else None
+    return backend if isinstance(backend, SentenceTransformerBackend) else None
 
 
 def warn_if_cut(model: SentenceTransformer, texts: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from llama_index_embft._core.checks import check_number
 
 if TYPE_CHECKING:
     from llama_index_embft.calls import CallSettings
+    from llama_index_embft.dataset.documents import ReadingSettings
     from llama_index_embft.generation import GenerationEstimate
 
 
@@ -18,8 +19,10 @@ class TuneSettings:
     """Settings of `tune` that most leave alone.
 
     Attributes:
-        chunk_size: Tokens of a chunk, metadata included, where documents are cut here.
+        chunk_size: Tokens of a chunk, metadata included, where documents are cut here; counted by the model's own
+            tokenizer, and no more than the model reads.
         chunk_overlap: Tokens that neighbouring chunks share.
+        reading: How files are read, and where reading stops; None: `ReadingSettings()`.
         questions_per_chunk: Questions made from each chunk, at most, by the LLM or from the text.
         calls: How the LLM is called; None: answers are kept in the cache folder, so that none is paid twice.
         confirm: Called with what the LLM's questions are estimated to cost before the first is asked; it stops the
@@ -32,6 +35,7 @@ class TuneSettings:
 
     chunk_size: int = 256
     chunk_overlap: int = 32
+    reading: ReadingSettings | None = None
     questions_per_chunk: int = 1
     calls: CallSettings | None = None
     confirm: Callable[[GenerationEstimate], None] | None = None

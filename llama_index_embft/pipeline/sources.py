@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from llama_index_embft.dataset.documents.loading import dataset_corpus, documents_to_nodes, load_documents
+from llama_index_embft.dataset.documents.loading import (
+    LoadedDocuments,
+    dataset_corpus,
+    documents_to_nodes,
+    load_documents,
+)
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.embeddings.loading import load_embed_model
+from llama_index_embft.embeddings.truncation import model_tokens
 from llama_index_embft.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
     from llama_index.core import VectorStoreIndex
     from llama_index.core.base.embeddings.base import BaseEmbedding
-    from llama_index.core.schema import BaseNode
+    from llama_index.core.schema import BaseNode, Document
     from numpy.typing import NDArray
+
+    from llama_index_embft.pipeline.settings import TuneSettings
 
 DEFAULT_MODEL: Final = "BAAI/bge-small-en-v1.5"
 
 _ID_BATCH = 4096
+_LEAST_LEFT = 0.9  # of a chunk's size; a few tokens less, for marks and a prompt, are not worth a word
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,7 @@ class TuningSource:
         index: The index that the texts came from; None: there was none.
         vectors: Node id -> vector in that index, by the model that embeds it.
         words: What it was, for people: ``"98 files, 2,595 chunks"``.
+        notes: What was not read, and how chunks were cut otherwise than asked for.
     """
 
     corpus: EmbeddingQAFinetuneDataset
@@ -43,18 +53,18 @@ class TuningSource:
     index: VectorStoreIndex | None = None
     vectors: dict[str, NDArray[Any]] | None = None
     words: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def read_source(
-    source: Any, *, embed_model: BaseEmbedding, chunk_size: int, chunk_overlap: int, show_progress: bool
+    source: Any, *, embed_model: BaseEmbedding, settings: TuneSettings, show_progress: bool
 ) -> TuningSource:
     """Read a folder or files, LlamaIndex documents or nodes, a data set, or an index.
 
     Args:
         source: See `tune`.
-        embed_model: The model in use, which opens a stored index.
-        chunk_size: Tokens of a chunk, where documents are cut here.
-        chunk_overlap: Tokens that neighbouring chunks share.
+        embed_model: The model in use, which opens a stored index, and by whose tokens chunks are cut.
+        settings: How files are read and cut.
         show_progress: Show bars while files are read.
 
     Raises:
@@ -84,18 +94,33 @@ def read_source(
             "VectorStoreIndex."
         )
     if all(isinstance(one, (str, os.PathLike)) for one in source):
-        source = load_documents([Path(one) for one in source], show_progress=show_progress)
+        paths = [Path(one) for one in source]
+        source = load_documents(paths, settings=settings.reading, show_progress=show_progress)
     if all(isinstance(one, Document) for one in source):
-        nodes = documents_to_nodes(
-            source, chunk_size=chunk_size, chunk_overlap=chunk_overlap, show_progress=show_progress
-        )
-        return _of_nodes(nodes, f"{len(source):,} pages or files, ")
+        return _of_documents(source, embed_model, settings, show_progress)
     if all(isinstance(one, BaseNode) for one in source):
         return _of_nodes(source, "")
     kinds = ", ".join(sorted({type(one).__name__ for one in source}))
     raise ConfigError(
         f"`source` mixes or holds {kinds}; give paths, LlamaIndex documents or nodes, one kind at a time."
     )
+
+
+def _of_documents(
+    documents: Sequence[Document], embed_model: BaseEmbedding, settings: TuneSettings, show_progress: bool
+) -> TuningSource:
+    notes = documents.sentences() if isinstance(documents, LoadedDocuments) else []
+    tokens = model_tokens(embed_model)
+    if tokens is not None and tokens.limit is not None and tokens.limit < _LEAST_LEFT * settings.chunk_size:
+        notes.append(f"Chunks have {tokens.limit} tokens and not {settings.chunk_size}: the model reads no more.")
+    nodes = documents_to_nodes(
+        documents,
+        chunk_size=settings.chunk_size,
+        chunk_overlap=settings.chunk_overlap,
+        tokens=tokens,
+        show_progress=show_progress,
+    )
+    return replace(_of_nodes(nodes, f"{len(documents):,} pages or files, "), notes=tuple(notes))
 
 
 def _named(source: Any) -> str:

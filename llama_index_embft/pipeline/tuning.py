@@ -143,8 +143,7 @@ def tune(
         found = read_source(
             source,
             embed_model=base,
-            chunk_size=settings.chunk_size,
-            chunk_overlap=settings.chunk_overlap,
+            settings=settings,
             show_progress=show_progress,
         )
         labels, notes = people_questions(found, questions)
@@ -156,7 +155,7 @@ def tune(
             methods=wanted,
             asked_for=methods != "auto",
             reranker=reranker,
-            notes=notes,
+            notes=[*found.notes, *notes],
             command=command,
         )
         if output_path is not None:

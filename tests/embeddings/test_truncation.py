@@ -7,15 +7,15 @@ import json
 import numpy as np
 import pytest
 import typer
-from llama_index.core import MockEmbedding
+from llama_index.core import Document, MockEmbedding
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding, WordEmbeddings
 from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
 from typer.testing import CliRunner
 
 from llama_index_embft.cli.commands import register
-from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
-from llama_index_embft.embeddings import load_embed_model
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset, documents_to_nodes
+from llama_index_embft.embeddings import load_embed_model, model_tokens
 from llama_index_embft.embeddings.truncation import position_limit, truncation, truncation_of
 from llama_index_embft.finetune import EmbeddingAdapterFinetuneEngine
 
@@ -93,3 +93,25 @@ def test_the_command_evaluate_says_it(tiny_model_path, tmp_path):
     result = CliRunner().invoke(app, ["evaluate", str(path), "--model", tiny_model_path])
     assert result.exit_code == 0, result.output
     assert "50% of the passages are longer than the 64 tokens" in result.output
+
+
+def test_chunks_by_the_model_s_own_tokens_are_read_to_the_end(tiny_model_path):
+    embed_model = load_embed_model(tiny_model_path, document_prompt="doc: ")
+    tokens = model_tokens(embed_model)
+    assert tokens.limit == 64 - 2 - 4  # [CLS], [SEP], and three letters with a colon
+    assert len(tokens.encode("ab " * 500)) == 1000  # it is not cut itself
+    document = Document(id_="a", text="The plant made a good many boilers. " * 40, metadata={"file_name": "a"})
+    nodes = documents_to_nodes([document], tokens=tokens)
+    texts = [node.get_content("embed") for node in nodes]
+    assert truncation_of(embed_model, texts).share == 0
+    assert max(len(tokens.encode(text)) for text in texts) > 30
+    # Without it, LlamaIndex counts words where this model counts letters.
+    assert truncation_of(embed_model, [node.text for node in documents_to_nodes([document])]).share == 1
+    shorter = documents_to_nodes([document], chunk_size=50, tokens=tokens)
+    assert not {node.node_id for node in nodes} & {node.node_id for node in shorter}
+
+
+def test_tokens_of_models_elsewhere_are_not_known(tiny_model_path):
+    assert model_tokens(MockEmbedding(embed_dim=4)) is None
+    words = SentenceTransformer(modules=[StaticEmbedding(SentenceTransformer(tiny_model_path).tokenizer, None, 4)])
+    assert words.max_seq_length == float("inf")

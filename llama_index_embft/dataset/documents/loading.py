@@ -6,17 +6,18 @@ import hashlib
 import logging
 import os
 import uuid
-from collections import Counter
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from llama_index_embft._core.checks import first_line
-from llama_index_embft.dataset.documents.readers import READERS, UnreadableError, read_file
-from llama_index_embft.dataset.sources import clipped
+from llama_index_embft.dataset.documents.base import LeftOut, Piece, ReadingSettings, UnreadableError
+from llama_index_embft.dataset.documents.encoding import clean
+from llama_index_embft.dataset.documents.finding import SkippedFile, find_files, skipped_in_words, some
+from llama_index_embft.dataset.documents.readers import read_file
 from llama_index_embft.errors import ConfigError, DatasetError, DocumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from llama_index.core.schema import BaseNode, Document, MetadataMode
 
@@ -25,124 +26,153 @@ logger = logging.getLogger(__name__)
 # Metadata that names the source document. It is in no embedded text: a path says where a machine keeps a file.
 _SOURCE_KEY: Final = "file_path"
 _NAMING_KEYS: Final = ("file_name", "document_id", "doc_id", "url", "source", "document_title", "title")
-_SHOWN: Final = 3
+
+
+class LoadedDocuments(list["Document"]):
+    """Documents, with what could not be read.
+
+    Attributes:
+        n_files: Files that gave documents; those in archives count one by one.
+        skipped: Files that gave none, or not all that they hold.
+    """
+
+    def __init__(
+        self, documents: Iterable[Document] = (), *, n_files: int = 0, skipped: Sequence[SkippedFile] = ()
+    ) -> None:
+        super().__init__(documents)
+        self.n_files, self.skipped = n_files, tuple(skipped)
+
+    def sentences(self) -> list[str]:
+        """What to tell the user: nothing where all was read; else counts, and a sentence for each reason."""
+        if not self.skipped:
+            return []
+        n_skipped = sum(not one.partly for one in self.skipped)
+        total = f"Read {self.n_files:,} of {self.n_files + n_skipped:,} files as {len(self):,} documents."
+        return [total, *skipped_in_words(self.skipped)]
 
 
 def load_documents(
-    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, show_progress: bool = True
-) -> list[Document]:
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    settings: ReadingSettings | None = None,
+    show_progress: bool = True,
+) -> LoadedDocuments:
     """Read files and folders (with their sub-folders) into LlamaIndex documents.
 
-    PDFs give one document a page; HTML, Markdown, plain text and the formats of LlamaIndex's file readers (docx, pptx,
-    epub, csv, …; some need a further package) one a file. ``metadata`` holds ``file_name`` and, for PDFs,
-    ``page_label``, both of which are embedded, and ``file_path``, which is not: the path below the folder that was
-    given, the same on every machine. (``SimpleDirectoryReader`` does the opposite: it embeds the absolute path and
-    leaves the name out.) Hidden files are skipped. Files that cannot be read are skipped with one warning that names
-    them.
+    PDFs give one document a page, presentations one a slide, tables (CSV, XLSX, JSON) one a row, e-books one a chapter,
+    and other files one; archives give what is in them. ``metadata`` holds ``file_name`` and, for pages and slides,
+    ``page_label``, or the ``sheet`` of a row, all of which are embedded, and ``file_path``, which is not: the path
+    below the folder that was given, the same on every machine. (``SimpleDirectoryReader`` does the opposite: it embeds
+    the absolute path and leaves the name out.) Hidden files are left out. Whatever else is skipped stands in
+    ``skipped`` of the result, and one warning says it, with a sentence for each reason.
 
     Args:
         paths: A file, a folder, or several. A file given by name is read whatever its ending.
+        settings: Limits, and whether running headers stay.
         show_progress: Show a bar where it takes more than two seconds.
 
+    Returns:
+        A list of documents, which also says what was skipped.
+
     Raises:
-        DocumentError: A path does not exist, a folder holds nothing readable, or none of the files has usable text.
+        DocumentError: A path does not exist, a folder holds nothing readable or too many files, or none of the files
+            has usable text.
     """
     from tqdm.auto import tqdm
 
+    settings = settings or ReadingSettings()
     given = [Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
-    files = _find_files(given)
+    found = find_files(given, settings)
     documents: list[Document] = []
-    problems: list[str] = []
-    bar = tqdm(files.items(), desc="Reading", unit="file", delay=2, leave=False, disable=not show_progress)
+    skipped = list(found.skipped)
+    n_files = 0
+    bar = tqdm(found.files.items(), desc="Reading", unit="file", delay=2, leave=False, disable=not show_progress)
     for file, name in bar:
-        read, problem = _read_or_explain(file, show_progress)
-        documents.extend(_identified(read, name))
-        problems.extend(problem)
-    if problems and not documents:
+        pieces, problems = _read_or_explain(file, name, settings, show_progress)
+        skipped.extend(problems)
+        n_files += len(pieces)
+        for member, texts in pieces.items():
+            documents.extend(_identified(texts, f"{name}/{member}" if member else name))
+    if not documents:
+        problems = [one for one in skipped if one not in found.skipped]
         if len(problems) == 1:
-            raise DocumentError(f"{problems[0]}.")
-        raise DocumentError(f"None of the {len(files)} files can be used: {_some(problems)}.")
-    if problems:
-        logger.warning("Skipped %d of %d files: %s.", len(problems), len(files), "; ".join(problems))
-    return documents
+            raise DocumentError(f"{found.root / problems[0].name} {problems[0].reason}.")
+        listed = some([f"{found.root / one.name} {one.reason}" for one in problems], len(problems))
+        raise DocumentError(f"None of the {len(problems)} files can be used: {listed}.")
+    loaded = LoadedDocuments(documents, n_files=n_files, skipped=skipped)
+    if skipped:
+        logger.warning("%s", " ".join(loaded.sentences()))
+    return loaded
 
 
-def _read_or_explain(file: Path, show_progress: bool) -> tuple[list[Document], list[str]]:
-    """Read a file, or give the sentence (without full stop) that says why not."""
+def _read_or_explain(
+    file: Path, name: str, settings: ReadingSettings, show_progress: bool
+) -> tuple[dict[str, list[Piece]], list[SkippedFile]]:
+    """Read a file: its texts by member, and what was left out."""
+    pieces: dict[str, list[Piece]] = {}
+    problems: list[LeftOut] = []
     try:
-        return read_file(file, show_progress), []
+        for item in read_file(file, settings, show_progress=show_progress):
+            if isinstance(item, Piece):
+                pieces.setdefault(item.member, []).append(item)
+            else:
+                problems.append(item)
     except UnreadableError as err:
-        return [], [f"{file} {err}"]
-
-
-def _some(problems: list[str]) -> str:
-    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    return "; ".join(problems[:_SHOWN]) + more
-
-
-def _find_files(given: list[Path]) -> dict[Path, str]:
-    """List the files with their names below the common root, in a fixed order."""
-    if not given:
-        raise DocumentError("No documents: give at least one file or folder.")
-    for path in given:
-        try:
-            there = path.exists()
-        except (OSError, ValueError) as err:  # a name that is too long, or holds a zero byte
-            raise DocumentError(f"Cannot read {clipped(str(path))}: {first_line(err)}; check the path.") from err
-        if not there:
-            raise DocumentError(f"There is no file or folder {path}; check the path.")
-        if not path.is_dir() and not path.is_file():
-            raise DocumentError(f"{path} is neither a file nor a folder; give the path of a document.")
-    real = [Path(os.path.realpath(path)) for path in given]
-    root = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in real]))
-    found: dict[Path, str] = {}
-    for path, shown in zip(real, given, strict=True):
-        for file in _files_in(path, shown) if path.is_dir() else [path]:
-            found[file] = file.relative_to(root).as_posix()
-    return found
-
-
-def _files_in(folder: Path, shown: Path) -> list[Path]:
-    files = [Path(place, name) for place, _, names in os.walk(folder) for name in names]
-    visible = [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
-    inside = [file for file in visible if not file.is_symlink() or _is_within(file, folder)]
-    readable = sorted(file for file in inside if file.suffix.lower() in READERS)
-    if not visible:
-        raise DocumentError(f"The folder {shown} holds no files; put your documents there or give another folder.")
-    endings = Counter(file.suffix.lower() or "no ending" for file in inside if file.suffix.lower() not in READERS)
-    unread = ", ".join(f"{ending} ({count})" for ending, count in endings.most_common(8))
-    if not readable:
-        raise DocumentError(
-            f"The folder {shown} holds no file of a kind that can be read, only "
-            f"{unread or 'links that lead out of it'}; supported are {', '.join(READERS)}."
+        problems.append(LeftOut(str(err), err.cause))
+    return pieces, [
+        SkippedFile(
+            f"{name}/{one.member}" if one.member else name,
+            one.reason,
+            one.cause,
+            one.partly and (one.member in pieces or (not one.member and bool(pieces))),
         )
-    if unread:
-        logger.warning("%s: skipped %d files of a kind that is not read: %s.", shown, endings.total(), unread)
-    outside = [str(file.relative_to(folder)) for file in visible if file not in set(inside)]
-    if outside:
-        logger.warning("%s: did not follow %d links that lead out of it: %s.", shown, len(outside), _some(outside))
-    return readable
+        for one in problems
+    ]
 
 
-def _is_within(file: Path, folder: Path) -> bool:
-    return Path(os.path.realpath(file)).is_relative_to(folder)
+def _identified(pieces: Sequence[Piece], name: str) -> list[Document]:
+    """Documents with ids that are the same on every machine, and with the path in none of their texts."""
+    from llama_index.core.schema import Document
+
+    ids = [
+        name if len(pieces) == 1 else f"{name}#{piece.metadata.get('page_label', n + 1)}"
+        for n, piece in enumerate(pieces)
+    ]
+    if len(set(ids)) < len(ids):  # pages may share a label
+        ids = [f"{name}#{number + 1}" for number in range(len(pieces))]
+    file_name = name.rpartition("/")[2]
+    return [
+        Document(
+            id_=id_,
+            text=clean(piece.text),
+            # The order is that of LlamaIndex's own PDF reader, since it is embedded with the text.
+            metadata={**piece.metadata, "file_name": file_name, _SOURCE_KEY: name},
+            excluded_embed_metadata_keys=[_SOURCE_KEY],
+            excluded_llm_metadata_keys=[_SOURCE_KEY],
+        )
+        for id_, piece in zip(ids, pieces, strict=True)
+    ]
 
 
-def _identified(documents: list[Document], name: str) -> list[Document]:
-    """Give documents ids that are the same on every machine, and keep the path out of every text."""
-    for number, document in enumerate(documents):
-        document.id_ = name if len(documents) == 1 else f"{name}#{document.metadata.get('page_label', number + 1)}"
-        document.metadata[_SOURCE_KEY] = name
-        document.excluded_embed_metadata_keys = [_SOURCE_KEY]
-        document.excluded_llm_metadata_keys = [_SOURCE_KEY]
-    if len({document.id_ for document in documents}) < len(documents):  # pages may share a label
-        for number, document in enumerate(documents):
-            document.id_ = f"{name}#{number + 1}"
-    return documents
+class TokenCounter(Protocol):
+    """How the model that will read chunks counts their tokens; see `llama_index_embft.embeddings.ModelTokens`."""
+
+    @property
+    def encode(self) -> Callable[[str], list[int]]:
+        """Text -> tokens."""
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens that are read; None: any number."""
 
 
 def documents_to_nodes(
-    documents: Sequence[Document], *, chunk_size: int = 256, chunk_overlap: int = 32, show_progress: bool = True
+    documents: Sequence[Document],
+    *,
+    chunk_size: int = 256,
+    chunk_overlap: int = 32,
+    tokens: TokenCounter | None = None,
+    show_progress: bool = True,
 ) -> list[BaseNode]:
     """Cut documents into nodes with LlamaIndex's ``SentenceSplitter``.
 
@@ -154,6 +184,9 @@ def documents_to_nodes(
         documents: As from `load_documents`, or any LlamaIndex documents.
         chunk_size: Tokens of a chunk, metadata included. Embedding models read 256 to 512 tokens and cut off the rest.
         chunk_overlap: Tokens that neighbouring chunks share.
+        tokens: How the model that will read the chunks counts, as from `llama_index_embft.embeddings.model_tokens`; no
+            chunk is longer than what it reads. None: LlamaIndex's own count, which is OpenAI's; 256 of its tokens may
+            be 288 of another model, which leaves the end unread.
         show_progress: Show LlamaIndex's bar.
 
     Raises:
@@ -167,19 +200,29 @@ def documents_to_nodes(
             f"`chunk_size` must be positive and `chunk_overlap` from 0 to less than it, got {chunk_size} and "
             f"{chunk_overlap}."
         )
+    if tokens is not None and tokens.limit is not None and tokens.limit < chunk_size:
+        chunk_size, chunk_overlap = tokens.limit, min(chunk_overlap, tokens.limit // 4)
     text_digest: dict[str, str] = {}  # the whole document's text, hashed once and not once a chunk
 
     def node_id(position: int, document: BaseNode) -> str:
         if document.node_id not in text_digest:
             text = document.get_content().encode("utf-8", "surrogatepass")
             text_digest[document.node_id] = hashlib.sha256(text).hexdigest()
+            if tokens is not None:  # another tokenizer cuts elsewhere
+                text_digest[document.node_id] += str(tokens.encode(document.get_content()[:1000]))
         parts = (document.node_id, text_digest[document.node_id], chunk_size, chunk_overlap, position)
         digest = hashlib.sha256("\x00".join(map(str, parts)).encode("utf-8", "surrogatepass")).digest()
         return str(uuid.UUID(bytes=digest[:16]))  # some vector stores take nothing but UUIDs
 
-    splitter = SentenceSplitter(chunk_size=chunk_size, chunk_overlap=chunk_overlap, id_func=node_id)
+    splitter = SentenceSplitter(
+        chunk_size=chunk_size,
+        chunk_overlap=chunk_overlap,
+        tokenizer=None if tokens is None else tokens.encode,
+        id_func=node_id,
+    )
     try:
-        nodes = splitter.get_nodes_from_documents(documents, show_progress=show_progress and len(documents) > 500)
+        with redirect_stdout(None):  # LlamaIndex prints a line for each document whose metadata is long
+            nodes = splitter.get_nodes_from_documents(documents, show_progress=show_progress and len(documents) > 500)
     except ValueError as err:  # the metadata alone is longer than a chunk
         raise ConfigError(f"Cannot cut documents into chunks of {chunk_size} tokens: {err}") from err
     except RecursionError as err:

@@ -1,0 +1,198 @@
+"""Readers of HTML pages and of e-books, which are made of such."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import zipfile
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
+
+from llama_index_embft._core.checks import first_line
+from llama_index_embft.dataset.documents.archives import open_office_zip
+from llama_index_embft.dataset.documents.base import LeftOut, Piece, ReadingJob, UnreadableError
+from llama_index_embft.dataset.documents.encoding import decode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from bs4 import BeautifulSoup
+
+_BLOCKS: Final = frozenset(
+    ["p", "div", "section", "article", "header", "footer", "main", "table", "ul", "ol", "dl", "blockquote", "pre", "hr"]
+).union(["figure", "figcaption", "h1", "h2", "h3", "h4", "h5", "h6"])
+_HEADINGS: Final = frozenset(["h1", "h2", "h3", "h4", "h5", "h6"])
+_LINES: Final = frozenset(["li", "dt", "dd", "tr", "br"])  # begin a line, but no paragraph
+_NO_CONTENT: Final = frozenset(["script", "style", "noscript", "template", "svg", "iframe", "head"])
+_PARTS: Final = frozenset(["article", "main", "section"])  # have headers of their own
+_LISTS: Final = frozenset(["ul", "ol", "table"])
+_NAVIGATION_ROLES: Final = frozenset(["navigation", "banner", "contentinfo", "search", "menu", "menubar"])
+# What the people who write pages call their menus, in ids and classes.
+_NAVIGATION_NAMES: Final = re.compile(
+    r"(?:^|[-_])(?:nav|navbar|navigation|menu|breadcrumbs?|sidebar|cookies?|consent|skip|toc|pagination|share|social)"
+    r"(?:$|[-_])"
+)
+_LEAST_LINKS: Final = 4  # a shorter list of links may be an answer
+_LINK_SHARE: Final = 0.8  # of a list's text that stands in links, from which it is a menu
+_MOST: Final = 200  # more of them are a list of teasers
+_LEAST_MAIN: Final = 200  # characters in <main>, from which the rest of the page is left out
+
+
+def read_html(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
+    """Read a page without its navigation; its own statement of its encoding counts."""
+    yield Piece(html_text(job.whole(path)))
+
+
+def html_text(markup: str | bytes) -> str:
+    """Reduce a page to its text: a line a block, headings marked as in Markdown.
+
+    Scripts, menus and buttons are left out, as are the page's header and footer, and lists of nothing but links. If the
+    page says where its main part is, that is all that counts. A page of nothing but these is kept whole.
+
+    Raises:
+        UnreadableError: It cannot be parsed.
+    """
+    page = _parsed(markup)
+    marked = page.find_all("main") or page.find_all(role="main") or page.find_all("article")
+    mains: list[Any] = [tag for tag in marked if tag.find_parent(tag.name) is None] if len(marked) <= _MOST else []
+    if sum(len(tag.get_text(strip=True)) for tag in mains) < _LEAST_MAIN:
+        mains = []
+    # Nothing that holds the title or the main part is navigation, whatever its name.
+    holders: set[int] = set()
+    for tag in page.find_all(["h1", "main", "article"]):
+        holder: Any = tag
+        while holder is not None and id(holder) not in holders:
+            holders.add(id(holder))
+            holder = holder.parent
+    text = _walked(mains or [page], lambda tag, inside: _is_navigation(tag, holders, bool(mains) or inside))
+    text = text or _walked([page], None)
+    title = page.title.get_text(" ", strip=True) if page.title and not page.title.find_parent(["svg", "nav"]) else ""
+    heading = text.split("\n", 1)[0].lstrip("# ")
+    return f"{title}\n\n{text}".strip() if title and title != heading else text
+
+
+def _parsed(markup: str | bytes) -> BeautifulSoup:
+    from bs4 import BeautifulSoup
+    from bs4.exceptions import ParserRejectedMarkup
+
+    errors = (ParserRejectedMarkup, AssertionError, ValueError, RecursionError)
+    try:
+        return BeautifulSoup(markup, "html.parser")
+    except errors:
+        # Declarations such as `<![foo[ x ]]>`, which nobody knows.
+        raw = markup.encode("utf-8", "replace") if isinstance(markup, str) else markup
+        raw = re.sub(rb"<!(?!--|doctype)", b"&lt;!", raw, flags=re.IGNORECASE)
+        try:
+            return BeautifulSoup(raw, "html.parser")
+        except errors as err:
+            raise UnreadableError(f"is HTML that cannot be parsed ({first_line(err)}); save it again") from err
+
+
+def _walked(roots: Iterable[Any], is_navigation: Callable[[Any, bool], bool] | None) -> str:
+    """One walk over the page, so that the time grows with its size and no faster.
+
+    Args:
+        roots: Where to begin.
+        is_navigation: Says whether to leave a tag out; also told whether it lies in a part with headers of its own.
+            None: everything is kept, menus too.
+    """
+    from bs4.element import CData, NavigableString, Tag
+
+    pieces: list[str] = []
+    words = 0  # pieces that say something
+    links = [0, 0, 0]  # characters, characters in links, and links, so far
+    in_link = inside = 0  # tags of a kind that are open: links; parts with headers of their own
+    todo: list[Any] = list(reversed(list(roots)))
+    while todo:
+        node = todo.pop()
+        if isinstance(node, tuple):  # the end of a tag: the tag, where it began, words before, and links before
+            tag, mark, before, links_before = node
+            in_link -= tag.name == "a"
+            inside -= tag.name in _PARTS
+            if tag.name in _HEADINGS and words == before:
+                pieces[mark] = ""
+            if is_navigation and tag.name in _LISTS and _is_menu(links, links_before):
+                del pieces[mark:]
+            if tag.name in _BLOCKS:
+                pieces.append("\n")
+        elif isinstance(node, Tag):
+            if node.name in _NO_CONTENT or (is_navigation and is_navigation(node, bool(inside))):
+                continue
+            in_link += node.name == "a"
+            links[2] += node.name == "a"
+            inside += node.name in _PARTS
+            if node.name in _BLOCKS or node.name in _LINES:
+                pieces.append("\n")
+            mark = len(pieces)
+            if node.name in _HEADINGS:
+                pieces.append("#" * int(node.name[1]) + " ")
+            todo.append((node, mark, words, tuple(links)))
+            todo.extend(reversed(node.contents))
+        elif type(node) in (NavigableString, CData):
+            pieces.append(str(node))
+            length = len(node.strip())
+            words += length > 0
+            links[0] += length
+            links[1] += length * (in_link > 0)
+    lines = [" ".join(line.split()) for line in "".join(pieces).splitlines()]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+def _is_navigation(tag: Any, holders: set[int], inside: bool) -> bool:
+    if tag.name in ("nav", "button") or tag.get("role") in _NAVIGATION_ROLES or tag.has_attr("hidden"):
+        return True
+    if id(tag) in holders or tag.name not in ("div", "ul", "ol", "section", "aside", "header", "footer"):
+        return False
+    if not inside and tag.name in ("header", "footer", "aside"):
+        return True
+    names = [str(tag.get("id") or ""), *(tag.get("class") or [])]
+    return any(_NAVIGATION_NAMES.search(name.lower()) for name in names)
+
+
+def _is_menu(links: list[int], before: tuple[int, int, int]) -> bool:
+    characters, in_links, number = (now - then for now, then in zip(links, before, strict=True))
+    # Sources and further reading are long; a menu's items are a few words.
+    return number >= _LEAST_LINKS and in_links >= _LINK_SHARE * characters and in_links < 40 * number
+
+
+# --- e-books ----------------------------------------------------------------------------------------------------------
+
+
+def read_epub(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
+    """Read the chapters of an e-book in the order in which they are read, a document a chapter."""
+    members = set(open_office_zip(path, job))
+    broken = 0
+    with zipfile.ZipFile(path) as book:
+        for name in _chapters(book, members):
+            try:
+                markup = book.read(name)
+            except (KeyError, zipfile.BadZipFile, OSError, EOFError):
+                broken += 1
+                continue
+            if b"<" not in markup[:2048]:
+                raise UnreadableError("is locked to a reader's account (DRM); ask for a copy without", "encrypted")
+            yield Piece(html_text(markup))
+    if broken:
+        yield LeftOut(f"has {broken} broken chapters, which were left out", "broken")
+
+
+def _chapters(book: zipfile.ZipFile, members: set[str]) -> list[str]:
+    try:
+        container = _parsed(decode(book.read("META-INF/container.xml"))[0])
+        root = str(container.find("rootfile")["full-path"])  # type: ignore[index]
+        package = _parsed(decode(book.read(root))[0])
+    except (KeyError, TypeError, zipfile.BadZipFile) as err:
+        raise UnreadableError("is no e-book, or a broken one: its list of contents is missing") from err
+    tags = [(str(tag.name).rpartition(":")[2], tag) for tag in package.find_all(True)]
+    files = {tag.get("id"): tag for name, tag in tags if name == "item"}
+    order = [files.get(tag.get("idref")) for name, tag in tags if name == "itemref"]
+    names = []
+    for item in order:
+        if item is None or "html" not in str(item.get("media-type")) or "nav" in str(item.get("properties")).split():
+            continue
+        names.append(posixpath.normpath(posixpath.join(posixpath.dirname(root), unquote(str(item.get("href"))))))
+    found = [name for name in names if name in members]
+    if not found:
+        raise UnreadableError("is an e-book without chapters of text")
+    return found
