@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
 
 FROZEN: Final = ("adapter", "nudge")
 PROMPTS: Final = ("query_prompt", "document_prompt", "trust_remote_code")
+_HOSTED: Final = re.compile(r"[a-z][a-z0-9_-]+:(?!//)")  # a service; one letter is a drive of Windows
 _OF_SERVER: Final = ("api_base", "requests_per_minute", "tokens_per_minute")
+
+
+def is_hosted(settings: dict[str, Any]) -> bool:
+    """Whether the model to tune runs on somebody else's server."""
+    return _HOSTED.match(str(settings.get("embed_model", ""))) is not None
 
 
 def check_hosted(method: str, settings: dict[str, Any]) -> None:
@@ -27,18 +34,18 @@ def check_hosted(method: str, settings: dict[str, Any]) -> None:
     Raises:
         ConfigError: The settings contradict each other.
     """
-    if "embed_model" not in settings:
+    if not is_hosted(settings):
         for name in _OF_SERVER:
             if name in settings:
-                raise ConfigError(f"{name} is for a hosted model; give embed_model too, or leave it out.")
+                raise ConfigError(
+                    f"{name} is for a hosted model; name one as embed_model openai:MODEL, or leave it out."
+                )
         return
     if method not in FROZEN:
         raise ConfigError(
             f"method {method} trains the weights of a model, and a hosted one keeps them to itself; choose --method "
-            "adapter or nudge, or give --model instead of --embed-model."
+            "adapter or nudge, or a model that runs here."
         )
-    if "model" in settings:
-        raise ConfigError("model and embed_model both name a model; give one of them.")
     for name in PROMPTS:
         if name in settings:
             raise ConfigError(f"{name} has no meaning with a hosted model; leave it out.")
@@ -71,13 +78,13 @@ def frozen_engine(
 
 def _base(settings: dict[str, Any], arguments: dict[str, Any]) -> BaseEmbedding:
     loading = {name: arguments.pop(name) for name in PROMPTS if name in arguments}
-    if "embed_model" in settings:
+    if is_hosted(settings):
         from llama_index_embft.embeddings.encoding.hosted import make_embed_model
 
         return make_embed_model(settings["embed_model"], **{n: settings[n] for n in _OF_SERVER if n in settings})
     from llama_index_embft.embeddings.loading import load_embed_model
 
-    return load_embed_model(settings.get("model", DEFAULT_MODEL), device=arguments.get("device"), **loading)
+    return load_embed_model(settings.get("embed_model", DEFAULT_MODEL), device=arguments.get("device"), **loading)
 
 
 def how_to_load(result: FinetuneResult, settings: dict[str, Any]) -> list[str]:
@@ -91,7 +98,7 @@ def how_to_load(result: FinetuneResult, settings: dict[str, Any]) -> list[str]:
     if result.method == "reranker":
         return ["from llama_index_embft import load_reranker", f"reranker = load_reranker({folder}, top_n=5)"]
     lines = ["from llama_index_embft import load_embed_model"]
-    if "embed_model" not in settings:
+    if not is_hosted(settings):
         return [*lines, f"embed_model = load_embed_model({folder})"]
     arguments = [f"model_name={settings['embed_model'].partition(':')[2]!r}"]
     if "api_base" in settings:

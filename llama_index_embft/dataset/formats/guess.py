@@ -29,7 +29,8 @@ def guess_format(source: Any) -> str:
         guess = _guess_folder(path) if path.is_dir() else _guess_file(path)
     if guess is None:
         raise DatasetError(
-            f"{name_of(source)}: the format cannot be guessed; name it (`embft convert --list` shows the formats)."
+            f"{name_of(source)}: the format cannot be guessed; name it: `embft convert IN OUT.json --from FORMAT`, or "
+            "`format=` in Python (`embft convert --list` shows the formats)."
         )
     return guess
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003  # typer reads the annotations
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from llama_index_embft.cli.shared.data import DATA_HELP, read_data
+
 
 def evaluate(
-    data: Annotated[Path, typer.Argument(help="Data set (JSON with queries, corpus and relevant_docs).")],
-    model: Annotated[str, typer.Option(help="Saved result, model folder or name on the Hugging Face hub.")],
+    data: Annotated[Path, typer.Argument(help=DATA_HELP)],
+    embed_model: Annotated[str, typer.Option(help="Saved result, model folder or name on the Hugging Face hub.")],
     out: Annotated[Path | None, typer.Option(help="Write the report of every query, for `embft compare`.")] = None,
     label: Annotated[str | None, typer.Option(help="Name in tables; default: the model's.")] = None,
     k: Annotated[list[int] | None, typer.Option("--k", help="Cut-off; repeat for several. Default: 1 3 5 10.")] = None,
@@ -25,20 +27,25 @@ def evaluate(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with the model; read it first.")
     ] = False,
-) -> None:
-    """Evaluate one embedding model on a data set."""
+) -> dict[str, Any]:
+    """Evaluate one embedding model on a data set.
+
+    Examples:
+    embft evaluate test.json --embed-model BAAI/bge-small-en-v1.5 --out base.json
+    embft evaluate beir/scifact --embed-model runs/model --k 10 --json
+    """
     from rich.markup import escape
 
-    from llama_index_embft.cli.shared.console import console, show_cut
-    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.cli.shared.console import console, quiet_libraries, show_cut, written
     from llama_index_embft.embeddings.loading import load_embed_model
     from llama_index_embft.evaluation import evaluate_embed_model
 
-    dataset = EmbeddingQAFinetuneDataset.from_json(data)
-    embed_model = load_embed_model(model, device=device, trust_remote_code=trust_remote_code)
+    dataset = read_data(data)
+    quiet_libraries()
+    loaded = load_embed_model(embed_model, device=device, trust_remote_code=trust_remote_code)
     report = evaluate_embed_model(
         dataset,
-        embed_model,
+        loaded,
         ks=tuple(k) if k else (1, 3, 5, 10),
         label=label,
         metadata_mode=metadata_mode,  # type: ignore[arg-type]  # checked there
@@ -52,13 +59,18 @@ def evaluate(
     console.print(f"{len(report.query_ids):,} queries, {report.corpus_size:,} chunks; {report.text}")
     for note in report.notes:
         console.print(f"Note: {escape(note)}")
-    show_cut(embed_model, dataset)
+    show_cut(loaded, dataset)
     if out is not None:
         report.to_json(out)
     if csv is not None:
         report.to_csv(csv)
     if trec_run is not None:
         report.to_trec_run(trec_run)
-    for path in (out, csv, trec_run):
-        if path is not None:
-            console.print(f"Written: {escape(str(path))}")
+    return {
+        "label": report.label,
+        "metrics": report.summary(),
+        "queries": len(report.query_ids),
+        "corpus": report.corpus_size,
+        "notes": list(report.notes),
+        **written(out, csv, trec_run),
+    }
