@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
@@ -50,8 +51,17 @@ SECTIONS: Final[dict[str, dict[str, CommandLine]]] = {
         "convert": CommandLine(
             "data.convert", "Convert a data set from one format into another, and say what the other has no place for."
         ),
+        "inspect": CommandLine(
+            "data.inspect", "Look at a data set: counts, lengths, languages, duplicates, leaks and samples."
+        ),
+        "split": CommandLine("data.split", "Split a data set into train, validation and test that share no document."),
     },
     "Upkeep": {
+        "doctor": CommandLine(
+            "upkeep.doctor",
+            "Check this installation: versions, device, disk, network, extras, and a run of ten seconds.",
+        ),
+        "cache": CommandLine("upkeep.cache", "Show what the cache holds and of which models, or make it smaller."),
         "dashboard": CommandLine(
             "upkeep.dashboard",
             "Open the TruLens dashboard on recorded apps; only this machine can reach it.",
@@ -66,11 +76,11 @@ COMMANDS: Final = {name: line for section in SECTIONS.values() for name, line in
 
 
 class LazyGroup(TyperGroup):
-    """Commands by name; the module of one is imported when that one is asked for, since together they take a second."""
+    """Commands by name; the module of one is imported when that one is asked for: all together take a second."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]  # names alone; `get_command` builds
+        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]  # names alone, which a wrong one is compared with
         self._names_only = False
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override, unused-ignore]
@@ -85,9 +95,7 @@ class LazyGroup(TyperGroup):
             return None
         if self._names_only:
             return TyperCommand(cmd_name, help=COMMANDS[cmd_name].help)
-        if self.commands[cmd_name] is None:
-            self.commands[cmd_name] = _command(cmd_name)
-        return self.commands[cmd_name]
+        return _command(cmd_name)
 
     def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override, unused-ignore]
         """By what they are for."""
@@ -106,6 +114,7 @@ class LazyGroup(TyperGroup):
             self._names_only = False
 
 
+@cache
 def _command(name: str) -> Any:
     from llama_index_embft.cli.shared.command import add_command
 

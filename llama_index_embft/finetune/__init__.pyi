@@ -1,4 +1,5 @@
 from .adapter import EmbeddingAdapterFinetuneEngine as EmbeddingAdapterFinetuneEngine
+from .checkup import Check as Check, Checkup as Checkup, check_installation as check_installation
 from .drift import DriftAdapter as DriftAdapter, DriftReport as DriftReport
 from .engine import FinetuneResult as FinetuneResult
 from .full import (

@@ -78,6 +78,16 @@ def written(*paths: Path | None) -> dict[str, list[str]]:
     return {"written": made}
 
 
+def shown_bytes(n_bytes: float) -> str:
+    """A size as people read it."""
+    size = float(n_bytes)
+    for unit in ("B", "KB", "MB"):
+        if abs(size) < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
 def quiet_libraries() -> None:
     """Keep the progress bars and advice of the libraries below out of the way of ours."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
