@@ -44,7 +44,9 @@ SECTIONS: Final[dict[str, dict[str, CommandLine]]] = {
         ),
     },
     "Measure": {
-        "evaluate": CommandLine("measure.evaluate", "Evaluate one embedding model on a data set."),
+        "evaluate": CommandLine(
+            "measure.evaluate", "Evaluate one embedding model on a data set, or an index that exists on questions."
+        ),
         "compare": CommandLine("measure.compare", "Compare saved reports over the same queries."),
         "judge": CommandLine(
             "measure.judge", "Compare systems by an LLM's grades, calibrated on a few questions that people graded."
