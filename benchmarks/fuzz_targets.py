@@ -206,23 +206,17 @@ class Configs(Copies):
     def build(self, folder: Path) -> None:
         (folder / "good").mkdir(parents=True)
         (folder / "good" / "train.yaml").write_text(
-            "data: data.json\nmodel: ./no-such-folder\nmethod: lora\nbatch_size: 16\nlearning_rate: 2e-5\nepochs: 2\n"
-            "out: runs/x\nmatryoshka_dims: [64, 32]\nseed: 1\nlora:\n  rank: 8\nprogress: false\n",
+            "data: data.json\nembed_model: ./no-such-folder\nmethod: lora\nbatch_size: 16\nlearning_rate: 2e-5\n"
+            "epochs: 2\nout: runs/x\nmatryoshka_dims: [64, 32]\nseed: 1\nlora:\n  rank: 8\nprogress: false\n",
             encoding="utf-8",
         )
 
     def prepare(self, label: str, rnd: random.Random, folder: Path) -> Callable[[], object]:
-        from functools import lru_cache
         from importlib.metadata import entry_points
-
-        import typer.main
 
         from llama_index_embft.errors import ConfigError
 
         command = next(iter(entry_points(group="console_scripts", name="embft"))).load()
-        # A second for each input otherwise: the commands and their options do not change in between.
-        if not hasattr(typer.main.get_command, "cache_info"):
-            typer.main.get_command = lru_cache(maxsize=1)(typer.main.get_command)
         path = self.damaged(label, rnd, folder)
         small_dataset(4).save_json(folder / "data.json")
 

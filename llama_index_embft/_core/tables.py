@@ -79,3 +79,19 @@ class TextTable:
 
 def _plain(cell: str) -> str:
     return escape(cell, quote=False).replace("|", "\\|").replace("\n", " ")
+
+
+def spreadsheet_cell(text: str) -> str:
+    """A text for a CSV file: spreadsheets take one that begins with one of these signs for a formula and run it."""
+    if text[:1] not in ("=", "+", "-", "@", "\t", "\r"):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
+def from_spreadsheet_cell(cell: str) -> str:
+    """The text that `spreadsheet_cell` made a cell of."""
+    return cell[1:] if cell[:1] == "'" and spreadsheet_cell(cell[1:]) == cell else cell

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 import sys
-from importlib import metadata
 from typing import Annotated
 
 import typer
 
 from llama_index_embft._core.redaction import redact
+from llama_index_embft.cli.commands import LazyGroup
 from llama_index_embft.errors import EmbftError
 
 app = typer.Typer(
     name="embft",
+    cls=LazyGroup,
     help="Fine-tune the embedding model behind a LlamaIndex retriever, and prove that it retrieves better.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # its tables cut the names of options in a terminal of 80 columns
 )
@@ -24,6 +24,8 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
+        from importlib import metadata
+
         typer.echo(f"llama-index-embft {metadata.version('llama-index-embft')}")
         raise typer.Exit
 
@@ -46,15 +48,16 @@ class _RedactingFormatter(logging.Formatter):
 
 def main() -> None:
     """Run the command line; a failure that the user can do something about is one sentence and exit code 2."""
-    from llama_index_embft.cli.commands import register
+    from llama_index_embft.cli.shared.progress import plain_progress
 
     logging.basicConfig(level=logging.WARNING)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_RedactingFormatter("%(levelname)s: %(message)s"))
-    register(app)
     try:
-        app()
+        with plain_progress():
+            app()
     except EmbftError as err:
+        logging.getLogger(__name__).debug("%s", type(err).__name__, exc_info=err)  # shown with -vv
         typer.echo(f"Error: {redact(str(err))}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,13 +48,19 @@ def apply(
     *,
     local: Annotated[LocalModelOptions, "A model that runs here"],
     server: Annotated[HostedModelOptions, "A hosted model"],
-) -> None:
+) -> dict[str, Any]:
     """Put a model onto an index: stamp it, check it, update its vectors, or take an update back.
 
     Without a flag the document vectors are changed as MODEL wants them: moved documents (NUDGE) are written, a
     document-side adapter goes over the stored vectors, any other model embeds every text again. For a query-side
     adapter there is nothing to do.
+
+    Examples:
+    embft apply runs/model --index storage/ --dry-run
+    embft apply runs/model --index storage/
+    embft apply runs/model --index http://localhost:6333 --table docs --journal docs.journal
     """
+    from llama_index_embft.cli.shared.console import console
     from llama_index_embft.errors import ConfigError
     from llama_index_embft.index.identity import check_index, stamp_index
     from llama_index_embft.index.stores.opening import open_index
@@ -69,25 +76,24 @@ def apply(
         made = stamp_index(
             opened.index, embed_model, verify=3 if verify is None else verify, persist_dir=opened.persist_dir
         )
-        typer.echo(f"Stamped: the index holds vectors of {made.model}, {made.dim} dimensions.")
-        return
+        console.print(f"Stamped: the index holds vectors of {made.model}, {made.dim} dimensions.", markup=False)
+        return {"action": "stamp", "model": made.model, "dim": made.dim}
     if check:
         found = check_index(opened.index, embed_model, verify=verify or 0)
-        typer.echo(f"Fits: the index was embedded by {found.model}, and {embed_model.model_name} may search it.")
-        return
+        fits = f"Fits: the index was embedded by {found.model}, and {embed_model.model_name} may search it."
+        console.print(fits, markup=False, soft_wrap=True)
+        return {"action": "check", "model": found.model, "dim": found.dim}
     if dry_run:
-        _show_plan(opened, embed_model, batch_size)
-        return
+        return _show_plan(opened, embed_model, batch_size)
     place = journal or _journal_beside(index, table, opened)
     options = {"persist_dir": opened.persist_dir, "batch_size": batch_size}
     missing = "skip" if skip_missing else "error"
     if resume:
-        _show(resume_update(opened.index, place, missing=missing, **options), "Finished")  # type: ignore[arg-type]
-    elif rollback:
-        _show(rollback_index(opened.index, place, missing=missing, **options), "Taken back")  # type: ignore[arg-type]
-    else:
-        result = update_index(opened.index, embed_model, journal=place, missing=missing, **options)  # type: ignore[arg-type]
-        _show(result, "Updated")
+        return _show(resume_update(opened.index, place, missing=missing, **options), "Finished")  # type: ignore[arg-type]
+    if rollback:
+        return _show(rollback_index(opened.index, place, missing=missing, **options), "Taken back")  # type: ignore[arg-type]
+    result = update_index(opened.index, embed_model, journal=place, missing=missing, **options)  # type: ignore[arg-type]
+    return _show(result, "Updated")
 
 
 def _load(model: str, base: str | None, local: dict[str, Any], server: dict[str, Any]) -> BaseEmbedding:
@@ -148,24 +154,29 @@ def _journal_beside(index: str, table: str | None, opened: OpenedIndex) -> Path:
     return folder.with_name(f"{folder.name}{suffix}.embft-journal")
 
 
-def _show_plan(opened: OpenedIndex, embed_model: BaseEmbedding, batch_size: int) -> None:
+def _show_plan(opened: OpenedIndex, embed_model: BaseEmbedding, batch_size: int) -> dict[str, Any]:
+    from llama_index_embft.cli.shared.console import console
     from llama_index_embft.index.update import plan_update
 
     plan = plan_update(opened.index, embed_model, batch_size=batch_size)
-    if not plan.nodes:
-        typer.echo(f"Nothing would change: the index holds the document vectors of {plan.source} already.")
-        return
-    changed = "all" if plan.changed is None else f"{plan.changed:,}"
-    typer.echo(f"From: {plan.source}\nTo:   {plan.target}")
-    typer.echo(f"Would {plan.action}: {plan.nodes:,} nodes looked at, {changed} vectors to be written.")
+    if plan.nodes:
+        changed = "all" if plan.changed is None else f"{plan.changed:,}"
+        text = f"From: {plan.source}\nTo:   {plan.target}\n"
+        text += f"Would {plan.action}: {plan.nodes:,} nodes looked at, {changed} vectors to be written."
+    else:
+        text = f"Nothing would change: the index holds the document vectors of {plan.source} already."
+    console.print(text, markup=False, soft_wrap=True)
+    return {"action": "dry-run", **asdict(plan)}
 
 
-def _show(result: UpdateResult, done: str) -> None:
+def _show(result: UpdateResult, done: str) -> dict[str, Any]:
+    from llama_index_embft.cli.shared.console import console
+
     if result.journal is None:
-        typer.echo(f"Nothing to do: the index holds the document vectors of {result.target} already.")
-        return
-    lost = f", {result.lost:,} nodes are gone" if result.lost else ""
-    typer.echo(f"{done}: the index now holds vectors of {result.target}.")
-    typer.echo(
-        f"{result.written:,} vectors written, {result.unchanged:,} as they were{lost}. Journal: {result.journal}"
-    )
+        text = f"Nothing to do: the index holds the document vectors of {result.target} already."
+    else:
+        lost = f", {result.lost:,} nodes are gone" if result.lost else ""
+        text = f"{done}: the index now holds vectors of {result.target}.\n{result.written:,} vectors written, "
+        text += f"{result.unchanged:,} as they were{lost}. Journal: {result.journal}"
+    console.print(text, markup=False, soft_wrap=True)
+    return {"action": done.lower(), **asdict(result)}

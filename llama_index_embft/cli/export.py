@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003  # typer reads the annotations
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,17 +28,21 @@ def export(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with the model; read it first.")
     ] = False,
-    json: Annotated[Path | None, typer.Option(help="Write the table as JSON.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
     push_to_hub: Annotated[
         str | None, typer.Option(help="OWNER/NAME: upload it, one format only; the repository is made private.")
     ] = None,
-) -> None:
-    """Export a model: half precision, ONNX or OpenVINO, measured against the original."""
-    from rich.console import Console
+) -> dict[str, Any]:
+    """Export a model: half precision, ONNX or OpenVINO, measured against the original.
+
+    Examples:
+    embft export runs/model --out served --val val.json
+    embft export runs/model --format fp16 --format onnx-int8 --out served --report table.json
+    """
     from rich.markup import escape
 
-    from llama_index_embft.cli.shared.console import quiet_libraries
-    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.cli.shared.console import console, quiet_libraries, written
+    from llama_index_embft.cli.shared.data import read_data
     from llama_index_embft.errors import ConfigError
     from llama_index_embft.export.hub import check_can_push, push_to_hub as push
     from llama_index_embft.export.model import export_model
@@ -48,9 +52,9 @@ def export(
         if len(wanted) > 1:
             raise ConfigError("--push-to-hub takes one --format: a repository holds one model.")
         check_can_push(push_to_hub)
-    dataset = EmbeddingQAFinetuneDataset.from_json(val) if val is not None else None
+    dataset = read_data(val) if val is not None else None
     quiet_libraries()
-    report = export_model(
+    exported = export_model(
         model,
         out,
         wanted[0] if len(wanted) == 1 else wanted,  # type: ignore[arg-type]  # checked there
@@ -59,13 +63,13 @@ def export(
         document_prompt=document_prompt,
         trust_remote_code=trust_remote_code,
     )
-    console = Console(highlight=False)
-    console.print(report.to_rich())
-    basis = report.basis()
+    console.print(exported.to_rich())
+    basis = exported.basis()
     console.print(escape(basis[0].upper() + basis[1:]))
-    if json is not None:
-        report.to_json(json)
-    for row in report.rows[1:]:
-        console.print(f"Written: {escape(str(row.folder))}")
+    if report is not None:
+        exported.to_json(report)
+    record = {**exported.to_dict(), **written(*(row.folder for row in exported.rows[1:]), report), "uploaded": None}
     if push_to_hub is not None:
-        console.print(f"Uploaded: {escape(push(out, push_to_hub))}")
+        record["uploaded"] = push(out, push_to_hub)
+        console.print(f"Uploaded: {escape(record['uploaded'])}")
+    return record

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path  # noqa: TC003  # typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -90,14 +90,17 @@ def generate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would take.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether to go on.")] = False,
     progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show progress bars.")] = True,
-) -> None:
+) -> dict[str, Any]:
     """Let an LLM write queries for your documents.
 
     Run the same command again to continue after a stop. Keys come from the environment (OPENAI_API_KEY, …) only.
-    """
-    from rich.console import Console
 
+    Examples:
+    embft generate docs/ --out train.json --llm openai --llm-model gpt-4o-mini --dry-run
+    embft generate docs/ --out train.json --llm-model qwen3 --api-base http://localhost:8000/v1 --yes
+    """
     from llama_index_embft.calls import check_llm
+    from llama_index_embft.cli.shared.console import console
     from llama_index_embft.cli.shared.cost import confirm_cost
     from llama_index_embft.cli.shared.ray import check_ray
     from llama_index_embft.dataset import load_documents
@@ -122,7 +125,6 @@ def generate(
         check_llm(client)
     documents = load_documents(docs, settings=reading, show_progress=progress)
     nodes = chunks.cut(documents, show_progress=progress)
-    console = Console(highlight=False, soft_wrap=True)
     common: dict[str, Any] = {
         "num_questions_per_chunk": questions.questions_per_chunk,
         "output_path": out,
@@ -134,8 +136,8 @@ def generate(
         calls_per_query=bool(filters.judge) + questions.negatives, queries_per_chunk=questions.questions_per_chunk
     )
     if dry_run:
-        console.print(str(estimate), markup=False)
-        return
+        console.print(str(estimate), markup=False, soft_wrap=True)
+        return {"estimate": asdict(estimate), "out": None}
     confirm_cost(estimate, yes=yes, max_cost=calls.max_cost)
     common |= {"retry_limit": questions.retry_limit, "verbose": progress, "filters": wanted}
     if ray is None:
@@ -145,7 +147,7 @@ def generate(
 
         dataset = generate_on_cluster(nodes, client, workers=ray_workers, address=ray, **common)
     if not progress:  # else the summary stands below the progress bar
-        console.print(str(dataset.report), markup=False)
+        console.print(str(dataset.report), markup=False, soft_wrap=True)
     if questions.negatives:
         dataset = generate_negatives(
             dataset,
@@ -157,8 +159,9 @@ def generate(
         )
         dataset.save_json(out)
     for sentence in documents.sentences():  # said once while reading, pages above
-        console.print(sentence, markup=False)
-    console.print(f"Written to {out}", markup=False)
+        console.print(sentence, markup=False, soft_wrap=True)
+    console.print(f"Written to {out}", markup=False, soft_wrap=True)
+    return {"estimate": asdict(estimate), "out": out, "queries": len(dataset.queries), "corpus": len(dataset.corpus)}
 
 
 def _kinds(given: list[str] | None) -> dict[QueryKind, float] | None:

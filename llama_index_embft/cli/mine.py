@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llama_index_embft.calls import CallSettings  # noqa: TC001
+from llama_index_embft.cli.shared.data import DATA_HELP, read_data
 from llama_index_embft.cli.shared.llm import LLMOptions  # noqa: TC001
 from llama_index_embft.cli.shared.ray import RayOption  # noqa: TC001
 from llama_index_embft.mining.settings import MiningSettings  # noqa: TC001
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 
 def mine(
-    data: Annotated[Path, typer.Argument(help="Data set (JSON with queries, corpus and relevant_docs).")],
-    model: Annotated[str, typer.Option(help="Saved result, model folder or name on the Hugging Face hub.")],
+    data: Annotated[Path, typer.Argument(help=DATA_HELP)],
+    embed_model: Annotated[str, typer.Option(help="Saved result, model folder or name on the Hugging Face hub.")],
     strategy: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,7 +43,7 @@ def mine(
         ),
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as a page with a plot and examples.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
     relabel: Annotated[
         bool, typer.Option("--relabel", help="What a cross-encoder or judge finds relevant becomes a positive.")
     ] = False,
@@ -61,15 +62,17 @@ def mine(
     llm: Annotated[LLMOptions, "LLM of the strategy judge"],
     calls: Annotated[CallSettings, "Its calls"],
     workers: Annotated[MiningWorkers, "With --ray"],
-) -> None:
+) -> dict[str, Any]:
     """Find hard negatives for every query of a data set.
 
     What it writes, embft train reads: the negatives, and the scores of a cross-encoder for distillation.
-    """
-    from rich.console import Console
 
+    Examples:
+    embft mine train.json --embed-model BAAI/bge-small-en-v1.5
+    embft mine train.json --embed-model runs/model --strategy rank:10-50 --strategy margin:0.95 --out mined.json
+    """
+    from llama_index_embft.cli.shared.console import console, written
     from llama_index_embft.cli.shared.ray import check_ray, refuse_with_ray
-    from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
     from llama_index_embft.dataset.formats import write_rows
     from llama_index_embft.mining import LLMJudge
 
@@ -78,7 +81,7 @@ def mine(
     exports = [_export(item) for item in export or ()]
     out = out if out is not None else data.with_name(f"{data.stem}-mined.json")
     strategies = [LLMJudge(llm.client(), calls) if text == "judge" else text for text in strategy or ()]
-    dataset = EmbeddingQAFinetuneDataset.from_json(data)
+    dataset = read_data(data)
     common: dict[str, Any] = {"relabel": relabel, "seed": seed, "show_progress": True, "settings": settings}
     if strategies:
         common["strategies"] = strategies
@@ -89,7 +92,7 @@ def mine(
         common |= {"device": device, "cache": None if no_cache else "default", "batch_size": batch_size}
         mined = mine_hard_negatives(
             dataset,
-            load_embed_model(model, device=device, trust_remote_code=settings.trust_remote_code),
+            load_embed_model(embed_model, device=device, trust_remote_code=settings.trust_remote_code),
             num_negatives=num_negatives,
             **common,
         )
@@ -98,22 +101,19 @@ def mine(
 
         refuse_with_ray(device=device, no_cache=no_cache)
         common |= {"work_path": ray_folder or out.with_suffix(".embeddings"), "address": ray, "workers": workers}
-        mined = mine_on_cluster(dataset, model, num_negatives=num_negatives, **common)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(str(mined.report), markup=False)
+        mined = mine_on_cluster(dataset, embed_model, num_negatives=num_negatives, **common)
+    console.print(str(mined.report), markup=False, soft_wrap=True)
     if examples:
-        console.print("\n" + mined.report.examples_text(), markup=False)
+        console.print("\n" + mined.report.examples_text(), markup=False, soft_wrap=True)
     mined.save_json(out)
     for write, path in exports:
         write_rows(write(mined), path)
     if html is not None:
         mined.report.to_html(html)
-    if json is not None:
-        mined.report.to_json(json)
+    if report is not None:
+        mined.report.to_json(report)
     console.print()
-    for written in (out, *(path for _, path in exports), html, json):
-        if written is not None:
-            console.print(f"Written: {written}", markup=False)
+    return {**mined.report.as_dict(), **written(out, *(path for _, path in exports), html, report)}
 
 
 def _export(item: str) -> tuple[Callable[[MinedDataset], Iterable[dict[str, Any]]], Path]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003  # typer reads the annotations
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from llama_index_embft.cli.shared.console import command_line, console, errors, quiet_libraries
+from llama_index_embft.cli.shared.console import command_line, quiet_libraries, steps
 from llama_index_embft.cli.shared.outcome import show_result
 from llama_index_embft.dataset import ReadingSettings  # noqa: TC001
 
@@ -30,7 +30,7 @@ def run(
             "time, and runs/latest leads to it."
         ),
     ] = None,
-    model: Annotated[
+    embed_model: Annotated[
         str, typer.Option(help="The embedding model in use: a folder, or a name on the Hugging Face hub.")
     ] = "BAAI/bge-small-en-v1.5",
     questions: Annotated[
@@ -76,13 +76,17 @@ def run(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with the model; read it first.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of questions, divisions and training.")] = 0,
-) -> None:
+) -> dict[str, Any]:
     """Find the best retriever for your own documents: embedding model, BM25, their mixture, trained models.
 
     With --questions the choice is made on, and proven by, what people asked. Without, the share of BM25 follows a rule
     measured on other documents; an LLM's questions train the model, ones taken from the text only if you name --method.
+
+    Examples:
+    embft run docs/
+    embft run docs/ --questions asked.csv --budget "1 h" --out runs/first
+    embft run docs/ --llm openai-like --llm-model qwen3 --api-base http://localhost:8000/v1
     """
     from llama_index_embft.calls import CallSettings
     from llama_index_embft.cli.shared.cost import confirm_cost
@@ -92,7 +96,7 @@ def run(
     from llama_index_embft.pipeline.status import printed_to
 
     client = _client(llm, llm_model, api_base)
-    resolve_model_name(model)  # a wrong path should show before the work, not after it
+    resolve_model_name(embed_model)  # a wrong path should show before the work, not after it
     target = dated_folder("runs") if out is None else out
 
     def confirm(estimate: GenerationEstimate) -> None:
@@ -111,7 +115,7 @@ def run(
     quiet_libraries()
     result = tune(
         docs,
-        model=model,
+        model=embed_model,
         questions=questions,
         llm=client,
         methods=method,
@@ -120,17 +124,13 @@ def run(
         output_path=target,
         settings=settings,
         seed=seed,
-        watch=printed_to(errors if json else console),
+        watch=printed_to(steps()),
         command=command_line(),
     )
     if out is None:
         point_latest(target)
-    if json:
-        import json as format_json
-
-        typer.echo(format_json.dumps(result.to_dict(), indent=2, ensure_ascii=False))
-        return
     show_result(result, target)
+    return {**result.to_dict(), "output_path": target}
 
 
 def _client(llm: str | None, llm_model: str | None, api_base: str | None) -> LLM | None:

@@ -21,11 +21,19 @@ from .formats import (
     write_qrels as write_qrels,
     write_run as write_run,
 )
+from .inspection import (
+    Duplicates as Duplicates,
+    Inspection as Inspection,
+    Leak as Leak,
+    Sample as Sample,
+    inspect_dataset as inspect_dataset,
+)
 from .near_duplicates import near_duplicate_groups as near_duplicate_groups
 from .provenance import Provenance as Provenance
 from .schema import EmbeddingQAFinetuneDataset as EmbeddingQAFinetuneDataset
 from .split import Split as Split, split_dataset as split_dataset
 from .stats import DatasetStats as DatasetStats
+from .ties import TiedDocuments as TiedDocuments, tied_documents as tied_documents
 from .traffic import (
     RetrievalLog as RetrievalLog,
     TrafficDataset as TrafficDataset,

@@ -5,22 +5,18 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter
-from statistics import median
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from llama_index_embft.dataset.near_duplicates import DisjointSets, normalise
-from llama_index_embft.dataset.prepared import near_duplicates_of
+from llama_index_embft.dataset.ties import By, group_numbers, query_ties
 from llama_index_embft.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
-    from typing import TypeAlias
+    from collections.abc import Sequence
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
 logger = logging.getLogger(__name__)
 
-By: TypeAlias = "Literal['document', 'chunk'] | Callable[[EmbeddingQAFinetuneDataset, str], Hashable]"
 SIDES = ("train", "val", "test")
 
 # Whole groups in random order rarely fill the sides exactly; the best of several orders does. The limit keeps data sets
@@ -78,7 +74,7 @@ def split_dataset(
     query_ids = sorted(dataset.queries)
     if by == "document":
         _warn_without_sources(dataset)
-    groups = _query_groups(dataset, query_ids, by, near_duplicates, show_progress)
+    groups = group_numbers(query_ties(dataset, query_ids, by, near_duplicates, show_progress=show_progress))
     sizes = Counter(groups)
     _check_enough(dataset, sizes, wanted, by)
     side_of = _assign(sizes, wanted, seed)
@@ -106,51 +102,6 @@ def _checked_fractions(fractions: Sequence[float]) -> list[float]:
             f"got {tuple(fractions)}."
         )
     return wanted
-
-
-def _query_groups(
-    dataset: EmbeddingQAFinetuneDataset, query_ids: list[str], by: By, threshold: float | None, show_progress: bool
-) -> list[int]:
-    """Number the group of each query; two queries have one number when they must not be parted."""
-    source = dataset.source_documents
-    asked = sorted({doc for docs in dataset.relevant_docs.values() for doc in docs})
-    chunk_group = near_duplicates_of(
-        dataset, asked, 1.0 if threshold is None else threshold, show_progress=show_progress
-    )
-    repeated = _boilerplate(asked, [chunk_group[doc] for doc in asked], source)
-    sets = DisjointSets(len(query_ids))
-    holder: dict[Hashable, int] = {}  # what a query hangs on -> the first query that hangs on it
-    for number, query_id in enumerate(query_ids):
-        docs = dataset.relevant_docs[query_id]
-        ties: set[Hashable] = {("chunk", chunk_group[doc]) for doc in docs}
-        ties.add(("query", normalise(dataset.queries[query_id]) or dataset.queries[query_id]))
-        if callable(by):
-            ties.add(("key", by(dataset, query_id)))
-        elif by == "document":
-            # A question about a page that every document repeats belongs to that page, and to no one document.
-            ties.update(("document", source.get(doc, doc)) for doc in docs if chunk_group[doc] not in repeated)
-        for tie in ties:
-            sets.join(number, holder.setdefault(tie, number))
-    return sets.numbers()
-
-
-def _boilerplate(asked: list[str], similar: list[int], source: Mapping[str, str]) -> set[int]:
-    """Groups of near-duplicates that stand in three documents or more which otherwise differ, such as a legal notice.
-
-    Versions of one manual share most of their chunks; those are no boilerplate, and stay together.
-    """
-    documents: dict[int, set[str]] = {}
-    chunks = Counter(source.get(doc, doc) for doc in asked)
-    for doc, group in zip(asked, similar, strict=True):
-        documents.setdefault(group, set()).add(source.get(doc, doc))
-    shared = Counter(
-        source.get(doc, doc) for doc, group in zip(asked, similar, strict=True) if len(documents[group]) > 1
-    )
-    return {
-        group
-        for group, holders in documents.items()
-        if len(holders) > 2 and median(shared[holder] / chunks[holder] for holder in holders) < 0.5
-    }
 
 
 def _warn_without_sources(dataset: EmbeddingQAFinetuneDataset) -> None:

@@ -11,13 +11,19 @@ from .describe import resolve_model_name as resolve_model_name
 from .distilled import DistilledEmbedding as DistilledEmbedding
 from .drift import DriftEmbedding as DriftEmbedding, DriftMap as DriftMap
 from .encoding import (
+    CacheContents as CacheContents,
+    CachedFiles as CachedFiles,
+    CachedModel as CachedModel,
     EmbeddingCache as EmbeddingCache,
     Encoder as Encoder,
+    Pruned as Pruned,
     as_encoder as as_encoder,
+    cache_contents as cache_contents,
     cut_into_batches as cut_into_batches,
     encode_texts as encode_texts,
     make_embed_model as make_embed_model,
     padding_share as padding_share,
+    prune_cache as prune_cache,
 )
 from .graph import (
     OnnxEmbedding as OnnxEmbedding,

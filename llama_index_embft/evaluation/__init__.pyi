@@ -1,5 +1,14 @@
 from .comparing import compare as compare
 from .comparison import Comparison as Comparison
+from .judging import (
+    JudgedComparison as JudgedComparison,
+    JudgedSystem as JudgedSystem,
+    check_labels as check_labels,
+    compare_by_judge as compare_by_judge,
+    draw_questions as draw_questions,
+    pool_results as pool_results,
+)
+from .label_sheet import read_labels as read_labels, write_label_sheet as write_label_sheet
 from .metrics import (
     METRICS as METRICS,
     Judgements as Judgements,
@@ -10,7 +19,12 @@ from .metrics import (
 )
 from .records import RetrievalReport as RetrievalReport
 from .runs import evaluate_run as evaluate_run, fuse_runs as fuse_runs
-from .statistics import SwitchingCost as SwitchingCost, paired_tests as paired_tests
+from .statistics import (
+    PredictionPoweredMean as PredictionPoweredMean,
+    SwitchingCost as SwitchingCost,
+    paired_tests as paired_tests,
+    prediction_powered_mean as prediction_powered_mean,
+)
 from .systems import (
     RetrievalEvaluator as RetrievalEvaluator,
     aevaluate_query_engine as aevaluate_query_engine,

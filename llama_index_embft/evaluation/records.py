@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llama_index_embft._core.files import atomic_write_text
-from llama_index_embft._core.tables import TextTable
+from llama_index_embft._core.tables import TextTable, spreadsheet_cell
 from llama_index_embft.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class RetrievalReport:
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerow(["query_id", *self.values])
         writer.writerows(
-            [_no_formula(query), *row]
+            [spreadsheet_cell(query), *row]
             for query, *row in zip(self.query_ids, *(v.tolist() for v in self.values.values()), strict=True)
         )
         atomic_write_text(path, lines.getvalue())
@@ -321,14 +321,3 @@ class _StoredReport(BaseModel):
     folds: int = 1
     values: dict[str, list[float]]
     queries: list[_StoredQuery]
-
-
-def _no_formula(text: str) -> str:
-    """An id for a CSV file: spreadsheets take one that begins with one of these signs for a formula and run it."""
-    if text[:1] not in ("=", "+", "-", "@", "\t", "\r"):
-        return text
-    try:
-        float(text)
-    except ValueError:
-        return f"'{text}"
-    return text

@@ -1,4 +1,5 @@
 from .adapter import EmbeddingAdapterFinetuneEngine as EmbeddingAdapterFinetuneEngine
+from .checkup import Check as Check, Checkup as Checkup, check_installation as check_installation
 from .distill import (
     DistillationEngine as DistillationEngine,
     DistillationResult as DistillationResult,

@@ -10,6 +10,12 @@ from .filters import (
     WrongLanguage as WrongLanguage,
     default_filters as default_filters,
 )
+from .grading import (
+    PassageGrades as PassageGrades,
+    agrade_passages as agrade_passages,
+    estimate_grading as estimate_grading,
+    grade_passages as grade_passages,
+)
 from .llm import (
     agenerate_qa_embedding_pairs as agenerate_qa_embedding_pairs,
     estimate_qa_embedding_pairs as estimate_qa_embedding_pairs,

@@ -1,4 +1,5 @@
 from .identity import check_index as check_index, stamp_index as stamp_index
+from .questions import IndexQuestions as IndexQuestions, questions_for_index as questions_for_index
 from .reembed import (
     IndexSample as IndexSample,
     MigratingRetriever as MigratingRetriever,

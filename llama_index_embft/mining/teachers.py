@@ -125,7 +125,7 @@ class CrossEncoder(Teacher):
             found = self._predict([texts[pair] for pair in some])
             self.scores.update(zip(some, found.tolist(), strict=True))
             if keys and self._cache is not None:
-                self._cache.put_many((keys[pair], found[n : n + 1]) for n, pair in enumerate(some))
+                self._cache.put_many(((keys[pair], found[n : n + 1]) for n, pair in enumerate(some)), self.name)
 
     def _predict(self, texts: list[tuple[str, str]]) -> NDArray[np.float32]:
         given = self.model.predict(texts, batch_size=self.batch_size, show_progress_bar=False)

@@ -14,7 +14,6 @@ def embft(monkeypatch, capsys):
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["embft", *map(str, arguments)])
         monkeypatch.setenv("COLUMNS", "200")
-        app.app.registered_commands.clear()  # main() registers them, and expects to be called once
         with pytest.raises(SystemExit) as stopped:
             app.main()
         said = capsys.readouterr()

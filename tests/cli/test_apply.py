@@ -176,11 +176,9 @@ def test_bad_input(base: HuggingFaceEmbedding, nodes: list[TextNode], tmp_path: 
 
 
 def test_the_command_is_registered() -> None:
-    from llama_index_embft.cli.commands import register
+    from llama_index_embft.cli.app import app as app_of_all
 
-    whole = typer.Typer()
-    register(whole)
-    assert "apply" in CliRunner().invoke(whole, ["--help"]).output
+    assert "apply" in CliRunner().invoke(app_of_all, ["--help"]).output
 
 
 def test_a_drift_map_is_checked_and_needs_its_model(

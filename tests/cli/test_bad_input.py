@@ -48,7 +48,7 @@ CASES = {
     "encrypted": (lambda d: blank_pdf(d / "secret.pdf", "x"), ["secret.pdf"], "password"),
     "no such model": (
         lambda d: write_note(d),
-        ["note.md", "--model", "./no-such-model"],
+        ["note.md", "--embed-model", "./no-such-model"],
         "The model folder './no-such-model' does not exist",
     ),
     "llm without its name": (
@@ -64,7 +64,7 @@ def test_run_refuses_in_one_sentence(embft, tmp_path, tiny_model_path, case):
     prepare, arguments, message = CASES[case]
     prepare(tmp_path)
     out = tmp_path / "runs-here"
-    model = [] if "--model" in arguments else ["--model", tiny_model_path]
+    model = [] if "--embed-model" in arguments else ["--embed-model", tiny_model_path]
     assert_refused(embft("run", *arguments, *model, "--out", out), message, out)
 
 
@@ -74,7 +74,7 @@ def test_an_llm_is_not_paid_for_questions_about_one_document(embft, tmp_path, ti
     write_note(tmp_path)
     monkeypatch.setattr(trial, "check_llm", lambda llm: None)
     llm = ["--llm", "openai-like", "--llm-model", "m", "--api-base", "http://127.0.0.1:9/v1"]
-    said = embft("run", "note.md", "--model", tiny_model_path, *llm, "--out", tmp_path / "runs-here")
+    said = embft("run", "note.md", "--embed-model", tiny_model_path, *llm, "--out", tmp_path / "runs-here")
     assert_refused(said, "about one document only", tmp_path / "runs-here")
     assert "like it would show a gain of 5 points" in said[2]
 
@@ -82,7 +82,7 @@ def test_an_llm_is_not_paid_for_questions_about_one_document(embft, tmp_path, ti
 def test_an_output_folder_in_an_impossible_place(embft, tmp_path, tiny_model_path):
     write_note(tmp_path)
     (tmp_path / "file").write_text("in the way")
-    code, _, err = embft("run", "note.md", "--model", tiny_model_path, "--out", "file/below")
+    code, _, err = embft("run", "note.md", "--embed-model", tiny_model_path, "--out", "file/below")
     assert code == 2
     assert err.count("Error: ") == 1
     assert "Traceback" not in err
@@ -93,7 +93,7 @@ def test_an_output_folder_with_somebody_elses_files_is_left_alone(embft, tmp_pat
     write_note(tmp_path)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("mine")
-    code, _, err = embft("run", "note.md", "--model", tiny_model_path, "--out", "thesis")
+    code, _, err = embft("run", "note.md", "--embed-model", tiny_model_path, "--out", "thesis")
     assert code == 2
     assert "Traceback" not in err
     assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "mine"
@@ -113,7 +113,9 @@ def test_a_full_disk_ends_in_one_sentence_and_leaves_nothing(tmp_path, tiny_mode
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(EmbeddingQAFinetuneDataset, "save_json", full)
-    monkeypatch.setattr(sys, "argv", ["embft", "run", "a.md", "b.md", "c.md", "--model", tiny_model_path, "--out", "o"])
+    monkeypatch.setattr(
+        sys, "argv", ["embft", "run", "a.md", "b.md", "c.md", "--embed-model", tiny_model_path, "--out", "o"]
+    )
     with pytest.raises(SystemExit) as stopped:
         app.main()
     assert stopped.value.code == 2

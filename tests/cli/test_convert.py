@@ -9,7 +9,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from llama_index_embft.cli.convert import convert
+from llama_index_embft.cli.data.convert import convert
+from llama_index_embft.cli.shared.command import add_command
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset, read_dataset, write_dataset
 from llama_index_embft.errors import ConfigError, DatasetError, OutputError
 
@@ -31,7 +32,7 @@ def source(tmp_path: Path) -> Path:
 
 def embft(*arguments: object) -> str:
     app = typer.Typer()
-    app.command()(convert)
+    add_command(app, convert)
     result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception

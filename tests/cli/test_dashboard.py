@@ -19,7 +19,6 @@ import pytest
 from typer.testing import CliRunner
 
 from llama_index_embft.cli.app import app
-from llama_index_embft.cli.commands import register
 from llama_index_embft.errors import ConfigError, EvaluationError, MissingExtraError, OutputError
 from llama_index_embft.integrations.trulens.database import DEFAULT_DATABASE
 from llama_index_embft.integrations.trulens.monitoring import dashboard as trulens_dashboard
@@ -201,7 +200,6 @@ def test_rows_with_nan_are_named_and_removed_on_request(page: Path, tmp_path: Pa
     with pytest.raises(EvaluationError, match="embft dashboard --repair"):
         trulens_dashboard.Dashboard(path)
     monkeypatch.setattr(trulens_dashboard, "_LAUNCH", "raise SystemExit(1)")
-    register(app)
     result = CliRunner().invoke(app, ["dashboard", "--database", str(path), "--repair"])
     assert "Removed 1 rows with NaN." in result.output
     assert isinstance(result.exception, OutputError)

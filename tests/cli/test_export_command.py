@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from llama_index_embft.cli.commands import register
+from llama_index_embft.cli.app import app
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, DatasetError, ModelError, OutputError
 
@@ -21,8 +20,6 @@ def run(tmp_path, monkeypatch):
         corpus={f"d{n}": f"{n} is here" for n in range(6)},
         relevant_docs={f"q{n}": [f"d{n}"] for n in range(6)},
     ).save_json("val.json")
-    app = typer.Typer()
-    register(app)
 
     def call(*arguments: str):
         return CliRunner().invoke(app, ["export", *arguments], env={"COLUMNS": "160"})
@@ -32,7 +29,7 @@ def run(tmp_path, monkeypatch):
 
 def test_two_formats_in_one_table(run, tiny_model_path, tmp_path) -> None:
     formats = ["--format", "fp16", "--format", "bf16"]
-    result = run(tiny_model_path, *formats, "--val", "val.json", "--out", "served", "--json", "table.json")
+    result = run(tiny_model_path, *formats, "--val", "val.json", "--out", "served", "--report", "table.json")
     assert result.exit_code == 0, result.output
     for word in ("torch", "fp16", "bf16", "ndcg@10", "texts/s", "Quality on 6 queries", "Written: served/fp16"):
         assert word in result.output

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-import typer
 from sentence_transformers import CrossEncoder
 from typer.testing import CliRunner
 
@@ -21,7 +20,7 @@ from llama_index_embft import (
     EmbeddingAdapterFinetuneEngine,
     SentenceTransformersFinetuneEngine,
 )
-from llama_index_embft.cli.commands import register
+from llama_index_embft.cli.app import app
 from llama_index_embft.errors import DocumentError, OutputError
 from llama_index_embft.finetune import RerankerSettings
 from llama_index_embft.migration import migrate_file
@@ -328,8 +327,6 @@ def test_the_write_ups(seed: str) -> None:
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    app = typer.Typer()
-    register(app)
     return lambda *arguments: CliRunner().invoke(app, ["migrate", *arguments])
 
 

@@ -67,7 +67,7 @@ def caught(monkeypatch, *arguments):
 
 def test_the_whole_run(folder, embft, tiny_model_path):
     config = write_config(folder, data="train.json", epochs=50, **{"batch-size": 8}, learning_rate="3e-3", seed=7)
-    flags = ["--config", config, "--model", tiny_model_path, "--val", "val.json", "--out", "model", "--epochs", 2]
+    flags = ["--config", config, "--embed-model", tiny_model_path, "--val", "val.json", "--out", "model", "--epochs", 2]
     code, out, err = embft("train", *flags, "--device", "cpu", "--no-progress")
     assert code == 0, err
     assert "full: validation ndcg@10" in out
@@ -77,7 +77,7 @@ def test_the_whole_run(folder, embft, tiny_model_path):
     assert record["settings"]["learning_rate"] == 3e-3
     assert record["settings"]["batch_size"] == 8
     assert record["settings"]["seed"] == 7
-    assert record["command"].startswith("embft train --config train.yaml --model ")
+    assert record["command"].startswith("embft train --config train.yaml --embed-model ")
     card = (folder / "model" / "README.md").read_text()
     assert card.startswith("---\n")
     assert "embft train --config train.yaml" in card
@@ -87,7 +87,7 @@ def test_the_whole_run(folder, embft, tiny_model_path):
 
 
 def test_an_adapter(folder, embft, tiny_model_path):
-    flags = ["--model", tiny_model_path, "--method", "adapter", "--val", "val.json", "--out", "a", "--epochs", 3]
+    flags = ["--embed-model", tiny_model_path, "--method", "adapter", "--val", "val.json", "--out", "a", "--epochs", 3]
     code, out, err = embft("train", "train.json", *flags, "--query-prompt", "ask: ", "--no-progress", "--device", "cpu")
     assert code == 0, err
     assert "adapter: validation ndcg@10" in out
@@ -98,7 +98,7 @@ def test_an_adapter(folder, embft, tiny_model_path):
 
 
 def test_a_reranker(folder, embft, tiny_model_path):
-    flags = ["--model", tiny_model_path, "--method", "reranker", "--val", "val.json", "--out", "r", "--epochs", 1]
+    flags = ["--embed-model", tiny_model_path, "--method", "reranker", "--val", "val.json", "--out", "r", "--epochs", 1]
     flags += ["--first-stage", tiny_model_path, "--loss", "lambda", "--candidate-negatives", 2, "--device", "cpu"]
     code, out, err = embft("train", "train.json", *flags, "--no-progress")
     assert code == 0, err
@@ -109,7 +109,7 @@ def test_a_reranker(folder, embft, tiny_model_path):
     assert record["settings"]["candidate_negatives"] == 2
     code, _, err = embft("train", "train.json", *flags, "--loss", "CoSENTLoss")
     assert "`loss` is 'CoSENTLoss'" in err
-    code, _, err = embft("train", "train.json", "--model", tiny_model_path, "--first-stage", tiny_model_path)
+    code, _, err = embft("train", "train.json", "--embed-model", tiny_model_path, "--first-stage", tiny_model_path)
     assert "first_stage is not an option of --method full" in err
 
 
@@ -184,17 +184,17 @@ def test_every_option_of_the_help_is_read(monkeypatch, folder):
 
 def test_the_file_can_hold_everything(monkeypatch, folder):
     config = write_config(
-        folder, data="train.json", model="m", method="adapter", val="val.json", out="o", progress=False
+        folder, data="train.json", embed_model="m", method="adapter", val="val.json", out="o", progress=False
     )
     seen = caught(monkeypatch, "--config", config, "--method", "full")
     assert {name: str(value) for name, value in seen.items()} == {
-        "data": "train.json", "model": "m", "method": "full", "val": "val.json", "out": "o", "progress": "False",
+        "data": "train.json", "embed_model": "m", "method": "full", "val": "val.json", "out": "o", "progress": "False",
     }  # fmt: skip
 
 
 CASES = {
     "unknown key": ("learningrate: 1", "train.yaml: unknown key 'learningrate'; did you mean 'learning_rate'?"),
-    "unlike any": ("zzzz: 1", "train.yaml: unknown key 'zzzz'; embft train --help lists the options."),
+    "unlike any": ("zzzz: 1", "train.yaml: unknown key 'zzzz'; --help-all lists the options."),
     "twice": ("epochs: 1\nepochs: 2", "train.yaml: epochs stands there twice; keep one."),
     "twice in two ways": ("batch_size: 1\nbatch-size: 2", "train.yaml: batch_size stands there twice; keep one."),
     "a word for a number": ("epochs: many", "epochs in train.yaml is 'many'; it must be a whole number."),
@@ -204,9 +204,9 @@ CASES = {
     "no mapping": ("- epochs", "train.yaml must hold options as 'name: value'"),
     "broken": ("epochs: [1", "train.yaml is not valid YAML in line"),
     "an object": ("x: !!python/object/apply:os.system ['touch owned']", "train.yaml is not valid YAML in line 1"),
-    "a character of no text": ("model: a\x00b", "train.yaml is not valid YAML: unacceptable character #x0000"),
+    "a character of no text": ("embed_model: a\x00b", "train.yaml is not valid YAML: unacceptable character #x0000"),
     "too deep": ("[" * 5000, "train.yaml is nested too deeply"),
-    "a list of models": ("model: [a, b]", "model in train.yaml is ['a', 'b']; it must be a text."),
+    "a list of models": ("embed_model: [a, b]", "embed_model in train.yaml is ['a', 'b']; it must be a text."),
     "method": ("method: magic", "`--method` is 'magic'; it must be one of 'full',"),
     "no data": ("epochs: 1", "There is no training set: name the file"),
 }
@@ -251,19 +251,30 @@ def test_a_bad_flag_is_one_sentence(folder, embft, tiny_model_path):
     (folder / "mine").mkdir()
     (folder / "mine" / "thesis.tex").write_text("mine")
     for arguments, message in flags.items():
-        code, _, err = embft("train", "train.json", "--model", tiny_model_path, "--out", "m", *arguments)
+        code, _, err = embft("train", "train.json", "--embed-model", tiny_model_path, "--out", "m", *arguments)
         assert code == 2, arguments
         assert len([line for line in err.splitlines() if line.startswith("Error: ")]) == 1
         assert message in err, arguments
     assert not (folder / "m").exists()
-    code, _, err = embft("train", "none.json", "--model", tiny_model_path)
+    code, _, err = embft("train", "none.json", "--embed-model", tiny_model_path)
     assert (code, "none.json" in err) == (2, True)
-    code, _, err = embft("train", "train.json", "--model", "./none")
+    code, _, err = embft("train", "train.json", "--embed-model", "./none")
     assert (code, "does not exist" in err) == (2, True)
 
 
 def test_guard_merge_and_lora(folder, embft, tiny_model_path):
-    flags = ["--model", tiny_model_path, "--method", "lora", "--val", "val.json", "--guard", "val.json", "--out", "m"]
+    flags = [
+        "--embed-model",
+        tiny_model_path,
+        "--method",
+        "lora",
+        "--val",
+        "val.json",
+        "--guard",
+        "val.json",
+        "--out",
+        "m",
+    ]
     more = ["--merge", "auto", "--lora-rank", 4, "--epochs", 2, "--batch-size", 8, "--learning-rate", "1e-2"]
     code, out, err = embft("train", "train.json", *flags, *more, "--no-progress", "--device", "cpu")
     assert code == 0, err
@@ -290,10 +301,10 @@ def test_data_and_models_that_cannot_be_trained_are_one_sentence(folder, embft, 
     (folder / "damaged" / "model.safetensors").write_bytes(b"not weights")
     flags = ["--device", "cpu", "--no-progress", "--out", "m", "--epochs", "1"]
     cases = {
-        ("one.json", "--model", tiny_model_path): "",
-        ("train.json", "--model", "no-tokenizer"): "tokenizer",
-        ("train.json", "--model", "damaged"): "damaged",
-        ("train.json", "--model", tiny_model_path, "--method", "lora", "--lora-targets", "nosuch"): "nosuch",
+        ("one.json", "--embed-model", tiny_model_path): "",
+        ("train.json", "--embed-model", "no-tokenizer"): "tokenizer",
+        ("train.json", "--embed-model", "damaged"): "damaged",
+        ("train.json", "--embed-model", tiny_model_path, "--method", "lora", "--lora-targets", "nosuch"): "nosuch",
     }
     for arguments, message in cases.items():
         code, _, err = embft("train", *arguments, *flags)
@@ -302,7 +313,7 @@ def test_data_and_models_that_cannot_be_trained_are_one_sentence(folder, embft, 
         assert message in said[0]
         assert "Traceback" not in err
         assert not (folder / "m").exists()
-    code, out, err = embft("train", "train.json", "--model", tiny_model_path, "--batch-size", "1000", *flags)
+    code, out, err = embft("train", "train.json", "--embed-model", tiny_model_path, "--batch-size", "1000", *flags)
     assert code == 0, err
     assert "full: 1 steps" in out
 
@@ -318,7 +329,7 @@ def test_a_recipe_is_looked_for_with_what_was_given(folder, embft, tiny_model_pa
         return module.Recipe(trials[0].candidate, "ndcg@10", 0.6, 0.7, None, trials, 2.0, 0.1)
 
     monkeypatch.setattr(module, "choose_recipe", choose)
-    flags = ["--model", tiny_model_path, "--val", "val.json", "--out", "m", "--batch-size", 8, "--device", "cpu"]
+    flags = ["--embed-model", tiny_model_path, "--val", "val.json", "--out", "m", "--batch-size", 8, "--device", "cpu"]
     more = ["--recipe", "auto", "--time-budget", 60, "--learning-rate", "3e-3", "--merge", "auto", "--save-checkpoints"]
     code, out, err = embft("train", "train.json", *flags, *more, "--no-progress")
     assert code == 0, err
@@ -338,7 +349,7 @@ def test_a_recipe_is_looked_for_with_what_was_given(folder, embft, tiny_model_pa
 def test_teacher_scores_come_from_a_file(folder, tiny_model_path):
     scores = {f"q{n}": {f"d{n}": 5, f"d{(n + 1) % 16}": -3.5} for n in range(16)}
     (folder / "scores.json").write_text(json.dumps(scores))
-    settings = {"data": folder / "train.json", "model": tiny_model_path, "teacher_scores": folder / "scores.json"}
+    settings = {"data": folder / "train.json", "embed_model": tiny_model_path, "teacher_scores": folder / "scores.json"}
     assert command._engine(settings)[0].dataset.teacher_scores == scores
 
 
@@ -358,7 +369,7 @@ def test_a_loss_by_name_reaches_the_engine(folder, tiny_model_path):
     from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
 
     engine, _ = command._engine(
-        {"data": folder / "train.json", "model": tiny_model_path, "loss": "CachedMultipleNegativesRankingLoss"}
+        {"data": folder / "train.json", "embed_model": tiny_model_path, "loss": "CachedMultipleNegativesRankingLoss"}
     )
     assert engine.loss is CachedMultipleNegativesRankingLoss
     assert command._loss("cosent") == "cosent"
@@ -395,7 +406,7 @@ def test_the_file_in_the_documentation_is_read(folder, tiny_model_path):
     page = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "train.md").read_text(encoding="utf-8")
     (folder / "train.yaml").write_text(re.search(r"```yaml\n(.*?)```", page, re.S)[1])
     shutil.copy("val.json", "general.json")
-    settings = read_settings(folder / "train.yaml", {"model": tiny_model_path, "matryoshka_dims": "16,8"})
+    settings = read_settings(folder / "train.yaml", {"embed_model": tiny_model_path, "matryoshka_dims": "16,8"})
     assert len(settings) == 14
     engine, _ = command._engine(settings)
     assert engine.guard_dataset.queries == make_dataset("find a {} {}").queries
@@ -416,7 +427,7 @@ def test_the_file_in_the_documentation_is_read(folder, tiny_model_path):
         "teacher-scores",
         "help",
     }
-    assert {name.replace("-", "_") for name in options - own} - set(engine_options()) == {"model"}
+    assert {name.replace("-", "_") for name in options - own} - set(engine_options()) == {"embed_model"}
 
 
 def test_methods_are_those_of_the_engines():
@@ -451,7 +462,7 @@ def test_groups_in_the_file_are_options_in_one_row(monkeypatch, folder, embft):
 def test_help_loads_no_model_library_and_cuts_no_name():
     import subprocess
 
-    code = "import sys; from llama_index_embft.cli import app; sys.argv = ['embft', 'train', '--help']; app.main()"
+    code = "import sys; from llama_index_embft.cli import app; sys.argv = ['embft', 'train', '--help-all']; app.main()"
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", code],
         capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"}, check=False,

@@ -43,7 +43,6 @@ def embft(monkeypatch, capsys):
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["embft", "train", *map(str, arguments)])
         monkeypatch.setenv("COLUMNS", "200")
-        app.app.registered_commands.clear()
         with pytest.raises(SystemExit) as stopped:
             app.main()
         said = capsys.readouterr()
@@ -102,7 +101,7 @@ def test_a_student_of_a_hosted_model_answers_queries_without_it(folder, embft, t
 
 def test_nudge_over_a_local_model(folder, embft, tiny_model_path):
     code, out, err = embft(
-        "train.json", "--model", tiny_model_path, "--method", "nudge", "--val", "val.json", "--out", "n",
+        "train.json", "--embed-model", tiny_model_path, "--method", "nudge", "--val", "val.json", "--out", "n",
         "--variant", "N", "--steps", "8", "--no-progress", "--device", "cpu",
     )  # fmt: skip
     assert code == 0, err
@@ -113,11 +112,9 @@ def test_nudge_over_a_local_model(folder, embft, tiny_model_path):
 CASES = {
     ("--embed-model", "openai:m"): "method full trains the weights of a model, and a hosted one keeps them to itself",
     ("--embed-model", "openai:m", "--method", "lora"): "choose --method adapter or nudge",
-    ("--embed-model", "openai:m", "--method", "adapter", "--model", "x"): "model and embed_model both name a model",
     ("--embed-model", "openai:m", "--method", "adapter", "--query-prompt", "q"): "no meaning with a hosted model",
-    ("--embed-model", "m", "--method", "adapter"): "'m' must be named as openai:MODEL",
     ("--embed-model", "os:system", "--method", "nudge"): "'os:system' must be named as openai:MODEL",
-    ("--api-base", "http://localhost/v1"): "api_base is for a hosted model; give embed_model too",
+    ("--api-base", "http://localhost/v1"): "api_base is for a hosted model; name one as embed_model openai:MODEL",
     ("--tokens-per-minute", "5"): "tokens_per_minute is for a hosted model",
     ("--embed-model", "openai:m", "--method", "adapter", "--requests-per-minute", "0"): "it must be at least 1",
     ("--embed-model", "openai:m", "--method", "adapter", "--requests-per-minute", "x"): "must be a whole number",

@@ -44,7 +44,7 @@ def asked(folder, monkeypatch):
 
 def test_flags_and_file_reach_the_cluster(folder, embft, asked):
     (folder / "train.yaml").write_text("ray: head:6379\nray-workers: 8\nray_cpus: 3\nbatch_size: 12\nmethod: lora\n")
-    flags = ["--config", "train.yaml", "--ray-workers", 4, "--ray-gpus", 1, "--model", "b", "--out", "m"]
+    flags = ["--config", "train.yaml", "--ray-workers", 4, "--ray-gpus", 1, "--embed-model", "b", "--out", "m"]
     code, out, err = embft("train", "train.json", *flags, "--lora-rank", 4)
     assert code == 0, err
     assert asked == [
@@ -98,7 +98,7 @@ REFUSED = {
     ("--ray", "auto", "--recipe", "auto"): "recipe auto runs in one process; look for the recipe without --ray first",
     ("--ray", "auto", "--time-budget", "9"): "--time-budget has no meaning together with --ray; leave it out.",
     ("--ray", "auto", "--device", "cpu"): "--device has no meaning together with --ray; leave it out.",
-    ("--ray", "auto", "--embed-model", "openai:m"): "--embed-model has no meaning together with --ray; leave it out.",
+    ("--ray", "auto", "--embed-model", "openai:m"): "method full trains the weights of a model, and a hosted one",
     ("--ray", "auto", "--api-base", "http://h/v1"): "--api-base has no meaning together with --ray; leave it out.",
     ("--ray", "auto", "--lora-rank", "8"): "lora_rank is not an option of --method full",
     ("--ray", "auto", "--bias"): "bias is not an option of --method full",
@@ -110,7 +110,7 @@ REFUSED = {
 def test_what_means_nothing_is_refused(arguments, folder, embft, monkeypatch):
     if "head" in arguments or arguments[-2:] == ("--ray-cpus", "0"):
         monkeypatch.setattr(pytest.importorskip("ray"), "is_initialized", lambda: False)
-    code, _, err = embft("train", "train.json", "--model", "b", "--out", "m", *arguments)
+    code, _, err = embft("train", "train.json", "--embed-model", "b", "--out", "m", *arguments)
     assert (code, err.count("Error: ")) == (2, 1), err
     assert err.startswith("Error: ")
     assert REFUSED[arguments] in err

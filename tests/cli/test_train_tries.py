@@ -29,10 +29,9 @@ def embft(tmp_path, monkeypatch, capsys, tiny_model_path):
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> str:
-        flags = ["--model", tiny_model_path, "--device", "cpu", "--no-progress", "--out", "m"]
+        flags = ["--embed-model", tiny_model_path, "--device", "cpu", "--no-progress", "--out", "m"]
         monkeypatch.setattr(sys, "argv", ["embft", "train", "train.json", *flags, *arguments])
         monkeypatch.setenv("COLUMNS", "200")
-        app.app.registered_commands.clear()
         with pytest.raises(SystemExit) as stopped:
             app.main()
         said = capsys.readouterr()

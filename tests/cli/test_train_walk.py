@@ -58,10 +58,9 @@ def embft(folder, monkeypatch, capsys, tiny_model_path):
     def call(*arguments):
         options = ["--no-progress", "--epochs", "1", "--no-bf16"]
         options += [] if "--device" in arguments else ["--device", "cpu"]
-        model = [] if "--model" in arguments else ["--model", tiny_model_path]
+        model = [] if "--embed-model" in arguments else ["--embed-model", tiny_model_path]
         monkeypatch.setattr(sys, "argv", ["embft", "train", *map(str, arguments), *model, *options])
         monkeypatch.setenv("COLUMNS", "200")
-        app.app.registered_commands.clear()
         with pytest.raises(SystemExit) as stopped:
             app.main()
         said = capsys.readouterr()
@@ -72,7 +71,7 @@ def embft(folder, monkeypatch, capsys, tiny_model_path):
 
 REFUSED = {
     ("empty.json",): "empty.json is empty",
-    ("no-sections.json",): "the section `queries` is missing",
+    ("no-sections.json",): "no-sections.json: the format cannot be guessed",
     ("cut.json",): "cut.json: the file ends in the middle",
     ("no-query.json",): "The training set has no query",
     ("one-pair.json",): "The training set has one question and one passage",
@@ -85,8 +84,8 @@ REFUSED = {
     ("train.json", "--merge", "auto"): "`merge` chooses weights on a validation set",
     ("train.json", "--out", "afile"): "afile",
     ("train.json", "--out", "afile/below"): "afile",
-    ("train.json", "--model", "/no/such/model"): "The model folder '/no/such/model' does not exist",
-    ("train.json", "--model", "afile"): "The model afile is a file",
+    ("train.json", "--embed-model", "/no/such/model"): "The model folder '/no/such/model' does not exist",
+    ("train.json", "--embed-model", "afile"): "The model afile is a file",
     ("train.json", "--learning-rate", "nan"): "`learning_rate` is nan; it must be",
     ("train.json", "--learning-rate", "inf"): "`learning_rate` is inf; it must be",
     ("train.json", "--temperature", "inf"): "`temperature` is inf; it must be",

@@ -12,7 +12,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from llama_index_embft.cli.convert import convert
+from llama_index_embft.cli.data.convert import convert
+from llama_index_embft.cli.shared.command import add_command
 from llama_index_embft.dataset.formats.registry import FORMATS
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "formats.md"
@@ -67,7 +68,7 @@ def test_the_guide_runs(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.usefixtures("files")
 def test_the_commands_print_what_the_guide_says() -> None:
     app = typer.Typer()
-    app.command()(convert)
+    add_command(app, convert)
     session = re.search(r"```console\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     assert session is not None
     for part in session[1].strip().split("\n\n"):

@@ -66,7 +66,7 @@ def test_run_from_files_to_an_index(tmp_path, tiny_model_path):
     (tmp_path / "docs").mkdir()
     write_documents(tmp_path / "docs")
     options = ["--method", "full", "--out", "out", "--chunk-size", 128]
-    said = embft("run", "docs", "--model", tiny_model_path, *options, cwd=tmp_path)
+    said = embft("run", "docs", "--embed-model", tiny_model_path, *options, cwd=tmp_path)
     out = tmp_path / "out"
     report = json.loads((out / "report.json").read_text())
     row = report["metrics"]["ndcg@10"]
@@ -116,10 +116,10 @@ def test_run_with_questions_of_people_prints_one_result_as_json(tmp_path, tiny_l
     ]
     (tmp_path / "asked.jsonl").write_text("\n".join(map(json.dumps, asked)), encoding="utf-8")
     options = ["--method", "none", "--out", "out", "--questions", "asked.jsonl", "--json"]
-    result = json.loads(embft("run", "docs", "--model", tiny_long_model_path, *options, cwd=tmp_path))
+    result = json.loads(embft("run", "docs", "--embed-model", tiny_long_model_path, *options, cwd=tmp_path))
     assert result["questions"]["proven_on_by"] == "people"
     assert result["questions"]["proven_on"] == len(asked)
     assert result["decision"] == "adopt"  # random weights find little, and the questions share words with the texts
     assert {row["name"] for row in result["candidates"]} >= {"base", "BM25"}
     assert 0 < result["stack"]["dense_weight"] <= 1
-    assert json.loads((tmp_path / "out" / "tune.json").read_text()) == result
+    assert {**json.loads((tmp_path / "out" / "tune.json").read_text()), "output_path": "out"} == result

@@ -6,14 +6,13 @@ import json
 
 import numpy as np
 import pytest
-import typer
 from llama_index.core import Document, MockEmbedding
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding, WordEmbeddings
 from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
 from typer.testing import CliRunner
 
-from llama_index_embft.cli.commands import register
+from llama_index_embft.cli.app import app
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset, documents_to_nodes
 from llama_index_embft.embeddings import load_embed_model, model_tokens
 from llama_index_embft.embeddings.truncation import position_limit, truncation, truncation_of
@@ -88,9 +87,7 @@ def test_the_command_evaluate_says_it(tiny_model_path, tmp_path):
     path = tmp_path / "data.json"
     content = {"queries": {"q": "a"}, "corpus": {"d": "c " * 90, "e": "f"}, "relevant_docs": {"q": ["d"]}}
     path.write_text(json.dumps(content))
-    app = typer.Typer()
-    register(app)
-    result = CliRunner().invoke(app, ["evaluate", str(path), "--model", tiny_model_path])
+    result = CliRunner().invoke(app, ["evaluate", str(path), "--embed-model", tiny_model_path])
     assert result.exit_code == 0, result.output
     assert "50% of the passages are longer than the 64 tokens" in result.output
 

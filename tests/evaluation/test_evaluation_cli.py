@@ -10,8 +10,9 @@ import typer
 from evaluation_helpers import many_queries, noisy_report
 from typer.testing import CliRunner
 
-from llama_index_embft.cli.compare import compare
-from llama_index_embft.cli.evaluate import evaluate
+from llama_index_embft.cli.measure.compare import compare
+from llama_index_embft.cli.measure.evaluate import evaluate
+from llama_index_embft.cli.shared.command import add_command
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, EvaluationError
 from llama_index_embft.evaluation import RetrievalReport
@@ -28,14 +29,14 @@ def files(tmp_path):
 
 def run(command, *args):
     app = typer.Typer()
-    app.command()(command)
+    add_command(app, command)
     return CliRunner().invoke(app, [str(arg) for arg in args], env={"COLUMNS": "160"})
 
 
 def test_compare_prints_and_writes(files) -> None:
     result = run(
         compare, files / "base.json", files / "tuned.json", "--data", files / "data.json", "--html", files / "r.html",
-        "--json", files / "r.json", "--markdown", files / "r.md", "--slices", "kind", "--resamples", 300,
+        "--report", files / "r.json", "--markdown", files / "r.md", "--slices", "kind", "--resamples", 300,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "ndcg@10" in result.output
@@ -70,7 +71,8 @@ def test_bad_input_is_an_error_of_ours(files) -> None:
 def test_evaluate_prints_and_writes(files, tiny_dataset: EmbeddingQAFinetuneDataset, tiny_model_path: str) -> None:
     tiny_dataset.save_json(files / "tiny.json")
     result = run(
-        evaluate, files / "tiny.json", "--model", tiny_model_path, "--out", files / "o.json", "--csv", files / "o.csv",
+        evaluate, files / "tiny.json", "--embed-model", tiny_model_path,
+        "--out", files / "o.json", "--csv", files / "o.csv",
         "--trec-run", files / "o.run", "--k", 1, "--k", 2, "--label", "mine", "--no-cache",
     )  # fmt: skip
     assert result.exit_code == 0, (result.output, result.exception)

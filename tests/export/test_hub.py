@@ -208,19 +208,17 @@ def test_embft_train_uploads_what_it_has_saved(hub, tiny_model_path, tmp_path, m
     ).save_json(tmp_path / "train.json")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(constants, "ENDPOINT", hub.address)
-    flags = ["--model", tiny_model_path, "--epochs", "1", "--batch-size", "4", "--device", "cpu", "--no-progress"]
+    flags = ["--embed-model", tiny_model_path, "--epochs", "1", "--batch-size", "4", "--device", "cpu", "--no-progress"]
     monkeypatch.setattr(
         sys, "argv", ["embft", "train", "train.json", *flags, "--out", "m", "--push-to-hub", "me/tuned"]
     )
 
-    app.app.registered_commands.clear()
     with pytest.raises(SystemExit) as stopped:
         app.main()
     assert stopped.value.code == 2
     assert "There is no token for the hub" in capsys.readouterr().err
     assert not (tmp_path / "m").exists()  # told before training
 
-    app.app.registered_commands.clear()
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     with pytest.raises(SystemExit) as stopped:
         app.main()

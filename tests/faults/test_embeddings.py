@@ -616,7 +616,7 @@ def test_an_earlier_cache_is_emptied_and_filled_anew(tiny_model_path, tmp_path, 
     second.encode_documents(["one", "two"])
     assert second.embedded_texts == 0
     tables = sqlite3.connect(tmp_path / "c.sqlite").execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-    assert [name for (name,) in tables] == ["vectors"]
+    assert [name for (name,) in tables] == ["vectors", "models"]
 
 
 def test_an_earlier_stamp_asks_to_be_made_again(tiny_model_path, tmp_path):

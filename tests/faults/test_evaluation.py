@@ -202,10 +202,11 @@ def test_a14_the_querys_own_text_in_the_corpus_is_no_hit() -> None:
 
 
 def run_compare(folder: Path):
-    from llama_index_embft.cli.compare import compare as command
+    from llama_index_embft.cli.measure.compare import compare as command
+    from llama_index_embft.cli.shared.command import add_command
 
     app = typer.Typer()
-    app.command()(command)
+    add_command(app, command)
     return CliRunner().invoke(app, [str(folder / "base.json"), str(folder / "tuned.json"), "--resamples", "50"])
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import typer
 from typer.testing import CliRunner
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
@@ -72,12 +71,10 @@ def test_e13_a_negative_seed_is_one_sentence(tmp_path):
     dataset, vectors = symmetric()
     with pytest.raises(ConfigError, match="`seed` is -1; it must be at least 0"):
         mine_hard_negatives(dataset, vectors, "random", 3, seed=-1)
-    from llama_index_embft.cli.commands import register
+    from llama_index_embft.cli.app import app
 
-    app = typer.Typer()
-    register(app)
     dataset.save_json(tmp_path / "data.json")
-    for command in (["mine", str(tmp_path / "data.json"), "--model", "m"], ["run", str(tmp_path)], ["demo"]):
+    for command in (["mine", str(tmp_path / "data.json"), "--embed-model", "m"], ["run", str(tmp_path)], ["demo"]):
         result = CliRunner().invoke(app, [*command, "--seed", "-1"])
         assert result.exit_code == 2
         assert isinstance(result.exception, SystemExit)

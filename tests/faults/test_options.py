@@ -11,13 +11,12 @@ import typer
 from typer.testing import CliRunner
 
 from llama_index_embft import SentenceTransformersFinetuneEngine
-from llama_index_embft.cli import commands
 from llama_index_embft.cli.app import app
+from llama_index_embft.cli.commands import COMMANDS
 
 
 @pytest.fixture(scope="module")
 def application() -> typer.Typer:
-    commands.register(app)
     return app
 
 
@@ -27,7 +26,7 @@ def options(application: typer.Typer) -> dict[str, dict[str, Any]]:
     group: Any = typer.main.get_command(application)
     return {
         name: {flag: parameter for parameter in command.params for flag in parameter.opts if flag.startswith("--")}
-        for name, command in group.commands.items()
+        for name, command in ((name, group.get_command(None, name)) for name in COMMANDS)
     }
 
 
@@ -35,7 +34,8 @@ def test_d15_the_model_is_the_embedding_model_and_the_llm_has_an_option_of_its_o
     asking = {name for name, flags in options.items() if "--llm" in flags}
     assert {"run", "generate", "mine"} <= asking
     assert all("--llm-model" in options[name] for name in asking)
-    assert "--model" not in options["generate"]  # where there is no embedding model
+    assert all("--embed-model" in options[name] for name in ("run", "train", "evaluate", "mine"))
+    assert not {name for name, flags in options.items() if "--model" in flags}
 
 
 def test_d15_one_thing_has_one_name_and_one_default(options) -> None:
@@ -52,7 +52,15 @@ def test_d15_one_thing_has_one_name_and_one_default(options) -> None:
     "command", ["train", "run", "generate", "mine", "evaluate", "compare", "apply", "convert", "export"]
 )
 def test_d15_help_shows_every_flag_whole_at_80_columns(application, options, command) -> None:
-    shown = CliRunner().invoke(application, [command, "--help"], env={"COLUMNS": "80", "TERM": "dumb"}).output
+    shown = (
+        CliRunner()
+        .invoke(
+            application,
+            [command, "--help-all" if command == "train" else "--help"],
+            env={"COLUMNS": "80", "TERM": "dumb"},
+        )
+        .output
+    )
     words = set(re.findall(r"--[a-z0-9-]+", shown))
     hidden = {flag for flag, parameter in options[command].items() if getattr(parameter, "hidden", False)}
     assert set(options[command]) - hidden - words == set()
@@ -62,7 +70,7 @@ def test_d11_a_table_alone_gets_advice_for_the_command_line(application, tiny_mo
     table = tmp_path / "faq.csv"
     rows = [f'"How do I reset {name}?","Open the portal, then wait for a mail."' for name in ("Atlas", "Borealis")]
     table.write_text("question,answer\n" + "\n".join(rows), "utf-8")
-    arguments = ["run", str(table), "--model", tiny_model_path, "--out", str(tmp_path / "out")]
+    arguments = ["run", str(table), "--embed-model", tiny_model_path, "--out", str(tmp_path / "out")]
     said = str(CliRunner().invoke(application, arguments).exception)
     assert "faq.csv is a table" in said
     assert "`embft convert faq.csv questions.json`" in said

@@ -145,9 +145,10 @@ def writer(monkeypatch):
 @pytest.fixture
 def invoke(monkeypatch, tmp_path, tiny_model_path):
     from llama_index_embft.cli.run import run
+    from llama_index_embft.cli.shared.command import add_command
 
     app = typer.Typer()
-    app.command()(run)
+    add_command(app, run)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EMBFT_CACHE_DIR", str(tmp_path / "cache"))
 
@@ -155,7 +156,7 @@ def invoke(monkeypatch, tmp_path, tiny_model_path):
         (tmp_path / "docs").mkdir(exist_ok=True)
         for i in range(documents):
             (tmp_path / "docs" / f"{i}.txt").write_text(text(i), "utf-8")
-        arguments = ["docs", "--model", tiny_model_path, *options]
+        arguments = ["docs", "--embed-model", tiny_model_path, *options]
         result = CliRunner().invoke(app, arguments)
         call.said = result.output
         return result.exception

@@ -438,12 +438,12 @@ def test_e13_odd_arguments_are_one_sentence(tiny_model_path, options, message):
         engine(tiny_model_path, **options)
 
 
-@pytest.mark.parametrize("flag", ["model", "out", "val", "config", "teacher_scores", "data"])
+@pytest.mark.parametrize("flag", ["embed_model", "out", "val", "config", "teacher_scores", "data"])
 def test_e13_names_that_no_disk_takes_are_one_sentence(tiny_model_path, flag):
     from llama_index_embft.cli.train.command import train
 
     make_data().save_json("train.json")
-    given = {"data": "train.json", "model": tiny_model_path, "out": "out", "device": "cpu", "progress": False}
+    given = {"data": "train.json", "embed_model": tiny_model_path, "out": "out", "device": "cpu", "progress": False}
     with pytest.raises(EmbftError) as raised:
         train(given | {flag: "x" * 300})
     assert "\n" not in str(raised.value)
@@ -493,7 +493,7 @@ def test_e9_any_yaml_ends_in_one_sentence(tiny_model_path, text, message):
     make_data().save_json("train.json")
     Path("c.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message) as raised:
-        _engine(read_settings(Path("c.yaml"), {"data": "train.json", "model": tiny_model_path, "device": "cpu"}))
+        _engine(read_settings(Path("c.yaml"), {"data": "train.json", "embed_model": tiny_model_path, "device": "cpu"}))
     assert len(str(raised.value)) < 400
     assert "\n" not in str(raised.value)
 

@@ -13,7 +13,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from llama_index_embft import EmbeddingAdapterFinetuneEngine, EmbeddingQAFinetuneDataset, load_embed_model, pipeline
-from llama_index_embft.cli.compare import compare as compare_command
+from llama_index_embft.cli.measure.compare import compare as compare_command
+from llama_index_embft.cli.shared.command import add_command
 from llama_index_embft.crossfit import documents_asked, folds_by_document, plan_split
 from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.evaluation import RetrievalReport, compare, evaluate_run
@@ -132,7 +133,7 @@ def test_b1_the_gate_of_the_command_fails_or_says_what_it_cannot_see(tmp_path) -
         finds(dataset, found, name).to_json(tmp_path / f"{name}.json")
 
     app = typer.Typer()
-    app.command()(compare_command)
+    add_command(app, compare_command)
 
     def gate(name: str) -> Result:
         files = [str(tmp_path / "good.json"), str(tmp_path / f"{name}.json")]

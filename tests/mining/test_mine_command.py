@@ -34,8 +34,8 @@ def invoke(*args):
 
 def test_the_command_writes_the_data_set_the_exports_and_the_reports(data, tiny_model_path):
     result = invoke(
-        *(data / "data.json", "--model", tiny_model_path, "--num-negatives", 3),
-        *("--strategy", "rank:1-8", "--strategy", "random", "--html", data / "r.html", "--json", data / "r.json"),
+        *(data / "data.json", "--embed-model", tiny_model_path, "--num-negatives", 3),
+        *("--strategy", "rank:1-8", "--strategy", "random", "--html", data / "r.html", "--report", data / "r.json"),
         *("--export", f"triplets={data / 't.jsonl'}", "--export", f"ntuples={data / 'n.jsonl'}"),
     )
     assert result.exit_code == 0, result.output
@@ -65,7 +65,7 @@ def test_the_command_writes_the_data_set_the_exports_and_the_reports(data, tiny_
     ],
 )
 def test_mistakes_are_one_sentence_and_write_nothing(data, tiny_model_path, options, message):
-    result = invoke(data / "data.json", "--model", tiny_model_path, "--out", data / "mined.json", *options)
+    result = invoke(data / "data.json", "--embed-model", tiny_model_path, "--out", data / "mined.json", *options)
     assert isinstance(result.exception, ConfigError)
     assert message in str(result.exception)
     assert not (data / "mined.json").exists()

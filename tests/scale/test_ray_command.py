@@ -21,7 +21,6 @@ from loopback_llm import LoopbackLLM
 from typer.testing import CliRunner
 
 from llama_index_embft.cli.app import app
-from llama_index_embft.cli.commands import register
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.scale.ray import ScaleError
 
@@ -30,8 +29,6 @@ COLOURS = ("red", "green", "blue", "black", "white", "brown")
 
 @pytest.fixture
 def run():
-    if not app.registered_commands:
-        register(app)
 
     def call(*arguments: object) -> str:
         outcome = CliRunner().invoke(app, [str(argument) for argument in arguments])
@@ -63,7 +60,7 @@ def data(tmp_path):
 def test_the_same_file_as_without(cluster, run, data, tiny_model_path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the workers were started elsewhere
     shutil.copytree(tiny_model_path, "model")
-    options = [data.name, "--model", "model", "--num-negatives", 29, "--strategy", "rank:1-29", "--no-examples"]
+    options = [data.name, "--embed-model", "model", "--num-negatives", 29, "--strategy", "rank:1-29", "--no-examples"]
     run("mine", *options, "--out", "alone.json", "--device", "cpu")
     output = run("mine", *options, "--out", "ray.json", "--ray", "auto")
     found, alone = (json.loads((tmp_path / name).read_text()) for name in ("ray.json", "alone.json"))
@@ -109,7 +106,7 @@ def test_training_is_that_of_two_processes(cluster, run, data, tiny_model_path, 
     )
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_model_path, "base")  # a relative folder: workers have another current one
-    same = ["train", "train.json", "--model", "base", "--val", "val.json", "--guard", "guard.json"]
+    same = ["train", "train.json", "--embed-model", "base", "--val", "val.json", "--guard", "guard.json"]
     on_cluster = [*same, "--config", "train.yaml", "--out", "ray/m", "--ray", "auto", "--ray-cpus", "1"]
     monkeypatch.setattr(sys, "argv", ["embft", *on_cluster])
     monkeypatch.setenv("COLUMNS", "200")
@@ -183,13 +180,13 @@ def test_what_cannot_be_is_said(run, data, tmp_path, monkeypatch):
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     with pytest.raises(ScaleError, match=f"No Ray cluster can be joined at {address}"):
-        run("mine", data, "--model", "m", "--ray", address)
+        run("mine", data, "--embed-model", "m", "--ray", address)
     with pytest.raises(ScaleError, match=f"No Ray cluster can be joined at {address}"):
         run("train", data, "--out", tmp_path / "m", "--ray", address)
     with pytest.raises(ConfigError, match="--device has no meaning together with --ray"):
-        run("mine", data, "--model", "m", "--ray", address, "--device", "cpu")
+        run("mine", data, "--embed-model", "m", "--ray", address, "--device", "cpu")
     with pytest.raises(ConfigError, match="--no-cache has no meaning together with --ray"):
-        run("mine", data, "--model", "m", "--ray", address, "--no-cache")
+        run("mine", data, "--embed-model", "m", "--ray", address, "--no-cache")
     with pytest.raises(ConfigError, match="--ray-folder is for --ray ADDRESS"):
-        run("mine", data, "--model", "m", "--ray-folder", tmp_path)
+        run("mine", data, "--embed-model", "m", "--ray-folder", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["train.json"]

@@ -12,7 +12,8 @@ import typer
 
 from llama_index_embft._core.checks import check_choice
 from llama_index_embft.cli.shared.command import register
-from llama_index_embft.cli.shared.console import command_line, console, quiet_libraries
+from llama_index_embft.cli.shared.console import command_line, console, quiet_libraries, steps
+from llama_index_embft.cli.shared.data import read_data
 from llama_index_embft.cli.train.frozen import (
     FROZEN,
     PROMPTS,
@@ -53,21 +54,37 @@ _TAKEN: Final = {
     "distill": ("teacher",),
 }
 _TAKEN_BY_SOME: Final = ("val", "guard", "loss", "teacher_scores", "first_stage", "teacher")
+# What `--help` shows; `--help-all` shows the others too.
+_COMMON: Final = (
+    "data",
+    "embed_model",
+    "method",
+    "val",
+    "guard",
+    "out",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "device",
+)
 _MOST_ROWS: Final = 12  # of the learning curve; the file has them all
 
 
-def register_train(app: typer.Typer) -> None:
-    """Give the app its command ``train``."""
+def _register(app: typer.Typer) -> None:
     data = ("data", str | None, typer.Argument(None, help=DATA_HELP, show_default=False))
     flags = (option.parameter() for name, option in train_options().items() if name != "data")
-    register(app, "train", getdoc(train), (data, *flags), lambda _values, given: train(given))
+    register(app, "train", getdoc(train), (data, *flags), lambda _values, given: train(given), common=_COMMON)
 
 
-def train(given: Mapping[str, Any]) -> None:
+def train(given: Mapping[str, Any]) -> dict[str, Any] | None:
     """Fine-tune an embedding model on a data set.
 
-    With --val the best state on it is kept, and the result is never worse on it than the model you began with.
-    Every option can also stand in a YAML file given by --config (batch_size: 32); flags win over the file.
+    With --val the saved model is never worse on it than the one you began with.
+
+    Examples:
+    embft train train.json --val val.json --method adapter --out runs/adapter
+    embft train train.json --val val.json --embed-model intfloat/e5-small-v2 --epochs 3
+    embft train --config train.yaml --method lora --guard general.json
     """
     from llama_index_embft._core.files import check_output_folder
 
@@ -84,22 +101,25 @@ def train(given: Mapping[str, Any]) -> None:
     engine, chosen = _engine(settings)
     result = engine.finetune()
     if int(os.environ.get("RANK", "0")) > 0:
-        return  # under torchrun the first process alone speaks and writes
+        return None  # under torchrun the first process alone speaks and writes
     _show(result)
     written = _write_more(result, chosen, process_count(settings))
+    uploaded = None
     if repo_id is not None:
         from llama_index_embft.export.hub import push_to_hub as push
 
-        written.append((push(result.output_path, repo_id, private=settings.get("private", True)), "on the hub"))
+        uploaded = push(result.output_path, repo_id, private=settings.get("private", True))
+        written.append((uploaded, "on the hub"))
     _show_files(result, written, settings)
+    names = ("method", "metric", "base_score", "best_score", "best_step", "merge_weight", "selection", "seconds")
+    record = {name: getattr(result, name) for name in names}
+    return {"output_path": result.output_path, **record, "history": result.history, "uploaded": uploaded}
 
 
 def _engine(
     settings: dict[str, Any],
 ) -> tuple[BaseFinetuneEngine | RerankerFinetuneEngine | ClusterRun, Recipe | None]:
     """The engine of the method, with every setting handed to it or refused, and the recipe if one was looked for."""
-    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-
     method = settings.get("method", "full")
     check_choice("--method", method, METHODS)
     if "data" not in settings:
@@ -108,10 +128,10 @@ def _engine(
     _check_recipe(method, settings)
     check_hosted(method, settings)
     arguments = _arguments(method, settings)
-    dataset = EmbeddingQAFinetuneDataset.from_json(settings["data"])
+    dataset = read_data(settings["data"])
     if "teacher_scores" in settings:
         dataset = dataset.replace(teacher_scores=_teacher_scores(settings["teacher_scores"]))
-    model, progress = settings.get("model", DEFAULT_MODEL), settings.get("progress", True)
+    model, progress = settings.get("embed_model", DEFAULT_MODEL), settings.get("progress", True)
     arguments["model_output_path"] = str(settings.get("out", DEFAULT_OUT))
     if method in FROZEN:
         return frozen_engine(method, dataset, settings, arguments), None
@@ -160,7 +180,7 @@ def _distillation_engine(
     return DistillationEngine(
         dataset,
         hosted_model(teacher, settings) if is_hosted_name(teacher) else teacher,
-        settings.get("model"),
+        settings.get("embed_model"),
         out,
         settings=DistillationSettings(**arguments),
         show_progress=settings.get("progress", True),
@@ -169,8 +189,6 @@ def _distillation_engine(
 
 def _arguments(method: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The engine's arguments but for the training set and the model; what it does not take is refused."""
-    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-
     engine = engine_of(method)
     given = {name: settings[name] for name in engine_options() if name in settings}
     for name in (*given, *(name for name in _TAKEN_BY_SOME if name in settings)):
@@ -181,7 +199,7 @@ def _arguments(method: str, settings: dict[str, Any]) -> dict[str, Any]:
     arguments = grouped(given, GROUPS[engine])
     for name in ("val", "guard"):
         if name in settings:
-            arguments[f"{name}_dataset"] = EmbeddingQAFinetuneDataset.from_json(settings[name])
+            arguments[f"{name}_dataset"] = read_data(settings[name])
     if "loss" in settings:
         arguments["loss"] = settings["loss"] if engine == "reranker" else _loss(settings["loss"])
     if engine == "full":
@@ -221,7 +239,7 @@ def _recipe(
         arguments.get("val_dataset"),
         settings.get("time_budget", 600.0),
     )
-    with console.status("Looking for a recipe"):
+    with steps().status("Looking for a recipe"):
         chosen = choose_recipe(dataset, model, val, time_budget=budget, guard=guard, **given, **limit, **same)
     table = Table()
     rows = [{k: v for k, v in row.items() if guard is not None or not k.startswith("guard_")} for row in chosen.rows()]
@@ -353,3 +371,6 @@ def _show_files(result: FinetuneResult, written: list[tuple[str, str]], settings
     console.print("\n[bold]Use it[/bold]")
     for line in how_to_load(result, settings):
         console.print(f"  {line}", markup=False, soft_wrap=True)
+
+
+train.register = _register  # type: ignore[attr-defined]  # its options come from the engines

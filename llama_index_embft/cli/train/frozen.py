@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
 
 FROZEN: Final = ("adapter", "nudge")
 PROMPTS: Final = ("query_prompt", "document_prompt", "trust_remote_code")
+_HOSTED: Final = re.compile(r"[a-z][a-z0-9_-]+:(?!//)")  # a service; one letter is a drive of Windows
 _OF_SERVER: Final = ("api_base", "requests_per_minute", "tokens_per_minute")
+
+
+def is_hosted(settings: dict[str, Any]) -> bool:
+    """Whether the model to tune runs on somebody else's server."""
+    return is_hosted_name(settings.get("embed_model"))
 
 
 def check_hosted(method: str, settings: dict[str, Any]) -> None:
@@ -27,18 +34,18 @@ def check_hosted(method: str, settings: dict[str, Any]) -> None:
     Raises:
         ConfigError: The settings contradict each other.
     """
-    if "embed_model" not in settings:
+    if not is_hosted(settings):
         for name in _OF_SERVER:
             if name in settings and not (method == "distill" and is_hosted_name(settings.get("teacher"))):
-                raise ConfigError(f"{name} is for a hosted model; give embed_model too, or leave it out.")
+                raise ConfigError(
+                    f"{name} is for a hosted model; name one as embed_model openai:MODEL, or leave it out."
+                )
         return
     if method not in FROZEN:
         raise ConfigError(
             f"method {method} trains the weights of a model, and a hosted one keeps them to itself; choose --method "
-            "adapter or nudge, or give --model instead of --embed-model."
+            "adapter or nudge, or a model that runs here."
         )
-    if "model" in settings:
-        raise ConfigError("model and embed_model both name a model; give one of them.")
     for name in PROMPTS:
         if name in settings:
             raise ConfigError(f"{name} has no meaning with a hosted model; leave it out.")
@@ -46,7 +53,7 @@ def check_hosted(method: str, settings: dict[str, Any]) -> None:
 
 def is_hosted_name(name: str | None) -> bool:
     """Whether a model's name is that of one behind a web API."""
-    return name is not None and name.startswith("openai:")
+    return name is not None and _HOSTED.match(str(name)) is not None
 
 
 def hosted_model(name: str, settings: dict[str, Any]) -> BaseEmbedding:
@@ -83,11 +90,11 @@ def frozen_engine(
 
 def _base(settings: dict[str, Any], arguments: dict[str, Any]) -> BaseEmbedding:
     loading = {name: arguments.pop(name) for name in PROMPTS if name in arguments}
-    if "embed_model" in settings:
+    if is_hosted(settings):
         return hosted_model(settings["embed_model"], settings)
     from llama_index_embft.embeddings.loading import load_embed_model
 
-    return load_embed_model(settings.get("model", DEFAULT_MODEL), device=arguments.get("device"), **loading)
+    return load_embed_model(settings.get("embed_model", DEFAULT_MODEL), device=arguments.get("device"), **loading)
 
 
 def how_to_load(result: FinetuneResult, settings: dict[str, Any]) -> list[str]:

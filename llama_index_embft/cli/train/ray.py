@@ -19,7 +19,7 @@ _DEFAULT_WORKERS: Final = 2
 # Option -> what it sets for each worker.
 _EACH: Final = {"ray_cpus": "cpus_per_worker", "ray_gpus": "gpus_per_worker"}
 # The device follows from --ray-gpus, and nobody else's server is trained.
-_NOT_THERE: Final = ("device", "embed_model", "api_base", "requests_per_minute", "tokens_per_minute", "time_budget")
+_NOT_THERE: Final = ("device", "api_base", "requests_per_minute", "tokens_per_minute", "time_budget")
 
 
 def check_cluster(method: str, settings: dict[str, Any]) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.options import option
+from llama_index_embft.cli.shared.command import CONFIG_HELP
+from llama_index_embft.cli.shared.config import unknown_key
+from llama_index_embft.cli.shared.config_file import read_config_file
 from llama_index_embft.cli.shared.models import HostedModelOptions
-from llama_index_embft.cli.shared.options import Option, options_of, shortened
+from llama_index_embft.cli.shared.options import Option, options_of
 from llama_index_embft.cli.shared.ray import RAY_HELP
-from llama_index_embft.cli.train.config_file import read_config_file
 from llama_index_embft.cli.train.options import GROUPS, METHODS, engine_options
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.finetune.options import flat_fields
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 DEFAULT_MODEL: Final = "BAAI/bge-small-en-v1.5"
-DATA_HELP: Final = "Training set (JSON with queries, corpus and relevant_docs)."
+DATA_HELP: Final = "Training set, in any format that embft convert reads."
 DEFAULT_OUT: Final = Path("runs") / "model"
 
 
@@ -30,14 +31,11 @@ class TrainOptions:
     """What the command has beside the engines' own settings; None is "not given"."""
 
     data: Path | None = option(None, DATA_HELP)
-    config: Path | None = option(
-        None, "YAML file with any of these options; its paths are relative to the current folder."
-    )
-    model: str | None = option(
-        None, f"The model to tune: a folder, or a name on the Hugging Face hub. Default: {DEFAULT_MODEL}."
-    )
+    config: Path | None = option(None, CONFIG_HELP)
     embed_model: str | None = option(
-        None, "A hosted model to tune by adapter or nudge, as openai:MODEL; the key is OPENAI_API_KEY."
+        None,
+        "The model to tune: a folder, or a name on the Hugging Face hub. By adapter or nudge also a hosted one, as "
+        f"openai:MODEL; the key is OPENAI_API_KEY. Default: {DEFAULT_MODEL}.",
     )
     method: str | None = option(
         None,
@@ -106,9 +104,7 @@ def read_settings(config: Path | None, given: Mapping[str, Any]) -> dict[str, An
     for key, value in _in_one_row(config) if config is not None else ():
         name = str(key).replace("-", "_")
         if name not in known:
-            near = get_close_matches(name, sorted(known), n=1)
-            advice = f"did you mean {near[0]!r}?" if near else "embft train --help lists the options."
-            raise ConfigError(f"{config}: unknown key {shortened(str(key))}; {advice}")
+            raise unknown_key(config, key, known)  # type: ignore[arg-type]  # there is a key, so there is a file
         if name in settings:
             raise ConfigError(f"{config}: {name} stands there twice; keep one.")
         if value is not None or (name in engine_options() and "None" in engine_options()[name].kinds):
@@ -135,9 +131,7 @@ def _in_one_row(config: Path) -> Iterator[tuple[Any, Any]]:
         for inner, part in value.items():
             plain = str(inner).replace("-", "_")
             if plain not in names:
-                near = get_close_matches(plain, sorted(names), n=1)
-                advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}."
-                raise ConfigError(f"{config}: unknown key {shortened(str(inner))} in {key}; {advice}")
+                raise unknown_key(config, inner, names, f" in {key}")
             yield names[plain], part
 
 

@@ -10,7 +10,7 @@ from llama_index_embft.dataset.formats import retrieval, trainer_rows, trec
 from llama_index_embft.dataset.formats.build import Builder
 from llama_index_embft.dataset.formats.columns import plain_name
 from llama_index_embft.dataset.formats.rows import FOLDER_MARKS, container_of, is_table, load_folder, read_rows
-from llama_index_embft.dataset.sources import read_json
+from llama_index_embft.dataset.sources import clipped, read_json
 from llama_index_embft.errors import ConfigError, DatasetError
 
 
@@ -24,12 +24,17 @@ def guess_format(source: Any) -> str:
         guess = _guess_object(source)
     else:
         path = Path(source)
-        if not path.exists():
-            raise DatasetError(f"There is no file or folder {path}; check the path.")
+        try:
+            there = path.exists()
+        except (OSError, ValueError):  # a name that no disk takes
+            there = False
+        if not there:
+            raise DatasetError(f"There is no file or folder {clipped(os.fspath(path))}; check the path.")
         guess = _guess_folder(path) if path.is_dir() else _guess_file(path)
     if guess is None:
         raise DatasetError(
-            f"{name_of(source)}: the format cannot be guessed; name it (`embft convert --list` shows the formats)."
+            f"{name_of(source)}: the format cannot be guessed; name it: `embft convert IN OUT.json --from FORMAT`, or "
+            "`format=` in Python (`embft convert --list` shows the formats)."
         )
     return guess
 

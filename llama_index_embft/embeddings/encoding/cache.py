@@ -6,6 +6,8 @@ prompt, and the text. Nothing ever has to be invalidated: another model, prompt 
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import hashlib
 import logging
 import sqlite3
@@ -28,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 _KEYS_PER_SELECT: Final = 500  # SQLite's historic limit on host parameters is 999
 _BUSY_SECONDS: Final = 60.0  # another process may be writing a large batch
-_FORMAT: Final = 2
+_FORMAT: Final = 3  # 2 is the same without the models' names
 _PAGE: Final = 65_536  # bytes; ten vectors of 1,536 numbers
 _PAGES_IN_MEMORY: Final = 512
 _MEMORY_BYTES: Final = 256 * 1024 * 1024
@@ -63,6 +65,7 @@ class EmbeddingCache:
         self.path = Path(path)
         self._connection: sqlite3.Connection | None = None
         self._broken = False
+        self._used_today: set[int] = set()
 
     @classmethod
     def default(cls) -> EmbeddingCache:
@@ -70,12 +73,13 @@ class EmbeddingCache:
         return cls(default_cache_dir() / "embeddings.sqlite")
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]:
-        """Look vectors up.
+        """Look vectors up; their models count as used today.
 
         Returns:
             The known keys, each with its vector of shape ``(dim,)``.
         """
         found: dict[bytes, NDArray[np.float32]] = {}
+        models: set[int] = set()
         connection = self._open()
         if connection is None:
             return found
@@ -83,28 +87,48 @@ class EmbeddingCache:
             for start in range(0, len(keys), _KEYS_PER_SELECT):
                 part = keys[start : start + _KEYS_PER_SELECT]
                 marks = ",".join("?" * len(part))
-                query = f"SELECT key, vector, checksum FROM vectors WHERE key IN ({marks})"  # noqa: S608 (only marks)
-                for key, data, checksum in connection.execute(query, part):
+                query = f"SELECT key, vector, checksum, model FROM vectors WHERE key IN ({marks})"  # noqa: S608 (only marks)
+                for key, data, checksum, model in connection.execute(query, part):
                     vector = _checked(data, checksum)
                     if vector is not None:
                         found[key] = vector
+                        models.add(model)
         except (sqlite3.Error, ValueError) as err:
             self._give_up(err)
             return {}
+        self._mark_used(connection, models - self._used_today - {None})
         return found
 
-    def put_many(self, items: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None:
-        """Store vectors of shape ``(dim,)``; one transaction, so a killed process leaves all of them or none."""
+    def put_many(self, items: Iterable[tuple[bytes, NDArray[np.float32]]], model: str = "") -> None:
+        """Store vectors of shape ``(dim,)``; one transaction, so a killed process leaves all of them or none.
+
+        Args:
+            items: Keys and vectors.
+            model: Name of the model that they are of; for people who look into the cache, and of no part in a key.
+        """
         connection = self._open()
         if connection is None:
             return
         data = ((key, np.ascontiguousarray(vector, dtype="<f4").tobytes()) for key, vector in items)
-        rows = ((key, vector, zlib.crc32(vector)) for key, vector in data)
         try:
             with connection:
-                connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
+                connection.execute(
+                    "INSERT INTO models (name, used) VALUES (?, ?) "
+                    "ON CONFLICT (name) DO UPDATE SET used = excluded.used",
+                    (model, _today()),
+                )
+                number = connection.execute("SELECT id FROM models WHERE name = ?", (model,)).fetchone()[0]
+                rows = ((key, vector, zlib.crc32(vector), number) for key, vector in data)
+                connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", rows)
         except sqlite3.Error as err:
             self._give_up(err)
+
+    def _mark_used(self, connection: sqlite3.Connection, models: set[int]) -> None:
+        if not models:
+            return
+        self._used_today |= models  # once in a process: nobody prunes by the hour
+        with contextlib.suppress(sqlite3.Error), connection:  # the vectors are there, whatever becomes of the date
+            connection.executemany("UPDATE models SET used = ? WHERE id = ?", [(_today(), model) for model in models])
 
     def close(self) -> None:
         """Close the file; the next call opens it again."""
@@ -162,8 +186,9 @@ class MemoryCache:
         """See `EmbeddingCache.get_many`."""
         return {key: self._vectors[self._state + key] for key in keys if self._state + key in self._vectors}
 
-    def put_many(self, items: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None:
+    def put_many(self, items: Iterable[tuple[bytes, NDArray[np.float32]]], model: str = "") -> None:
         """See `EmbeddingCache.put_many`; the oldest vectors make room."""
+        del model  # of one alone
         for key, vector in items:
             before = self._vectors.pop(self._state + key, None)
             self._vectors[self._state + key] = np.array(vector, dtype=np.float32)
@@ -203,9 +228,19 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA synchronous=NORMAL")
     connection.execute(f"PRAGMA cache_size=-{_PAGES_IN_MEMORY * _PAGE // 1024}")
     connection.execute(
-        "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL, checksum INTEGER NOT NULL)"
+        "CREATE TABLE IF NOT EXISTS vectors "
+        "(key BLOB PRIMARY KEY, vector BLOB NOT NULL, checksum INTEGER NOT NULL, model INTEGER)"
+    )
+    if version == 2:
+        connection.execute("ALTER TABLE vectors ADD COLUMN model INTEGER")  # unknown for what stands there
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS models (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, used TEXT NOT NULL)"
     )
     connection.execute(f"PRAGMA user_version={_FORMAT}")
+
+
+def _today() -> str:
+    return datetime.date.today().isoformat()
 
 
 def _checked(data: bytes, checksum: int) -> NDArray[np.float32] | None:

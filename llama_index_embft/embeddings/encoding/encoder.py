@@ -108,7 +108,7 @@ class Encoder:
             result[rows] = fresh
             self.embedded_texts += len(rows)
             if cache is not None:
-                cache.put_many((keys[row], vector) for row, vector in zip(rows, fresh, strict=True))
+                cache.put_many(zip((keys[row] for row in rows), fresh, strict=True), self.name)
         assert result is not None
         return result
 

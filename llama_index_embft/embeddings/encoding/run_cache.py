@@ -40,11 +40,11 @@ class RunCache(EmbeddingCache):
             found.update(read)
         return found
 
-    def put_many(self, items: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None:
+    def put_many(self, items: Iterable[tuple[bytes, NDArray[np.float32]]], model: str = "") -> None:
         """See `EmbeddingCache.put_many`."""
         given = list(items)
         self._hold(given)
-        super().put_many(given)
+        super().put_many(given, model)
 
     def _hold(self, items: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None:
         for key, vector in items:

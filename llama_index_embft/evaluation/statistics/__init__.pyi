@@ -1,4 +1,8 @@
 from .clusters import ClusterBy as ClusterBy, clusters_of as clusters_of, tested_on_these as tested_on_these
+from .few_labels import (
+    PredictionPoweredMean as PredictionPoweredMean,
+    prediction_powered_mean as prediction_powered_mean,
+)
 from .findings import (
     GuardResult as GuardResult,
     MetricComparison as MetricComparison,

@@ -173,7 +173,7 @@ def test_the_documented_launchers_train_the_same_model(tiny_model_path, tmp_path
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = ["--master_port" if name == "torchrun" else "--main_process_port", str(probe.getsockname()[1])]
-        train = ["train", "train.json", "--val", "train.json", "--model", tiny_model_path, "--out", name]
+        train = ["train", "train.json", "--val", "train.json", "--embed-model", tiny_model_path, "--out", name]
         options = ["--device", "cpu", "--batch-size", "6", "--epochs", "2", "--learning-rate", "1e-3", "--no-bf16"]
         command = [sys.executable, "-m", *launcher, *port, "-m", "llama_index_embft.cli.app", *train, *options]
         done = subprocess.run(

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 pytest.importorskip("trulens.apps.llamaindex", reason="extra trulens")
 
 from llama_index_embft.cli.app import app
-from llama_index_embft.cli.commands import register
 
 GUIDE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "trulens.md"
 
@@ -42,7 +41,6 @@ def test_the_guide_runs(tmp_path: Path, monkeypatch, capsys) -> None:
     assert (tmp_path / "trulens.sqlite").exists()
     assert "LiveStats(seen=1" in capsys.readouterr().out
 
-    register(app)
     result = CliRunner().invoke(app, ["compare", "base.json", "tuned.json", "--primary", "groundedness"])
     assert result.exit_code == 0, result.output
     assert "groundedness" in result.output

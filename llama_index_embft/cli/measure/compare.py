@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003  # typer reads the annotations
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,10 +12,12 @@ def compare(
     base: Annotated[Path, typer.Argument(help="Report of the system in use (JSON, from `embft evaluate --out`).")],
     tuned: Annotated[list[Path], typer.Argument(help="Reports of the systems that might replace it.")],
     html: Annotated[Path | None, typer.Option(help="Write a page with plots and every query's hits.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the table as Markdown, for a pull request.")] = None,
     plots: Annotated[Path | None, typer.Option(help="Write the plots as SVG and PNG files into this folder.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Data set of the reports: gives the page the texts.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Data set of the reports, of any format: gives the page the texts.")
+    ] = None,
     primary: Annotated[
         str | None, typer.Option(help="Metric that decides, ndcg@10 if not given; choose it before you look.")
     ] = None,
@@ -38,16 +40,21 @@ def compare(
     fail_unless_better: Annotated[
         bool, typer.Option("--fail-unless-better", help="Exit with code 1 unless a gain is proven for every system.")
     ] = False,
-) -> None:
-    """Compare saved reports over the same queries."""
+) -> dict[str, Any]:
+    """Compare saved reports over the same queries.
+
+    Examples:
+    embft compare base.json tuned.json --html report.html --data test.json
+    embft compare base.json tuned.json --guard general=g-base.json,g-tuned.json --fail-on-regression
+    """
     from rich.markup import escape
 
-    from llama_index_embft.cli.shared.console import command_line, console
-    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+    from llama_index_embft.cli.shared.console import command_line, console, written
+    from llama_index_embft.cli.shared.data import read_data
     from llama_index_embft.evaluation import compare as compare_reports
     from llama_index_embft.evaluation.statistics import in_words, unseen_loss
 
-    dataset = EmbeddingQAFinetuneDataset.from_json(data) if data is not None else None
+    dataset = read_data(data) if data is not None else None
     result = compare_reports(
         base,
         *tuned,
@@ -71,8 +78,8 @@ def compare(
             console.print(escape(unseen_loss(system.metrics[result.primary], system.on_these, result.cluster_by)))
     for note in result.notes:
         console.print(f"Note: {escape(note)}")
-    if json is not None:
-        result.to_json(json)
+    if report is not None:
+        result.to_json(report)
     if markdown is not None:
         from llama_index_embft._core.files import atomic_write_text
 
@@ -81,12 +88,9 @@ def compare(
         result.to_html(html, dataset)
     if plots is not None:
         result.save_plots(plots)
-    for path in (json, markdown, html, plots):
-        if path is not None:
-            console.print(f"Written: {escape(str(path))}")
     unproven = any(system.decision != "adopt" for system in result.systems)
-    if (fail_on_regression and result.regressed()) or (fail_unless_better and unproven):
-        raise typer.Exit(1)
+    failed = (fail_on_regression and result.regressed()) or (fail_unless_better and unproven)
+    return {**result.to_dict(), **written(report, markdown, html, plots), "exit_code": int(failed)}
 
 
 def _guard(text: str) -> tuple[str, list[str]]:

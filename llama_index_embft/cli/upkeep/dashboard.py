@@ -19,19 +19,26 @@ def dashboard(
         bool, typer.Option("--repair", help="First remove rows with NaN, which make the database unreadable.")
     ] = False,
 ) -> None:
-    """Open the TruLens dashboard on recorded apps; only this machine can reach it. Ctrl-C stops it."""
+    """Open the TruLens dashboard on recorded apps; only this machine can reach it. Ctrl-C stops it.
+
+    Examples:
+    embft dashboard
+    embft dashboard --database runs/live.sqlite --port 8501 --no-browser
+    """
     import os
     import sys
     import webbrowser
 
+    from llama_index_embft.cli.shared.console import console, print_record
     from llama_index_embft.integrations.trulens.database import repair_database
     from llama_index_embft.integrations.trulens.monitoring.dashboard import Dashboard
 
+    removed = repair_database(database) if repair else 0
     if repair:
-        removed = repair_database(database)
-        typer.echo(f"Removed {removed} rows with NaN.")
+        console.print(f"Removed {removed} rows with NaN.")
     with Dashboard(database, port=port) as running:
-        typer.echo(f"TruLens dashboard: {running.url}  (Ctrl-C stops it)")
+        console.print(f"TruLens dashboard: {running.url}  (Ctrl-C stops it)", soft_wrap=True)
+        print_record({"url": running.url, "removed": removed})
         has_screen = sys.platform in ("darwin", "win32") or bool({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys())
         if browser and has_screen:
             webbrowser.open(running.url)

@@ -43,19 +43,23 @@ def convert(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder that holds a data set.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="Show the formats and stop.")] = False,
-) -> None:
-    """Convert a data set from one format into another, and say what the other has no place for."""
-    from rich.console import Console
+) -> dict[str, Any]:
+    """Convert a data set from one format into another, and say what the other has no place for.
 
+    Examples:
+    embft convert --list
+    embft convert pairs.csv train.json
+    embft convert beir/scifact scifact.json --split test
+    embft convert train.json triplets.jsonl --to triplets
+    """
+    from llama_index_embft.cli.shared.console import console
     from llama_index_embft.dataset.formats.build import counted
     from llama_index_embft.dataset.formats.guess import guess_format
     from llama_index_embft.dataset.formats.registry import format_named, read_dataset, write_dataset
     from llama_index_embft.errors import ConfigError
 
-    console = Console(highlight=False, soft_wrap=True)
     if list_:
-        _show_formats(console)
-        return
+        return _show_formats()
     if source is None or out is None:
         raise ConfigError("Name what to read and what to write: embft convert IN OUT --to FORMAT (--list shows them).")
     format_named(to)
@@ -68,16 +72,26 @@ def convert(
         reading["columns"] = {**_pairs(column, "--column", plain=True), **({"ignore": ignored} if ignored else {})}
     with errors_only(_LOG):
         dataset = read_dataset(source, name, on_error="drop" if drop else "raise", **reading)
-    console.print(f"Read {source} as {name}: {_contents(dataset)}", markup=False)
+    console.print(f"Read {source} as {name}: {_contents(dataset)}", markup=False, soft_wrap=True)
     writing = _pairs(write_option, "--write-option")
     with errors_only(_LOG):
         written = write_dataset(dataset, out, to, overwrite=overwrite, **writing)
-    console.print(f"Written: {out} as {to}, {written.rows:,} rows", markup=False)
+    console.print(f"Written: {out} as {to}, {written.rows:,} rows", markup=False, soft_wrap=True)
     lost = written.lost
     if dataset.dropped:
-        console.print(f"Left out on reading: {dataset.dropped}", markup=False)
+        console.print(f"Left out on reading: {dataset.dropped}", markup=False, soft_wrap=True)
     if lost:
-        console.print(f"Lost, for {to!r} has no place for it: {counted(lost)}", markup=False)
+        console.print(f"Lost, for {to!r} has no place for it: {counted(lost)}", markup=False, soft_wrap=True)
+    return {
+        "from": name,
+        "to": to,
+        "out": out,
+        "rows": written.rows,
+        "queries": len(dataset.queries),
+        "corpus": len(dataset.corpus),
+        "dropped": str(dataset.dropped) if dataset.dropped else None,
+        "lost": lost,
+    }
 
 
 def _contents(dataset: EmbeddingQAFinetuneDataset) -> str:
@@ -107,11 +121,23 @@ def _value(text: str) -> Any:
     return float(text) if re.fullmatch(r"[+-]?\d*\.\d+", text) else text
 
 
-def _show_formats(console: Any) -> None:
+def _show_formats() -> dict[str, Any]:
+    from llama_index_embft.cli.shared.console import console
     from llama_index_embft.dataset.formats.registry import FORMATS
 
     for name, made in FORMATS.items():
-        console.print(f"{name:<16}{made.title}; kept in: {made.files}", markup=False)
+        console.print(f"{name:<16}{made.title}; kept in: {made.files}", markup=False, soft_wrap=True)
         for way in ("read", "write"):
             if made.options(way):
-                console.print(f"{'':<18}--{way}-option {', '.join(made.options(way))}", markup=False)
+                console.print(f"{'':<18}--{way}-option {', '.join(made.options(way))}", markup=False, soft_wrap=True)
+    return {
+        "formats": {
+            name: {
+                "title": made.title,
+                "files": made.files,
+                "read_options": list(made.options("read")),
+                "write_options": list(made.options("write")),
+            }
+            for name, made in FORMATS.items()
+        }
+    }

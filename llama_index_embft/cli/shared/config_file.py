@@ -1,4 +1,4 @@
-"""The YAML file of ``embft train``: read with bounds, so that no file can take the memory or the time."""
+"""The YAML file of ``--config``: read with bounds, so that no file can take the memory or the time."""
 
 from __future__ import annotations
 

@@ -1,0 +1,3 @@
+"""Commands about data sets."""
+
+__all__: list[str] = []

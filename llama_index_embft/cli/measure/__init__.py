@@ -1,0 +1,3 @@
+"""Commands that measure and compare."""
+
+__all__: list[str] = []

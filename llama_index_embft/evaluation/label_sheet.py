@@ -1,0 +1,108 @@
+"""The sheet on which people grade pooled passages: a CSV file for any spreadsheet, and back."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from llama_index_embft._core.checks import first_line
+from llama_index_embft._core.files import atomic_write_text
+from llama_index_embft._core.tables import from_spreadsheet_cell, spreadsheet_cell
+from llama_index_embft.errors import EvaluationError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Mapping
+
+COLUMNS: Final = ("query_id", "query", "document_id", "passage", "grade")
+_LONGEST_CELL: Final = 32_000  # characters; spreadsheets cut what is longer
+
+
+def write_label_sheet(
+    path: str | os.PathLike[str],
+    pool: Mapping[str, Iterable[str]],
+    query_ids: Iterable[str],
+    queries: Mapping[str, str],
+    passages: Mapping[str, str],
+) -> int:
+    """Write the passages that are to be graded, a row each, with an empty column ``grade``.
+
+    Args:
+        path: The file; one that exists is left alone, since somebody may have graded it.
+        pool: Query id -> document ids, see `pool_results`.
+        query_ids: The questions to label, see `draw_questions`.
+        queries: Query id -> text.
+        passages: Document id -> text.
+
+    Returns:
+        Number of rows.
+
+    Raises:
+        EvaluationError: The file exists, or a query or passage has no text here.
+        OutputError: It cannot be written.
+    """
+    if Path(path).exists():
+        raise EvaluationError(f"{path} exists and may hold grades; give another name, or move it away.")
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    rows = 0
+    for query_id in query_ids:
+        for doc in pool[query_id]:
+            if query_id not in queries or doc not in passages:
+                what = f"query {query_id!r}" if query_id not in queries else f"passage {doc!r}"
+                raise EvaluationError(f"The {what} is not in the data set; give the one that the reports were made on.")
+            texts = (query_id, queries[query_id], doc, passages[doc][:_LONGEST_CELL])
+            writer.writerow([*map(spreadsheet_cell, texts), ""])
+            rows += 1
+    atomic_write_text(path, "\ufeff" + lines.getvalue())  # the mark tells spreadsheets that it is UTF-8
+    return rows
+
+
+def read_labels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
+    """Grades from a sheet of `write_label_sheet`, or from TREC qrels.
+
+    Args:
+        path: A CSV file with the columns ``query_id``, ``document_id`` and ``grade`` (others are ignored; rows without
+            a grade are left out), or lines of ``query iteration document grade``.
+
+    Returns:
+        Query id -> document id -> grade.
+
+    Raises:
+        EvaluationError: The file cannot be read, has no such columns, or a grade is no whole number.
+        DatasetError: A line of qrels is broken.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as err:
+        raise EvaluationError(f"The labels {path} cannot be read: {first_line(err)}; check the path.") from err
+    if Path(path).suffix.lower() not in (".csv", ".tsv"):
+        from llama_index_embft.dataset import read_qrels
+
+        return {query: dict(grades) for query, grades in read_qrels(path).items()}
+    head = text.partition("\n")[0]
+    delimiter = max(",;\t", key=head.count)  # spreadsheets of some languages write semicolons
+    rows = csv.DictReader(io.StringIO(text), delimiter=delimiter)
+    missing = [name for name in ("query_id", "document_id", "grade") if name not in (rows.fieldnames or ())]
+    if missing:
+        raise EvaluationError(f"{path} has no column {missing[0]!r}; the columns are {', '.join(COLUMNS)}.")
+    found: dict[str, dict[str, int]] = {}
+    for row in rows:
+        given = (row["grade"] or "").strip()
+        if not given:
+            continue
+        query, doc = from_spreadsheet_cell(row["query_id"] or ""), from_spreadsheet_cell(row["document_id"] or "")
+        try:
+            grade = int(given)
+        except ValueError as err:
+            raise EvaluationError(
+                f"{path}, line {rows.line_num}: the grade is {given[:40]!r}; it must be a whole number."
+            ) from err
+        if found.setdefault(query, {}).setdefault(doc, grade) != grade:
+            raise EvaluationError(f"{path}, line {rows.line_num}: {doc!r} has two grades for {query!r}; keep one.")
+    if not found:
+        raise EvaluationError(f"{path} holds no grade yet; fill in the column `grade`, from 0 to 3.")
+    return found

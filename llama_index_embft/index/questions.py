@@ -1,0 +1,267 @@
+"""Questions about an index that exists, as a data set over its own nodes.
+
+What answers a question may be said in three ways: by node ids, by texts (whole or quoted), or by document and page, as
+people have them in a spreadsheet.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, Final
+
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset, guess_format, read_dataset
+from llama_index_embft.dataset.formats.build import Builder, content_id
+from llama_index_embft.dataset.formats.rows import container_of, read_rows
+from llama_index_embft.dataset.near_duplicates import normalise
+from llama_index_embft.errors import DatasetError
+from llama_index_embft.index.stores.opening import IndexLike, open_table
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+
+    from llama_index.core.schema import BaseNode
+
+_QUESTION: Final = ("question", "query", "user_input", "anchor")
+_IDS: Final = ("node_ids", "node_id", "ids")
+_DOCUMENT: Final = ("document", "file", "file_name", "file_path", "source")
+_PAGE: Final = ("page", "pages", "page_label")
+_NODE_PAGE: Final = ("page_label", "page", "page_number")
+_NODE_FILE: Final = ("file_path", "file_name", "document", "source")
+_SHORTEST_QUOTE: Final = 20  # characters; a shorter text is found inside others by chance
+_BATCH: Final = 1_000
+
+
+@dataclass(frozen=True)
+class IndexQuestions:
+    """Questions with the nodes that answer them.
+
+    Attributes:
+        dataset: Its corpus are the nodes of the index, by node id.
+        labels: What the labels were: ``"node ids"``, ``"texts"`` or ``"documents"``.
+        dropped: Questions that were left out: their labels name nothing in the index. Question -> why.
+    """
+
+    dataset: EmbeddingQAFinetuneDataset
+    labels: str
+    dropped: dict[str, str]
+
+
+def questions_for_index(
+    index: IndexLike,
+    questions: str | os.PathLike[str],
+    *,
+    persist_dir: str | os.PathLike[str] | None = None,
+    drop: bool = False,
+) -> IndexQuestions:
+    """Read labelled questions and find what their labels name in an index.
+
+    Args:
+        index: The index or vector store, see `open_table`; its nodes must keep their texts.
+        questions: Rows (``.jsonl``, ``.json``, ``.csv``, ``.tsv``, ``.parquet``) with a column ``question`` or
+            ``query`` and one of: ``node_ids``; ``document`` (a file's name or path, or a document id), with ``page`` or
+            without. Or a data set of any format: its relevant documents are looked up by id, and by text where their
+            ids are not in the index; a text may be a quotation of a node, or hold the node.
+        persist_dir: See `open_table`.
+        drop: Leave out questions whose labels name nothing, and count them; otherwise the first is an error.
+
+    Raises:
+        DatasetError: The file cannot be read, or a label names nothing in the index; the message says what is near.
+        StoreError: The index is empty, or keeps no texts.
+    """
+    nodes = _nodes(index, persist_dir)
+    rows = _rows(Path(questions))
+    if rows is None:
+        asked, labels = _by_dataset(Path(questions), nodes)
+    else:
+        asked, labels = _by_rows(rows, nodes)
+    found: dict[str, tuple[str, list[str]]] = {}
+    dropped: dict[str, str] = {}
+    for query_id, (query, ids, reason) in asked.items():
+        if ids:
+            found[query_id] = query, ids
+        else:
+            dropped[query] = reason
+    if dropped and not (drop and found):
+        query, reason = next(iter(dropped.items()))
+        others = f" So it is with {len(dropped)} of {len(asked)} questions." if len(dropped) > 1 else ""
+        raise DatasetError(f"{questions}: the label of {query!r} names nothing in the index: {reason}.{others}")
+    dataset = EmbeddingQAFinetuneDataset(
+        queries={query_id: query for query_id, (query, _) in found.items()},
+        corpus={node_id: _text(node) for node_id, node in nodes.items()},
+        relevant_docs={query_id: ids for query_id, (_, ids) in found.items()},
+        source_documents={node_id: source for node_id, node in nodes.items() if (source := _source(node)) is not None},
+    )
+    return IndexQuestions(dataset, labels, dropped)
+
+
+Asked = dict[str, tuple[str, list[str], str]]  # query id -> query, node ids, why there are none
+
+
+def _nodes(index: IndexLike, persist_dir: str | os.PathLike[str] | None) -> dict[str, BaseNode]:
+    from llama_index_embft.index.stamp import StoreError
+
+    table = open_table(index, persist_dir=None if persist_dir is None else Path(persist_dir))
+    nodes: dict[str, BaseNode] = {}
+    for batch in table.id_batches(_BATCH):
+        nodes.update(table.nodes(batch))
+    kept = {node_id: node for node_id, node in nodes.items() if _text(node).strip()}
+    if not kept:
+        raise StoreError(f"{table.label} holds no node with a text, so nothing can be asked of it; add nodes first.")
+    return kept
+
+
+def _text(node: BaseNode) -> str:
+    from llama_index.core.schema import MetadataMode
+
+    return node.get_content(metadata_mode=MetadataMode.EMBED)
+
+
+def _source(node: BaseNode) -> str | None:
+    """The document of a node: its file, since a reader may make a document of each page."""
+    named = next((str(node.metadata[name]) for name in _NODE_FILE if node.metadata.get(name)), None)
+    return named or node.ref_doc_id
+
+
+def _bare(node: BaseNode) -> str:
+    from llama_index.core.schema import MetadataMode
+
+    return node.get_content(metadata_mode=MetadataMode.NONE)
+
+
+def _rows(path: Path) -> list[dict[str, Any]] | None:
+    """Rows that name nodes or documents; None where the file is something else, for `read_dataset`."""
+    if not path.is_file() or container_of(path) is None:
+        return None
+    try:
+        rows = [row for _, row in read_rows(path, Builder(str(path)))]
+    except DatasetError:
+        return None  # a JSON object: a data set, whose reader says what is wrong with it
+    names = {str(name) for row in rows[:20] for name in row}
+    named = names & {*_IDS, *_DOCUMENT[1:]} or ("document" in names and names & set(_PAGE))
+    short = "document" in names and all(len(str(row.get("document"))) < 200 for row in rows[:20])
+    return rows if named or short else None
+
+
+def _first(row: dict[str, Any], names: tuple[str, ...]) -> Any:
+    return next((row[name] for name in names if row.get(name) not in (None, "", [])), None)
+
+
+def _list(value: Any) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, str) and value.strip()[:1] == "[":  # a list in a cell of a CSV file
+        import json
+
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return [value]
+    many = value if isinstance(value, (list, tuple)) else [value]
+    return [str(int(one)) if isinstance(one, float) and one.is_integer() else str(one).strip() for one in many]
+
+
+def _by_rows(rows: list[dict[str, Any]], nodes: dict[str, BaseNode]) -> tuple[Asked, str]:
+    places = _Places(nodes)
+    asked: Asked = {}
+    kinds = set()
+    for number, row in enumerate(rows, 1):
+        query = str(_first(row, _QUESTION) or "").strip()
+        if not query:
+            raise DatasetError(f"Row {number} has no question; its columns are {', '.join(map(str, row))}.")
+        given = _list(_first(row, _IDS))
+        if given:
+            kinds.add("node ids")
+            ids = [node_id for node_id in given if node_id in nodes]
+            reason = f"there is no node {given[0]!r}"
+        else:
+            kinds.add("documents")
+            ids, reason = places.find(_list(_first(row, _DOCUMENT)), _list(_first(row, _PAGE)))
+        query_id = content_id(query)
+        before = asked.get(query_id, (query, [], ""))[1]
+        asked[query_id] = query, list(dict.fromkeys([*before, *ids])), reason
+    return asked, " and ".join(sorted(kinds))
+
+
+class _Places:
+    """Nodes by the document and page they are from."""
+
+    def __init__(self, nodes: dict[str, BaseNode]) -> None:
+        self._of_document: defaultdict[str, list[str]] = defaultdict(list)
+        self._page_of: dict[str, str] = {}
+        for node_id, node in nodes.items():
+            names = {str(node.metadata[name]) for name in _NODE_FILE if node.metadata.get(name)}
+            names |= {PurePath(name).name for name in names}
+            for name in names | ({node.ref_doc_id} if node.ref_doc_id else set()):
+                self._of_document[name].append(node_id)
+            page = next((str(node.metadata[name]) for name in _NODE_PAGE if node.metadata.get(name) is not None), None)
+            if page is not None:
+                self._page_of[node_id] = page
+
+    def find(self, documents: list[str], pages: list[str]) -> tuple[list[str], str]:
+        """The nodes of some pages, and why there are none."""
+        if not documents:
+            return [], "the row has neither node_ids nor a document"
+        found: list[str] = []
+        reason = ""
+        for document in documents:
+            of_document = self._of_document.get(document) or self._of_document.get(PurePath(document).name) or []
+            there = [node_id for node_id in of_document if not pages or self._page_of.get(node_id) in pages]
+            found += there
+            if not of_document:
+                near = get_close_matches(document, [*self._of_document], n=1)
+                reason = f"there is no document {document!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+            elif not there:
+                known = sorted({self._page_of[node_id] for node_id in of_document if node_id in self._page_of})
+                shown = f"its pages are {', '.join(known[:10])}" if known else "its nodes do not say their page"
+                reason = f"{document!r} has no page {', '.join(pages)}; {shown}"
+        return found, reason
+
+
+def _by_dataset(path: Path, nodes: dict[str, BaseNode]) -> tuple[Asked, str]:
+    given = read_dataset(path, guess_format(path))
+    texts = _Texts(nodes)
+    asked: Asked = {}
+    kinds = set()
+    for query_id, query in given.queries.items():
+        ids: list[str] = []
+        reason = ""
+        for doc in given.relevant_docs[query_id]:
+            if doc in nodes:
+                kinds.add("node ids")
+                ids.append(doc)
+                continue
+            kinds.add("texts")
+            there = list(texts.find(given.bare_text(doc)))
+            ids += there
+            if not there:
+                shown = " ".join(given.bare_text(doc).split())
+                reason = f"no node has the text {shown[:80]!r}"
+        asked[query_id] = query, list(dict.fromkeys(ids)), reason
+    return asked, " and ".join(sorted(kinds))
+
+
+class _Texts:
+    """Nodes by what they say: the same words, a quotation of them, or a longer passage around them."""
+
+    def __init__(self, nodes: dict[str, BaseNode]) -> None:
+        self._words = {node_id: normalise(_bare(node)) or _bare(node) for node_id, node in nodes.items()}
+        self._of_words: defaultdict[str, list[str]] = defaultdict(list)
+        for node_id, words in self._words.items():
+            self._of_words[words].append(node_id)
+
+    def find(self, text: str) -> Iterator[str]:
+        """The nodes of a text; nothing where it is neither in a node nor around one."""
+        words = normalise(text) or text
+        if words in self._of_words:
+            yield from self._of_words[words]
+            return
+        if len(words) < _SHORTEST_QUOTE:
+            return
+        quoted = [node_id for node_id, of_node in self._words.items() if words in of_node]
+        yield from quoted or (
+            node_id for node_id, of_node in self._words.items() if len(of_node) >= _SHORTEST_QUOTE and of_node in words
+        )
