@@ -296,7 +296,7 @@ FAULTS: list[tuple[str, str, dict[str, Any], str]] = [
     ("pairs", "p.jsonl", {"p.jsonl": [{"anchor": "q", "positive": 7}]},
      "line 1: positive should be a string, got 7 (int)"),
     ("pairs", "p.jsonl", {"p.jsonl": '{"anchor": "q", "positive": "\\ud83d"}'},
-     "line 1: positive holds half of a character"),
+     "line 1: positive contains an unpaired surrogate"),
     ("pairs", "p.csv", {"p.csv": 'anchor,positive\nq,"a\n'}, "p.csv, line 2: not well-formed CSV"),
     ("pairs", "p.csv", {"p.csv": "anchor,positive\nq,a,b\n"}, "line 2: 3 cells in a table of 2 columns"),
     ("pairs", "p.csv", {"p.csv": "anchor,anchor\nq,a\n"}, "line 1: the column 'anchor' stands twice"),
@@ -475,7 +475,7 @@ def test_half_a_character_is_refused_and_nothing_is_written(name: str, tmp_path:
     broken = DATASET.model_copy(deep=True)
     broken.corpus["a"] = "half \ud83d"
     path = tmp_path / ("d" if FORMATS[name].is_folder else "d.json")
-    with pytest.raises(DatasetError, match="half of a character"):
+    with pytest.raises(DatasetError, match="unpaired surrogate"):
         write_dataset(broken, path, name)
     assert list(tmp_path.iterdir()) == []
 

@@ -378,4 +378,4 @@ def to_table(rows: Iterable[Row], columns: Sequence[str] | None = None) -> Any:
 
 def _half_character(err: UnicodeEncodeError) -> DatasetError:
     half = err.object[err.start]
-    return DatasetError(f"A text holds half of a character (a lone surrogate, {half!r}); correct it in the data set.")
+    return DatasetError(f"A text contains an unpaired surrogate ({half!r}); correct it in the data set.")

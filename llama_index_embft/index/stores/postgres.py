@@ -134,7 +134,7 @@ class PostgresTable(VectorTable):
                 connection.execute(text(f"ANALYZE {place}"))
         except SQLAlchemyError as err:
             logger.warning(
-                "No index by node id could be made on %s (%s); the update goes on and takes longer.",
+                "Could not create an index on node ids in %s (%s); the update continues, more slowly.",
                 self.label,
                 first_line(getattr(err, "orig", None) or err),
             )
