@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +25,24 @@ def test_the_benchmarks_page_and_the_table_of_the_readme_are_what_the_results_sa
     readme = tables.README.read_text(encoding="utf-8")
     assert readme == tables.readme(readme), "run: python benchmarks/tables.py"
     assert len(tables.readme_table().splitlines()) <= 2 + 8
+
+
+def numbers_in(value: object) -> Iterator[float]:
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from numbers_in(part)
+
+
+@pytest.mark.parametrize("page", ["which-method.md", "faq.md", "zh/index.md", "zh/generate-and-train.md"])
+def test_a_figure_in_the_text_is_one_that_was_measured(page):
+    results = [
+        json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "benchmarks" / "results").glob("*.json")
+    ]
+    measured = {f"{number:.3f}" for result in results for number in numbers_in(result)}
+    text = re.sub(r"`[^`]*`", "", (ROOT / "docs" / page).read_text(encoding="utf-8"))
+    assert set(re.findall(r"\b0\.\d{3}\b", text)) <= measured
 
 
 def test_the_page_of_commands_is_what_the_commands_say():
