@@ -14,8 +14,6 @@ from typing import Any
 
 from _common import RESULTS
 
-from llama_index_embft._core.tables import TextTable
-
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, README = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
 BEGIN, END = "<!-- python benchmarks/tables.py -->", "<!-- end -->"
@@ -56,6 +54,14 @@ def shown(value: Any) -> str:
     if isinstance(value, list):
         return " to ".join(f"{part:+.3f}" for part in value)
     return str(value)
+
+
+def markdown(header: list[str], rows: list[list[str]], left: int) -> str:
+    """A Markdown table; the first `left` columns hold words, the others numbers."""
+    rule = ["---" if column < left else "---:" for column in range(len(header))]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in (header, rule, *rows)
+    )
 
 
 def by_documents(rows: list[Row]) -> list[Row]:
@@ -121,7 +127,7 @@ class Section:
         if numbers:
             columns.append("command")
             cells = [[*line, numbers[command_of(self.name, row)]] for line, row in zip(cells, rows, strict=True)]
-        return TextTable(columns, cells, left=left).to_markdown()
+        return markdown(columns, cells, left)
 
 
 SECTIONS = (
@@ -271,7 +277,7 @@ def readme_table() -> str:
     lines.append(["Evaluation, 790 queries, the same hits", f"{here['seconds']:.1f} s", others, command_of("evaluate")])
 
     cells = [[what, f"**{ours}**", others, f"`{command}`"] for what, ours, others, command in lines]
-    return TextTable(["What", "Here", "Compared with", "Command"], cells, left=4).to_markdown()
+    return markdown(["What", "Here", "Compared with", "Command"], cells, 4)
 
 
 def readme(text: str) -> str:
