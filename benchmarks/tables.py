@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -214,16 +215,24 @@ SECTIONS = (
 
 def page() -> str:
     """``docs/benchmarks.md``."""
-    missing = {path.stem for path in RESULTS.glob("*.json")} ^ {section.name for section in SECTIONS}
-    if missing:
-        raise ValueError(f"{sorted(missing)}: sections here and results must be the same; add or remove them.")
     head = (
         "# Benchmarks\n\nWhat was measured, from the JSON files in `benchmarks/results/`, good or bad. "
         "`python benchmarks/tables.py` writes this page from them.\nThe data sets are not in the repository; each "
         "script says what it needs. Rows of\n21 November 2026 were measured before the modules were rearranged, not "
         "again since. Which of the methods to take is [another page](which-method.md)."
     )
-    return "\n\n".join([head, *(section.to_markdown() for section in SECTIONS)]) + "\n"
+    return "\n\n".join([head, *(section.to_markdown() for section in (*SECTIONS, *untitled()))]) + "\n"
+
+
+def untitled() -> list[Section]:
+    """Result files that have no section yet: what they are is said by the first line of their script."""
+    names = {path.stem for path in RESULTS.glob("*.json")} - {section.name for section in SECTIONS}
+    found = []
+    for name in sorted(names):
+        script = ROOT / command_of(name).split()[1]
+        what = (ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or "").partition("\n\n")[0]
+        found.append(Section(name, name.replace("_", " ").capitalize(), " ".join(what.split())))
+    return found
 
 
 def readme_table() -> str:
@@ -286,7 +295,7 @@ def readme(text: str) -> str:
     _, _, after = rest.partition(END)
     if not after:
         raise ValueError(f"README.md: the marks {BEGIN} and {END} are missing; put them around the table.")
-    return f"{before}{BEGIN}\n{readme_table()}\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{readme_table()}\n\n{END}{after}"
 
 
 def main() -> None:
