@@ -40,7 +40,9 @@ def check_number(
         ConfigError: The value breaks a rule, or is no number.
     """
     if not isinstance(value, Real):
-        raise ConfigError(f"`{name}` is {redact(repr(value))[:80]}, which is no number{f'; {hint}' if hint else ''}.")
+        raise ConfigError(
+            f"`{name}` is {redact(repr(value))[:80]}, which is not a number{f'; {hint}' if hint else ''}."
+        )
     rules = [
         ("at least", at_least, at_least is None or value >= at_least),
         ("above", above, above is None or value > above),

@@ -212,7 +212,7 @@ def _finish(temporary: Path, target: Path, *, shown: StrPath) -> None:
     except OSError as err:
         kept = _keep_finished(temporary, target)
         reason = str(err) if isinstance(err, OutputError) else f"Cannot write {shown}: {err.strerror or err}."
-        raise OutputError(f"{reason} The finished result lies in {kept}; rename it when the way is free.") from err
+        raise OutputError(f"{reason} The finished result lies in {kept}; rename it once that name is free.") from err
 
 
 def _swap_in(temporary: Path, target: Path) -> None:

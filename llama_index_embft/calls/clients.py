@@ -73,7 +73,7 @@ def make_llm(
     options: dict[str, Any] = {"model": model}
     if api_base:
         if client not in _ADDRESS:
-            raise ConfigError(f"The client {client} takes no API base; leave it out.")
+            raise ConfigError(f"The client {client} does not take an API base; leave it out.")
         options[_ADDRESS[client]] = api_base
     if temperature is not None:
         options["temperature"] = temperature

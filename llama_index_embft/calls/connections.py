@@ -112,8 +112,8 @@ def embeddings_in_order(quiet: BaseComponent, callers: BaseComponent, name: str)
         if len(numbers) > 1 and any(number is not None for number in numbers):
             if {number for number in numbers if type(number) is int} != set(range(len(numbers))):
                 raise ModelError(
-                    f"{name} returned vectors with the numbers {numbers[:5]}…, so nobody knows which belongs to which "
-                    "text; repair the server, or set `embed_batch_size=1`."
+                    f"{name} returned vectors with the numbers {numbers[:5]}…, so vectors cannot be matched to "
+                    "texts; repair the server, or set `embed_batch_size=1`."
                 )
             response.data = sorted(response.data, key=lambda one: one.index)
         return response

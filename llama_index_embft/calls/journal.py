@@ -185,7 +185,7 @@ class Journal:
             answer = None
         if answer is not None and valid(answer.payload):
             return answer
-        logger.warning("The journal %s holds a damaged answer; it is asked for again.", self.path)
+        logger.warning("The journal %s has a damaged answer; it will be asked again.", self.path)
         self._query("DELETE FROM answers WHERE key = ?", (key,))
         return None
 

@@ -39,13 +39,15 @@ class CallSettings:
         ConfigError: A value is not allowed.
     """
 
-    num_workers: int | None = option(None, "Requests in flight; 16, or 1 for an LLM without real async calls.")
-    requests_per_minute: int | None = option(None, "Most requests in any minute, retries included.")
-    tokens_per_minute: int | None = option(None, "Most tokens in any minute, prompts and answers.")
-    structured: Structured = option("auto", "How answers come: auto, tools, llm or text.")
-    prices: tuple[float, float] | None = option(None, "US dollars for a million tokens sent and received.")
-    max_cost: float | None = option(None, "US dollars that may be spent; needs prices.")
-    journal_path: str | Path | None = option(None, "File of the journal, which keeps every answer.")
+    num_workers: int | None = option(
+        None, "Concurrent requests; default: 16, or 1 for an LLM without real async calls."
+    )
+    requests_per_minute: int | None = option(None, "Maximum requests per minute, retries included.")
+    tokens_per_minute: int | None = option(None, "Maximum tokens per minute, prompts and answers together.")
+    structured: Structured = option("auto", "How the LLM returns answers: auto, tools, llm or text.")
+    prices: tuple[float, float] | None = option(None, "US dollars per million tokens sent and received.")
+    max_cost: float | None = option(None, "Spending limit in US dollars; needs prices.")
+    journal_path: str | Path | None = option(None, "File that keeps every answer (the journal).")
 
     def __post_init__(self) -> None:
         for name in ("num_workers", "requests_per_minute", "tokens_per_minute"):

@@ -272,7 +272,7 @@ def _bad_scores(fields: Fields) -> Iterator[Place]:
 
 def _text_rule(section: str, what: str) -> Rule:
     def describe(fields: Fields, place: Place) -> str:
-        fault = "is empty" if not fields[section][place.id].strip() else "holds half of a character (a lone surrogate)"
+        fault = "is empty" if not fields[section][place.id].strip() else "contains an unpaired surrogate"
         return f"the {what} {place.id!r} in `{section}` {fault}"
 
     return Rule(f"{what} without usable text", "give it a text", _bad_texts(section), describe)

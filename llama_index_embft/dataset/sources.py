@@ -198,7 +198,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
                 return
             if len(data) > MAX_LINE:
                 raise DatasetError(
-                    f"{path}, line {number}: the line is longer than {MAX_LINE:,} bytes; this is no file of lines."
+                    f"{path}, line {number}: the line is longer than {MAX_LINE:,} bytes; this is not a file of lines."
                 )
             if len(data) <= 2 and not line.strip():
                 blank += 1
@@ -233,7 +233,7 @@ def _not_text(place: str, encoding: str, err: UnicodeError) -> DatasetError:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        raise _RepeatedKeyError(f"the key {min(Repeated(pairs).extra)!r} stands twice in one object")
+        raise _RepeatedKeyError(f"the key {min(Repeated(pairs).extra)!r} appears twice in one object")
     return made
 
 

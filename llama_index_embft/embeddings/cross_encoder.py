@@ -74,7 +74,8 @@ def open_cross_encoder(
         new_head = not has_scoring_head(found, trust_remote_code=trust_remote_code)
         if new_head and not add_head:
             raise ModelError(
-                f"{name} is no cross-encoder: it has no layer that scores a query with a passage. Give a reranker, or "
+                f"{name} is not a cross-encoder: it has no layer that scores a query with a passage. Give a "
+                "reranker, or "
                 "train one from it with RerankerFinetuneEngine."
             )
         with torch.random.fork_rng(devices=[]):
@@ -84,8 +85,8 @@ def open_cross_encoder(
             )
     if model.num_labels != 1:
         raise ModelError(
-            f"{name} gives {model.num_labels} scores for a pair, and a reranker gives one; a classifier of "
-            "contradictions or emotions is none."
+            f"{name} gives {model.num_labels} scores for a pair, and a reranker gives one; this looks like a "
+            "classifier, so give another model."
         )
     if any(hasattr(part, "true_token_id") and part.true_token_id == part.false_token_id for part in model):
         raise ModelError(

@@ -197,7 +197,7 @@ def check_base(base: BaseEmbedding, expected: str | None, what: str, *, force: b
         )
     if expected is None:
         raise ModelError(
-            f"{what} does not say which model it was made on, so nothing tells whether that is {base.model_name}; if "
+            f"{what} does not say which model it was made on, so it cannot be checked against {base.model_name}; if "
             "it is, pass force=True."
         )
     if actual != expected:

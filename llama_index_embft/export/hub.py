@@ -32,7 +32,7 @@ def check_can_push(repo_id: str, *, token: str | None = None) -> None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as err:
-        raise ConfigError(f"{repo_id!r} is no name of a repository on the hub; write OWNER/NAME.") from err
+        raise ConfigError(f"{repo_id!r} is not the name of a repository on the hub; write OWNER/NAME.") from err
     if constants.HF_HUB_OFFLINE:
         raise ConfigError("The hub is switched off by HF_HUB_OFFLINE; unset it to upload.")
     if not (token or get_token()):

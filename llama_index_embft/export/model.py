@@ -203,8 +203,8 @@ def _source(
     backend = as_encoder(loaded, cache=None).backend
     if not isinstance(backend, SentenceTransformerBackend):
         raise ConfigError(
-            f"{backend.name} ({type(loaded).__name__}) is no SentenceTransformer that runs here: there are no weights "
-            "to export. Give the folder of a full or LoRA training, or a name on the hub."
+            f"{backend.name} ({type(loaded).__name__}) is not a SentenceTransformer that runs here, so there are no "
+            "weights to export. Give the folder of a full or LoRA training, or a name on the hub."
         )
     if not isinstance(model, str | Path):
         given = {"query": query_prompt, "document": document_prompt}

@@ -138,7 +138,7 @@ class OutputFile:
         aside = path.with_name(f"{path.stem}.{digest}{path.suffix}")
         path.replace(aside)
         logger.warning(
-            "%s held something that was not made from these nodes; it is now %s: nothing is lost, nothing is mixed. "
+            "%s held questions about other nodes and is now %s: nothing is lost, nothing is mixed. "
             "Give every call its own `output_path`.",
             path,
             aside,

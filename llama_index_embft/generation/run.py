@@ -84,7 +84,9 @@ class RunOptions:
         check_number("retry_limit", self.retry_limit, at_least=1)
         wrong = [filter_ for filter_ in self.filters or () if not isinstance(filter_, QuestionFilter)]
         if wrong:
-            raise ConfigError(f"`filters` holds {wrong[0]!r}, which is no QuestionFilter; did you forget the brackets?")
+            raise ConfigError(
+                f"`filters` holds {wrong[0]!r}, which is not a QuestionFilter; did you forget the brackets?"
+            )
 
     def beside_output(self) -> Path | None:
         """The journal beside the output; None without one."""

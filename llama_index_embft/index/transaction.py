@@ -133,7 +133,8 @@ def _present(
         if differ(now, row.old[None, :])[0] and differ(now, row.new[None, :])[0]:
             raise StoreError(
                 f"The vector of the node {row.node_id} of {table.label} is neither the old one nor the new one of the "
-                f"update: somebody has written it since {book.path} was made; delete the node or put its vector back."
+                f"update: it was written by something else since {book.path} was made; delete the node or put its "
+                "vector back."
             )
     return here
 

@@ -108,7 +108,7 @@ def _source(cell: dict[str, Any], file: Path, number: int) -> str:
         return ""
     lines = source if isinstance(source, list) else [source]
     if not all(isinstance(line, str) for line in lines):
-        raise DocumentError(f"{file}: the source of cell {number} is no text; save the notebook again in Jupyter.")
+        raise DocumentError(f"{file}: the source of cell {number} is not text; save the notebook again in Jupyter.")
     return "".join(lines)
 
 

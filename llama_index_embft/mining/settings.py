@@ -21,7 +21,7 @@ class MiningSettings:
 
     pad: bool = option(
         False,
-        "Fill up with random documents where the strategies leave too few; otherwise such queries have fewer, and a "
+        "Fill up with random documents where the strategies find too few; otherwise such queries get fewer, and a "
         "warning counts them.",
     )
     near_duplicates: float | None = option(
@@ -41,10 +41,10 @@ class MiningSettings:
         "in the report.",
     )
     similarity: Literal["cosine", "dot"] = option("cosine", "cosine; or dot for models that rank by the inner product.")
-    memory: int = option(512 << 20, "Bytes for the search beside embeddings and result, about; at least 1 MiB.")
+    memory: int = option(512 << 20, "Approximate bytes for the search, besides embeddings and result; at least 1 MiB.")
 
     trust_remote_code: bool = option(
-        False, "Run code that comes with a model that is named, the cross-encoder's too. Read it first."
+        False, "Run code that comes with a named model, including the cross-encoder. Read it first."
     )
 
     def __post_init__(self) -> None:

@@ -88,8 +88,8 @@ def taken_over(dense: VectorIndexRetriever) -> VectorIndexRetriever:
     known = set(dense._index.index_struct.nodes_dict.values())
     if dense._doc_ids or (dense._node_ids and not known <= set(dense._node_ids)):
         raise ConfigError(
-            "The dense retriever searches only some documents or nodes of its index, which the part by words cannot "
-            "follow; give the index, and choose by `filters=MetadataFilters(...)`."
+            "The dense retriever searches only some documents or nodes of its index, which BM25 cannot follow; give "
+            "the index, and choose by `filters=MetadataFilters(...)`."
         )
     whole = copy.copy(dense)
     whole._node_ids = None
@@ -164,8 +164,8 @@ def similarities(scores: Sequence[float | None], store: Any) -> NDArray[np.float
     known = [score for score in scores if score is not None and not math.isnan(score)]
     if len(known) < len(scores):
         raise ConfigError(
-            "The dense retriever gives hits without a score, which cannot be mixed; set `fusion='rrf'`, which looks at "
-            "ranks alone."
+            "The dense retriever gives hits without a score, which cannot be mixed; set `fusion='rrf'`, which only "
+            "needs ranks."
         )
     values = np.array(known, dtype=np.float64)
     if _is_a(store, "LanceDBVectorStore"):

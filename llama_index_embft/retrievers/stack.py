@@ -245,9 +245,7 @@ def _source_of(index: VectorStoreIndex | None, nodes: Iterable[BaseNode] | None)
     if nodes is not None:
         return GivenNodes(nodes)
     if index is None:
-        raise ConfigError(
-            "The nodes of this retriever are not known, and the part by words needs their texts; pass nodes=[...]."
-        )
+        raise ConfigError("The nodes of this retriever are not known, and BM25 needs their texts; pass nodes=[...].")
     return StoredNodes(open_table(index))
 
 

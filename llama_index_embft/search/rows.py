@@ -108,7 +108,7 @@ class EmbeddingRows:
         zero = int((norms == 0).sum())
         if zero and self.similarity == "cosine":
             warnings.warn(
-                f"`{self.name}`: {zero} of {self.n} rows are all zeros; their cosine to everything is taken as 0.",
+                f"`{self.name}`: {zero} of {self.n} rows are all zeros; their cosine with everything counts as 0.",
                 stacklevel=2,
             )
         return norms

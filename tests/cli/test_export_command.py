@@ -48,7 +48,7 @@ def test_bad_input_is_one_sentence_before_the_work(run, tiny_model_path, tmp_pat
         ((tiny_model_path, "--out", "file"), OutputError, "a file has that name"),
         ((tiny_model_path, "--out", "m", "--val", "none.json"), DatasetError, "none.json"),
         (("no/such/model", "--out", "m"), ModelError, "does not exist"),
-        ((tiny_model_path, "--out", "m", "--push-to-hub", "a/b/c"), ConfigError, "no name of a repository"),
+        ((tiny_model_path, "--out", "m", "--push-to-hub", "a/b/c"), ConfigError, "not the name of a repository"),
         (
             (tiny_model_path, "--out", "m", "--format", "fp16", "--format", "bf16", "--push-to-hub", "a/b"),
             ConfigError,

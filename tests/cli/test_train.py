@@ -245,7 +245,7 @@ def test_a_bad_flag_is_one_sentence(folder, embft, tiny_model_path):
         ("--recipe", "auto", "--time-budget", "x"): "--time-budget is 'x'; it must be a number.",
         ("--merge", "some"): "--merge is 'some'; it must be a number or auto or none.",
         ("--batch-size", "0"): "`batch_size` is 0; it must be at least 1",
-        ("--push-to-hub", "a/b/c"): "'a/b/c' is no name of a repository on the hub",
+        ("--push-to-hub", "a/b/c"): "'a/b/c' is not the name of a repository on the hub",
         ("--push-to-hub", "a/b"): "The hub is switched off by HF_HUB_OFFLINE",
     }
     (folder / "mine").mkdir()

@@ -292,14 +292,14 @@ FAULTS: list[tuple[str, str, dict[str, Any], str]] = [
     ("pairs", "p.jsonl", {"p.jsonl": '{"anchor": "q", "positive": "a"}\n{"anchor": "q", "pos'},
      "p.jsonl, line 2: it ends in the middle"),
     ("pairs", "p.jsonl", {"p.jsonl": '{"anchor": "q", "positive": "a", "positive": "b"}\n'},
-     "line 1: the key 'positive' stands twice in one object"),
+     "line 1: the key 'positive' appears twice in one object"),
     ("pairs", "p.jsonl", {"p.jsonl": [{"anchor": "q", "positive": 7}]},
      "line 1: positive should be a string, got 7 (int)"),
     ("pairs", "p.jsonl", {"p.jsonl": '{"anchor": "q", "positive": "\\ud83d"}'},
-     "line 1: positive holds half of a character"),
+     "line 1: positive contains an unpaired surrogate"),
     ("pairs", "p.csv", {"p.csv": 'anchor,positive\nq,"a\n'}, "p.csv, line 2: not well-formed CSV"),
     ("pairs", "p.csv", {"p.csv": "anchor,positive\nq,a,b\n"}, "line 2: 3 cells in a table of 2 columns"),
-    ("pairs", "p.csv", {"p.csv": "anchor,anchor\nq,a\n"}, "line 1: the column 'anchor' stands twice"),
+    ("pairs", "p.csv", {"p.csv": "anchor,anchor\nq,a\n"}, "line 1: the column 'anchor' appears twice"),
     ("scored", "s.jsonl", {"s.jsonl": '{"sentence1": "a", "sentence2": "b", "score": NaN}'}, "line 1: score is nan"),
     ("scored", "s.csv", {"s.csv": "sentence1,sentence2,score\na,b,nan\n"}, "line 2: score is nan"),
     ("flag-embedding", "f.jsonl", {"f.jsonl": [{"query": "q", "pos": [], "neg": ["x"]}]}, "line 1: `pos` is empty"),
@@ -475,7 +475,7 @@ def test_half_a_character_is_refused_and_nothing_is_written(name: str, tmp_path:
     broken = DATASET.model_copy(deep=True)
     broken.corpus["a"] = "half \ud83d"
     path = tmp_path / ("d" if FORMATS[name].is_folder else "d.json")
-    with pytest.raises(DatasetError, match="half of a character"):
+    with pytest.raises(DatasetError, match="unpaired surrogate"):
         write_dataset(broken, path, name)
     assert list(tmp_path.iterdir()) == []
 
@@ -565,7 +565,7 @@ def test_reading_a_big_file_takes_no_more_memory_than_its_data_set(tmp_path: Pat
         (lambda path: read_dataset([], "pairs", on_error="skip"), "`on_error` must be 'raise' or 'drop'"),
         (
             lambda path: read_dataset([{}], "pairs", columns={"query": "x"}),
-            "it knows the parts anchor, positive",
+            "the known parts are anchor, positive",
         ),
     ],
 )

@@ -64,7 +64,7 @@ BROKEN: list[tuple[str, dict[str, Any], str]] = [
     ("empty-doc", {"corpus": {"a": "x", "b": "", "c": "\u3000"}},
      "the document 'b' in `corpus` is empty (and 1 more like it)"),
     ("surrogate", {"corpus": {"a": "x", "b": "half \ud83d", "c": "y"}},
-     "the document 'b' in `corpus` holds half of a character"),
+     "the document 'b' in `corpus` contains an unpaired surrogate"),
     ("both", {"negative_docs": {"q2": ["c", "b"]}},
      "the document 'b' is both relevant and negative for the query 'q2'; keep it in one of"),
     ("repeated", {"relevant_docs": {"q1": ["a", "a"], "q2": ["b"]}},

@@ -181,7 +181,7 @@ def test_what_is_no_result_and_no_name(hub, saved, tmp_path):
     with pytest.raises(ConfigError, match="holds no saved result"):
         push_to_hub(tmp_path, "me/tuned", token=TOKEN, endpoint=hub.address)
     for name in ("a/b/c", "", "me/tuned.git", "me/ü"):
-        with pytest.raises(ConfigError, match="is no name of a repository on the hub"):
+        with pytest.raises(ConfigError, match="is not the name of a repository on the hub"):
             check_can_push(name, token=TOKEN)
 
 

@@ -538,7 +538,7 @@ def test_e15_vectors_without_numbers_of_their_own_are_refused() -> None:
 
     server, base = _embedding_server("all zero")
     model = OpenAIEmbedding(model_name="m", api_base=base, api_key=KEY, embed_batch_size=10)
-    with pytest.raises(ModelError, match="nobody knows which belongs to which text"):
+    with pytest.raises(ModelError, match="vectors cannot be matched to texts"):
         as_encoder(model, cache=None).encode_documents([f"text {n}" for n in range(20)])
     server.shutdown()
 

@@ -116,7 +116,7 @@ def test_a_store_that_cannot_delete_says_so(place_of: Callable[..., Place]) -> N
     old, new = old_index(place_of("simple"), 12), place_of("faiss").build([], NEW, 24)
     reembed_index(old, NEW, new, cache=None)
     old.delete_nodes([make_nodes(1)[0].node_id])
-    with pytest.raises(StoreError, match="cannot give up the 1 nodes"):
+    with pytest.raises(StoreError, match="cannot delete the 1 nodes"):
         reembed_index(old, NEW, new, cache=None)
 
 

@@ -102,7 +102,7 @@ def test_shards_are_read_back_as_they_were_planned(size, tmp_path):
         ('{"id": 1}\n', "row 0 has no 'text'; its fields are 'id'"),
         ('{"id": 1, "text": 3}\n', "the text of row 0 is int, not a string"),
         ('{"id": null, "text": "a"}\n', "row 0 has no id"),
-        ("[1]\n", "row 0 is no object"),
+        ("[1]\n", "row 0 is not an object"),
         ("\n", "has no rows"),
         (b"\xff\xfe\n", "row 0 is not JSON"),
     ],
@@ -119,7 +119,7 @@ def test_a_bad_file_is_named(tmp_path):
     from pyarrow.parquet import write_table
 
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 and no more")
-    with pytest.raises(DocumentError, match=r"bad\.parquet is no readable Parquet file"):
+    with pytest.raises(DocumentError, match=r"bad\.parquet is not a readable Parquet file"):
         plan_shards([tmp_path / "bad.parquet"], COLUMNS, 10)
     write_table(pa.table({"id": [1], "body": ["a"]}), tmp_path / "named.parquet")
     with pytest.raises(DocumentError, match="no column 'text'; its columns are id, body"):

@@ -238,7 +238,7 @@ def as_text(value: Any, name: str, at: At) -> str:
         try:
             value.encode("utf-8")
         except UnicodeEncodeError as err:
-            raise FaultError(at, "broken text", f"{name} holds half of a character (a lone surrogate)") from err
+            raise FaultError(at, "broken text", f"{name} contains an unpaired surrogate") from err
     return value
 
 

@@ -98,7 +98,7 @@ class ColumnRoles:
         unknown = [part for part in given if part not in _NAMES]
         if unknown:
             parts = ", ".join([*_NAMES, "ignore"])
-            raise ConfigError(f"`columns` has the part {unknown[0]!r}; it knows the parts {parts}.")
+            raise ConfigError(f"`columns` has the part {unknown[0]!r}; the known parts are {parts}.")
         self._name, self._given, self._scored, self._known = name, given, scored, known
         self._ignored = frozenset([ignored] if isinstance(ignored, str) else ignored)
         self._of_keys: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -309,8 +309,8 @@ def read_scored(
     if threshold is None and values and not 0.0 <= min(values) <= max(values) <= 1.0:
         name = roles.taken["score"]
         raise DatasetError(
-            f"{build.source}: {name!r} runs from {min(values):g} to {max(values):g}, and nobody says from where on a "
-            "document is relevant; give the lowest such score: threshold=… (--read-option threshold=…)."
+            f"{build.source}: {name!r} runs from {min(values):g} to {max(values):g}, and nothing says from which "
+            "score a document counts as relevant; give that score: threshold=… (--read-option threshold=…)."
         )
     least = 0.5 if threshold is None else threshold
     for at, query_id, doc, value in judged:

@@ -348,7 +348,7 @@ def _check_texts(dataset: EmbeddingQAFinetuneDataset, *, may_be_blank: bool) -> 
                     (text + id_).encode("utf-8")
                 except UnicodeEncodeError as err:
                     raise DatasetError(
-                        f"`{name}`[{id_!r}] holds half of a character (a lone surrogate); correct it."
+                        f"`{name}`[{id_!r}] contains an unpaired surrogate, which is not valid Unicode; correct it."
                     ) from err
             if not may_be_blank and not (text.strip() and id_.strip()):
                 raise DatasetError(f"`{name}`[{id_!r}] is empty, or its id is; only the format 'rag' can hold that.")

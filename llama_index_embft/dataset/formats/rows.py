@@ -142,7 +142,7 @@ def _read_separated(path: Path, delimiter: str, build: Builder) -> Iterator[tupl
                 header = cells
                 twice = next((name for name in header if header.count(name) > 1), None) if len(header) < 1000 else None
                 if twice is not None or len(set(header)) < len(header):
-                    raise DatasetError(f"{at}: the column {twice!r} stands twice; rename one.")
+                    raise DatasetError(f"{at}: the column {twice!r} appears twice; rename one.")
             elif len(cells) == len(header):
                 yield at, dict(zip(header, cells, strict=True))
             else:
@@ -207,7 +207,7 @@ def load_folder(path: Path) -> Any:
     from datasets import load_from_disk
 
     if not any((path / mark).is_file() for mark in FOLDER_MARKS):
-        raise DatasetError(f"{path} is no folder of `datasets` (it has no {' or '.join(FOLDER_MARKS)}).")
+        raise DatasetError(f"{path} is not a folder of `datasets` (it has no {' or '.join(FOLDER_MARKS)}).")
     with one_sentence(f"{path} cannot be loaded by `datasets`"):
         loaded = load_from_disk(str(path))
         for table in loaded.values() if isinstance(loaded, dict) else [loaded]:
@@ -378,4 +378,4 @@ def to_table(rows: Iterable[Row], columns: Sequence[str] | None = None) -> Any:
 
 def _half_character(err: UnicodeEncodeError) -> DatasetError:
     half = err.object[err.start]
-    return DatasetError(f"A text holds half of a character (a lone surrogate, {half!r}); correct it in the data set.")
+    return DatasetError(f"A text contains an unpaired surrogate ({half!r}); correct it in the data set.")

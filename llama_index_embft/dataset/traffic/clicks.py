@@ -268,7 +268,7 @@ def add_corpus(build: Builder, corpus: Any, on_error: OnError) -> None:
 def _impressions(log: Any, build: Builder, columns: Mapping[str, str], depth: int) -> Iterator[Impression]:
     unknown = [part for part in columns if part not in _NAMES]
     if unknown:
-        raise ConfigError(f"`columns` knows the parts {', '.join(_NAMES)}; got {unknown[0]!r}.")
+        raise ConfigError(f"`columns` has the parts {', '.join(_NAMES)}; got {unknown[0]!r}.")
     later = _later(log, build.source, columns)
     seen: set[str] = set()
     for at, row in read_rows(log, build):

@@ -151,7 +151,7 @@ class EmbeddingCache:
         self._broken = True
         self.close()
         logger.warning(
-            "The embedding cache %s cannot be used (%s): embeddings are computed and not kept. "
+            "The embedding cache %s cannot be used (%s), so embeddings are computed but not kept. "
             "Free space, delete the file, or set EMBFT_CACHE_DIR to another folder.",
             self.path,
             err,
@@ -219,7 +219,9 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"PRAGMA page_size={_PAGE}")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version == 0 and connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'embeddings'").fetchone():
-        logger.warning("The embedding cache %s is of an earlier version; it is emptied, and filled anew.", path)
+        logger.warning(
+            "The embedding cache %s was written by an earlier version; it is emptied and filled again.", path
+        )
         connection.execute("PRAGMA journal_mode=DELETE")  # the page size can be changed in this mode alone
         connection.execute("DROP TABLE IF EXISTS embeddings")
         connection.execute("VACUUM")

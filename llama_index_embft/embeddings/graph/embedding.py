@@ -231,7 +231,7 @@ def load_exported(
     """
     kind = read_export(Path(folder))["export"]["format"]
     if not kind.startswith(("onnx", "openvino")):
-        raise ModelError(f"{folder} was exported as {kind}, which is no graph; load it with load_embed_model.")
+        raise ModelError(f"{folder} was exported as {kind}, which is not a graph; load it with load_embed_model.")
     graph = OnnxEmbedding if kind.startswith("onnx") else OpenVINOEmbedding
     return graph(folder=folder, query_prompt=query_prompt, document_prompt=document_prompt, num_threads=num_threads)
 

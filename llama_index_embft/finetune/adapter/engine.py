@@ -127,7 +127,7 @@ class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
         )
         self._plan = plan_of(self._options, self._layer, own_module=adapter_model is not None)
         if not dataset.queries:
-            raise DatasetError("The training set has no query; generate or load one that has.")
+            raise DatasetError("The training set has no queries; generate some, or load a data set that has.")
         if val_dataset is not None and not val_dataset.queries:
             raise DatasetError("The validation set has no query; give one with queries, or none at all.")
         self.dataset = dataset

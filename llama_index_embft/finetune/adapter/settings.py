@@ -36,17 +36,17 @@ class AdapterOptions:
     """
 
     batch_size: int = option(
-        64, "Query-document pairs a step. Negatives do not depend on it: every step sees all candidates."
+        64, "Query-document pairs per step. It does not change the negatives: every step sees all candidates."
     )
     epochs: int = option(
-        40, "Passes over the training set at most; patience may end it sooner. 0 keeps a closed-form start."
+        40, "Maximum passes over the training set; patience may stop earlier. 0 keeps a closed-form start as it is."
     )
     dim: int | None = option(None, "Dimension of the embeddings, checked; default: as the model returns them.")
-    device: str | None = option(None, "Torch device of the training; default: a GPU if there is one.")
+    device: str | None = option(None, "Torch device for training; default: a GPU if there is one.")
     model_checkpoint_path: str | None = option(
         None, "Folder for adapters saved on the way, each loadable by itself; default: none are saved."
     )
-    checkpoint_save_steps: int = option(100, "Steps between two of these.")
+    checkpoint_save_steps: int = option(100, "Steps between two saved adapters.")
     bias: bool = option(False, "Give linear and low-rank adapters a bias.")
     kind: AdapterKind = option(
         "linear",
@@ -55,7 +55,7 @@ class AdapterOptions:
         "starts.",
     )
     learning_rate: float = option(1e-4, "Peak of a linear schedule with 10 % warm-up.")
-    seed: int = option(0, "Order of the pairs, random weights, and parts of a cross-validation.")
+    seed: int = option(0, "Random seed for the order of pairs, initial weights and the folds of cross-validation.")
 
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, [*ADAPTER_FORMS, "auto"])
@@ -140,11 +140,11 @@ class AdapterSettings:
     """
 
     temperature: float = option(0.03, "Divides the cosine before the softmax.")
-    learn_temperature: bool = option(False, "Learn the temperature, from there on, between 0.005 and 1.")
+    learn_temperature: bool = option(False, "Also learn the temperature, from that value on, between 0.005 and 1.")
     pull_to_start: float = option(
         0.0, "Strength of the pull back to the start (the identity), in units of the learning rate."
     )
-    patience: int = option(8, "Epochs without a better validation score before it stops.")
+    patience: int = option(8, "Epochs without a better validation score before training stops.")
     max_grad_norm: float = option(1.0, "Gradients are clipped to this norm.")
     negatives: Negatives = option(
         "asked",
@@ -152,7 +152,7 @@ class AdapterSettings:
         "them. Documents without a training query can only ever be pushed away, and are just those that later queries "
         "will ask about: with them, held-out queries gained nothing.",
     )
-    hard_negatives: bool = option(True, "Compare each query with its own negatives of the data set, too.")
+    hard_negatives: bool = option(True, "Also compare each query with its own negatives from the data set.")
     max_negatives: int | None = option(
         None,
         "Documents a query is compared with at once; of more, a sample is drawn every 32 steps. Default: 65,536, or "
@@ -185,13 +185,13 @@ class AdapterSearchSettings:
 
     time_budget: float = option(
         120.0,
-        "Seconds for the tries, embedding not counted. One adapter is tried in any case, for an epoch at least; those "
-        "that there was no time for stand in the table.",
+        "Seconds for the tries, embedding not counted. At least one adapter is always tried, for at least one "
+        "epoch; the table lists those that were skipped.",
     )
     folds: int = option(
         5,
-        "Parts of the cross-validation by document, which chooses without a validation set or below 200 training "
-        "queries.",
+        "Folds of the cross-validation by document, which chooses the adapter when there is no validation set or "
+        "fewer than 200 training queries.",
     )
 
     def __post_init__(self) -> None:

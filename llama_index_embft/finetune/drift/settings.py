@@ -19,7 +19,7 @@ class DriftSettings:
         ConfigError: A value is out of range.
     """
 
-    rank: int = option(128, "Rank of the addition to the rotation; the smaller dimension is the most.")
+    rank: int = option(128, "Rank of the matrix added to the rotation; at most the smaller dimension.")
     hidden_dim: int = option(512, "Width of the MLP.")
 
     def __post_init__(self) -> None:

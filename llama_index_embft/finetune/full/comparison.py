@@ -59,8 +59,8 @@ def compared_with_base(
     if result.best_score > result.base_score and not forgets:
         if result.best_step == 0:
             logger.warning(
-                "Training did not help on validation, reading %d tokens did; the saved model is the base model that "
-                "reads more.",
+                "Training did not help on validation, but reading %d tokens did; the saved model is the base model "
+                "with the longer limit.",
                 model.max_seq_length,
             )
         return result

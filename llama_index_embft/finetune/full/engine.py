@@ -160,7 +160,7 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
             hardware=hardware or HardwareSettings(),
         )
         if not dataset.queries:
-            raise DatasetError("The training set has no query; generate or load one that has.")
+            raise DatasetError("The training set has no queries; generate some, or load a data set that has.")
         self.dataset, self.val_dataset = hold_out(dataset, val_dataset, self.settings.validation.val_split, seed)
         self.guard_dataset = guard_dataset
         if self.settings.validation.merge is not None and self.val_dataset is None:

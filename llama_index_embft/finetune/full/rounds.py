@@ -38,7 +38,9 @@ def check_rounds(settings: RoundsSettings, loss: Loss | None) -> None:
     if not settings.rounds:
         return
     if loss == COSENT:
-        raise ConfigError("mining_rounds gives hard negatives, and loss='cosent' takes scores; leave one of them out.")
+        raise ConfigError(
+            "mining_rounds adds hard negatives, but loss='cosent' learns from scores; leave one of them out."
+        )
     if world_size() > 1:  # each process would mine for itself, and a last bit could make the difference
         raise ConfigError("mining_rounds runs in one process; mine first (embft mine), then train in several.")
     as_strategies(_strategies(settings))

@@ -31,9 +31,9 @@ class FullOptions:
 
     batch_size: int = option(
         64,
-        "Rows a step, all processes together; each question is compared with the passages of the whole batch.",
+        "Rows per step over all processes; each question is compared with the passages of the whole batch.",
     )
-    epochs: int = option(2, "Passes over the training set; with mining_rounds, of each round.")
+    epochs: int = option(2, "Passes over the training set; with mining_rounds, per round.")
     evaluation_steps: int | None = option(
         None, "Optimizer steps between two evaluations on the validation set. Default: once an epoch."
     )
@@ -42,19 +42,23 @@ class FullOptions:
         False, "Run code that comes with the model, now and when the result is loaded. Only for models you have read."
     )
     device: str | None = option(None, "Torch device: cpu, cuda, cuda:1, mps. Default: a GPU if there is one.")
-    save_checkpoints: bool = option(False, "Save checkpoints on the way, below checkpoints/ in the current folder.")
-    resume_from_checkpoint: bool = option(False, "Go on from the newest checkpoint, if there is one.")
+    save_checkpoints: bool = option(
+        False, "Save checkpoints during training, in checkpoints/ below the current folder."
+    )
+    resume_from_checkpoint: bool = option(False, "Resume from the newest checkpoint, if there is one.")
     checkpoint_save_steps: int = option(500, "Optimizer steps between two checkpoints.")
     checkpoint_save_total_limit: int = option(
         2, "Checkpoints to keep: 2, because each holds the best weights as well. 0 keeps all."
     )
-    method: Method = option("full", "full trains all weights; lora small matrices beside them, added up on save.")
+    method: Method = option(
+        "full", "full trains all weights; lora trains small matrices beside them and merges them on save."
+    )
     learning_rate: float | None = option(
         None,
         "Peak of a linear schedule with 10 % warm-up. Default: 1e-4 for full training, half of it for models wider "
         "than 384, and 2e-4 for LoRA.",
     )
-    seed: int = option(0, "Of shuffling, dropout, LoRA's first values and the split by val_split.")
+    seed: int = option(0, "Random seed for shuffling, dropout, LoRA's initial values and val_split.")
 
     def __post_init__(self) -> None:
         check_choice("method", self.method, get_args(Method))
@@ -83,10 +87,10 @@ class LossSettings:
     weight_decay: float = option(0.01, "Of AdamW.")
     distill: Distill = option(
         "kl",
-        "With teacher scores in the data set. kl: the teacher's distribution over a question's passages. margin: its "
-        "differences.",
+        "How to learn from teacher scores in the data set. kl: match the teacher's distribution over a question's "
+        "passages. margin: match its score differences.",
     )
-    distill_weight: float = option(0.5, "Share of the teacher in the loss; the contrastive term has the rest.")
+    distill_weight: float = option(0.5, "Weight of the teacher's loss; the contrastive loss has the rest.")
     teacher_temperature: float | None = option(
         None,
         "Divides the teacher's scores. Default: 1 for logits, the temperature for scores within [-1, 1].",
@@ -105,7 +109,8 @@ class LossSettings:
         "width is added.",
     )
     near_duplicates: float | None = option(
-        0.8, "Overlap from which two passages count as one when batches are made; none: only equal texts."
+        0.8,
+        "Word overlap from which two passages count as duplicates when batches are made; none: only identical texts.",
     )
     batch_sampler: Sampler = option(
         "no_false_negatives",
@@ -143,10 +148,10 @@ class ValidationSettings:
     patience: int = option(3, "Evaluations without a better score before training stops.")
     merge: Literal["auto"] | float | None = option(
         None,
-        "auto: go from the base weights as far towards the trained ones as is best on validation and costs at most "
-        "max_guard_loss on guard_dataset. A number in [0, 1]: so far, or not at all if that breaks the limit.",
+        "Interpolate between base (0) and trained weights (1). auto: the weight that is best on validation and "
+        "costs at most max_guard_loss on guard_dataset. A number: that weight, or 0 if it breaks the limit.",
     )
-    max_guard_loss: float = option(0.005, "Largest loss of nDCG@10 on the guard that merging accepts; half a point.")
+    max_guard_loss: float = option(0.005, "Largest loss of nDCG@10 on the guard that merging accepts.")
     evaluators: Sequence[object] = option(
         (), "Evaluators of sentence-transformers, run at each evaluation; their metrics go into the history."
     )
@@ -175,13 +180,14 @@ class RoundsSettings:
     rounds: int = option(
         0,
         "Number of rounds; each mines hard negatives with the model as it stands and trains for `epochs`. 0 trains "
-        "once, on the data as they are. A round that does not improve on validation is the last, and leaves no trace.",
+        "once, on the data as they are. A round that does not improve on validation is the last, and its weights "
+        "are discarded.",
     )
     strategies: str | Sequence[str | object] | None = option(
-        None, "What to mine, see embft mine --help. Default: that of mine_hard_negatives."
+        None, "Which negatives to mine; see embft mine --help. Default: as mine_hard_negatives."
     )
     negatives: int | None = option(
-        None, "Negatives of each question; each costs about as much time as the positive. Default: 1."
+        None, "Negatives per question; each takes about as long to train on as the positive. Default: 1."
     )
     options: Mapping[str, Any] | None = option(
         None,

@@ -95,7 +95,7 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
     ) -> None:
         options, search = NudgeOptions(variant=variant, device=device), search or NudgeSettings()
         if not dataset.queries:
-            raise DatasetError("The training set has no query; generate or load one that has.")
+            raise DatasetError("The training set has no queries; generate some, or load a data set that has.")
         self.steps = search.steps
         self.max_unasked_loss: float
         if search.max_unasked_loss is not None:

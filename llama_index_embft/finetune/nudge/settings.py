@@ -27,7 +27,7 @@ class NudgeOptions:
         "N moves documents on the unit sphere, for cosine, which LlamaIndex's stores use; M moves them freely, for "
         "stores that rank by the inner product.",
     )
-    device: str | None = option(None, "Torch device of the search; default: a GPU if there is one.")
+    device: str | None = option(None, "Torch device for the search; default: a GPU if there is one.")
 
     def __post_init__(self) -> None:
         check_choice("variant", self.variant, get_args(Variant))

@@ -105,7 +105,7 @@ class Checkpoints:
             name = different[0]
             raise ConfigError(
                 f"The checkpoint {path} cannot be resumed: {name} was {before.get(name)!r} and is "
-                f"{self.signature.get(name)!r} now; call with what it was, or remove {self.folder} to begin anew."
+                f"{self.signature.get(name)!r} now; pass the earlier value, or remove {self.folder} to start again."
             )
 
     def write(

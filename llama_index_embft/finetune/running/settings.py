@@ -62,7 +62,7 @@ class LoraSettings:
         "training; 16 is enough for a few hundred pairs.",
     )
     alpha: float = option(128.0, "LoRA's update is scaled by alpha / rank.")
-    dropout: float = option(0.1, "Share of LoRA's inputs that are dropped in training.")
+    dropout: float = option(0.1, "Dropout on LoRA's inputs.")
     targets: Sequence[str] | None = option(
         None,
         "Names, or ends of names, of the linear layers to adapt. Default: all, which the QLoRA paper found to matter "
@@ -108,7 +108,7 @@ class HardwareSettings:
         False, "Compute activations twice instead of keeping them: less memory, slower."
     )
     compile: bool = option(
-        False, "Compile the model with torch.compile; pays on long runs on a GPU, and needs a C++ compiler."
+        False, "Compile the model with torch.compile; worth it for long runs on a GPU, and needs a C++ compiler."
     )
 
     def __post_init__(self) -> None:

@@ -175,7 +175,7 @@ async def agenerate_ce_fine_tuning_dataset(
     if isinstance(questions_list, str):
         raise ConfigError("`questions_list` is one text; give a list of questions.")
     if wrong := [question for question in questions_list if not isinstance(question, str)]:
-        raise ConfigError(f"`questions_list` holds {wrong[0]!r}, which is no text; leave it out.")
+        raise ConfigError(f"`questions_list` holds {wrong[0]!r}, which is not text; leave it out.")
     started = time.monotonic()
     questions = list(dict.fromkeys(question.strip() for question in questions_list if question.strip()))
     report = RelevanceReport(questions=len(questions), blank=len(questions_list) - len(questions))

@@ -172,7 +172,7 @@ class VectorTable(ABC):
             index.delete_nodes(list(ids))
         except NotImplementedError as err:
             raise StoreError(
-                f"{capital(self.label)} cannot give up the {len(ids)} nodes that have left the old index (first: "
+                f"{capital(self.label)} cannot delete the {len(ids)} nodes that have left the old index (first: "
                 f"{ids[0]}), and a search would still find them; fill an empty index of another kind."
             ) from err
 

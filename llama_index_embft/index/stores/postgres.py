@@ -134,7 +134,7 @@ class PostgresTable(VectorTable):
                 connection.execute(text(f"ANALYZE {place}"))
         except SQLAlchemyError as err:
             logger.warning(
-                "No index by node id could be made on %s (%s); the update goes on and takes longer.",
+                "Could not create an index on node ids in %s (%s); the update continues, more slowly.",
                 self.label,
                 first_line(getattr(err, "orig", None) or err),
             )
@@ -205,7 +205,7 @@ def _open_store(where: str, table: str | None) -> Any:
         url = make_url(where)
     except (SQLAlchemyError, ValueError) as err:
         raise ConfigError(
-            f"{redact(where)} is no address of PostgreSQL ({first_line(err)}); give postgresql://user@host/database."
+            f"{redact(where)} is not an address of PostgreSQL ({first_line(err)}); give postgresql://user@host/database."
         ) from None  # the cause repeats the address
     shown = redact(url.render_as_string(hide_password=True))
     # The tables that PGVectorStore made, with the type of their vectors: vector(384) or halfvec(384).

@@ -217,8 +217,8 @@ def check_points(folder: Path) -> None:
                     _PlainUnpickler(BytesIO(point)).load()  # names of points are all that it can load
         except StoreError as err:  # noqa: PERF203 (a handful of files)
             raise StoreError(
-                f"{file} holds more than points ({err}), which opening it would run; it is not opened: get the index "
-                "from somebody you trust, or build it again."
+                f"{file} holds more than points ({err}), which opening it would run; so it is not opened: get the "
+                "index from a source you trust, or build it again."
             ) from None
         except Exception as err:
             raise StoreError(

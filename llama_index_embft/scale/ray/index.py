@@ -177,7 +177,7 @@ class ShardedIndex(ExactIndex):
             raise ConfigError(error)
         widths = {one.dim for one in descriptions}
         if len(widths) > 1:
-            raise ConfigError(f"Parts of the corpus have different dimensions: {sorted(widths)}; embed it anew.")
+            raise ConfigError(f"Parts of the corpus have different dimensions: {sorted(widths)}; embed it again.")
         for message in dict.fromkeys(text for one in descriptions for text in one.warnings):
             warnings.warn(message, stacklevel=3)
         return widths.pop()

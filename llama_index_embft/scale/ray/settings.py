@@ -17,10 +17,10 @@ class MiningWorkers:
     """
 
     parts: int | None = option(
-        None, "Parts of the corpus, each with a worker; none: one for each CPU (or GPU), of 1024 rows at least."
+        None, "Parts of the corpus, one worker each; none: one per CPU (or GPU), with at least 1024 rows each."
     )
-    gpus_per_worker: float = option(0.0, "GPUs of each worker; 0 works on CPUs.")
-    batch_size: int | None = option(None, "Texts a batch of the embedding model; none: chosen by device.")
+    gpus_per_worker: float = option(0.0, "GPUs per worker; 0 uses CPUs.")
+    batch_size: int | None = option(None, "Batch size of the embedding model, in texts; none: chosen by device.")
     rows_per_shard: int = option(4096, "Texts that are read, embedded and written at a time.")
 
     def __post_init__(self) -> None:

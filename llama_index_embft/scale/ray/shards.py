@@ -170,7 +170,7 @@ def _parsed(line: bytes, path: Path, columns: ShardColumns, row: int) -> tuple[s
     except ValueError as err:  # UnicodeDecodeError too
         raise DocumentError(f"{path}: row {row} is not JSON ({err}); each line must hold one object.") from err
     if not isinstance(record, dict):
-        raise DocumentError(f"{path}: row {row} is no object with a field {columns.text!r}.")
+        raise DocumentError(f"{path}: row {row} is not an object with a field {columns.text!r}.")
     for name in columns:
         if name is not None and name not in record:
             raise DocumentError(f"{path}: row {row} has no {name!r}; its fields are {', '.join(map(repr, record))}.")
@@ -206,7 +206,7 @@ def _parquet_pieces(
             if ids:
                 yield begin, ShardRows(ids, texts)
     except ArrowException as err:
-        raise DocumentError(f"{path} is no readable Parquet file: {str(err).splitlines()[0]}") from err
+        raise DocumentError(f"{path} is not a readable Parquet file: {str(err).splitlines()[0]}") from err
 
 
 def _parquet_rows(file: Any, names: list[str], start: int) -> Iterable[tuple[Any, Any]]:

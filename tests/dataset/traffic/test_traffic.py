@@ -91,7 +91,7 @@ def test_other_columns(tmp_path: Path) -> None:
     log = [{"phrase": "q", "hits": ["a", "b"], "opened": ["b"]}] * 2
     columns = {"query": "phrase", "shown": "hits", "clicked": "opened"}
     assert list(dataset_from_clicks(log, CORPUS, columns=columns).relevant_docs.values()) == [["b"]]
-    with pytest.raises(ConfigError, match="`columns` knows the parts query, shown"):
+    with pytest.raises(ConfigError, match="`columns` has the parts query, shown"):
         dataset_from_clicks(log, CORPUS, columns={"doc": "x"})
 
 

@@ -186,7 +186,7 @@ def test_contradictions_are_named(model, tmp_path):
     rows, taught = training_rows(dataset()), training_rows(dataset(), teacher_scores=TEACHER)
     with pytest.raises(ConfigError, match="`matryoshka_dims` is 64; it must be at most 32"):
         loss_maker(model, rows, LossSettings(matryoshka_dims=(64,)))
-    with pytest.raises(ConfigError, match="guide_model belongs to the default loss"):
+    with pytest.raises(ConfigError, match="guide_model works only with the default loss"):
         loss_maker(model, taught, LossSettings(guide_model=model))
     with pytest.raises(ConfigError, match="`loss` is 'mnrl'; it must be one of 'cosent'"):
         loss_maker(model, rows, LossSettings(), loss="mnrl")

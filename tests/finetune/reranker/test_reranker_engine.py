@@ -292,7 +292,7 @@ def test_the_share_decides_between_both_orders():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"weight": "a"}, "`weight` is 'a', which is no number"),
+        ({"weight": "a"}, "`weight` is 'a', which is not a number"),
         ({"weight": 1.5}, "`weight`"),
         ({"top_n": 0}, "`top_n`"),
         ({"batch_size": 0}, "`batch_size`"),
@@ -304,7 +304,7 @@ def test_values_out_of_range(options, message):
 
 
 def test_a_bi_encoder_is_no_reranker(tiny_model_path):
-    with pytest.raises(ModelError, match="is no cross-encoder: it has no layer that scores"):
+    with pytest.raises(ModelError, match="is not a cross-encoder: it has no layer that scores"):
         CrossEncoderReranker(tiny_model_path)
 
 

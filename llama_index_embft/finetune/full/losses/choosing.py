@@ -84,7 +84,9 @@ def loss_maker(
     if dims is not None and width is not None:
         check_number("matryoshka_dims", max(dims), at_most=width, hint="the model has no more dimensions")
     if guide_model is not None and (loss is not None or LABEL in rows.columns):
-        raise ConfigError("guide_model belongs to the default loss; leave out `loss` and teacher scores, or the guide.")
+        raise ConfigError(
+            "guide_model works only with the default loss; leave out `loss` and teacher scores, or the guide."
+        )
     if loss is not None and not isinstance(loss, str):
         return _own_loss(model, loss, dims)
     if loss is not None:
