@@ -1,7 +1,7 @@
 """The public interface as text: every face, its names, their signatures and fields.
 
-``python tests/public_api.py --write`` (``make api``) refreshes ``tests/public_api.txt``; the test holds the file against
-the code. It is read from the source, so that it is the same on every Python and needs no import.
+``python tests/public_api.py --write`` (``make api``) refreshes ``tests/public_api.txt``; a test holds that file
+against the code. It is read from the source, so that it is the same on every Python and needs no import.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def constant(node: ast.Assign | ast.AnnAssign) -> str:
 def field(node: ast.AnnAssign, indent: str) -> str:
     text = f"{indent}{ast.unparse(node.target)}: {ast.unparse(node.annotation)}"
     if isinstance(node.value, ast.Call):
-        # The default stands first in `option(...)` and in pydantic's `Field(...)`; the words of its help are no promise.
+        # The default stands first in `option(...)` and in pydantic's `Field(...)`; its help is no promise.
         named = [keyword.value for keyword in node.value.keywords if keyword.arg in ("default", "default_factory")]
         shown = [ast.unparse(value) for value in [*node.value.args[:1], *named]]
         return f"{text} = {', '.join(shown)}" if shown else text
