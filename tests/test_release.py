@@ -1,4 +1,4 @@
-"""What is promised to those who install, contribute and publish: versions, pins, tested Pythons, files of the project."""
+"""What is promised to those who install, contribute and publish: versions, pins, tested Pythons, the project's files."""
 
 from __future__ import annotations
 
