@@ -38,7 +38,7 @@ help:
 	@echo "make docs         build the documentation into site/"
 	@echo "make wheel        build dist/ and check what is inside"
 	@echo "make smoke        install that wheel into an environment of its own and use it (WITH=lora,faiss: with these extras)"
-	@echo "make pins         write constraints.txt anew, with the newest versions"
+	@echo "make pins         write constraints.txt anew (UPGRADE=--upgrade: with the newest versions)"
 	@echo "make audit        look for known weaknesses in the pinned versions"
 	@echo "make clean        remove the environments and what the tools left behind"
 
@@ -129,14 +129,16 @@ smoke: wheel
 	.venv-wheel/bin/python -m pip install --quiet -c constraints.txt "$$(echo dist/*.whl)$(if $(WITH),[$(WITH)])"
 	.venv-wheel/bin/python tests/artefacts/smoke.py $(subst $(comma), ,$(WITH))
 
-# CUDA's libraries come with torch, and which of them is its own choice.
+# Keeps the versions that still fit; `make pins UPGRADE=--upgrade` takes the newest. CUDA's libraries are left out: which
+# of them are needed is torch's own choice.
 pins: $(VENV)/dev.stamp
-	$(PIP_INSTALL) --group release
-	{ echo "# A tested set of versions (Python 3.11, Linux x86-64); written by \`make pins\`. pyproject.toml stays open."; \
-	  $(BIN)/uv pip compile --quiet --upgrade --no-annotate --no-header --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
-	    $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) --group dev --group docs --group release pyproject.toml \
-	  | grep -v -E '^(nvidia|cuda|triton)'; } > constraints.new
-	mv constraints.new constraints.txt
+	cp constraints.txt constraints.new
+	$(BIN)/uv pip compile --quiet $(UPGRADE) --no-annotate --no-header --output-file constraints.new \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	  $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) --group dev --group docs --group release pyproject.toml
+	{ echo "# A tested set of versions (Python 3.11, Linux x86-64, CPU), written by \`make pins\`; the Makefile and CI install with it."; \
+	  grep -v -E '^(nvidia|cuda|triton)' constraints.new; } > constraints.txt
+	rm constraints.new
 
 audit: $(VENV)/dev.stamp
 	$(PIP_INSTALL) --group release

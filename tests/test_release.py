@@ -1,4 +1,4 @@
-"""What is promised to those who install, contribute and publish: versions, pins, tested Pythons, the project's files."""
+"""What is promised to those who install, contribute and publish: versions, pins, Pythons, the files of the project."""
 
 from __future__ import annotations
 

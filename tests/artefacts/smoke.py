@@ -65,7 +65,8 @@ def faces() -> int:
                 getattr(face, name)
             except MissingExtraError as err:
                 # Only what is made of TruLens' own classes may need an extra before it is called.
-                assert name == "LlamaIndexProvider", err
+                if name != "LlamaIndexProvider":
+                    raise
                 says_what_to_install(str(err), "trulens")
             loaded += 1
     return loaded

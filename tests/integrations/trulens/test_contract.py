@@ -16,6 +16,7 @@ pytest.importorskip("trulens.apps.llamaindex", reason="the extra trulens is not 
 
 from packaging.requirements import Requirement
 
+
 def parameters(function) -> set[str]:
     return set(inspect.signature(function).parameters)
 
