@@ -10,6 +10,31 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
+from tiny_bert import save_tiny_bert
+
+# Folders and files whose tests start a second service or more processes and kill them, fuzz, drive a browser or run
+# whole notebooks and benchmarks: `make test` leaves them out, `make test-all` runs them. A single test of another file
+# carries the mark itself: `@pytest.mark.system`.
+SYSTEM = (
+    "benchmarks/",
+    "examples/",
+    "scale/",
+    "finetune/full/test_engine_processes.py",
+    "finetune/test_full_finetune_benchmark.py",
+    "generation/test_cross_encoder_notebook.py",
+    "generation/test_llm_killed.py",
+    "index/test_killed_reembed.py",
+    "index/test_killed_update.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of those files."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).as_posix().startswith(SYSTEM):
+            item.add_marker("system")
+
 
 SHARED_DATA = Path(os.environ.get("EMBFT_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
@@ -38,47 +63,10 @@ def minilm_path() -> str:
 @pytest.fixture(scope="session")
 def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A SentenceTransformer folder: one-layer BERT of width 32 with random weights and a vocabulary of letters."""
-    return make_tiny_model(tmp_path_factory.mktemp("tiny-bert"), positions=128, max_seq_length=64)
+    return save_tiny_bert(tmp_path_factory.mktemp("tiny-bert"))
 
 
 @pytest.fixture(scope="session")
 def tiny_long_model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The same, which reads a paragraph of 500 letters to its end."""
-    return make_tiny_model(tmp_path_factory.mktemp("tiny-long-bert"), positions=512, max_seq_length=512)
-
-
-def make_tiny_model(folder: Path, *, positions: int, max_seq_length: int) -> str:
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
-    vocab = [*special, *letters, *(f"##{c}" for c in letters), *".,?!:;-()'\"$%"]
-    ids = {token: number for number, token in enumerate(vocab)}
-    words = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
-    words.normalizer = normalizers.BertNormalizer(lowercase=True)
-    words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    words.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
-    words.decoder = decoders.WordPiece()
-    names = dict(zip(["pad_token", "unk_token", "cls_token", "sep_token", "mask_token"], special, strict=True))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=positions, **names)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(vocab),
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=positions,
-    )
-    raw = folder / "raw"
-    BertModel(config).save_pretrained(raw)
-    tokenizer.save_pretrained(raw)
-    word = Transformer(str(raw), max_seq_length=max_seq_length)
-    model = SentenceTransformer(modules=[word, Pooling(32), Normalize()], device="cpu")
-    path = folder / "model"
-    model.save_pretrained(str(path), create_model_card=False)
-    return str(path)
+    return save_tiny_bert(tmp_path_factory.mktemp("tiny-long-bert"), positions=512, max_seq_length=512)

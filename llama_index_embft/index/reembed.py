@@ -190,7 +190,7 @@ class MigratingRetriever(BaseRetriever):
         wanted = 4 * similarity_top_k if candidates is None else candidates
         check_number("similarity_top_k", similarity_top_k, at_least=1)
         check_number("candidates", wanted, at_least=similarity_top_k, hint="they are ranked again for similarity_top_k")
-        self._new_index, self._drift, self._k = new, drift, similarity_top_k
+        self._new_index, self._k = new, similarity_top_k
         self._old = CheckedRetriever(old, drift, similarity_top_k=wanted)
         self._target = open_table(new)
         self._new_model = drift.new_embed_model

@@ -89,6 +89,7 @@ def listening(port: int) -> set[str]:
     return found
 
 
+@pytest.mark.system
 @pytest.mark.e2e
 @needs_dashboard
 def test_it_serves_this_machine_only_and_ends_with_the_command(running) -> None:
@@ -126,6 +127,7 @@ def _see_in_a_browser(url: str) -> None:
         browser.close()
 
 
+@pytest.mark.system
 @pytest.mark.e2e
 @needs_dashboard
 def test_the_leaderboard_shows_both_versions(database: Path, monkeypatch) -> None:

@@ -176,6 +176,7 @@ def refusal(call: Callable[[], Any]) -> str | None:
     return None
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("name", "file"), CASES, ids=lambda value: str(value))
 @pytest.mark.usefixtures("small_bounds")
 def test_200_broken_files(name: str, file: str, tmp_path: Path) -> None:

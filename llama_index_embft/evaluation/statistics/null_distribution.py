@@ -58,7 +58,7 @@ class NullDistribution:
         self._root = float((weights**3).sum() / (weights**2).sum() ** 1.5)
         self._freedom = max(1.0, float((weights**2).sum() ** 2 / (weights**4).sum()) - 1)
         self._sorted: dict[int, list[Array]] = {}
-        self._criticals: dict[tuple[float, int, int], float] = {}
+        self._critical: dict[tuple[float, int, int], float] = {}
         self._means_and_errors: dict[int, tuple[Array, Array]] = {}
         self._detectables: dict[tuple[float, float, int, float], float] = {}
         self.draws = draws
@@ -102,9 +102,9 @@ class NullDistribution:
         if self._expanded:
             return max(self._expanded_quantile(level, skewness) for skewness in (low, 0.0, high))
         key = (level, _outwards(low), _outwards(high))
-        if key not in self._criticals:
-            self._criticals[key] = max(float(values[self.draws - 1 - beyond]) for values in self._references(low, high))
-        return self._criticals[key]
+        if key not in self._critical:
+            self._critical[key] = max(float(values[self.draws - 1 - beyond]) for values in self._references(low, high))
+        return self._critical[key]
 
     def detectable(self, critical: float, power: float, *, error: float, unseen: float, skewness: float) -> float:
         """True difference at which the ratio passes `critical` with probability `power`.

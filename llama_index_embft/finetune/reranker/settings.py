@@ -11,7 +11,6 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 from llama_index_embft._core.checks import check_choice, check_number
 from llama_index_embft._core.options import option
-from llama_index_embft.finetune.options import grouped
 from llama_index_embft.finetune.running.settings import HardwareSettings, LoraSettings
 
 RerankerLoss: TypeAlias = Literal["list_net", "lambda", "rank_net", "bce"]
@@ -142,12 +141,3 @@ SETTINGS: Final[dict[str, tuple[type, str]]] = {
     "lora": (LoraSettings, "lora_"),
     "hardware": (HardwareSettings, ""),
 }
-
-
-def reranker_settings(**options: Any) -> RerankerSettings:
-    """Settings from options in one row, as on the command line (``candidate_depth=30``).
-
-    Raises:
-        ConfigError: A value is out of range.
-    """
-    return RerankerSettings(**grouped(options, SETTINGS))

@@ -252,6 +252,7 @@ def test_vectors_that_cannot_be_right_are_refused_and_not_kept(serve, cache, beh
     assert as_encoder(client(server), cache=cache).encode_documents(texts[:40]) == expected(texts[:40])
 
 
+@pytest.mark.system
 def test_a_killed_run_pays_only_for_the_rest(serve, tmp_path):
     server = serve(latency=0.05)
     count, in_flight = 400, 2 * 4

@@ -104,6 +104,7 @@ def test_a_checkpoint_without_the_option_is_still_resumed():
     assert TrainSettings().course()["hidden_dropout"] is None
 
 
+@pytest.mark.system
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs a C++ compiler")
 def test_a_compiled_run_trains_and_saves_a_plain_model(tiny_model_path, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
