@@ -12,7 +12,7 @@ from llama_index_embft.generation.extractive.chunk import Chunk, organisation_of
 from llama_index_embft.generation.extractive.kinds import thin
 from llama_index_embft.generation.extractive.terms import CorpusTerms, candidate_phrases, terms
 from llama_index_embft.generation.extractive.text import clean, is_prose, split_sentences, words
-from llama_index_embft.generation.extractive.well_formed import faults_of
+from llama_index_embft.generation.extractive.well_formed import broken_rules
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_long_questions_are_cut_before_a_preposition() -> None:
 def test_questions_in_european_languages(language: str, sentence: str, question: str) -> None:
     made = european.sentence_questions(sentence, language)
     assert question in made if question else made == []
-    assert all(faults_of(q, language) in ([], ["too short"]) for q in made)
+    assert all(broken_rules(q, language) in ([], ["too short"]) for q in made)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_chinese_questions_ask_in_place_and_carry_the_topic(sentence: str, quest
     assert chinese.topic_of(chunk) == "雪山鱼"
     made = chinese.sentence_questions(chunk, sentence)
     assert question in made
-    assert all(faults_of(q, "zh") in ([], ["too short"]) for q in made)
+    assert all(broken_rules(q, "zh") in ([], ["too short"]) for q in made)
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_chinese_questions_ask_in_place_and_carry_the_topic(sentence: str, quest
     ],
 )
 def test_the_rules_of_shape_name_what_is_wrong(language: str, question: str, fault: str) -> None:
-    assert fault in faults_of(question, language)
+    assert fault in broken_rules(question, language)
 
 
 def test_damage_of_a_pdf_is_seen_by_the_words_of_the_corpus() -> None:

@@ -53,6 +53,7 @@ _MAKER: Final = re.compile(
 _FOOD: Final = re.compile(r"(?<=以)[^以，。；]{1,15}?(?=为食|闻名|著称)")
 _OFFICE: Final = re.compile(r"(?<=担任|出任)[^，。；]{2,}$")
 _KIND: Final = re.compile(r"(?<=属于|用于|用来)[^，。；]{2,}$")
+_LONGEST_OWNER: Final = 10  # characters of what belongs or serves
 _WORK: Final = re.compile(r"(?<=出演|主演|执导|创作|发表|出版|发行|编写|撰写|翻译|推出)(?:了|过)?《[^》]{1,20}》$")
 _ALIAS: Final = re.compile(
     r"(?:又称为?|又名|又叫|也称为?|也叫|别名|别称|俗称|简称|全称|原名|本名|被称为|被称作)(?=[^，。；]{2,})"
@@ -101,8 +102,8 @@ def topic_of(chunk: Chunk) -> str:
     if chunk.headings:
         return chunk.headings[0]
     match = _TOPIC.match(chunk.text.strip())
-    if not match or _WEAK_TOPIC.match(match[1]):
-        return ""
+    if not match or _WEAK_TOPIC.match(match[1]) or match[1][-1] in "认视作成称行因以分":
+        return ""  # "认为" and "行为" hold no "为" that means "is"
     return match[1].strip()
 
 
@@ -166,6 +167,8 @@ def _in_place(clause: str) -> str:
         (_PLACE, "哪里"), (_MAKER, "谁"), (_FOOD, "什么"), (_OFFICE, "什么职务"), (_KIND, "什么"), (_WORK, "什么作品"),
     ):  # fmt: skip
         match = form.search(clause)
+        if form is _KIND and match and match.start() > _LONGEST_OWNER:
+            continue
         if match and match.start() >= 1 and not re.search(r"是一|就读|毕业.*位|来源", clause[: match.start()]):
             asked = "做什么" if clause[: match.start()].endswith("用来") else asked
             return clause[: match.start()] + asked + clause[match.end() :]
@@ -214,8 +217,10 @@ def _duty(who: str, must: str, what: str) -> list[str]:
     if re.search(r"下列|如下|前款|本条", what):
         return []
     done = re.split(r"[，；]", what)[0]
-    if not 4 <= len(done) <= 28 or _END_OF_NOTHING.search(done):
+    if not 4 <= len(done) <= 28 or _END_OF_NOTHING.search(done) or done.startswith("由"):
         return []
+    if done != what and re.match(r"(?:按照|依据|根据|依照|将|对|在|向|与|以)", done):
+        return []  # the verb stands behind the comma
     if _BODY.search(who):
         return [f"哪个机构{must}{done}？", f"{who}是否{must}{done}？"] if must != "不得" else [f"{who}可以{done}吗？"]
     if _PERSON.search(who):

@@ -18,11 +18,35 @@ if TYPE_CHECKING:
 OTHER: Final = "other"
 _HEADING_KEYS: Final = ("title", "document_title", "section_title", "section", "heading", "header", "header_path")
 _ORGANISATION: Final = re.compile(
-    r"\b((?:[A-Z][\w&’'-]*\.? ){1,4}?)(?:Co\.,? )?,? ?(?:Inc\b|Corporation\b|Corp\b|Ltd\b|Limited\b|LLC\b|plc\b|PLC\b)"
+    r"\b((?:[A-Z][\w&’'-]*,? ){1,4})(?:Co\.,? )?"
+    r"(?:Inc\b|INC\b|Corporation\b|Corp\b|Ltd\b|Limited\b|LLC\b|plc\b|PLC\b)"
 )
 # What opens a sentence, and no name.
-_NO_NAME: Final = frozenset(["the", "a", "an", "of", "by", "and", "in", "to", "for", "with", "between", "class"])
+_NO_NAME: Final = frozenset(
+    [
+        "the",
+        "a",
+        "an",
+        "of",
+        "by",
+        "and",
+        "in",
+        "to",
+        "for",
+        "with",
+        "between",
+        "class",
+        "company",
+        "borrower",
+        "parent",
+        "lender",
+        "agent",
+        "holder",
+    ]
+)
 _FEWEST_MENTIONS: Final = 2
+_ALWAYS: Final = 0.6
+_SHARE_OF_MENTIONS: Final = 0.07  # of the times that the document says "we"
 
 
 @dataclass(frozen=True)
@@ -56,7 +80,7 @@ class Chunk:
 
 
 def organisation_of(texts: Iterable[str]) -> str:
-    """The organisation that a document speaks of as "we": the name with "Inc." or the like that it says most often.
+    """The organisation that a document speaks of as "we": of the names it gives with "Inc." or so, the commonest.
 
     Args:
         texts: All chunks of one document.
@@ -64,20 +88,34 @@ def organisation_of(texts: Iterable[str]) -> str:
     Returns:
         The name without its legal form ("Best Buy"); empty where the document does not say "we" or no such name.
     """
-    names: Counter[str] = Counter()
-    speaks = 0
-    for text in texts:
-        speaks += len(re.findall(r"\b(?:[Ww]e|[Oo]ur)\b", text))
-        for match in _ORGANISATION.finditer(re.sub(r"\s+", " ", text)):
-            parts = match[1].split()
-            while parts and parts[0].lower() in _NO_NAME:
-                parts.pop(0)
-            if parts:
-                names[" ".join(parts).rstrip(" .,")] += 1
-    if not names or speaks < _FEWEST_MENTIONS:
-        return ""
-    name, n = names.most_common(1)[0]
-    return name if (n >= _FEWEST_MENTIONS and not name.isupper()) or (n >= _FEWEST_MENTIONS and len(name) <= 5) else ""
+    flat = re.sub(r"\s+", " ", " ".join(texts))
+    names: set[str] = set()
+    for match in _ORGANISATION.finditer(flat):
+        parts = match[1].split()
+        while parts and parts[0].lower() in _NO_NAME:
+            parts.pop(0)
+        if parts and parts[-1].rstrip(".,") == "Co":
+            parts.pop()
+        names |= {" ".join(parts).rstrip(" .,"), "".join(parts[:1]).rstrip(" .,")}
+    mentions = Counter({name: len(re.findall(rf"\b{re.escape(name)}\b", flat)) for name in names if len(name) > 1})
+    speaks = len(re.findall(r"\b(?:[Ww]e|[Oo]ur)\b", flat))
+    # A document names many companies, and its own most often; "we" of a paper that names a supplier is its authors.
+    best = max(mentions, key=lambda name: (mentions[name], len(name), name), default="")
+    enough = mentions[best] >= max(_FEWEST_MENTIONS, _SHARE_OF_MENTIONS * speaks)
+    return _whole_name(best, flat) if enough and speaks >= _FEWEST_MENTIONS else ""
+
+
+def _whole_name(name: str, text: str) -> str:
+    """A name with the capitalised word that nearly always stands before or behind it: "Best Buy" of "Buy"."""
+    n = len(re.findall(rf"\b{re.escape(name)}\b", text))
+    for form, whole in (
+        (rf"\b([A-Z][\w&-]+) {re.escape(name)}\b", "{beside} {name}"),
+        (rf"\b{re.escape(name)} ([A-Z][\w&-]+)", "{name} {beside}"),
+    ):
+        for beside, times in Counter(re.findall(form, text)).most_common(1):
+            if times > _ALWAYS * n and beside.lower() not in _NO_NAME:
+                return whole.format(beside=beside, name=name)
+    return name
 
 
 def headings_of(metadata: Mapping[str, Any], text: str) -> tuple[str, ...]:

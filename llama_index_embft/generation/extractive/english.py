@@ -269,7 +269,7 @@ def _how_much(clause: Clause) -> list[str]:
     if base in CHANGES:
         return [_ask("By what percentage" if percent else "By how much", clause, tail)]
     money = re.search(r"[$€£¥]", match["number"])
-    return [_ask("How much", clause, tail)] if money and not clause.rest.startswith("by ") else []
+    return [_ask("How much", clause, tail)] if money and tail and not clause.rest.startswith("by ") else []
 
 
 def _how_many(clause: Clause) -> list[str]:
@@ -309,7 +309,7 @@ def _tail(text: str) -> str | None:
 
 def _about_subject(clause: Clause) -> list[str]:
     """Ask for the subject: "Who" for persons, "Which" with the noun for several things, "What" for one."""
-    if len(clause.rest.split()) < _SHORTEST or re.match(r"(?:an?|the|not|no|\W?\d|one of)\b", clause.rest):
+    if len(clause.rest.split()) < _SHORTEST or re.match(r"(?:an?|the|not|no|\W?\d[\d.,]*|one of)\b", clause.rest):
         return []
     if clause.verb is not None and clause.rest.split()[0].lower() in PREPOSITIONS:
         return []
@@ -374,4 +374,5 @@ def _what_object(clause: Clause) -> list[str]:
     takes_object = words[0] in ARTICLES | DETERMINERS | {"that"} or (words[0] not in PREPOSITIONS and len(words) < 8)
     if not takes_object or words[0] in POINTERS:
         return []
-    return [_ask("What", clause, "")] if _specific(clause.subject) else []
+    named = all(word[0].isupper() or word.lower() in ARTICLES for word in clause.subject.split())
+    return [_ask("What", clause, "")] if _specific(clause.subject) and not named else []

@@ -251,7 +251,8 @@ def is_noun_phrase(phrase: str) -> bool:
     if lowered[0] in NO_START | PREPOSITIONS | LINKS or lowered[0].endswith(("ly", "ing")):
         return False
     if (
-        set(words[1:]) & {"The", "A", "An", "In", "For"}
+        any(word[0].isupper() and word.lower() in NO_START | DETERMINERS | {"in", "for"} for word in words[1:])
+        or any(VERBS[word].tense == "singular" for word in lowered if word in VERBS)
         or set(lowered) & _PARTICIPLES
         or (lowered[0][0].isdigit() and len(words) == 1)
     ):
@@ -324,11 +325,8 @@ def _one_clause(rest: str) -> str:
     for place, word in enumerate(words):
         # "… grew 15% and higher prices increased revenue": a verb that does not stand beside its "and".
         others = [VERBS.get(other) for other in words[place + 2 : place + 8]]
-        if (
-            word == "and"
-            and place >= 2
-            and any(form and form.tense == "past" and form.base in CHANGES for form in others)
-        ):
+        tied = any(form and form.tense == "past" and (form.base in CHANGES or not place) for form in others)
+        if word.endswith("and") and place >= 1 and tied:
             return " ".join(words[:place]).rstrip(" ,")
     return rest
 

@@ -19,7 +19,7 @@ from llama_index_embft.generation.extractive.terms import (
     CorpusTerms,
 )
 from llama_index_embft.generation.extractive.text import is_unspaced, words
-from llama_index_embft.generation.extractive.well_formed import faults_of
+from llama_index_embft.generation.extractive.well_formed import broken_rules
 
 Kind = Callable[[Chunk, CorpusTerms, random.Random], list[str]]
 
@@ -80,13 +80,23 @@ def pattern(chunk: Chunk, corpus: CorpusTerms, rng: random.Random) -> list[str]:
         good = [
             question
             for question in (corpus.natural_case(option, language=chunk.language) for option in options)
-            if not faults_of(question, chunk.language) and not corpus.is_damaged(question, language=chunk.language)
+            if not broken_rules(question, chunk.language) and not corpus.is_damaged(question, language=chunk.language)
         ]
         if good:
             made.append(rng.choice(good))
         if len(made) == _CANDIDATES:
             break
     return made
+
+
+def template_questions(text: str) -> list[str]:
+    """Everything that the templates make from a text, also what `broken_rules` would drop: to see what they drop.
+
+    Args:
+        text: Text of one chunk.
+    """
+    chunk = Chunk(text)
+    return [question for sentence in chunk.sentences for question in _sentence_questions(chunk, sentence)]
 
 
 def _sentence_questions(chunk: Chunk, sentence: str) -> list[str]:

@@ -42,6 +42,14 @@ _SHORT_WORDS: Final = word_set(
 )
 _LONGEST_PHRASE: Final = 4  # words
 _LONG, _LONG_OTHER = 6, 4  # letters; syllables of Korean and Amharic say more than a letter
+# What is left of a word that was cut, where the whole stands nowhere.
+_ENDINGS: Final = word_set(
+    "ing ed tion tions ment ments ated ating ation ations ting ally ipally ness able ible ical ative sion ties"
+)
+_RARE: Final = 8  # times a word stands in the corpus
+_LONG_PAIR: Final = 7
+_EVERYWHERE: Final = 200
+_SHORTEST_PART: Final = 3  # letters
 _FREQUENT: Final = 0.2  # share of the chunks from which on a word is no key word
 _FEWEST_CHUNKS: Final = 20
 
@@ -173,23 +181,32 @@ class CorpusTerms:
         tokens = [word.lower() for word in text.replace("-", " ").split()]
         bare = [token.strip(".,;:!?()[]“”\"'’") for token in tokens]
         for before, word, after in zip(["", *bare], bare, [*bare[1:], ""], strict=False):
-            if glued and _is_piece(word) and not before[-1:].isdigit():
+            if glued and (word in _ENDINGS or _is_piece(word)) and not before[-1:].isdigit():
                 return True
             if after and word.isalpha() and after.isalpha() and self._belong_together(word, after):
                 return True
-            if glued and len(word) >= 7 and word.isalpha() and self._is_two(word):
+            if glued and len(word) >= 5 and word.isalpha() and self._is_two(word):
                 return True
         return False
 
     def _belong_together(self, first: str, second: str) -> bool:
         joined = self._words[first + second]
-        return joined > 1 and joined > min(self._words[first], self._words[second])
+        return joined > 0 and joined >= min(self._words[first], self._words[second])
 
     def _is_two(self, word: str) -> bool:
         n = self._words[word]
-        if n > 2:
+        if n > _RARE:
             return False
-        return any(min(self._words[word[:at]], self._words[word[at:]]) >= 5 for at in range(1, len(word) - 2))
+        for at in range(1, len(word)):
+            first, second = self._words[word[:at]], self._words[word[at:]]
+            # "mostcritical": both parts are far more frequent than the word; "into" and "another" are no rare words.
+            parts = min(at, len(word) - at)
+            if (parts >= _SHORTEST_PART or max(first, second) >= _EVERYWHERE) and min(first, second) > max(2, 5 * n):
+                return True
+            # "expireor", "beenupdated": a word that is everywhere, and a long one that is anywhere.
+            if parts >= 2 and max(first, second) >= _EVERYWHERE and min(first, second) > 0 and len(word) >= _LONG_PAIR:
+                return True
+        return False
 
     def rarity(self, term: str) -> float:
         """Inverse document frequency, smoothed, at least 0; a term of every chunk is worth nothing."""

@@ -16,6 +16,12 @@ _ENGLISH_STARTS: Final = word_set(
     should has have had by to in for on from
     """
 )
+_WANTS_MORE: Final = word_set(
+    """
+    equal according depending resulting leaving carried subject allowing range such net driven following relating
+    related ranging consisting including believes cease
+    """
+)
 _SHORTEST, _LONGEST = 4, 24  # words
 _SHORTEST_UNSPACED, _LONGEST_UNSPACED = 6, 50  # characters
 # Chinese: what points to text that is not there, and pieces that begin or end in the middle.
@@ -33,7 +39,7 @@ _POINTERS: Final = {
 }
 
 
-def faults_of(question: str, language: str) -> list[str]:
+def broken_rules(question: str, language: str) -> list[str]:
     """The rules of shape that a question breaks; none for a well-formed one.
 
     Args:
@@ -89,6 +95,9 @@ def _english(question: str) -> list[str]:
         found.append("points outside")
     if set(lowered[1:4]) & {"it", "its", "their", "they", "them", "such"}:
         found.append("points outside")
+    # "at a price equal?", "to attract, hire?": what was to follow was cut off.
+    if lowered[-1] in _WANTS_MORE or re.search(r", \w+[?]$", question):
+        found.append("ends in the middle")
     if lowered[-1] in LINKS | {"the", "a", "an", "and", "or", "but", "not"}:
         found.append("ends in the middle")
     if any(
