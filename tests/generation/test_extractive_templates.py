@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 
@@ -164,12 +165,14 @@ def test_we_is_the_organisation_or_nothing_is_asked(sentence: str, question: str
 
 def test_an_organisation_is_the_name_a_document_gives_itself() -> None:
     filing = [
-        "Best Buy Co., Inc. is a retailer. We sell phones.",
-        "Best Buy Co., Inc. and Apple Inc. agreed. Our stores are open.",
+        "Best Buy Co., Inc. is a retailer. We sell phones. Best Buy opened stores. Our stores are open.",
+        "Best Buy and Apple Inc. agreed. We sell the phones of Apple at Best Buy, and our customers like it.",
     ]
     assert organisation_of(filing) == "Best Buy"
-    assert organisation_of(["Best Buy Co., Inc. is a retailer.", "Best Buy Co., Inc. sells phones."]) == ""
-    assert organisation_of(["We measured the cells.", "Our results agree."]) == ""
+    assert organisation_of([re.sub("we|our", "they", text, flags=re.IGNORECASE) for text in filing]) == ""
+    assert (
+        organisation_of(["We used kits of Qiagen Inc. for all cells. Our results agree. We measured. Our cells."]) == ""
+    )
 
 
 @pytest.mark.parametrize(

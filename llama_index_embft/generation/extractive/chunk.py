@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.language import detect_language
 from llama_index_embft.generation.extractive.terms import ENGLISH_STOP_WORDS
-from llama_index_embft.generation.extractive.text import is_prose, split_sentences, words
+from llama_index_embft.generation.extractive.text import is_prose, split_sentences, word_set, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,29 +22,10 @@ _ORGANISATION: Final = re.compile(
     r"(?:Inc\b|INC\b|Corporation\b|Corp\b|Ltd\b|Limited\b|LLC\b|plc\b|PLC\b)"
 )
 # What opens a sentence, and no name.
-_NO_NAME: Final = frozenset(
-    [
-        "the",
-        "a",
-        "an",
-        "of",
-        "by",
-        "and",
-        "in",
-        "to",
-        "for",
-        "with",
-        "between",
-        "class",
-        "company",
-        "borrower",
-        "parent",
-        "lender",
-        "agent",
-        "holder",
-    ]
+_NO_NAME: Final = word_set(
+    "the a an of by and in to for with between class company borrower parent lender agent holder co corp inc"
 )
-_FEWEST_MENTIONS: Final = 2
+_FEWEST_MENTIONS: Final = 4
 _ALWAYS: Final = 0.6
 _SHARE_OF_MENTIONS: Final = 0.07  # of the times that the document says "we"
 

@@ -50,7 +50,7 @@ _CLAUSE_END: Final = re.compile(
 )
 _FINITE: Final = frozenset([*AUXILIARIES, *MODALS, "do", "does", "did", "cannot"])
 _PARTICIPLE: Final = re.compile(
-    r"^(?:\w+ed|\w+en|been|had|made|become|grown|found|shown|led|built|held|kept|won|lost|sold|paid|brought|begun|known"
+    r"^(?:\w+ed|(?!seven|even|often|ten|women|children|open)\w+en|been|had|made|become|grown|found|shown|led|built|held|kept|won|lost|sold|paid|brought|begun|known"
     r"|met|put|set|sought|spent|thought|understood|left|done)$"
 )
 _NO_NOUN_END: Final = word_set(

@@ -106,7 +106,10 @@ def _english(question: str) -> list[str]:
     ) or any(token.lower().rstrip(",") in PREPOSITIONS and token.endswith(",") for token in tokens):
         found.append("a preposition without its noun")
     # "YouTube" pays for "RevenueThe"; "iPhone" and "McDonald" do not.
-    if re.search(r"[a-z][.;:] ?[A-Z]|[a-z]{2}[A-Z][a-z]{2}|[a-z]{2}\d+\b|\.\d+[?]", question) and "Mac" not in question:
+    if (
+        re.search(r"[a-z][.;:] ?[A-Z]|[a-z]{2}[A-Z][a-z]{2}|[a-z]{2}\d+\b|[a-z],[a-z]|\.\d+[?]", question)
+        and "Mac" not in question
+    ):
         found.append("two words or sentences run together")
     return found
 
