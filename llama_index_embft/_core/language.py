@@ -62,14 +62,25 @@ _FUNCTION_WORDS: Final = {
     "from",
     "de": "der das und ist von den dem mit für auf im ein eine einer wie welche welcher wer wann wird zu nicht des "
     "sich wurde sind bei nach",
-    "fr": "le la les des et est une du pour dans que qui quel quelle quels quelles sur par comment quand où aux au "
-    "avec sont ce cette",
+    "fr": "le la les des et est une un de du en au pour dans que qui quel quelle quels quelles sur par comment quand "
+    "où aux avec sont ce cette plus été",
     "es": "el la los las de es una por para que en qué cuál cuáles cómo cuándo dónde con del su al como fue",
     "it": "il lo la gli le di una che quale quali quando dove con del della dei si sono nel nella",
     "pt": "os de uma para que em qual quais como quando onde com da dos das se na são foi",
     "nl": "de het een en van op voor met wat welke hoe wie wanneer waar dat te zijn wordt niet aan",
     "pl": "na jest się nie że jak co który która które kiedy gdzie czy od dla przez są",
-    "sv": "och att det som ett av är för på vad hur vilken vilket när till inte har",
+    "sv": "och att det som en av ett är för på vad hur vilken vilket när till inte har jag från blev efter även också",
+    # What tells the two apart counts three times; they share nearly all else.
+    "no": "og at det som en et er for på hvor hvem hvilken når til ikke har jeg fra også eller av av av hva hva hva "
+    "ble ble ble etter etter etter seg seg seg mot mot mot nå nå nå noen noen noen blitt blitt blitt",
+    "da": "og at det som en et er for på hvor hvem hvilken når til ikke har jeg fra også eller af af af hvad hvad hvad "
+    "blev blev blev efter efter efter sig sig sig mod mod mod nu nu nu nogle nogle nogle blevet blevet blevet",
+    "fi": "ja on ei se että oli hän ovat mutta kun joka mitä missä milloin kuka myös sekä tai",
+    "ro": "și în din cu pe este care nu un pentru ce unde când cine mai sunt",
+    "cs": "a je se na v že s do to jako pro by jsou který která co kde kdy kdo",
+    "hu": "és az egy hogy nem is volt ez mi ki hol mikor meg van vagy mint",
+    "id": "dan yang di dari untuk dengan pada adalah ini itu dalam tidak apa siapa kapan",
+    "vi": "và của là có được trong cho không các một những với khi người ở đã",
     "tr": "ve bir bu için ile nedir hangi nasıl kim zaman olarak daha olan mı mi",
 }
 _LANGUAGES_OF: Final[dict[str, list[str]]] = {}

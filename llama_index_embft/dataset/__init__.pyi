@@ -7,6 +7,7 @@ from .documents import (
     build_stdlib_dataset as build_stdlib_dataset,
     dataset_corpus as dataset_corpus,
     documents_to_nodes as documents_to_nodes,
+    general_guard as general_guard,
     load_documents as load_documents,
 )
 from .formats import (

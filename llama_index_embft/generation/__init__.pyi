@@ -1,5 +1,10 @@
 from .assemble import CandidateQuery as CandidateQuery, GeneratedDataset as GeneratedDataset
-from .extractive import KINDS as KINDS, generate_extractive_pairs as generate_extractive_pairs
+from .extractive import (
+    KINDS as KINDS,
+    broken_rules as broken_rules,
+    generate_extractive_pairs as generate_extractive_pairs,
+    template_questions as template_questions,
+)
 from .filters import (
     Difficulty as Difficulty,
     Judge as Judge,

@@ -141,16 +141,48 @@ def test_nothing_to_ask_is_an_error() -> None:
         generate_extractive_pairs([node("1 2 3", "a"), node("4 5 6", "b")])
 
 
-def test_languages_without_templates_fall_back_to_their_own_sentences(caplog: pytest.LogCaptureFixture) -> None:
-    german = "Der Blauwal lebt in allen Ozeanen und frisst vor allem Krill. Er ist das größte Tier, das es je gab."
+def test_a_chunk_that_no_template_fits_gives_its_own_sentences_thinned(caplog: pytest.LogCaptureFixture) -> None:
+    turkish = "Mavi balina bütün okyanuslarda yaşar ve kril yer. Bu hayvan yaşamış en büyük hayvan için bir örnektir."
     with caplog.at_level(logging.INFO):
-        dataset = generate_extractive_pairs([node(german, "wal"), node(WHALE, "whale"), node(MILL, "mill")])
+        dataset = generate_extractive_pairs([node(turkish, "wal"), node(WHALE, "whale"), node(MILL, "mill")])
     assert "(dropout 2, pattern 4)" in caplog.text
-    assert all(
-        q not in german and all(word in german.lower() for word in q.split())
-        for q, ids in zip(dataset.queries.values(), dataset.relevant_docs.values(), strict=True)
-        if ids == ["wal"]
+    own = [dataset.queries[q] for q, ids in dataset.relevant_docs.items() if ids == ["wal"]]
+    assert all(q not in turkish and all(word in turkish.lower() for word in q.split()) for q in own)
+
+
+OF_EVERY_SCRIPT = {
+    "arabic": "بلغت إيرادات الشركة ثلاثين مليون دينار في العام الماضي. قرر مجلس الإدارة إنشاء مركز أبحاث جديد في عمان.",
+    "korean": "회사의 작년 총수입은 삼천만 원으로 전년보다 늘었다. 이사회는 부산에 새로운 연구소를 세우기로 결정했다.",
+    "thai": "บริษัทมีรายได้รวมสามสิบล้านบาทในปีที่แล้ว คณะกรรมการตัดสินใจสร้างศูนย์วิจัยแห่งใหม่ที่เชียงใหม่",
+    "hindi": "कंपनी की कुल आय पिछले वर्ष तीन करोड़ रुपये थी। निदेशक मंडल ने पुणे में नया केंद्र बनाने का निर्णय लिया।",
+    "russian": "Общая выручка компании составила тридцать миллионов рублей. Совет директоров решил построить центр.",
+    "hebrew": "ההכנסות של החברה היו שלושים מיליון שקל בשנה שעברה. הנהלת החברה החליטה לבנות מרכז מחקר חדש בחיפה.",
+    "greek": "Τα έσοδα της εταιρείας ήταν τριάντα εκατομμύρια ευρώ. Το συμβούλιο αποφάσισε να χτίσει κέντρο.",
+    "amharic": "ኩባንያው ባለፈው ዓመት ሠላሳ ሚሊዮን ብር ገቢ አግኝቷል። ቦርዱ በአዲስ አበባ አዲስ የምርምር ማዕከል ለመገንባት ወሰነ።",
+}
+
+
+@pytest.mark.parametrize("language", sorted(OF_EVERY_SCRIPT))
+def test_no_script_gives_nothing_and_none_is_cut_within_a_word(language: str) -> None:
+    text = OF_EVERY_SCRIPT[language]
+    for kinds in (None, ["cloze"], ["dropout"], ["keywords"]):
+        dataset = generate_extractive_pairs([node(text, "a"), node(WHALE, "b")], kinds=kinds)
+        questions = [dataset.queries[q] for q, ids in dataset.relevant_docs.items() if ids == ["a"]]
+        # No dictionary finds the words of Thai.
+        assert questions or (language == "thai" and kinds == ["keywords"])
+        if language not in ("thai", "amharic"):
+            pieces = {word.strip(".।") for word in text.lower().split()}
+            assert {word.strip(".।") for q in questions for word in q.lower().split()} <= pieces
+
+
+def test_lower_case_abstracts_give_questions() -> None:
+    abstract = (
+        "investigation of a wing in a slipstream . the lift distribution was measured by a pressure survey "
+        "along the span . the comparison of the spanwise loadings was used to evaluate the lift increment ."
     )
+    made = list(generate_extractive_pairs([node(abstract, "a"), node(WHALE, "b")]).queries.values())
+    assert "What was measured by a pressure survey along the span?" in made
+    assert "What was used to evaluate the lift increment?" in made
 
 
 def test_one_chunk_alone_still_gets_questions() -> None:

@@ -44,6 +44,8 @@ _NOT_IN_SEARCH: Final = frozenset(
     {"val_dataset", "guard_dataset", "model_output_path", "mining", "save_checkpoints", "resume_from_checkpoint"}
     | {"checkpoint_save_steps", "checkpoint_save_total_limit"}
 )
+# Named in place of a file; a file or folder of that name goes before.
+_GENERAL_GUARD: Final = Path("general")
 _NOT_SETTINGS: Final = ("val_dataset", "guard_dataset", "model_output_path")
 # Options of the command that engines take, beside their own.
 _TAKEN: Final = {
@@ -189,6 +191,8 @@ def _distillation_engine(
 
 def _arguments(method: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The engine's arguments but for the training set and the model; what it does not take is refused."""
+    from llama_index_embft.dataset.documents import general_guard
+
     engine = engine_of(method)
     given = {name: settings[name] for name in engine_options() if name in settings}
     for name in (*given, *(name for name in _TAKEN_BY_SOME if name in settings)):
@@ -199,7 +203,11 @@ def _arguments(method: str, settings: dict[str, Any]) -> dict[str, Any]:
     arguments = grouped(given, GROUPS[engine])
     for name in ("val", "guard"):
         if name in settings:
-            arguments[f"{name}_dataset"] = read_data(settings[name])
+            arguments[f"{name}_dataset"] = (
+                general_guard()
+                if name == "guard" and settings[name] == _GENERAL_GUARD and not _GENERAL_GUARD.exists()
+                else read_data(settings[name])
+            )
     if "loss" in settings:
         arguments["loss"] = settings["loss"] if engine == "reranker" else _loss(settings["loss"])
     if engine == "full":

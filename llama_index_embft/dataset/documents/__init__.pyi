@@ -7,4 +7,4 @@ from .loading import (
     documents_to_nodes as documents_to_nodes,
     load_documents as load_documents,
 )
-from .stdlib import build_stdlib_dataset as build_stdlib_dataset
+from .stdlib import build_stdlib_dataset as build_stdlib_dataset, general_guard as general_guard

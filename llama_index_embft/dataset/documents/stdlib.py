@@ -1,7 +1,8 @@
-"""A retrieval data set that is on every machine: the functions of Python's standard library.
+"""Retrieval data sets that are on every machine: code and documentation of Python's standard library.
 
-A query is the first sentence of a docstring, written by a person to say what the function does; its document is the
-function's source without that docstring. The files are parsed, never imported or run.
+A query is the first sentence of a docstring, written by a person to say what a function or class does. Its document is
+the function's source without that docstring (`build_stdlib_dataset`), or what the docstring goes on to say
+(`general_guard`). The files are parsed, never imported or run.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import textwrap
 import tokenize
 from collections import Counter
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from llama_index_embft._core.checks import check_number
 from llama_index_embft.dataset.near_duplicates import normalise
 from llama_index_embft.dataset.provenance import Provenance
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
@@ -36,6 +39,8 @@ _SKIPPED: Final = frozenset(
 _MIN_WORDS: Final = 4  # "Close the file." says too little to find one function among thousands
 _MAX_SENTENCE: Final = 250  # characters; longer ones are parameter lists and tables without a full stop
 _MAX_CHARS: Final = 4000
+_GUARD_CHARS: Final = (120, 600)  # of a passage: enough to be told from others, and few enough to embed in seconds
+_GUARD_PASSAGES: Final = 600
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+(?=[A-Z`'\"(<\[])|\n\s*\n")
 
 
@@ -83,6 +88,70 @@ def build_stdlib_dataset(
     )
 
 
+def general_guard(n_questions: int = 300) -> EmbeddingQAFinetuneDataset:
+    """A small general data set, to notice what a model forgets where no other guard is at hand.
+
+    English prose about dates, text, files, networks, numbers and the like: the first sentences of docstrings of the
+    standard library, each of which must find the rest of its docstring among at most 600 passages of up to 600
+    characters. They are spread over the modules and are always the same on one Python version; another version has
+    others, on which the base model is measured as well.
+
+    Args:
+        n_questions: At most so many, at least 1.
+
+    Returns:
+        The data set, for `guard_dataset` of an engine or ``guard`` of `choose_recipe`; on the command line it is
+        ``--guard general``.
+
+    Raises:
+        ConfigError: `n_questions` is below 1.
+        DatasetError: The interpreter comes without its library's sources.
+    """
+    check_number("n_questions", n_questions, at_least=1)
+    root = Path(sysconfig.get_paths()["stdlib"])
+    by_module: list[list[_Described]] = []
+    seen: set[str] = set()
+    for path in _modules(root):
+        entries = [entry for entry in _documented(path, root) if not {entry.sentence, entry.source} & seen]
+        # One sentence for two things, or one text under two, could not be told apart.
+        seen.update(text for entry in entries for text in (entry.sentence, entry.source))
+        by_module += [entries] if entries else []
+    # A module at a time, so that a large one does not fill the set.
+    spread = [entry for layer in zip_longest(*by_module) for entry in layer if entry is not None]
+    if not spread:
+        raise DatasetError(f"No documentation under {root}; install a full Python, or give a guard set of your own.")
+    kept = {f"{entry.module}:{entry.name}": entry for entry in spread[:_GUARD_PASSAGES]}
+    asked = list(kept)[:n_questions]
+    return EmbeddingQAFinetuneDataset(
+        provenance=Provenance(made_by="first lines of docstrings"),
+        queries={id_: kept[id_].sentence for id_ in asked},
+        corpus={id_: entry.source for id_, entry in kept.items()},
+        relevant_docs={id_: [id_] for id_ in asked},
+        source_documents={id_: entry.module for id_, entry in kept.items()},
+    )
+
+
+def _documented(path: Path, root: Path) -> Iterator[_Described]:
+    """Yield what a module's docstrings say of functions and classes: the first sentence, and the prose after it."""
+    parsed = _parsed(path, root)
+    if parsed is None:
+        return
+    module, tree, _ = parsed
+    seen: set[str] = set()
+    shortest, longest = _GUARD_CHARS
+    for node in ast.walk(tree):
+        if not isinstance(node, (ast.ClassDef, Function)) or node.name.startswith("_") or node.name in seen:
+            continue
+        docstring = ast.get_docstring(node) or ""
+        sentence = _first_sentence(docstring)
+        parts = _SENTENCE_END.split(docstring.strip(), maxsplit=1)
+        rest = " ".join(parts[1].split()) if len(parts) > 1 else ""
+        if sentence is None or len(rest) < shortest or ">>>" in rest:
+            continue
+        seen.add(node.name)
+        yield _Described(module, node.name, sentence, rest[:longest].rsplit(" ", 1)[0])
+
+
 def _modules(root: Path) -> list[Path]:
     paths = [path for path in root.rglob("*.py") if _SKIPPED.isdisjoint(path.relative_to(root).parts)]
     return sorted(paths, key=lambda path: path.relative_to(root).parts)
@@ -90,14 +159,10 @@ def _modules(root: Path) -> list[Path]:
 
 def _described(path: Path, root: Path, max_chars: int) -> Iterator[_Described]:
     """Yield the functions of a module that a sentence describes."""
-    try:
-        with tokenize.open(path) as file:  # honours the coding line
-            text = file.read()
-        tree = ast.parse(text)
-    except (SyntaxError, UnicodeDecodeError, ValueError, OSError):
-        return  # templates and broken samples are not part of the library
-    parts = path.relative_to(root).with_suffix("").parts
-    module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    parsed = _parsed(path, root)
+    if parsed is None:
+        return
+    module, tree, text = parsed
     lines = io.StringIO(text).readlines()
     seen: set[str] = set()
     for name, function in _functions(tree):
@@ -108,6 +173,18 @@ def _described(path: Path, root: Path, max_chars: int) -> Iterator[_Described]:
         source = _source(function, lines)
         if source is not None:
             yield _Described(module, name, sentence, source[:max_chars].rstrip())
+
+
+def _parsed(path: Path, root: Path) -> tuple[str, ast.Module, str] | None:
+    """A module's name, tree and text; None for templates and broken samples, which are not part of the library."""
+    try:
+        with tokenize.open(path) as file:  # honours the coding line
+            text = file.read()
+        tree = ast.parse(text)
+    except (SyntaxError, UnicodeDecodeError, ValueError, OSError):
+        return None
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts), tree, text
 
 
 def _functions(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, Function]]:

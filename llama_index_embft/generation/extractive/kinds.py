@@ -11,16 +11,15 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from llama_index_embft.generation.extractive import chinese, english
-from llama_index_embft.generation.extractive.text import (
+from llama_index_embft.generation.extractive import chinese, english, european, japanese
+from llama_index_embft.generation.extractive.chunk import Chunk
+from llama_index_embft.generation.extractive.terms import (
     CHINESE_STOP_CHARS,
     ENGLISH_STOP_WORDS,
-    Chunk,
     CorpusTerms,
-    is_unspaced,
-    pick_sentences,
-    words,
 )
+from llama_index_embft.generation.extractive.text import is_unspaced, words
+from llama_index_embft.generation.extractive.well_formed import broken_rules
 
 Kind = Callable[[Chunk, CorpusTerms, random.Random], list[str]]
 
@@ -30,6 +29,19 @@ _CANDIDATES: Final = 8
 _DRAWS: Final = 6
 # Characters from which on a stretch without a stop character is cut, so that a part of it can be dropped.
 _LONGEST_RUN: Final = 8
+
+
+def pick_sentences(chunk: Chunk, corpus: CorpusTerms, rng: random.Random) -> list[str]:
+    """Order a chunk's sentences at random, the more informative (rarer words) likelier to come first.
+
+    A weighted draw without replacement: each sentence gets the key ``u ** (1 / weight)``, u uniform in (0, 1).
+    """
+    keyed = []
+    for sentence in chunk.sentences:
+        weight = corpus.mean_rarity(sentence) ** 2
+        if weight > 0:
+            keyed.append((rng.random() ** (1 / weight), sentence))
+    return [sentence for _, sentence in sorted(keyed, reverse=True)]
 
 
 def title(chunk: Chunk, corpus: CorpusTerms, rng: random.Random) -> list[str]:  # noqa: ARG001 - one signature for all
@@ -61,25 +73,45 @@ def phrases(chunk: Chunk, corpus: CorpusTerms, rng: random.Random) -> list[str]:
 
 
 def pattern(chunk: Chunk, corpus: CorpusTerms, rng: random.Random) -> list[str]:
-    """A question made from the form of one sentence: a definition, a cause, a figure, a date, an auxiliary verb."""
+    """A question from the form of one sentence: a definition, a cause, a figure, a date; only well-formed ones."""
     made: list[str] = []
     for sentence in pick_sentences(chunk, corpus, rng):
-        if chunk.language == "en":
-            options = english.sentence_questions(sentence)
-        elif chunk.language == "zh":
-            options = chinese.sentence_questions(chunk, sentence)
-        else:
-            options = []
-        if options:
-            made.append(rng.choice(options))
+        options = _sentence_questions(chunk, sentence)
+        good = [
+            question
+            for question in (corpus.natural_case(option, language=chunk.language) for option in options)
+            if not broken_rules(question, chunk.language) and not corpus.is_damaged(question, language=chunk.language)
+        ]
+        if good:
+            made.append(rng.choice(good))
         if len(made) == _CANDIDATES:
             break
     return made
 
 
+def template_questions(text: str) -> list[str]:
+    """Everything that the templates make from a text, also what `broken_rules` would drop: to see what they drop.
+
+    Args:
+        text: Text of one chunk.
+    """
+    chunk = Chunk(text)
+    return [question for sentence in chunk.sentences for question in _sentence_questions(chunk, sentence)]
+
+
+def _sentence_questions(chunk: Chunk, sentence: str) -> list[str]:
+    if chunk.language == "en":
+        return english.sentence_questions(sentence, chunk.organisation)
+    if chunk.language == "zh":
+        return chinese.sentence_questions(chunk, sentence)
+    if chunk.language == "ja":
+        return japanese.sentence_questions(sentence)
+    return european.sentence_questions(sentence, chunk.language)
+
+
 def asked(chunk: Chunk, corpus: CorpusTerms, rng: random.Random) -> list[str]:
     """A question word before the words of one sentence, some dropped: no grammar, but the look of a question."""
-    if chunk.language == "other":
+    if chunk.language not in ("en", "zh"):
         return []
     starts = english.QUESTION_STARTS if chunk.language == "en" else ("",)
     ends = ("?",) if chunk.language == "en" else chinese.QUESTION_ENDS
@@ -88,7 +120,8 @@ def asked(chunk: Chunk, corpus: CorpusTerms, rng: random.Random) -> list[str]:
 
 def cloze(chunk: Chunk, corpus: CorpusTerms, rng: random.Random) -> list[str]:
     """The inverse cloze task: one sentence as it stands, which the chunk (left whole) should be found by."""
-    return pick_sentences(chunk, corpus, rng)[:_CANDIDATES]
+    picked = pick_sentences(chunk, corpus, rng)
+    return [sentence for sentence in picked if not corpus.is_damaged(sentence, language=chunk.language)][:_CANDIDATES]
 
 
 def dropout(chunk: Chunk, corpus: CorpusTerms, rng: random.Random) -> list[str]:

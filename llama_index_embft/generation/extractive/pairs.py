@@ -7,7 +7,7 @@ import logging
 import random
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from llama_index.core.schema import BaseNode, MetadataMode
 
@@ -15,8 +15,10 @@ from llama_index_embft.dataset.documents.loading import dataset_corpus
 from llama_index_embft.dataset.provenance import BY_TEXT, Provenance
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, GenerationError
+from llama_index_embft.generation.extractive.chunk import Chunk, headings_of, organisation_of
 from llama_index_embft.generation.extractive.kinds import KINDS
-from llama_index_embft.generation.extractive.text import Chunk, CorpusTerms, is_unspaced, terms, words
+from llama_index_embft.generation.extractive.terms import CorpusTerms, terms
+from llama_index_embft.generation.extractive.text import is_unspaced, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,9 +29,11 @@ logger = logging.getLogger(__name__)
 _SHINGLE: Final = 4
 
 DEFAULT_KINDS: Final = ("pattern",)
-# Where there are no templates for the language.
-_FALLBACK_KINDS: Final = ("dropout", "cloze")
-_HEADING_KEYS: Final = ("title", "document_title", "section_title", "section", "heading", "header", "header_path")
+# Where no template fits. A sentence with words left out is no copy, by which any retriever would find its chunk; key
+# words are for text without sentences; in a language that has templates that is a table, of no use.
+# English keeps its sentences whole: they trained better than thinned ones (docs/explanation/extractive.md).
+_FALLBACK_KINDS: Final = ("dropout", "keywords", "cloze")
+_FALLBACK_OF: Final = {"en": ("cloze",), "zh": ("dropout", "cloze"), "ja": ("dropout", "cloze")}
 # Candidates of each kind and chunk beyond those asked for: some fall away as another chunk's too.
 _SPARE: Final = 3
 
@@ -55,8 +59,9 @@ def generate_extractive_pairs(
     Args:
         nodes: The chunks, as they will be indexed.
         kinds: Names from `KINDS`, used in turn. The default None means ``"pattern"``, the kind that helped most where
-            it was measured. For chunks in other languages than English and Chinese, and Chinese ones that no template
-            fits, ``"dropout"``, and ``"cloze"`` where that gives nothing: they need no templates.
+            it was measured, for which there are templates in English, Chinese, Japanese, German, Norwegian, French,
+            Spanish and Portuguese. A chunk that no template fits, in whatever language, gives ``"dropout"`` questions
+            instead, ``"keywords"`` where it has no sentence, and ``"cloze"`` ones last; in English ``"cloze"`` ones.
         num_questions_per_chunk: Most questions a chunk, over all kinds; a chunk with little prose gives fewer.
         seed: The same nodes and seed give the same questions, in whatever order the nodes come.
         metadata_mode: What the corpus holds. The default is what a `VectorStoreIndex` embeds; the questions are made
@@ -82,7 +87,10 @@ def generate_extractive_pairs(
     ids_of: dict[str, list[str]] = {}
     for node_id, embedded in fields.corpus.items():
         ids_of.setdefault(fields.bare_texts.get(node_id, embedded), []).append(node_id)
-    chunks = {text: Chunk(text, headings_of(metadata[ids[0]], text)) for text, ids in ids_of.items()}
+    speaker = _organisations(ids_of, fields.source_documents)
+    chunks = {
+        text: Chunk(text, headings_of(metadata[ids[0]], text), speaker.get(ids[0], "")) for text, ids in ids_of.items()
+    }
     corpus = CorpusTerms(chunks)
     found = {
         text: _first_usable(chunk, corpus, kinds, seed, num_questions_per_chunk + _SPARE)
@@ -162,50 +170,22 @@ def _belongs_to(text: str, key: str, chunks_giving: Counter[str], holders: dict[
     return chunks_giving[key] == 1 and holders.get(key, set()) <= {text}
 
 
-def headings_of(metadata: Mapping[str, Any], text: str) -> tuple[str, ...]:
-    """Titles and headings of a chunk: its metadata's, the nearest first, then Markdown and heading-like lines."""
-    found: list[str] = []
-    for key, value in metadata.items():
-        if isinstance(value, str) and (key.lower() in _HEADING_KEYS or re.fullmatch(r"header[ _]?\d", key.lower())):
-            found += value.strip("/").split("/")[::-1] if key == "header_path" else [value]
-    lines = ["", *text.splitlines(), ""]
-    for before, line, following in zip(lines, lines[1:], lines[2:], strict=False):
-        if match := re.match(r"\s{0,3}#{1,6}\s+(.+?)\s*#*$", line):
-            found.append(match[1])
-        elif len(following) > len(line) and _looks_like_heading(line, alone=not before.strip()):
-            found.append(
-                re.sub(r"^\s*(?:\d+(?:\.\d+)*\.?|[IVX]+\.|[(（]?[一二三四五六七八九十]+[)）、.])\s*", "", line).strip()
-            )
-    unique = {re.sub(r"\s+", " ", heading).strip(): None for heading in found}
-    return tuple(heading for heading in unique if heading)
-
-
-def _looks_like_heading(line: str, *, alone: bool) -> bool:
-    """A short line without a full stop that has a section number, or stands alone and is in title case."""
-    line = line.strip()
-    tokens = line.split()
-    if not 1 < len(tokens) <= 10 or line[-1] in ".,;:!?。，；：" or not any(c.isalpha() for c in line):
-        return False
-    if re.match(r"\d+(?:\.\d+)+\.?\s+[A-Z]", line):
-        return True
-    # Without the blank line before it, a line of a PDF's table or address looks the same.
-    long_words = [t for t in tokens if len(t) > 3]
-    return alone and bool(long_words) and line[0].isupper() and all(t[0].isupper() for t in long_words)
-
-
-def _kinds_for(chunk: Chunk, kinds: Sequence[str] | None) -> Sequence[str]:
-    if kinds is not None:
-        return kinds
-    return _FALLBACK_KINDS if chunk.language == "other" else DEFAULT_KINDS
+def _organisations(ids_of: Mapping[str, Sequence[str]], source_documents: Mapping[str, str]) -> dict[str, str]:
+    """Chunk id -> who "we" is in its document."""
+    texts: dict[str, list[str]] = {}
+    for text, ids in ids_of.items():
+        texts.setdefault(source_documents.get(ids[0], ids[0]), []).append(text)
+    found = {document: organisation_of(parts) for document, parts in texts.items()}
+    return {ids[0]: found[source_documents.get(ids[0], ids[0])] for ids in ids_of.values()}
 
 
 def _first_usable(
     chunk: Chunk, corpus: CorpusTerms, kinds: Sequence[str] | None, seed: int, limit: int
 ) -> list[tuple[str, str]]:
-    """The questions of the kinds; of the fallback where the templates of a language fit no sentence."""
-    found = _usable(chunk, corpus, _kinds_for(chunk, kinds), seed, limit)
-    if not found and kinds is None and chunk.language == "zh":
-        return _usable(chunk, corpus, _FALLBACK_KINDS, seed, limit)
+    """The questions of the kinds; of the fallback where no template fits any sentence."""
+    found = _usable(chunk, corpus, kinds or DEFAULT_KINDS, seed, limit)
+    for fallback in _FALLBACK_OF.get(chunk.language, _FALLBACK_KINDS) if kinds is None else ():
+        found = found or _usable(chunk, corpus, [fallback], seed, limit)
     return found
 
 
@@ -214,8 +194,6 @@ def _usable(chunk: Chunk, corpus: CorpusTerms, kinds: Sequence[str], seed: int, 
     seen: set[str] = set()
     found: list[tuple[str, str]] = []
     for kind in kinds:
-        if kinds is _FALLBACK_KINDS and found:
-            break  # a sentence as it stands is the last resort
         n = 0
         for question in KINDS[kind](chunk, corpus, _random(seed, kind, chunk.text)):
             question = re.sub(r"\s+", " ", question).strip()

@@ -24,7 +24,7 @@ from llama_index_embft.finetune.nudge.settings import SETTINGS as OF_NUDGE
         (NudgeFinetuneEngine, NudgeOptions, OF_NUDGE, 9),
     ],
 )
-def test_plain_options_have_the_defaults_of_the_engine(engine, options, settings, most):
+def test_plain_options_have_the_debroken_rules_the_engine(engine, options, settings, most):
     parameters = dict(inspect.signature(engine).parameters)
     assert len(parameters) <= most
     for field in fields(options):
