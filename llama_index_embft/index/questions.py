@@ -165,7 +165,7 @@ def _list(value: Any) -> list[str]:
 
 
 def _by_rows(rows: list[dict[str, Any]], nodes: dict[str, BaseNode]) -> tuple[Asked, str]:
-    places = _Places(nodes)
+    places = _NodePages(nodes)
     asked: Asked = {}
     kinds = set()
     for number, row in enumerate(rows, 1):
@@ -186,7 +186,7 @@ def _by_rows(rows: list[dict[str, Any]], nodes: dict[str, BaseNode]) -> tuple[As
     return asked, " and ".join(sorted(kinds))
 
 
-class _Places:
+class _NodePages:
     """Nodes by the document and page they are from."""
 
     def __init__(self, nodes: dict[str, BaseNode]) -> None:

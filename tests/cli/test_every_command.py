@@ -119,6 +119,13 @@ def test_quiet_prints_nothing_and_verbose_logs(embft, data):
     assert embft("convert", "data.json", "more.csv", "--to", "pairs")[1]  # the next call speaks again
 
 
+def test_twice_verbose_shows_where_an_error_comes_from(data):
+    plain, verbose = (started("convert", "none.json", "x.csv", *flags) for flags in ((), ("-vv",)))
+    assert (plain.returncode, verbose.returncode) == (2, 2)
+    assert "Traceback" not in plain.stderr
+    assert "Traceback" in verbose.stderr
+
+
 def test_the_file_stands_where_nothing_is_typed(embft, data, tiny_model_path):
     (data / "c.yaml").write_text(
         f"data: data.json\nembed-model: {tiny_model_path}\nk: [1, 2]\nno_cache: true\nlabel: 7\n"
@@ -133,7 +140,7 @@ def test_the_file_stands_where_nothing_is_typed(embft, data, tiny_model_path):
 
 
 WRONG = {
-    "lable: x": "c.yaml: unknown key 'lable'; did you mean 'label'?",
+    "labell: x": "c.yaml: unknown key 'labell'; did you mean 'label'?",
     "zzzz: x": "c.yaml: unknown key 'zzzz'; there are batch_size, csv,",
     "no_cache: 1": "no_cache in c.yaml is 1; it must be true or false.",
     "k: many": "k in c.yaml is ['many']; input should be a valid integer",

@@ -73,13 +73,13 @@ def evaluate(
     if index is None and (table is not None or drop):
         raise ConfigError("--table and --drop are for --index; leave them out.")
     ks = tuple(k) if k else (1, 3, 5, 10)
+    dataset = None if data is None else read_data(data)
     quiet_libraries()
     loaded = _load(embed_model, device=device, trust_remote_code=trust_remote_code)
-    if data is not None:
+    if dataset is not None:
         from llama_index_embft.cli.shared.console import show_cut
         from llama_index_embft.evaluation import evaluate_embed_model
 
-        dataset = read_data(data)
         report = evaluate_embed_model(
             dataset,
             loaded,
