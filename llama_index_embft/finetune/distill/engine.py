@@ -29,6 +29,7 @@ from llama_index_embft.finetune.model_card import model_card
 from llama_index_embft.finetune.record import write_record
 from llama_index_embft.finetune.running.arguments import check_compiler
 from llama_index_embft.finetune.running.checkpoints import Checkpoints, checkpoint_folder
+from llama_index_embft.finetune.running.processes import world_size
 from llama_index_embft.finetune.running.run import RunEnvironment
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ class DistillationEngine(BaseFinetuneEngine):
         show_progress: bool = True,
         cache: EmbeddingCache | Literal["default"] | None = "default",
     ) -> None:
+        if world_size() > 1:
+            raise ConfigError("A distillation runs in one process; call it without torchrun.")
         self.settings = settings or DistillationSettings()
         self.model_output_path = str(model_output_path)
         self.show_progress, self._cache = show_progress, cache
