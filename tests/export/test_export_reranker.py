@@ -100,7 +100,7 @@ def test_a_validation_set_gives_the_pairs(reranker_path, tmp_path, exported, mon
         queries={"a": "where is it", "b": "what is it"}, corpus={"x": "here", "y": "there"},
         relevant_docs={"a": ["x"], "b": ["y"]},
     )  # fmt: skip
-    assert export_model(reranker_path, tmp_path / "m", "onnx", val_dataset=data).texts == 7 + 2
+    assert export_model(reranker_path, tmp_path / "m", "onnx", val_dataset=data).texts == 7 + 4
     model = load_cross_encoder(reranker_path, max_length=48, device="cpu")
     assert export_model(model, tmp_path / "loaded", "onnx")["onnx"].logit_difference < 1e-4
     assert load_reranker(tmp_path / "loaded").weight == 1.0
