@@ -190,7 +190,9 @@ def _pairs(dataset: EmbeddingQAFinetuneDataset | None) -> list[tuple[str, str]]:
     documents = list(dataset.corpus)
     pairs = list(_PAIRS)
     for place, query in enumerate(list(dataset.queries)[:_MOST_QUERIES]):
-        chosen = (dataset.relevant_docs[query][0], documents[place % len(documents)])
+        relevant = dataset.relevant_docs[query]
+        turned = documents[place + 1 :] + documents[: place + 1]
+        chosen = [relevant[0], *(doc for doc in turned[: len(relevant) + 1] if doc not in relevant)][:2]
         pairs += [(dataset.queries[query], dataset.corpus[document]) for document in chosen]
     return list(dict.fromkeys(pairs))
 

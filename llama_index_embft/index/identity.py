@@ -86,8 +86,8 @@ def check_index(
 ) -> Stamp:
     """Make sure that a model's queries may search an index.
 
-    They may if its documents are those the index holds: the model itself, a query-side adapter over it, or a
-    `DriftEmbedding` into its space.
+    They may if its documents are those the index holds: the model itself, a query-side adapter over it, a student of it
+    (`DistilledEmbedding`), or a `DriftEmbedding` into its space.
 
     Args:
         index: The index or vector store, see `open_table`.

@@ -41,6 +41,16 @@ def test_two_formats_in_one_table(run, tiny_model_path, tmp_path) -> None:
     ]
 
 
+def test_a_reranker_is_held_against_its_logits(run, tiny_model_path) -> None:
+    from llama_index_embft.embeddings import load_cross_encoder
+
+    load_cross_encoder(tiny_model_path, add_head=True, device="cpu").save_pretrained("ce", create_model_card=False)
+    result = run("ce", "--format", "fp16", "--val", "val.json", "--out", "served")
+    assert result.exit_code == 0, result.output
+    for word in ("pairs/s", "logit difference", "speed on 19 pairs", "Written: served"):
+        assert word in result.output
+
+
 def test_bad_input_is_one_sentence_before_the_work(run, tiny_model_path, tmp_path) -> None:
     (tmp_path / "file").write_text("mine")
     cases = [

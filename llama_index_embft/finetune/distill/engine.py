@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,6 +30,7 @@ from llama_index_embft.finetune.model_card import model_card
 from llama_index_embft.finetune.record import write_record
 from llama_index_embft.finetune.running.arguments import check_compiler
 from llama_index_embft.finetune.running.checkpoints import Checkpoints, checkpoint_folder
+from llama_index_embft.finetune.running.processes import world_size
 from llama_index_embft.finetune.running.run import RunEnvironment
 
 if TYPE_CHECKING:
@@ -95,6 +97,8 @@ class DistillationEngine(BaseFinetuneEngine):
         show_progress: bool = True,
         cache: EmbeddingCache | Literal["default"] | None = "default",
     ) -> None:
+        if world_size() > 1:
+            raise ConfigError("A distillation runs in one process; call it without torchrun.")
         self.settings = settings or DistillationSettings()
         self.model_output_path = str(model_output_path)
         self.show_progress, self._cache = show_progress, cache
@@ -104,8 +108,8 @@ class DistillationEngine(BaseFinetuneEngine):
         queries = list(queries or ())
         self.teacher, given = self._teacher(teacher, query_vectors, bool(queries), teacher_identity)
         self._data = DistillationTexts.of({"document": list(texts), "query": queries}, given)
-        check_sides(self.teacher, self._data)
         self._teacher_identity = teacher_identity
+        check_sides(self._data, *self._identities)
         documents = self._data.texts["document"]
         self._student = load_student(model_id, self.teacher, documents, self.settings, with_queries=bool(queries))
         self.student: SentenceTransformer = self._student.model
@@ -239,15 +243,16 @@ class DistillationEngine(BaseFinetuneEngine):
             trust_remote_code=self.settings.trust_remote_code,
         )
 
+    @cached_property
     def _identities(self) -> tuple[ModelIdentity | None, ModelIdentity | None]:
-        """Who makes the document vectors and the query vectors that are learned."""
+        """Who makes the document vectors and the query vectors that are learned; a large teacher is hashed once."""
         if self.teacher is None:
             return self._teacher_identity, None
         return known_identity(self.teacher, "document"), known_identity(self.teacher, "query")
 
     def _checkpoints(self, targets: Targets) -> Checkpoints:
         settings = self.settings
-        document, query = self._identities()
+        document, query = self._identities
         checkpoints = Checkpoints(
             checkpoint_folder(self.model_output_path),
             keep=settings.checkpoint_save_total_limit,
@@ -265,7 +270,7 @@ class DistillationEngine(BaseFinetuneEngine):
         return checkpoints
 
     def _save(self, result: DistillationResult, targets: Targets) -> None:
-        document, query = self._identities()
+        document, query = self._identities
         name = self.teacher.model_name if self.teacher is not None else "vectors of an unnamed model"
         if self.teacher is None and document is not None:
             name = document.name

@@ -11,7 +11,6 @@ import numpy as np
 
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.fingerprint import hash_parts
-from llama_index_embft.embeddings.identity import known_identity
 from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.finetune.vectors import usable_vectors
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from llama_index_embft.embeddings.encoding.cache import EmbeddingCache
+    from llama_index_embft.embeddings.identity import ModelIdentity
     from llama_index_embft.embeddings.sentence_transformer import TextKind
     from llama_index_embft.finetune.distill.settings import DistillationSettings
 
@@ -158,18 +158,20 @@ def ask_teacher(
     return Targets(data.texts, vectors, data.asked, held_out, new)
 
 
-def check_sides(teacher: BaseEmbedding | None, data: DistillationTexts) -> None:
+def check_sides(data: DistillationTexts, document: ModelIdentity | None, query: ModelIdentity | None) -> None:
     """Refuse documents alone where the teacher embeds queries in another way: nothing would teach how.
+
+    Args:
+        data: The texts.
+        document: Who makes the teacher's document vectors; None where nothing tells.
+        query: Likewise for queries.
 
     Raises:
         ConfigError: It does, and there are no queries.
     """
-    if teacher is None or "query" in data.texts:
-        return
-    query, document = known_identity(teacher, "query"), known_identity(teacher, "document")
-    if query is not None and document is not None and query != document:
+    if "query" not in data.texts and query is not None and document is not None and query != document:
         raise ConfigError(
-            f"`queries` is empty, and {teacher.model_name} embeds queries in another way than documents, so the "
+            f"`queries` is empty, and {document.name} embeds queries in another way than documents, so the "
             "student would never see how; give queries, or a data set that has some."
         )
 

@@ -125,6 +125,12 @@ def test_a_student_that_is_in_its_teachers_space_gets_no_layer(teacher, teacher_
     assert (result.base_score, result.base_agreement) == (pytest.approx(1.0), 1.0)
     saved = SentenceTransformer("out", device="cpu")
     assert [type(module).__name__ for module in saved] == ["Transformer", "Pooling", "Normalize"]
+    # A saved student learns on from where it is.
+    again = engine(teacher, "out", "again", epochs=1)
+    assert again.finetune().base_score == pytest.approx(result.best_score, abs=1e-4)
+    assert again.get_finetuned_model().get_query_embedding("a") == pytest.approx(
+        teacher.get_query_embedding("a"), abs=0.3
+    )
 
 
 def test_first_layers_compute_what_the_teacher_computes_so_far(teacher):
@@ -411,6 +417,12 @@ def test_a_student_reads_as_much_as_its_teacher(teacher_path, tiny_model_path):
     assert engine(short, tiny_model_path, text=TextSettings(max_seq_length=30)).student.max_seq_length == 30
     # Of a teacher elsewhere nothing is known: the rule is that of training.
     assert engine(CountingTeacher(model_name="far"), tiny_model_path, texts=long).student.max_seq_length == 128
+
+
+def test_several_processes_are_refused(teacher, tiny_model_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="runs in one process; call it without torchrun"):
+        engine(teacher, tiny_model_path)
 
 
 def test_what_cannot_be_cut(teacher, tiny_model_path):
