@@ -36,7 +36,7 @@ def section(name: str, command: Any) -> str:
     usage = " ".join([f"embft {name}", *command.collect_usage_pieces(context)])
     parts = [f"## embft {name}", _text(command.help or ""), f"```text\n{usage}\n```"]
     for title, records in tables.items():
-        lines = [f"| `{_bars(option)}` | {_cell(text)} |" for option, text in records]
+        lines = [f"| <code>{_cell(option)}</code> | {_cell(text)} |" for option, text in records]
         heading = [f"**{title}**"] if len(tables) > 1 else []
         parts += [*heading, "\n".join(["| Option | |", "|---|---|", *lines])]
     examples = [line.strip() for line in getattr(command, "examples", "").splitlines()]
@@ -56,11 +56,11 @@ def _text(help_text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return _bars(" ".join(text.split())).replace("<", "&lt;").replace("*", "\\*")
-
-
-def _bars(text: str) -> str:
-    return text.replace("|", "\\|")
+    """Text that neither ends a cell nor becomes HTML or emphasis, on GitHub and in MkDocs."""
+    text = " ".join(text.split())
+    for sign, code in {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "*": "&#42;", "_": "&#95;"}.items():
+        text = text.replace(sign, code)
+    return text.replace("`", "")
 
 
 if __name__ == "__main__":
