@@ -12,7 +12,9 @@ JOBS ?= 2
 export OMP_NUM_THREADS ?= 1
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 # What a developer runs after each change: no trained model, no second process.
-FAST := tests/core tests/dataset tests/search tests/calls tests/retrievers tests/test_house.py tests/test_public_api.py tests/test_release.py
+fast-data := tests/core tests/dataset tests/calls
+fast-search := tests/search tests/retrievers tests/test_house.py tests/test_public_api.py tests/test_release.py
+UNIT := not system and not e2e and not data
 group-finetune := tests/finetune tests/mining
 group-faults := tests/faults tests/pipeline
 group-generation := tests/generation tests/calls tests/core tests/integrations
@@ -77,14 +79,19 @@ test-system: $(VENV)/dev.stamp
 	$(PYTEST) -m system tests
 
 test-fast: $(VENV)/dev.stamp
-	$(PYTEST) -m "not system and not e2e and not data" $(FAST)
+	@$(MAKE) --no-print-directory --keep-going -j2 test-fast-data test-fast-search
+
+test-fast-%: $(VENV)/dev.stamp
+	$(PYTEST) -m "$(UNIT)" $(fast-$*)
 
 coverage: $(VENV)/dev.stamp
 	$(PYTEST) -m "not system" --cov --cov-report=term:skip-covered --cov-report=html:.coverage-html tests
 
-# Environments of their own: their versions are not those of constraints.txt.
+# Environments of their own: their versions are not those of constraints.txt. Copies, since nltk refuses files that are
+# linked from uv's cache.
+export UV_LINK_MODE := copy
 test-lowest: .venv-lowest/.stamp
-	.venv-lowest/bin/python -m pytest -p no:cacheprovider -m "not system and not e2e and not data" $(FAST) tests/evaluation tests/embeddings
+	.venv-lowest/bin/python -m pytest -p no:cacheprovider -m "$(UNIT)" $(fast-data) $(fast-search) tests/evaluation tests/embeddings
 
 .venv-lowest/.stamp: pyproject.toml $(VENV)/dev.stamp
 	$(BIN)/uv venv --quiet --clear --python 3.10 .venv-lowest
@@ -95,7 +102,7 @@ test-latest: $(VENV)/dev.stamp
 	$(BIN)/uv venv --quiet --clear .venv-latest
 	$(BIN)/uv pip install --quiet --python .venv-latest/bin/python --upgrade -e ".[demo,faiss,llm,lora,openai]" --group unit
 	$(BIN)/uv pip list --python .venv-latest/bin/python
-	.venv-latest/bin/python -m pytest -p no:cacheprovider -m "not system and not e2e and not data" $(FAST) tests/evaluation tests/embeddings
+	.venv-latest/bin/python -m pytest -p no:cacheprovider -m "$(UNIT)" $(fast-data) $(fast-search) tests/evaluation tests/embeddings
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

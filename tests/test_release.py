@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -78,9 +79,8 @@ def test_targets_and_paths_of_the_workflows_exist():
 
 
 def test_every_file_of_tests_that_needs_more_than_this_process_exists():
-    from conftest import SYSTEM
-
-    assert [name for name in SYSTEM if not (ROOT / "tests" / name).exists()] == []
+    listed = re.search(r"^SYSTEM = (\(.*?^\))", text("tests/conftest.py"), flags=re.MULTILINE | re.DOTALL)
+    assert [name for name in ast.literal_eval(listed[1]) if not (ROOT / "tests" / name).exists()] == []
 
 
 @pytest.mark.parametrize("name", ["SECURITY.md", "CODE_OF_CONDUCT.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE"])

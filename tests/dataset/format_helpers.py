@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from hypothesis import strategies as st
@@ -10,6 +11,9 @@ from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.dataset.formats import losses
 from llama_index_embft.dataset.formats.build import content_id
 from llama_index_embft.dataset.formats.registry import FORMATS
+
+# Python 3.10's CSV holds no U+0000.
+NO_NULL = "\x00" if sys.version_info < (3, 11) else ""
 
 # Everything that a careless writer trips over; none of these is empty to `str.strip`.
 NASTY = [
@@ -26,13 +30,16 @@ NASTY = [
         "a,b;c",
         "\u200b",
     ),
-    *("\ufeffmark", "😀", "a\u2028b", "\x85x", "\x0bx", "\x00x", "\\n", '{"a": 1}', "[1]", "null", "NaN", "1", "001"),
+    *("\ufeffmark", "😀", "a\u2028b", "\x85x", "\x0bx", "\\n", '{"a": 1}', "[1]", "null", "NaN", "1", "001"),
+    *(() if NO_NULL else ("\x00x",)),
     *("-", " lead", "trail ", "a b c", "#", "=1+1", "𝒳", "\x1cz"),
 ]
 
 texts = st.one_of(
     st.sampled_from(NASTY),
-    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(lambda text: text.strip()),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters=NO_NULL), min_size=1, max_size=12).filter(
+        lambda text: text.strip()
+    ),
 )
 ids = st.one_of(st.sampled_from(["1", "q", "d/1", 'i"d', "日", "a,b", "007"]), texts)
 plain_ids = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=6).filter(lambda id_: id_[0] != "#")

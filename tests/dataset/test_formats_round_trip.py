@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 import tempfile
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 from format_helpers import datasets, left_in, plain_ids
 from hypothesis import HealthCheck, assume, given, settings
 
-from llama_index_embft.dataset import guess_format, read_dataset, write_dataset
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset, guess_format, read_dataset, write_dataset
 from llama_index_embft.dataset.formats.registry import FORMATS
+from llama_index_embft.errors import DatasetError
 
 FILES = {
     **dict.fromkeys(("rag", "llama-index", "squad", "labelled-rag"), "d.json"),
@@ -71,3 +73,19 @@ def _has_negatives(dataset: Any, name: str) -> bool:
         return bool(left_in(dataset, name).queries)
     except ValueError:  # no query is left
         return False
+
+
+def test_a_text_that_this_pythons_csv_cannot_hold_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refuses:
+        """As Python 3.10 does with U+0000."""
+
+        def writerow(self, cells: list[Any]) -> None:
+            raise csv.Error("need to escape, but no escapechar set")
+
+    monkeypatch.setattr(csv, "writer", lambda *_, **__: Refuses())
+    data = EmbeddingQAFinetuneDataset(queries={"q": "who?"}, corpus={"d": "a\x00b"}, relevant_docs={"q": ["d"]})
+    with pytest.raises(DatasetError, match=r"^A text cannot be written as CSV \(need to escape.*write \.jsonl\.$"):
+        write_dataset(data, tmp_path / "pairs.csv", "pairs")
+    assert not (tmp_path / "pairs.csv").exists()
