@@ -53,7 +53,9 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if value else "0"
     if isinstance(value, list):
-        return " to ".join(f"{part:+.3f}" for part in value)
+        if all(isinstance(part, (int, float)) for part in value):
+            return " to ".join(f"{part:+.3f}" for part in value)
+        return ", ".join(map(str, value))
     return str(value)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from llama_index_embft.cli import app as command_line, commands as of_the_command_line
+from llama_index_embft.cli import app as command_line
 
 PAGE = Path(__file__).resolve().parents[1] / "cli.md"
 HEAD = """# Commands
@@ -17,8 +17,6 @@ What `embft COMMAND --help` says, on one page. `python docs/scripts/cli_page.py`
 
 def all_commands() -> dict[str, Any]:
     """Every command by its name, in the order of ``embft --help``."""
-    if hasattr(of_the_command_line, "register") and not command_line.app.registered_commands:
-        of_the_command_line.register(command_line.app)
     group: Any = typer.main.get_command(command_line.app)
     context = group.context_class(group, info_name="embft")
     return {name: group.get_command(context, name) for name in group.list_commands(context)}
