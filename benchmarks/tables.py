@@ -284,7 +284,7 @@ def readme_table() -> str:
     lines.append(["Hard negatives, 100,000 queries × 100,000 documents", cost[0], others, command])
 
     loop, here = (the_row("evaluate", what=what) for what in ("tutorial loop", "evaluate_embed_model"))
-    others = f"LlamaIndex' tutorial loop {loop['seconds']:.1f} s"
+    others = f"the tutorial's loop {loop['seconds']:.1f} s"
     lines.append(["Evaluation, 790 queries, the same hits", f"{here['seconds']:.1f} s", others, command_of("evaluate")])
 
     cells = [[what, f"**{ours}**", others, f"`{command}`"] for what, ours, others, command in lines]
