@@ -8,7 +8,8 @@ The files are made in a temporary folder by the libraries that offices' files ar
 pages with headings and tables, Excel files of 2,000 rows, presentations, PDFs of 10 pages in two columns with running
 lines, mails with attachments, pages of a site with navigation, e-books, RTF, notebooks, code, JSON Lines, older
 encodings, and archives of these; one in ten is broken, locked, empty or of another kind. A process of its own reads and
-cuts them, so that the memory is that of reading, with Python and the libraries (``MB before``).
+cuts them, so that the memory is that of reading, with Python and the libraries (``MB before``). ``seconds`` are the
+clock's, which others on the machine slow down; ``CPU seconds`` are the process's own.
 """
 
 from __future__ import annotations
