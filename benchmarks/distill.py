@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 METRICS = ("recall@10", "ndcg@10")
 ARMS = ("passages", "passages and questions")
+NOTE = "Speed is of one run, beside whatever else the machine does: compare systems, not runs."
 KEYS = ("data", "system", "texts", "epochs", "seed")
 
 
@@ -48,7 +49,7 @@ def main() -> None:
     args = options.parse_args()
     for rows in measured(HumanSet.load(args.data_dir, args.data, args.limit), args):
         print_table([{name: value for name, value in row.items() if name != "command"} for row in rows])
-        write_results("distill", merged("distill", rows, KEYS), device=args.device)
+        write_results("distill", merged("distill", rows, KEYS), device=args.device, note=NOTE)
 
 
 def measured(data: HumanSet, args: Any) -> Iterator[list[dict[str, Any]]]:
