@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.bridge.pydantic import (
@@ -174,7 +175,8 @@ def load_sentence_transformer(
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.util import load_file_path
 
-    options: dict[str, Any] = {"cache_folder": cache_folder or get_cache_dir()}
+    # LlamaIndex makes its place when asked for it; a folder needs none, so it loads where there is no home to write to.
+    options: dict[str, Any] = {"cache_folder": cache_folder or (None if Path(name).is_dir() else get_cache_dir())}
     prompts, default = _saved_prompts(load_file_path(name, "config_sentence_transformers.json", **options))
     model = SentenceTransformer(
         name,
@@ -192,7 +194,6 @@ def load_sentence_transformer(
 def _saved_prompts(file: str | None) -> tuple[dict[str, str], str | None]:
     """The prompts in a ``config_sentence_transformers.json``, and the name of the default one."""
     import json
-    from pathlib import Path
 
     config: Any = {}
     if file is not None:

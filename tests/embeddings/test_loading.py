@@ -24,6 +24,12 @@ def test_llama_index_style_local_prefix(tiny_model_path):
     assert resolve_model_name(f"local:{tiny_model_path}") == tiny_model_path
 
 
+def test_a_folder_loads_without_a_home_to_write_to(tiny_model_path, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder can be made below a file")
+    monkeypatch.setenv("LLAMA_INDEX_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    assert len(load_embed_model(tiny_model_path).get_text_embedding("hello")) == 32
+
+
 def test_hub_names_pass_through():
     assert resolve_model_name("BAAI/bge-small-en-v1.5") == "BAAI/bge-small-en-v1.5"
 
