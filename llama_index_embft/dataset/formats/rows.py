@@ -305,9 +305,13 @@ def _separated(rows: Iterable[Row], columns: Sequence[str] | None, delimiter: st
         odd = any(isinstance(cell, str) and "\r" in cell for cell in cells) or cells in ([""], [None])
         formulas += sum(isinstance(cell, str) and is_formula(cell) for cell in cells)
         line = io.StringIO(newline="")
-        quoting = csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL
         try:
-            csv.writer(line, delimiter=delimiter, lineterminator="\n", quoting=quoting).writerow(cells)
+            csv.writer(
+                line,
+                delimiter=delimiter,
+                lineterminator="\n",
+                quoting=csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL,
+            ).writerow(cells)
         except csv.Error as err:
             # Python 3.10 neither writes nor reads the character U+0000.
             raise DatasetError(f"A text cannot be written as CSV ({err}); write .jsonl.") from err
