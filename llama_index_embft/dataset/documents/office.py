@@ -121,4 +121,3 @@ def refuse_old_office(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
     new = {".doc": "a Word file of before 2007; save it as .docx", ".msg": "a message of Outlook; save it as .eml"}
     wanted = new.get(path.suffix.lower(), "a PowerPoint file of before 2007; save it as .pptx")
     raise UnreadableError(f"is {wanted}", "in an old format")
-    yield
