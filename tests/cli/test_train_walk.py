@@ -73,7 +73,7 @@ REFUSED = {
     ("empty.json",): "empty.json is empty",
     ("no-sections.json",): "no-sections.json: the format cannot be guessed",
     ("cut.json",): "cut.json: the file ends in the middle",
-    ("no-query.json",): "The training set has no query",
+    ("no-query.json",): "The training set has no queries",
     ("one-pair.json",): "The training set has one question and one passage",
     ("missing.json",): "names the document 'nosuch', which is not in `corpus`",
     ("contradiction.json",): "the document 'd3' is both relevant and negative for the query 'q3'",

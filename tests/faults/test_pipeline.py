@@ -15,7 +15,7 @@ from llama_index_embft import pipeline
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.embeddings import load_embed_model
 from llama_index_embft.errors import ConfigError, DatasetError, GenerationError, TrainingError
-from llama_index_embft.pipeline import dense
+from llama_index_embft.pipeline.trained import comparing
 
 WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu"]
 VETO = "The base model finds 97% of the chunks by a sentence copied from them."
@@ -39,8 +39,8 @@ def split():
 @pytest.fixture
 def gain(monkeypatch):
     """Every comparison finds a gain."""
-    real = dense.compare
-    monkeypatch.setattr(dense, "compare", lambda *a, **k: real(*a, **k).amended(decision="adopt"))
+    real = comparing.compare
+    monkeypatch.setattr(comparing, "compare", lambda *a, **k: real(*a, **k).amended(decision="adopt"))
 
 
 def tune(split, path, folder, **options):

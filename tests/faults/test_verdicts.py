@@ -20,7 +20,8 @@ from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.evaluation import RetrievalReport, compare, evaluate_run
 from llama_index_embft.evaluation.statistics import detectable_difference, paired_tests, unseen_loss
 from llama_index_embft.export import ExportReport, ExportRow
-from llama_index_embft.pipeline import dense, split_for_tuning
+from llama_index_embft.pipeline import split_for_tuning
+from llama_index_embft.pipeline.trained import comparing
 
 
 def questions(n_documents: int, chunks: int = 100) -> EmbeddingQAFinetuneDataset:
@@ -202,21 +203,21 @@ def trainings(monkeypatch):
 def measurements(monkeypatch):
     """Every measurement: the data set, and the model."""
     done = []
-    real = dense.evaluate_embed_model
+    real = comparing.evaluate_embed_model
 
     def evaluate(dataset, model, **options):
         done.append((dataset, model))
         return real(dataset, model, **options)
 
-    monkeypatch.setattr(dense, "evaluate_embed_model", evaluate)
+    monkeypatch.setattr(comparing, "evaluate_embed_model", evaluate)
     return done
 
 
 @pytest.fixture
 def gain(monkeypatch):
     """Every comparison finds a gain."""
-    real = dense.compare
-    monkeypatch.setattr(dense, "compare", lambda *a, **k: real(*a, **k).amended(decision="adopt"))
+    real = comparing.compare
+    monkeypatch.setattr(comparing, "compare", lambda *a, **k: real(*a, **k).amended(decision="adopt"))
 
 
 def run_on(n_documents, model_path, folder, **options):

@@ -237,7 +237,7 @@ def test_bad_dimension_and_empty_sets(base, tmp_path):
     empty = EmbeddingQAFinetuneDataset(queries={}, corpus={"a": "x 1"}, relevant_docs={})
     with pytest.raises(DatasetError, match="validation set has no query"):
         engine(base, tmp_path / "a", val_dataset=empty)
-    with pytest.raises(DatasetError, match="training set has no query"):
+    with pytest.raises(DatasetError, match="training set has no queries"):
         EmbeddingAdapterFinetuneEngine(empty, base)
     assert not (tmp_path / "a").exists()
 

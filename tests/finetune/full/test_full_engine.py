@@ -258,7 +258,7 @@ def test_bad_arguments_are_refused_at_once(tiny_model_path, tmp_path, options, e
 
 def test_bad_data_models_and_folders(tiny_model_path, tmp_path):
     empty = EmbeddingQAFinetuneDataset(queries={}, corpus={"a": "text"}, relevant_docs={})
-    with pytest.raises(DatasetError, match="training set has no query"):
+    with pytest.raises(DatasetError, match="training set has no queries"):
         SentenceTransformersFinetuneEngine(empty, tiny_model_path, str(tmp_path / "m"))
     with pytest.raises(DatasetError, match="validation set has no query"):
         engine(tiny_model_path, tmp_path / "m", val_dataset=empty)

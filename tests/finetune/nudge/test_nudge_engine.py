@@ -328,7 +328,7 @@ def test_bad_input(tmp_path) -> None:
         NudgeFinetuneEngine(data, model, data, variant="X")
     with pytest.raises(ConfigError, match="`steps` is 0"):
         NudgeFinetuneEngine(data, model, data, search=NudgeSettings(steps=0))
-    with pytest.raises(DatasetError, match="training set has no query"):
+    with pytest.raises(DatasetError, match="training set has no queries"):
         NudgeFinetuneEngine(data.subset([]), model)
     with pytest.raises(DatasetError, match="validation set has no query"):
         NudgeFinetuneEngine(data, model, data.subset([]))
