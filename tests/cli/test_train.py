@@ -317,6 +317,16 @@ def test_teacher_scores_come_from_a_file(folder, tiny_model_path):
     assert command._engine(settings)[0].dataset.teacher_scores == scores
 
 
+def test_the_guard_of_the_package_is_meant_where_no_file_has_its_name(folder, tiny_model_path):
+    from llama_index_embft.cli.train.settings import read_settings
+    from llama_index_embft.dataset import general_guard
+
+    flags = {"data": str(folder / "train.json"), "model": tiny_model_path, "guard": "general"}
+    assert command._engine(read_settings(None, flags))[0].guard_dataset == general_guard()
+    (folder / "general").write_bytes((folder / "val.json").read_bytes())
+    assert command._engine(read_settings(None, flags))[0].guard_dataset.queries == make_dataset("find a {} {}").queries
+
+
 def test_other_processes_of_torchrun_stay_silent(folder, embft, tiny_model_path, monkeypatch):
     from llama_index_embft.finetune import FinetuneResult
 

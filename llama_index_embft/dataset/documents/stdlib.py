@@ -112,10 +112,13 @@ def general_guard(n_questions: int = 300) -> EmbeddingQAFinetuneDataset:
     by_module: list[list[_Described]] = []
     seen: set[str] = set()
     for path in _modules(root):
-        entries = [entry for entry in _documented(path, root) if not {entry.sentence, entry.source} & seen]
-        # One sentence for two things, or one text under two, could not be told apart.
-        seen.update(text for entry in entries for text in (entry.sentence, entry.source))
-        by_module += [entries] if entries else []
+        entries = []
+        for entry in _documented(path, root):
+            # One sentence for two things, or one text under two, could not be told apart.
+            texts = {normalise(entry.sentence), normalise(entry.source)}
+            entries += [entry] if not texts & seen else []
+            seen |= texts
+        by_module.append(entries)
     # A module at a time, so that a large one does not fill the set.
     spread = [entry for layer in zip_longest(*by_module) for entry in layer if entry is not None]
     if not spread:

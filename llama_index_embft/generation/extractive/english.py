@@ -245,6 +245,9 @@ def _when(clause: Clause) -> list[str]:
 
 def _why(clause: Clause) -> list[str]:
     alone = clause.verb is not None and (clause.verb.base in _INCOMPLETE_ALONE or not clause.rest)
+    changes = clause.verb is not None and clause.verb.base in CHANGES
+    if changes and re.search(r"\band\b", clause.rest):
+        return []  # "… increased 2% and higher prices contributed …"
     return [] if alone and len(clause.rest.split()) < 2 else [_ask("Why", clause, clause.rest)]
 
 

@@ -300,6 +300,8 @@ def _is_rest(clause: Clause) -> bool:
         return False
     if clause.word in ("has", "have", "had") and not _PARTICIPLE.match(words[0]):
         return bool(re.match(r"(?:an?|the|no|\d[\d,]*|two|three|four|five|six)\b", clause.rest))
+    if clause.word in MODALS and words[0] in PREPOSITIONS:
+        return False
     if clause.word in MODALS and words[0] not in BASES and words[0] != "not" and words[0].endswith(("s", "ed", "ing")):
         return False
     verb = clause.verb

@@ -142,7 +142,7 @@ NO_START: Final = word_set(
     """
     there it this that these those they he she we you i such both many some most all other others another
     neither either none nothing not also only even just more less fewer however therefore thus moreover
-    furthermore hence then here and or but nor yet so to each any same former latter first second third second
+    furthermore hence then here and or but nor yet so to each any same certain former latter first second third second
     finally additionally instead likewise similarly conversely meanwhile overall further one two three
     """
 )

@@ -47,6 +47,11 @@ _ENDINGS: Final = word_set(
     "ing ed tion tions ment ments ated ating ation ations ting ally ipally ness able ible ical ative sion ties"
 )
 _RARE: Final = 8  # times a word stands in the corpus
+_ONCE_OR_TWICE: Final = 2
+_WITH_STOP_WORD: Final = re.compile(
+    r"(?:our|will|been|may|and|the|with|from|which|were|have|provide|based)[a-z]{5,}$"
+    r"|[a-z]{5,}(?:our|will|been|and|the|with|from|which|were|of|using)$"
+)
 _LONG_PAIR: Final = 7
 _EVERYWHERE: Final = 200
 _SHORTEST_PART: Final = 3  # letters
@@ -197,6 +202,9 @@ class CorpusTerms:
         n = self._words[word]
         if n > _RARE:
             return False
+        # "ourinventions", of which nothing but "our" stands elsewhere.
+        if self._words["the"] >= _EVERYWHERE and n <= _ONCE_OR_TWICE and _WITH_STOP_WORD.match(word):
+            return True
         for at in range(1, len(word)):
             first, second = self._words[word[:at]], self._words[word[at:]]
             # "mostcritical": both parts are far more frequent than the word; "into" and "another" are no rare words.

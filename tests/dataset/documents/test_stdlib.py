@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from llama_index_embft.dataset import build_stdlib_dataset, split_dataset
-from llama_index_embft.errors import DatasetError
+from llama_index_embft.dataset import build_stdlib_dataset, general_guard, split_dataset
+from llama_index_embft.errors import ConfigError, DatasetError
 
 
 def library(root: Path, **modules: str) -> Path:
@@ -152,3 +152,18 @@ def test_the_running_interpreter_has_thousands_and_nothing_is_imported() -> None
     assert [round(len(part.queries) / stats.queries, 2) for part in split] == pytest.approx([0.8, 0.1, 0.1], abs=0.02)
     modules = [{part.document_of(id_) for id_ in part.queries} for part in split]
     assert sum(map(len, modules)) == len(set().union(*modules))
+
+
+def test_the_general_guard_is_small_prose_of_many_modules_and_each_time_the_same() -> None:
+    guard = general_guard()
+    assert (len(guard.queries), len(guard.corpus)) == (300, 600)
+    assert guard == general_guard()
+    assert len(set(guard.source_documents.values())) > 100
+    assert max(map(len, guard.corpus.values())) <= 600
+    # A passage that holds its question asks for nothing but a copy.
+    assert not [q for q, text in guard.queries.items() if text in guard.corpus[q]]
+    assert len(set(guard.queries.values())) == 300
+    assert len(set(guard.corpus.values())) == 600
+    assert list(general_guard(20).queries.items()) == list(guard.queries.items())[:20]
+    with pytest.raises(ConfigError, match="`n_questions` is 0; it must be at least 1"):
+        general_guard(0)
