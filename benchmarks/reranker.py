@@ -8,6 +8,10 @@ questions that had no part in it. Intervals are paired and resampled by document
 ``speed``: labelled pairs, an epoch with the stock engine and with ours, in one run; and 100 candidates scored by
 ``CrossEncoder.predict`` and by ours.
 
+``loop``: `tune` with ``methods="distill"`` and ``reranker="train"``: full training, a reranker trained on what the
+stack finds, and the trained model taught by it. A line for each candidate, on the questions that choose, and one for
+the proof.
+
     python benchmarks/reranker.py --parts quality --data covidqa_en --train-limit 400 --limit 150 --depth 20
     python benchmarks/reranker.py --parts speed
 """
@@ -32,7 +36,7 @@ NAMES = ("covidqa_en", "norquad_no", "cranfield_en", "cosqa_en")
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--parts", nargs="+", default=["quality", "speed"], choices=("quality", "speed"))
+    options.add_argument("--parts", nargs="+", default=["quality", "speed"], choices=("quality", "speed", "loop"))
     options.add_argument("--data", nargs="+", default=list(NAMES), metavar="SET", help=", ".join(NAMES))
     options.add_argument("--seeds", nargs="+", type=int, default=[0])
     options.add_argument("--losses", nargs="+", default=["list_net"])
@@ -43,6 +47,7 @@ def main() -> None:
     options.add_argument("--negatives", type=int, default=7)
     options.add_argument("--epochs", type=int, default=2)
     options.add_argument("--max-length", type=int, default=256)
+    options.add_argument("--budget", default="2 h", help="of the part 'loop'")
     options.add_argument("--pairs", type=int, default=400, help="of the part 'speed'")
     args = options.parse_args()
     if "quality" in args.parts:
@@ -52,6 +57,12 @@ def main() -> None:
                     rows = quality(HumanSet.load(args.data_dir, name, args.limit), args, loss, seed)
                     print_table(rows)
                     save(rows, ("part", "data", "loss", "seed", "system"), args)
+    if "loop" in args.parts:
+        for name in args.data:
+            for seed in args.seeds:
+                rows = loop(HumanSet.load(args.data_dir, name), args, seed)
+                print_table(rows)
+                save(rows, ("part", "data", "seed", "system"), args)
     if "speed" in args.parts:
         rows = speed(args)
         print_table(rows)
@@ -118,6 +129,33 @@ def quality(data: HumanSet, args: Any, loss: str, seed: int) -> list[dict[str, A
         row |= {"epochs": args.epochs, "max length": args.max_length, "train s": round(result.seconds["train"], 1)}
         rows.append(row | {"ms a query": round(1000 * read / len(data.test), 1), "command": command()})
     return rows
+
+
+def loop(data: HumanSet, args: Any, seed: int) -> list[dict[str, Any]]:
+    """One search with the whole round: what each step brought on the questions that choose, and the proof."""
+    from llama_index_embft import tune
+    from llama_index_embft.embeddings import load_embed_model
+
+    source = data.dataset.subset(data.known[: args.train_limit], keep_corpus=True)
+    model = load_embed_model(minilm(), device=args.device)
+    result = tune(source, model=model, methods="distill", reranker="train", budget=args.budget, seed=seed)
+    print(result)
+    head = {
+        "part": "loop",
+        "data": data.name,
+        "seed": seed,
+        "train questions": len(train.queries) if (train := result.evidence.train) else 0,
+    }
+    rows = [
+        {**head, "system": row.name, "n": len(result.evidence.choose.queries), METRIC: row.score}
+        | {"seconds": round(row.seconds, 1), "note": row.note, "command": command()}
+        for row in result.rows
+    ]
+    test = result.comparison.systems[0].metrics[METRIC].test
+    proof = {"system": f"proof: {result.chosen.label}", "n": result.evidence.tested}
+    proof |= {METRIC: result.proof["chosen"].mean(METRIC), "gain": round(test.difference, 4)}
+    proof |= {"gain, 95 %": [round(end, 4) for end in test.interval], "seconds": round(result.seconds["total"], 1)}
+    return [*rows, head | proof | {"command": command()}]
 
 
 def _whole(data: HumanSet, part: Any) -> Any:
