@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from llama_index_embft._core.files import atomic_write_text
 from llama_index_embft._core.tables import TextTable
 from llama_index_embft.errors import EvaluationError
+from llama_index_embft.evaluation.junit import to_junit as junit_xml
 from llama_index_embft.evaluation.statistics.findings import (
     ComparisonRecord,
     Decision,
@@ -177,6 +178,15 @@ class Comparison(ComparisonRecord):
             blocks.append("\n".join(lines))
         notes = "\n".join(f"- {_cell(note)}" for note in self.notes)
         return "\n\n".join([*blocks, notes] if notes else blocks)
+
+    def to_junit(self, path: str | os.PathLike[str], *, must_gain: bool = False) -> None:
+        """Save JUnit XML, a test for each system, for servers of continuous integration.
+
+        Args:
+            path: The file.
+            must_gain: A system fails also where no gain is proven; else only where it must not be adopted.
+        """
+        atomic_write_text(path, junit_xml(self, must_gain=must_gain))
 
     def to_rich(self, metrics: tuple[str, ...] | None = None) -> Group:
         """Tables for a terminal of 80 columns or more, one a system; the counts of wins and losses are left out."""

@@ -60,6 +60,29 @@ def test_exit_code_tells_ci(files) -> None:
     assert "Forgotten" in guarded.output
 
 
+def test_junit_fails_what_the_exit_code_fails(files, tmp_path) -> None:
+    from xml.etree import ElementTree
+
+    base, tuned, junit = files / "base.json", files / "tuned.json", tmp_path / "r.xml"
+
+    def failures(*args):
+        run(compare, *args, "--junit", junit, "--resamples", 300)
+        suite = ElementTree.parse(junit).getroot()
+        found = suite.findall("testcase/failure")
+        assert int(suite.get("failures")) == len(found)
+        assert int(suite.get("tests")) == len(suite.findall("testcase")) == 1
+        return [failure.get("message") for failure in found]
+
+    assert failures(base, tuned) == []
+    assert failures(tuned, base) == ["do not adopt"]
+    assert failures(base, base) == []
+    assert failures(base, base, "--fail-unless-better") == ["not proven"]
+    report = json.loads(tuned.read_text()) | {"label": "<t>\x00\x1b[31m\ud800\uffff & co"}
+    tuned.write_text(json.dumps(report))
+    assert failures(base, tuned) == []
+    assert "<t>" in ElementTree.parse(junit).getroot().find("testcase").get("name")
+
+
 def test_bad_input_is_an_error_of_ours(files) -> None:
     assert isinstance(run(compare, files / "data.json", files / "tuned.json").exception, EvaluationError)
     assert isinstance(run(compare, files / "none.json", files / "tuned.json").exception, EvaluationError)

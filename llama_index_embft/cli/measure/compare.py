@@ -14,6 +14,9 @@ def compare(
     html: Annotated[Path | None, typer.Option(help="Write a page with plots and every query's hits.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the table as Markdown, for a pull request.")] = None,
+    junit: Annotated[
+        Path | None, typer.Option(help="Write JUnit XML for a CI server; fails what --fail-… would.")
+    ] = None,
     plots: Annotated[Path | None, typer.Option(help="Write the plots as SVG and PNG files into this folder.")] = None,
     data: Annotated[
         Path | None, typer.Option(help="Data set of the reports, of any format: gives the page the texts.")
@@ -84,13 +87,15 @@ def compare(
         from llama_index_embft._core.files import atomic_write_text
 
         atomic_write_text(markdown, result.to_markdown() + "\n")
+    if junit is not None:
+        result.to_junit(junit, must_gain=fail_unless_better)
     if html is not None:
         result.to_html(html, dataset)
     if plots is not None:
         result.save_plots(plots)
     unproven = any(system.decision != "adopt" for system in result.systems)
     failed = (fail_on_regression and result.regressed()) or (fail_unless_better and unproven)
-    return {**result.to_dict(), **written(report, markdown, html, plots), "exit_code": int(failed)}
+    return {**result.to_dict(), **written(report, markdown, junit, html, plots), "exit_code": int(failed)}
 
 
 def _guard(text: str) -> tuple[str, list[str]]:
