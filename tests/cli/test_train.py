@@ -114,7 +114,7 @@ def test_a_reranker(folder, embft, tiny_model_path):
 
 
 def test_a_student_learns_its_teachers_vectors(folder, embft, tiny_model_path):
-    flags = ["--method", "distill", "--model", tiny_model_path, "--out", "d", "--epochs", 1, "--no-progress"]
+    flags = ["--method", "distill", "--embed-model", tiny_model_path, "--out", "d", "--epochs", 1, "--no-progress"]
     code, out, err = embft(
         "train", "train.json", *flags, "--teacher", tiny_model_path, "--query-prompt", "ask: ", "--device", "cpu"
     )
@@ -134,7 +134,7 @@ def test_a_student_learns_its_teachers_vectors(folder, embft, tiny_model_path):
         code, _, err = embft("train", "train.json", *flags, *more)
         assert code == 2
         assert message in err
-    code, _, err = embft("train", "train.json", "--model", tiny_model_path, "--teacher", tiny_model_path)
+    code, _, err = embft("train", "train.json", "--embed-model", tiny_model_path, "--teacher", tiny_model_path)
     assert "teacher is not an option of --method full" in err
 
 

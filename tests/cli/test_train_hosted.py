@@ -82,7 +82,7 @@ def test_a_student_of_a_hosted_model_answers_queries_without_it(folder, embft, t
             "openai:text-embedding-3-small",
             "--api-base",
             server.api_base,
-            "--model",
+            "--embed-model",
             tiny_model_path,
         ]
         code, out, err = embft(

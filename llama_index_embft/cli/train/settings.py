@@ -44,9 +44,7 @@ class TrainOptions:
         "vectors of a larger one. Default: full.",
     )
     val: Path | None = option(None, "Data set that chooses the best state.")
-    guard: Path | None = option(
-        None, "Data set that must not get worse; general: the one that comes with the package, English prose."
-    )
+    guard: Path | None = option(None, "Data set that must not get worse, or: general.")
     out: Path | None = option(None, "Folder to save to; an earlier result there is replaced. Default: runs/model.")
     loss: str | None = option(
         None,

@@ -31,7 +31,7 @@ class FullOptions:
 
     batch_size: int = option(
         64,
-        "Rows per step over all processes; each question is compared with the passages of the whole batch.",
+        "Rows per step over all processes; a question meets the passages of the whole batch.",
     )
     epochs: int = option(2, "Passes over the training set; with mining_rounds, per round.")
     evaluation_steps: int | None = option(
