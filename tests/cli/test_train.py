@@ -357,7 +357,7 @@ def test_the_guard_of_the_package_is_meant_where_no_file_has_its_name(folder, ti
     from llama_index_embft.cli.train.settings import read_settings
     from llama_index_embft.dataset import general_guard
 
-    flags = {"data": str(folder / "train.json"), "model": tiny_model_path, "guard": "general"}
+    flags = {"data": str(folder / "train.json"), "embed_model": tiny_model_path, "guard": "general"}
     assert command._engine(read_settings(None, flags))[0].guard_dataset == general_guard()
     (folder / "general").write_bytes((folder / "val.json").read_bytes())
     assert command._engine(read_settings(None, flags))[0].guard_dataset.queries == make_dataset("find a {} {}").queries

@@ -197,7 +197,7 @@ def test_the_settings_of_llama_index_are_the_defaults(
         ({"qa_doc_relevance_prompt": "{query}"}, r"must contain \{document\}"),
         ({"qa_doc_relevance_prompt": "{query}{document}{x}"}, r"unknown placeholder \{x\}"),
         ({"questions_list": "What?"}, "`questions_list` is one text"),
-        ({"questions_list": ["What?", float("nan")]}, "`questions_list` holds nan, which is no text"),
+        ({"questions_list": ["What?", float("nan")]}, "`questions_list` holds nan, which is not text"),
         ({"metadata_mode": "some"}, "metadata"),
     ],
 )
