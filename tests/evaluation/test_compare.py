@@ -131,7 +131,10 @@ def test_order_of_queries_does_not_matter() -> None:
         values={name: column[::-1] for name, column in tuned.values.items()},
     )
     assert list(backwards.query_ids) == turned
-    assert compare(base, backwards, **FAST).to_dict() == compare(base, tuned, **FAST).to_dict()
+    assert (
+        replace(compare(base, backwards, **FAST), date="").to_dict()
+        == replace(compare(base, tuned, **FAST), date="").to_dict()
+    )
 
 
 def test_reports_over_different_queries_are_refused() -> None:

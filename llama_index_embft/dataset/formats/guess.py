@@ -73,9 +73,18 @@ def _guess_folder(path: Path) -> str | None:
 
 def _guess_file(path: Path) -> str | None:
     container = container_of(path)
+    if not path.suffix:
+        try:
+            return _guess_json(path)
+        except DatasetError:
+            return None
     if container != "json":
         row = None if container is None else _first_row(path)
         return None if row is None else _guess_columns(list(row))
+    return _guess_json(path)
+
+
+def _guess_json(path: Path) -> str | None:
     data = read_json(path, repeated_keys=True)
     if isinstance(data, list) and data and isinstance(data[0], dict):
         return "squad" if "context_text" in data[0] else _guess_columns(list(data[0]))
