@@ -206,7 +206,7 @@ WRONG = {
     "`mining_strategies` is for mining_rounds": {"mining_strategies": ["rank:1-5"]},
     "`mining_negatives` is for mining_rounds": {"mining_negatives": 2},
     "`mining_negatives` is 0; it must be at least 1": {"mining_rounds": 1, "mining_negatives": 0},
-    "loss='cosent' takes scores": {"mining_rounds": 1, "loss": "cosent"},
+    "loss='cosent' learns from scores": {"mining_rounds": 1, "loss": "cosent"},
     "rank:x": {"mining_rounds": 1, "mining_strategies": ["rank:x"]},
     "16 documents, so no query can have 16 negatives": {"mining_rounds": 1, "mining_negatives": 16},
 }
