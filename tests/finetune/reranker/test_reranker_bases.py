@@ -98,7 +98,7 @@ def test_an_embedding_model_made_of_a_language_model_is_no_reranker(tiny_model_p
     )
     file = tmp_path / "embeds" / "config.json"  # as Qwen3-Embedding says of itself
     file.write_text(json.dumps({**json.loads(file.read_text()), "architectures": ["Qwen3ForCausalLM"]}))
-    with pytest.raises(ModelError, match="is no cross-encoder"):
+    with pytest.raises(ModelError, match="is not a cross-encoder"):
         load_cross_encoder(tmp_path / "embeds", device="cpu")
 
 
