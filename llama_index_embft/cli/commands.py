@@ -16,10 +16,12 @@ class CommandLine(NamedTuple):
     Attributes:
         module: Below `cli`; it has a function of the command's name.
         help: The first sentence of that function's docstring; a test holds the two together.
+        common: Names of the options that its ``--help`` shows, where all are more than a screen.
     """
 
     module: str
     help: str
+    common: tuple[str, ...] = ()
 
 
 SECTIONS: Final[dict[str, dict[str, CommandLine]]] = {
@@ -30,11 +32,31 @@ SECTIONS: Final[dict[str, dict[str, CommandLine]]] = {
         "run": CommandLine(
             "run",
             "Find the best retriever for your own documents: embedding model, BM25, their mixture, trained models.",
+            ("docs", "embed_model", "questions", "budget", "method", "reranker", "llm", "llm_model", "out"),
         ),
     },
     "Step by step": {
-        "generate": CommandLine("generate", "Let an LLM write queries for your documents."),
-        "mine": CommandLine("mine", "Find hard negatives for every query of a data set."),
+        "generate": CommandLine(
+            "generate",
+            "Let an LLM write queries for your documents.",
+            (
+                "docs",
+                "out",
+                "llm",
+                "llm_model",
+                "api_base",
+                "questions_per_chunk",
+                "kind",
+                "examples",
+                "max_cost",
+                "dry_run",
+            ),
+        ),
+        "mine": CommandLine(
+            "mine",
+            "Find hard negatives for every query of a data set.",
+            ("data", "embed_model", "out", "num_negatives", "strategy", "relabel", "report", "device"),
+        ),
         "train": CommandLine("train.command", "Fine-tune an embedding model on a data set."),
         "apply": CommandLine(
             "apply", "Put a model onto an index: stamp it, check it, update its vectors, or take an update back."
@@ -124,7 +146,9 @@ def _command(name: str) -> Any:
     from llama_index_embft.cli.shared.command import add_command
 
     alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-    add_command(alone, getattr(import_module(f"llama_index_embft.cli.{COMMANDS[name].module}"), name))
+    line = COMMANDS[name]
+    function = getattr(import_module(f"llama_index_embft.cli.{line.module}"), name)
+    add_command(alone, function, common=line.common)
     made = typer.main.get_command(alone)
     made.name = name
     return made

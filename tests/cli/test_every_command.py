@@ -75,6 +75,16 @@ def test_every_help_has_examples_of_options_that_exist_and_the_options_of_every_
     assert {"--json", "--config", "--quiet", "--verbose"} <= flags
 
 
+@pytest.mark.parametrize("name", ["run", "generate", "mine"])
+def test_the_help_of_a_command_with_many_options_is_a_screen(embft, name):
+    short, long = embft(name, "--help")[1], embft(name, "--help-all")[1]
+    assert len(short.splitlines()) <= 50
+    assert len(long.splitlines()) > 70
+    if name == "generate":
+        assert re.search(r"--llm STR +\S", short)
+        assert re.search(r"--out <path> .*\[required\]", short)
+
+
 def test_the_short_help_of_train_fits_a_screen_and_the_long_one_has_all(embft):
     short, long = embft("train", "--help")[1], embft("train", "--help-all")[1]
     assert len(short.splitlines()) <= 40

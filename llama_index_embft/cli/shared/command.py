@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, get_args, get_type_hints
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperArgument, TyperCommand
 
 from llama_index_embft._core.checks import first_line
 from llama_index_embft.cli.shared.config import options_in
@@ -40,7 +40,9 @@ _CONFIG: Final = "embft.config"
 _SHORT: Final = re.compile(r"\A.*?[.](?=\s|\Z)|Default: .*?[.](?=\s|\Z)", re.DOTALL)
 
 
-def add_command(app: typer.Typer, function: Callable[..., Mapping[str, Any] | None]) -> None:
+def add_command(
+    app: typer.Typer, function: Callable[..., Mapping[str, Any] | None], *, common: tuple[str, ...] = ()
+) -> None:
     """Give the app a command that calls a function.
 
     Args:
@@ -51,6 +53,7 @@ def add_command(app: typer.Typer, function: Callable[..., Mapping[str, Any] | No
             is no option. What it returns is the record that ``--json`` prints; an ``exit_code`` in
             it is the command's. A function with an attribute
             ``register`` adds its command itself.
+        common: See `register`.
     """
     if hasattr(function, "register"):
         function.register(app)
@@ -83,7 +86,7 @@ def add_command(app: typer.Typer, function: Callable[..., Mapping[str, Any] | No
         return function(**arguments)
 
     made = {name: option for _, options in settings.values() for name, option in options.items() if name not in hints}
-    register(app, function.__name__, getdoc(function), [*flags.values(), _config(made)], run)
+    register(app, function.__name__, getdoc(function), [*flags.values(), _config(made)], run, common=common)
 
 
 def _config(options: Mapping[str, Option]) -> Flag:
@@ -171,7 +174,9 @@ class OptionsCommand(TyperCommand):
                 continue
             title = getattr(parameter, "rich_help_panel", None) or next(iter(sections))
             if short:
-                record, title = (record[0], " ".join(_SHORT.findall(record[1]))), next(iter(sections))
+                must = ["[required]"] if parameter.required and not isinstance(parameter, TyperArgument) else []
+                words = " ".join([*_SHORT.findall(record[1]), *must]) or record[1]
+                record, title = (record[0], words), next(iter(sections))
             title = _SHARED_TITLE if parameter.name in _OF_EVERY else title
             sections.setdefault(title, []).append(record)
         shared = sections.pop(_SHARED_TITLE)
