@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _SHINGLE: Final = 5
 # Of the shorter text's shingles: a passage that was cut elsewhere shares at least half with its best chunk.
 _SAME_PASSAGE: Final = 0.5
+_FEWEST_MADE: Final = 3
 
 
 def people_questions(found: TuningSource, questions: Any) -> tuple[EmbeddingQAFinetuneDataset | None, list[str]]:
@@ -135,6 +136,11 @@ def made_questions(
     known = {
         query: docs for query, docs in made.relevant_docs.items() if all(doc in source.corpus.corpus for doc in docs)
     }
+    if needed and len(known) < _FEWEST_MADE:
+        raise GenerationError(
+            f"Only {len(known)} questions could be made from {len(source.nodes)} chunks, and {_FEWEST_MADE} are the "
+            f"fewest that can train, choose and prove; add documents, or questions.{_about_tables(source)}"
+        )
     over = source.corpus.replace(
         queries={query: made.queries[query] for query in known}, relevant_docs=known, provenance=made.provenance
     )

@@ -11,8 +11,7 @@ from doc_pages import blocks
 from llama_index.core import VectorStoreIndex
 from llama_index.core.schema import TextNode
 
-from llama_index_embft import load_documents, load_embed_model, tune
-from llama_index_embft.dataset import documents_to_nodes
+from llama_index_embft import load_embed_model, tune
 
 PLACES = [
     "Norway",
@@ -72,7 +71,6 @@ def test_the_tutorial_runs(index: VectorStoreIndex, tiny_model_path: str) -> Non
 def test_the_chinese_tutorial_runs(index: VectorStoreIndex, tiny_model_path: str) -> None:
     del index  # it is made by the tutorial itself
     tune("docs", model=tiny_model_path, methods="none", output_path="runs/latest", show_progress=False)
-    nodes = documents_to_nodes(load_documents("docs"), chunk_size=256, chunk_overlap=32)  # as `TuneSettings` cuts
-    names = run("zh/tutorial.md", {"nodes": nodes}, tiny_model_path)
+    names = run("zh/tutorial.md", {}, tiny_model_path)
     assert names["hits"]
     assert Path("report.html").stat().st_size > 1000

@@ -81,7 +81,7 @@ def test_05_pubmedqa(run_example) -> None:
 
 
 def test_a_data_folder_that_is_not_there(run_example) -> None:
-    with pytest.raises(AssertionError, match="There is no file /nonexistent/.*; check the path"):
+    with pytest.raises(AssertionError, match=r"There is no file /nonexistent/.*; check the path"):
         run_example(SCRIPTS[4], "--data-dir", "/nonexistent")
 
 

@@ -56,7 +56,7 @@ def test_d15_help_shows_every_flag_whole_at_80_columns(application, options, com
         CliRunner()
         .invoke(
             application,
-            [command, "--help-all" if command == "train" else "--help"],
+            [command, "--help-all" if "--help-all" in options[command] else "--help"],
             env={"COLUMNS": "80", "TERM": "dumb"},
         )
         .output

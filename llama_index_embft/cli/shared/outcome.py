@@ -35,7 +35,8 @@ def show_result(result: TuneResult, target: Path) -> None:
     for line in (
         "from llama_index.core import VectorStoreIndex",
         "from llama_index_embft import load_embed_model, load_retriever",
-        f"index = VectorStoreIndex(nodes, embed_model=load_embed_model({str(target / 'model')!r}))",
+        f"embed_model = load_embed_model({str(target / 'model')!r})",
+        "index = VectorStoreIndex(nodes, embed_model=embed_model)  # nodes as cut here, or the index you have",
         f"retriever = load_retriever({str(target / 'retriever')!r}, index)",
     ):
         console.print(f"  {line}", markup=False, soft_wrap=True)

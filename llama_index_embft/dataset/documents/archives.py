@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from dataclasses import replace
@@ -15,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Final
 
 from llama_index_embft._core.checks import first_line
+from llama_index_embft._core.temporary import scratch_folder
 from llama_index_embft.dataset.documents.base import (
     LeftOut,
     Piece,
@@ -102,8 +102,8 @@ def read_member(blocks: Iterable[bytes], name: str, job: ReadingJob) -> Iterator
     if ending_of(inside.name) not in job.kinds:
         yield LeftOut(*unread_kind(inside.name), name, False)
         return
-    with tempfile.TemporaryDirectory(prefix="embft-") as folder:
-        copy = Path(folder, f"member{ending_of(inside.name)}")
+    with scratch_folder() as folder:
+        copy = folder / f"member{ending_of(inside.name)}"
         with copy.open("wb") as file:
             for block in blocks:
                 file.write(block)
