@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from llama_index_embft._core.files import atomic_write_text
 from llama_index_embft._core.tables import TextTable
 from llama_index_embft.errors import EvaluationError
-from llama_index_embft.evaluation.junit import to_junit as junit_xml
+from llama_index_embft.evaluation.junit import Outcome, junit_xml
 from llama_index_embft.evaluation.statistics.findings import (
     ComparisonRecord,
     Decision,
@@ -186,7 +186,16 @@ class Comparison(ComparisonRecord):
             path: The file.
             must_gain: A system fails also where no gain is proven; else only where it must not be adopted.
         """
-        atomic_write_text(path, junit_xml(self, must_gain=must_gain))
+        fails = {"do not adopt", "not proven"} if must_gain else {"do not adopt"}
+        outcomes = [
+            Outcome(
+                f"{system.label} against {self.base.label}",
+                " ".join(self.sentences(system)),
+                system.decision if system.decision in fails else "",
+            )
+            for system in self.systems
+        ]
+        atomic_write_text(path, junit_xml(outcomes, group=self.primary, date=str(self.date)))
 
     def to_rich(self, metrics: tuple[str, ...] | None = None) -> Group:
         """Tables for a terminal of 80 columns or more, one a system; the counts of wins and losses are left out."""

@@ -1,36 +1,48 @@
-"""A comparison as JUnit XML, which CI servers show as tests."""
+"""Outcomes as JUnit XML, which CI servers show as tests."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree as Xml
 
 from llama_index_embft._core.terminal import plain_text
 
 if TYPE_CHECKING:
-    from llama_index_embft.evaluation.comparison import Comparison
+    from collections.abc import Sequence
 
 
-def to_junit(comparison: Comparison, *, must_gain: bool = False) -> str:
-    """One test a system: it fails where the system must not be adopted.
+class Outcome(NamedTuple):
+    """One test.
+
+    Attributes:
+        name: Of what was tested.
+        words: What was found.
+        failure: Why it failed, in a few words; empty: it passed.
+    """
+
+    name: str
+    words: str
+    failure: str = ""
+
+
+def junit_xml(outcomes: Sequence[Outcome], *, group: str, date: str) -> str:
+    """A suite of tests.
 
     Args:
-        comparison: The comparison.
-        must_gain: Fail a system also where no gain is proven.
+        outcomes: The tests.
+        group: What they have in common: the metric that decides.
+        date: When they ran.
     """
-    suite = Xml.Element("testsuite", name="retrieval", timestamp=str(comparison.date))
-    failures = 0
-    for system in comparison.systems:
-        name = f"{system.label} against {comparison.base.label}"
-        case = Xml.SubElement(suite, "testcase", classname=comparison.primary, name=_sound(name))
-        words = _sound(" ".join(comparison.sentences(system)))
-        if system.decision == "do not adopt" or (must_gain and system.decision != "adopt"):
-            failures += 1
-            Xml.SubElement(case, "failure", message=system.decision).text = words
-        else:
-            Xml.SubElement(case, "system-out").text = words
-    suite.set("tests", str(len(comparison.systems)))
+    failures = sum(bool(outcome.failure) for outcome in outcomes)
+    suite = Xml.Element("testsuite", name="retrieval", timestamp=date)
+    suite.set("tests", str(len(outcomes)))
     suite.set("failures", str(failures))
+    for outcome in outcomes:
+        case = Xml.SubElement(suite, "testcase", classname=group, name=_sound(outcome.name))
+        if outcome.failure:
+            Xml.SubElement(case, "failure", message=outcome.failure).text = _sound(outcome.words)
+        else:
+            Xml.SubElement(case, "system-out").text = _sound(outcome.words)
     Xml.indent(suite)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + Xml.tostring(suite, encoding="unicode") + "\n"
 
