@@ -338,7 +338,8 @@ def test_b1_many_documents_and_one_document_are_not_cross_fitted() -> None:
 
 def test_b1_an_export_that_few_documents_judge_has_a_table_and_plain_json(tmp_path) -> None:
     (test,) = paired_tests(np.full((40, 1), 0.2), np.repeat([0, 1], 20))
-    row = ExportRow("onnx", None, 1.0, 1.0, 1.0, 1.0, 0.5, test.difference, test.interval, test.p, "not significant")
+    found = {"quality": 0.5, "difference": test.difference, "ci95": test.interval, "p": test.p}
+    row = ExportRow("onnx", None, 1.0, 1.0, 1.0, 1.0, **found, outcome="not significant")
     report = ExportReport(rows=(row,), metric="ndcg@10", queries=40, texts=40, device="cpu", comparison=None)
     assert re.search(r"\+0\.2000 +\| – +\|", str(report))
     report.to_json(tmp_path / "report.json")
