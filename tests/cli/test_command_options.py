@@ -105,6 +105,6 @@ def test_help_shows_fields_by_subject_with_their_defaults() -> None:
 @pytest.mark.parametrize("command", ["generate", "mine", "apply", "train"])
 def test_long_commands_cut_no_name_at_80_columns(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    shown = CliRunner().invoke(whole, [command, "--help-all" if command == "train" else "--help"]).output
+    shown = CliRunner().invoke(whole, [command, "--help" if command == "apply" else "--help-all"]).output
     assert not re.search(r"--[\w-]*…", shown)
     assert "--trust-remote-code" in shown
