@@ -84,17 +84,25 @@ class SplitPlan:
         return f"{tested}, {shown}{more}."
 
 
-def plan_split(n_documents: int, n_queries: int, *, cross_fit: bool | None = None) -> SplitPlan:
+def plan_split(
+    n_documents: int, n_queries: int, *, cross_fit: bool | None = None, test_share: float | None = None
+) -> SplitPlan:
     """Say how to divide so many questions, and what they can show, before anything is paid or trained.
 
     Args:
         n_documents: Source documents that will be asked about, at least 1.
         n_queries: Questions about them, at least 1; before they are written, the number that will be.
         cross_fit: True or False: plan for this way; None: for the better one.
+        test_share: Share of the questions that a split tests; None: 16 %, and more where documents are few.
+
+    Raises:
+        ConfigError: A number is out of range.
     """
     check_number("n_documents", n_documents, at_least=1)
     check_number("n_queries", n_queries, at_least=1)
-    share = _test_share(n_documents)
+    if test_share is not None:
+        check_number("test_share", test_share, above=0, below=1 - _VAL_SHARE)
+    share = _test_share(n_documents) if test_share is None else test_share
     by_split = max(1, round(share * n_documents)), max(1, round(share * n_queries))
     split_limit, cross_limit = _expected_limit(*by_split), _cross_fit_limit(n_documents, n_queries)
     if cross_fit is None:

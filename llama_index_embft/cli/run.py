@@ -9,7 +9,7 @@ import typer
 
 from llama_index_embft.cli.shared.console import command_line, quiet_libraries, steps
 from llama_index_embft.cli.shared.outcome import show_result
-from llama_index_embft.dataset import ReadingSettings  # noqa: TC001
+from llama_index_embft.dataset import ReadingSettings
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
@@ -129,7 +129,12 @@ def run(
     )
     if out is None:
         point_latest(target)
-    show_result(result, target)
+    how = "" if reading == ReadingSettings() else f", settings={reading!r}"
+    cut = (
+        f"nodes = documents_to_nodes(load_documents({[str(path) for path in docs]}{how}), chunk_size={chunk_size}, "
+        f"chunk_overlap={chunk_overlap}, tokens=model_tokens(embed_model))"
+    )
+    show_result(result, target, "" if result.source.index is not None else cut)
     return {**result.to_dict(), "output_path": target}
 
 

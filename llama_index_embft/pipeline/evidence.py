@@ -23,14 +23,15 @@ _FEWEST: Final = 10
 _ENOUGH_TO_TRAIN: Final = 300
 # Three tenths of so many documents still bear a verdict.
 _ENOUGH_DOCUMENTS: Final = 40
-_FRACTIONS: Final = (0.6, 0.1, 0.3)
+FRACTIONS: Final = (0.6, 0.1, 0.3)
+"""Shares of people's questions that train, choose and prove, where they are enough to train."""
 _BY_CHUNK: Final = (0.72, 0.12, 0.16)  # of made questions about too few documents to test on others
 _MOST_CHOOSING: Final = 400
 _VAL_SHARE: Final = 0.12
 _TIED: Final = (
-    "The documents hang together, by texts that they share or by questions about several of them, so the questions "
-    "were divided by passage: passages of one document stand on several sides, and nothing is shown about other "
-    "documents."
+    "Divided by document, the questions would leave a side without enough of them (documents that share texts, or that "
+    "one question is about, count as one), so they were divided by passage: passages of one document stand on several "
+    "sides, and nothing is shown about other documents."
 )
 
 
@@ -118,7 +119,7 @@ def assign(
             raise DatasetError("There are no questions to choose by; give some, or let them be made.")
         return _by_made(made, made_by, tuple(notes), seed, show_progress)
     if trains_on_labels(labels):
-        (train, val, test), note = _divided(labels, _FRACTIONS, seed, show_progress)
+        (train, val, test), note = _divided(labels, FRACTIONS, seed, show_progress)
         notes += [note] if note else []
         return Evidence(train, _smaller(val, seed), val, (Fold(val, test),), "people", "people", tuple(notes))
     train_set, val_set = _train_and_val(made, seed, show_progress) if made is not None else (None, None)
@@ -155,10 +156,12 @@ def _train_and_val(
 def _divided(
     dataset: EmbeddingQAFinetuneDataset, fractions: tuple[float, float, float], seed: int, show_progress: bool
 ) -> tuple[Split, str]:
-    """By document; by passage where documents hang together, and then with a note that says so.
+    """By document; by passage where that leaves a part with less than a third of its share, with a note that says so.
 
-    Laws that quote each other, and questions about several documents, can tie nearly all of them into one unit. No part
-    of the split may be left with less than a third of its share.
+    Laws that quote each other, and questions about several documents, can tie nearly all of them into one unit.
+
+    Raises:
+        DatasetError: They cannot be divided by passage either.
     """
     n = len(dataset.queries)
     try:

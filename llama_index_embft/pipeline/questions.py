@@ -10,7 +10,7 @@ from llama_index_embft.dataset.near_duplicates import normalise
 from llama_index_embft.dataset.provenance import BY_LLM, BY_TEXT
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import DatasetError, EmbftError, GenerationError
-from llama_index_embft.pipeline.evidence import Origin, can_choose
+from llama_index_embft.pipeline.evidence import FRACTIONS, Origin, can_choose, trains_on_labels
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
@@ -74,7 +74,10 @@ def what_can_be_shown(
         DatasetError: An LLM would be paid for questions that can show nothing.
     """
     if labels is not None and can_choose(labels):
-        return str(plan_split(len(documents_asked(labels)), len(labels.queries)))
+        trains = trains_on_labels(labels)
+        tested = FRACTIONS[2] if trains else None
+        plan = plan_split(len(documents_asked(labels)), len(labels.queries), cross_fit=not trains, test_share=tested)
+        return str(plan)
     if llm is None:
         return ""
     corpus = source.corpus

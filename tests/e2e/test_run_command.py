@@ -62,10 +62,10 @@ def embft(*arguments, cwd):
     return result.stdout
 
 
-def test_run_from_files_to_an_index(tmp_path, tiny_model_path):
+def test_run_from_files_to_an_index(tmp_path, tiny_model_path, monkeypatch):
     (tmp_path / "docs").mkdir()
     write_documents(tmp_path / "docs")
-    options = ["--method", "full", "--out", "out", "--chunk-size", 128]
+    options = ["--method", "full", "--out", "out", "--chunk-size", 128, "--keep-headers"]
     said = embft("run", "docs", "--embed-model", tiny_model_path, *options, cwd=tmp_path)
     out = tmp_path / "out"
     report = json.loads((out / "report.json").read_text())
@@ -100,6 +100,15 @@ def test_run_from_files_to_an_index(tmp_path, tiny_model_path):
     hits = load_retriever(out / "retriever", index).retrieve("When was the violin finished?")
     assert len(hits) == 10
     assert {node.node_id for node in nodes} == set(parts["train"].corpus)
+
+    # The lines that are printed at the end run as they stand.
+    lines = said.partition("\nUse it\n")[2].partition("\n\n")[0].splitlines()
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec("\n".join(line.strip() for line in lines), names)
+    assert [hit.node.node_id for hit in names["retriever"].retrieve("When was the violin finished?")] == [
+        hit.node.node_id for hit in hits
+    ]
 
     again = embft("compare", "out/reports/base.json", "out/reports/chosen.json", cwd=tmp_path)
     assert "ndcg@10" in again

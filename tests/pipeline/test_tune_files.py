@@ -30,8 +30,8 @@ def test_the_report_counts_what_was_skipped_with_its_reason(tmp_path, tiny_model
     notes = result.to_dict()["notes"]
     for sentence in (
         "Read 7 of 9 files as 7 documents.",
-        "Skipped 1 file as encrypted: locked.docx is encrypted and needs a password; save it without one.",
-        "Skipped 1 file as of a kind that is not read: .jpg (1).",
+        "Skipped 1 file (encrypted): locked.docx is encrypted and needs a password; save it without one.",
+        "Skipped 1 file (of a kind that is not read): .jpg (1).",
         "Read 1 file with a reservation (too large): rows.csv holds more than 1 rows, of which the first 1 were read; "
         "raise `max_rows` for more.",
         "Chunks have 62 tokens and not 256: the model reads no more.",

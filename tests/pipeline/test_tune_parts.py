@@ -132,7 +132,7 @@ def test_documents_that_hang_together_are_divided_by_passage_and_that_is_said(n,
     used = [part for part in (evidence.train, evidence.choose, *(fold.prove for fold in evidence.folds)) if part]
     assert all(len(part.queries) >= n // 20 for part in used)
     assert len(used) == sides + (n == 40)
-    assert "so the questions were divided by passage" in evidence.notes[-1]
+    assert "so they were divided by passage" in evidence.notes[-1]
     if evidence.train is not None:
         answers = [{doc for docs in part.relevant_docs.values() for doc in docs} for part in used]
         assert not answers[0] & answers[1]

@@ -16,8 +16,14 @@ if TYPE_CHECKING:
     from llama_index_embft.pipeline import TuneResult
 
 
-def show_result(result: TuneResult, target: Path) -> None:
-    """The candidates, the verdict, three examples, and what to do next."""
+def show_result(result: TuneResult, target: Path, cut: str = "") -> None:
+    """The candidates, the verdict, three examples, and what to do next.
+
+    Args:
+        result: Of the search.
+        target: Where it was saved.
+        cut: The line of Python that cuts the same nodes again; empty: they come from an index.
+    """
     console.print()
     console.print(result.table().to_rich())
     console.print(f"[bold]Handed over:[/bold] {result.chosen.label}", soft_wrap=True)
@@ -32,12 +38,20 @@ def show_result(result: TuneResult, target: Path) -> None:
     ):
         console.print(f"  {name:<13} {meaning}")
     console.print("\n[bold]Use it[/bold]")
-    for line in (
+    reading = [
         "from llama_index.core import VectorStoreIndex",
-        "from llama_index_embft import load_embed_model, load_retriever",
+        "from llama_index_embft import load_documents, load_embed_model, load_retriever",
+        "from llama_index_embft.dataset import ReadingSettings, documents_to_nodes"
+        if "ReadingSettings" in cut
+        else "from llama_index_embft.dataset import documents_to_nodes",
+        "from llama_index_embft.embeddings import model_tokens",
+    ]
+    given = "from llama_index_embft import load_embed_model, load_retriever  # index: yours, of the nodes searched here"
+    for line in (
+        *(reading if cut else [given]),
         f"embed_model = load_embed_model({str(target / 'model')!r})",
-        "index = VectorStoreIndex(nodes, embed_model=embed_model)  # nodes as cut here, or the index you have",
-        f"retriever = load_retriever({str(target / 'retriever')!r}, index)",
+        *([cut, "index = VectorStoreIndex(nodes, embed_model=embed_model)"] if cut else []),
+        f"retriever = load_retriever({str(target / 'retriever')!r}, index, embed_model=embed_model)",
     ):
         console.print(f"  {line}", markup=False, soft_wrap=True)
     if result.evidence.proof_by != "people":

@@ -52,7 +52,7 @@ class UnreadableError(Exception):
 
     Args:
         reason: The end of the sentence, without full stop.
-        cause: What it is counted under, as in "3 files are skipped as broken".
+        cause: What it is counted under, as in "Skipped 3 files (broken)".
     """
 
     def __init__(self, reason: str, cause: str = "broken") -> None:

@@ -151,7 +151,7 @@ def skipped_in_words(skipped: Sequence[SkippedFile]) -> Iterator[str]:
         yield (
             f"Read {count} with a reservation ({cause}): {examples}."
             if partly
-            else (f"Skipped {count} as {cause}: {examples}.")
+            else f"Skipped {count} ({cause}): {examples}."
         )
 
 

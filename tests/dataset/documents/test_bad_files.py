@@ -120,7 +120,7 @@ def test_a_folder_of_all_of_them_says_each_reason_once(tmp_path: Path, caplog: p
     (said,) = [record.message for record in caplog.records]
     assert said == " ".join(documents.sentences())
     for cause in ("broken", "encrypted", "too large", "unsafe", "in an old format", "not text", "without text"):
-        assert said.count(f" as {cause}: ") == 1
+        assert said.count(f" ({cause}): ") == 1
 
 
 def test_links_loops_pipes_and_closed_folders_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

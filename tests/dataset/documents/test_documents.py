@@ -238,10 +238,10 @@ def test_bad_files_among_good_ones_are_skipped_with_one_warning(folder: Path, ca
     assert len(warnings) == 1
     assert warnings[0].split(". ") == [
         "Read 4 of 7 files as 5 documents",
-        "Skipped 1 file as empty: empty.txt is empty; remove it or fill it",
-        "Skipped 1 file as encrypted: locked.pdf is encrypted and needs a password; remove it, for example with: qpdf "
+        "Skipped 1 file (empty): empty.txt is empty; remove it or fill it",
+        "Skipped 1 file (encrypted): locked.pdf is encrypted and needs a password; remove it, for example with: qpdf "
         "--decrypt --password=… in.pdf out.pdf",
-        "Skipped 1 file as of a kind that is not read: .jpg (1).",
+        "Skipped 1 file (of a kind that is not read): .jpg (1).",
     ]
     assert {one.name for one in documents.skipped} == {"empty.txt", "locked.pdf", "photo.jpg"}
 
