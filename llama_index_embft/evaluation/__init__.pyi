@@ -1,5 +1,6 @@
 from .comparing import compare as compare
 from .comparison import Comparison as Comparison
+from .interleaving import InterleavingResult as InterleavingResult, compare_interleaved as compare_interleaved
 from .judging import (
     JudgedComparison as JudgedComparison,
     JudgedSystem as JudgedSystem,
@@ -20,8 +21,11 @@ from .metrics import (
 from .records import RetrievalReport as RetrievalReport
 from .runs import evaluate_run as evaluate_run, fuse_runs as fuse_runs
 from .statistics import (
+    AnytimeMean as AnytimeMean,
+    MeanSequence as MeanSequence,
     PredictionPoweredMean as PredictionPoweredMean,
     SwitchingCost as SwitchingCost,
+    anytime_mean as anytime_mean,
     paired_tests as paired_tests,
     prediction_powered_mean as prediction_powered_mean,
 )

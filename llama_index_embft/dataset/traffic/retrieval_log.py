@@ -12,7 +12,7 @@ from llama_index_embft.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 
 class RetrievalLog:
@@ -78,14 +78,27 @@ class RetrievalLog:
             dispatcher.event_handlers = [other for other in dispatcher.event_handlers if other is not handler]
             self._attached = None
 
-    def observe(self, query: str, nodes: Iterable[Any], *, id_: str) -> None:
-        """Write one retrieval, as the listener does."""
+    @property
+    def attached(self) -> bool:
+        """Whether it listens to every retrieval."""
+        return self._attached is not None
+
+    def observe(self, query: str, nodes: Iterable[Any], *, id_: str, by: Mapping[str, str] | None = None) -> None:
+        """Write one retrieval, as the listener does.
+
+        Args:
+            query: The question.
+            nodes: What was found, with `node`.
+            id_: The answer's id, for its clicks.
+            by: Id of a node -> who put it there, as `InterleavedRetriever` writes it.
+        """
         from llama_index.core.schema import MetadataMode
 
         shown = {
             found.node.node_id: {
                 "id": found.node.node_id,
                 "text": found.node.get_content(metadata_mode=MetadataMode.EMBED),
+                **({"by": by[found.node.node_id]} if by and found.node.node_id in by else {}),
             }
             for found in nodes
         }

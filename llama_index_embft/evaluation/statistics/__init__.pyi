@@ -16,6 +16,7 @@ from .plain_words import (
     meaning_of as meaning_of,
     summary as summary,
 )
+from .sequential import AnytimeMean as AnytimeMean, MeanSequence as MeanSequence, anytime_mean as anytime_mean
 from .significance import (
     PairedResult as PairedResult,
     clusters_to_show as clusters_to_show,

@@ -87,6 +87,9 @@ def test_answers_are_scored_after_the_request_and_stand_on_the_leaderboard(datab
     assert (stats.seen, stats.sampled, stats.scored) == (4, 4, 4)
     assert (stats.dropped, stats.failed, stats.waiting) == (0, 0, 0)
     assert scorer.means()["embedding_answer_relevance"] == pytest.approx(1.0, abs=1e-6)
+    mean = scorer.intervals()["embedding_answer_relevance"]
+    assert mean.n == 4
+    assert 0 < mean.interval[0] < mean.interval[1] == 1
     assert scorer.counts()["groundedness"] == {"scored": 4, "undefined": 0, "unreadable": 0, "failed": 0}
     board = read_leaderboard(database, "fruit")
     assert list(board.index) == ["live", "tuned"]

@@ -20,6 +20,7 @@ from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index_embft._core.checks import check_number
 from llama_index_embft._core.redaction import redact
 from llama_index_embft.errors import ConfigError
+from llama_index_embft.evaluation.statistics.sequential import MeanSequence
 from llama_index_embft.integrations.trulens.calls import JudgeUnavailableError, require_trulens
 from llama_index_embft.integrations.trulens.database import DEFAULT_DATABASE
 from llama_index_embft.integrations.trulens.feedback import (
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from llama_index.core.llms import LLM
     from typing_extensions import Self
 
+    from llama_index_embft.evaluation.statistics.sequential import AnytimeMean
     from llama_index_embft.integrations.trulens.feedback import Feedback
 
 logger = logging.getLogger(__name__)
@@ -128,7 +130,7 @@ class LiveScorer:
         self._outcomes: dict[str, dict[str, int]] = {
             feedback.name: {str(outcome): 0 for outcome in OUTCOMES} for feedback in self._feedbacks
         }
-        self._sums = {feedback.name: 0.0 for feedback in self._feedbacks}
+        self._sequences = {feedback.name: MeanSequence() for feedback in self._feedbacks}
         self._warned = False
         self._thread = threading.Thread(target=self._work, name="embft-live-scorer", daemon=True)
         self._thread.start()
@@ -175,12 +177,17 @@ class LiveScorer:
 
     def means(self) -> dict[str, float]:
         """Feedback -> mean over the answers with a score; those without any are left out."""
+        return {name: found.estimate for name, found in self.intervals().items()}
+
+    def intervals(self) -> dict[str, AnytimeMean]:
+        """Feedback -> mean over the answers with a score, and a 95 % interval that may be looked at at any time.
+
+        One that excludes a limit of yours, or two versions whose intervals do not overlap, stay so however long one
+        looks on. An empty interval shows that the scores changed since the scorer was made.
+        """
         with self._changed:
-            return {
-                name: self._sums[name] / outcomes["scored"]
-                for name, outcomes in self._outcomes.items()
-                if outcomes["scored"]
-            }
+            found = {name: sequence.result for name, sequence in self._sequences.items()}
+        return {name: mean for name, mean in found.items() if mean.n}
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until nothing waits to be scored; False if that takes longer than `timeout` seconds."""
@@ -283,7 +290,8 @@ class LiveScorer:
             self._counts["scored"] += 1
             for name, verdict in verdicts.items():
                 self._outcomes[name][verdict.outcome] += 1
-                self._sums[name] += verdict.score or 0.0
+                if verdict.score is not None:
+                    self._sequences[name].add(verdict.score)
 
 
 class WatchedEngine(BaseQueryEngine):
