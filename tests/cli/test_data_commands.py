@@ -96,6 +96,13 @@ def test_split_writes_three_files_that_share_no_document(embft, data):
     assert not (data / "two" / "val.json").exists()
 
 
+def test_no_side_of_an_earlier_split_stays_beside_a_new_one(embft, data):
+    assert embft("split", "data.json", "--out", "sides", "--fractions", "0.5", "0.25", "0.25")[0] == 0
+    code, _, err = embft("split", "data.json", "--out", "sides", "--fractions", "0.5", "0", "0.5")
+    assert code == 2
+    assert "val.json is of an earlier split, and this one makes no such side; remove it" in err
+
+
 def test_a_split_of_one_document_is_refused(embft, data):
     handbook(source_documents=dict.fromkeys(handbook().corpus, "one")).save_json("one.json")
     code, _, err = embft("split", "one.json", "--out", "sides")

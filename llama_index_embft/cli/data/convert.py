@@ -56,13 +56,15 @@ def convert(
     from llama_index_embft.dataset.formats.build import counted
     from llama_index_embft.dataset.formats.guess import guess_format
     from llama_index_embft.dataset.formats.registry import format_named, read_dataset, write_dataset
-    from llama_index_embft.errors import ConfigError
+    from llama_index_embft.errors import ConfigError, OutputError
 
     if list_:
         return _show_formats()
     if source is None or out is None:
         raise ConfigError("Name what to read and what to write: embft convert IN OUT --to FORMAT (--list shows them).")
     format_named(to)
+    if source.exists() and out.exists() and source.samefile(out):
+        raise OutputError(f"IN and OUT are both {out}, which would be lost in the other format; choose another OUT.")
     name = from_ if from_ is not None else guess_format(source)
     reading: dict[str, Any] = _pairs(read_option, "--read-option")
     if split is not None:
@@ -115,7 +117,9 @@ def _pairs(items: list[str] | None, option: str, *, plain: bool = False) -> dict
 
 
 def _value(text: str) -> Any:
-    """A whole number or a number if it is one."""
+    """A whole number, a number, or true or false, if it is one."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
     if re.fullmatch(r"[+-]?\d+", text):
         return int(text)
     return float(text) if re.fullmatch(r"[+-]?\d*\.\d+", text) else text
