@@ -277,3 +277,46 @@ def test_a_table_with_mixed_encodings_is_read_line_by_line(tmp_path: Path, caplo
 def test_limits_are_checked() -> None:
     with pytest.raises(ConfigError, match="`max_rows` is 0; it must be at least 1"):
         ReadingSettings(max_rows=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.csv", "Country,Capital,Capital\nGermany,Berlin,Bonn\nItaly,Rome,Turin\n",
+         ["Country: Germany\nCapital: Berlin\nCapital 2: Bonn", "Country: Italy\nCapital: Rome\nCapital 2: Turin"]),
+        ("b.csv", "Country,2019,Note\nGermany,good,fine\n", ["Country: Germany\n2019: good\nNote: fine"]),
+        ("c.csv", "Ada,1815\nAlan,1912\nEmmy,1882\n", ["Ada, 1815\nAlan, 1912\nEmmy, 1882"]),
+        ("d.csv", "a,5,7\nb,c,d\ne,f,g\n", ["a, 5, 7\nb, c, d\ne, f, g"]),
+        ("e.csv", "The report\nname,city\nAda,London\n", ["The report", "name: Ada\ncity: London"]),
+        ("f.json", '{"title": "On trees", "authors": [{"name": "Ann"}, {"name": "Bob"}]}',
+         ["name: Ann", "name: Bob", "title: On trees"]),
+    ],
+)  # fmt: skip
+def test_no_row_and_no_record_loses_its_place(tmp_path: Path, name: str, content: str, expected: list[str]) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    assert texts(tmp_path / name) == expected
+
+
+def test_a_quote_that_nothing_closes_swallows_no_rows(tmp_path: Path) -> None:
+    lines = [f"item{n},{n}" for n in range(100)]
+    lines[60] = 'broken,"12'
+    (tmp_path / "a.csv").write_text("name,size\n" + "\n".join(lines) + "\n")
+    loaded = load_documents(tmp_path / "a.csv")
+    assert [loaded[60].text, loaded[99].text, len(loaded)] == ['name: broken\nsize: "12', "name: item99\nsize: 99", 100]
+    assert "has a quote that nothing closes; its last 40 lines" in loaded.skipped[0].reason
+
+
+def test_what_a_sheet_holds_beyond_the_limits_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llama_index_embft.dataset.documents.tables._BLANK_ROWS", 10)
+    book = openpyxl.Workbook()
+    for row in (["name", "ean"], ["x", 4006381333931.0], ["y", "=B2*2"], ["z", 0.1 + 0.2, *"a" * 60]):
+        book.active.append(row)
+    book.active.cell(30, 1, "late")
+    book.save(tmp_path / "a.xlsx")
+    loaded = load_documents(tmp_path / "a.xlsx")
+    assert [one.text for one in loaded][:2] == ["name: x\nean: 4006381333931", "name: y"]
+    assert loaded[2].text.startswith("name: z\nean: 0.3\n")
+    said = " ".join(one.reason for one in loaded.skipped)
+    for words in ("holds 1 rows in the sheet Sheet with more than 50 cells", "holds more than 10 blank rows on end",
+                  "holds 1 formulas without a stored value"):  # fmt: skip
+        assert words in said
