@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from llama_index_embft._core.checks import first_line
 from llama_index_embft.dataset.documents.archives import open_office_zip
 from llama_index_embft.dataset.documents.base import MEGABYTE, LeftOut, Piece, ReadingJob, UnreadableError, needed
-from llama_index_embft.dataset.documents.encoding import decode, text_lines
+from llama_index_embft.dataset.documents.encoding import TextLines, decode
 from llama_index_embft.dataset.documents.text import encoding_note
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ _NUMBER: Final = re.compile(r"[\s$€£¥%+-]*[\d.,:/\s-]*\d[\d.,:/\s%€-]*")
 
 def read_csv(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
     """Read a file of separated values, line by line; the separator is the one that gives even rows."""
-    lines, encoding = text_lines(path, job.settings.max_file_mb * MEGABYTE)
-    lines = (line.replace("\x00", "") for line in lines)
+    read = TextLines(path, job.settings.max_file_mb * MEGABYTE)
+    lines = (line.replace("\x00", "") for line in read)
     pending: list[str] = []  # lines of the row that is being read
     ended = False
     unquoted = 0
@@ -82,7 +82,7 @@ def read_csv(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
         yield LeftOut(
             f"has a quote that nothing closes; its last {unquoted:,} lines were read without quotes", "broken"
         )
-    yield from encoding_note(encoding)
+    yield from encoding_note(read.encoding)
 
 
 def _separator(path: Path, head: list[str]) -> str:
@@ -205,15 +205,19 @@ def _table(rows: Iterable[list[str]], job: ReadingJob, **metadata: str) -> Itera
             wide += any(cell.strip() for cell in row[len(names) + _SPARE_CELLS :])
             yield Piece(_row(names, row), metadata_of)
     where = f" in the sheet {metadata['sheet']}" if "sheet" in metadata else ""
+    if next(iter(body), None) is not None:
+        yield LeftOut(
+            f"holds more than {limit:,} rows{where}, of which the first {limit:,} were read; raise `max_rows` for more",
+            "too large",
+        )
+    yield from _beyond(where, wide, stopped=stopped)
+
+
+def _beyond(where: str, wide: int, *, stopped: bool) -> Iterator[LeftOut]:
     if wide:
         yield LeftOut(
             f"holds {wide:,} rows{where} with more than {_SPARE_CELLS} cells beyond the last column that has a name, "
             "which were left out; name the columns",
-            "too large",
-        )
-    if next(iter(body), None) is not None:
-        yield LeftOut(
-            f"holds more than {limit:,} rows{where}, of which the first {limit:,} were read; raise `max_rows` for more",
             "too large",
         )
     if stopped:
@@ -302,7 +306,7 @@ def read_json(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
 
 def read_jsonl(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
     """Read JSON Lines: a document a line, one line at a time."""
-    lines, encoding = text_lines(path, job.settings.max_file_mb * MEGABYTE)
+    lines = TextLines(path, job.settings.max_file_mb * MEGABYTE)
     broken = 0
 
     def records() -> Iterator[Any]:
@@ -317,7 +321,7 @@ def read_jsonl(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
     yield from _records(records(), job)
     if broken:
         yield LeftOut(f"holds {broken:,} lines that are no JSON and were left out", "broken")
-    yield from encoding_note(encoding)
+    yield from encoding_note(lines.encoding)
 
 
 def _records(records: Iterable[Any], job: ReadingJob) -> Iterator[Piece | LeftOut]:

@@ -11,13 +11,16 @@ from urllib.parse import unquote
 from llama_index_embft._core.checks import first_line
 from llama_index_embft.dataset.documents.archives import open_office_zip
 from llama_index_embft.dataset.documents.base import LeftOut, Piece, ReadingJob, UnreadableError
-from llama_index_embft.dataset.documents.encoding import decode
+from llama_index_embft.dataset.documents.encoding import decode, decode_declared
+from llama_index_embft.dataset.documents.text import encoding_note
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from bs4 import BeautifulSoup
+
+    from llama_index_embft.dataset.documents.encoding import TextEncoding
 
 _BLOCKS: Final = frozenset(
     ["p", "div", "section", "article", "header", "footer", "main", "table", "ul", "ol", "dl", "blockquote", "pre", "hr"]
@@ -40,11 +43,19 @@ _LEAST_MAIN: Final = 200  # characters in <main>, from which the rest of the pag
 
 
 def read_html(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
-    """Read a page without its navigation; its own statement of its encoding counts."""
-    yield Piece(html_text(job.whole(path)))
+    """Read a page without its navigation; its own statement of its encoding counts, where it is true."""
+    markup, encoding = _decoded(job.whole(path))
+    yield Piece(html_text(markup))
+    yield from encoding_note(encoding)
 
 
-def html_text(markup: str | bytes) -> str:
+def _decoded(raw: bytes) -> tuple[str, TextEncoding]:
+    from bs4.dammit import EncodingDetector
+
+    return decode_declared(raw, EncodingDetector.find_declared_encoding(raw, is_html=True))
+
+
+def html_text(markup: str) -> str:
     """Reduce a page to its text: a line a block, headings marked as in Markdown.
 
     Scripts, menus and buttons are left out, as are the page's header and footer, and lists of nothing but links. If the
@@ -72,7 +83,7 @@ def html_text(markup: str | bytes) -> str:
     return f"{title}\n\n{text}".strip() if title and title != heading else text
 
 
-def _parsed(markup: str | bytes) -> BeautifulSoup:
+def _parsed(markup: str) -> BeautifulSoup:
     from bs4 import BeautifulSoup
     from bs4.exceptions import ParserRejectedMarkup
 
@@ -81,10 +92,8 @@ def _parsed(markup: str | bytes) -> BeautifulSoup:
         return BeautifulSoup(markup, "html.parser")
     except errors:
         # Declarations such as `<![foo[ x ]]>`, which nobody knows.
-        raw = markup.encode("utf-8", "replace") if isinstance(markup, str) else markup
-        raw = re.sub(rb"<!(?!--|doctype)", b"&lt;!", raw, flags=re.IGNORECASE)
         try:
-            return BeautifulSoup(raw, "html.parser")
+            return BeautifulSoup(re.sub("<!(?!--|doctype)", "&lt;!", markup, flags=re.IGNORECASE), "html.parser")
         except errors as err:
             raise UnreadableError(f"is HTML that cannot be parsed ({first_line(err)}); save it again") from err
 
@@ -163,6 +172,7 @@ def read_epub(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
     """Read the chapters of an e-book in the order in which they are read, a document a chapter."""
     members = set(open_office_zip(path, job))
     broken = 0
+    notes: dict[TextEncoding, None] = {}
     with zipfile.ZipFile(path) as book:
         for name in _chapters(book, members):
             try:
@@ -172,7 +182,11 @@ def read_epub(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
                 continue
             if b"<" not in markup[:2048]:
                 raise UnreadableError("is locked to a reader's account (DRM); ask for a copy without", "encrypted")
-            yield Piece(html_text(markup))
+            text, encoding = _decoded(markup)
+            notes[encoding] = None
+            yield Piece(html_text(text))
+    for encoding in notes:
+        yield from encoding_note(encoding)
     if broken:
         yield LeftOut(f"has {broken} broken chapters, which were left out", "broken")
 

@@ -198,6 +198,58 @@ def test_mail_is_read_with_its_attachments(tmp_path: Path) -> None:
     assert [(one.name, one.cause) for one in documents.skipped] == [("m.eml/tool.exe", "of a kind that is not read")]
 
 
+HEAD = b"Subject: S\nFrom: a@b.c\nMIME-Version: 1.0\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "expected", "note"),
+    [
+        (b"", "Grüße".encode(), "Grüße", ""),
+        (b"text/plain; charset=us-ascii", "Grüße".encode(), "Grüße", ""),
+        (b"text/plain; charset=iso-8859-1", "Grüße für 3 €".encode("cp1252"), "Grüße für 3 €", ""),
+        (b"text/plain; charset=utf-8", "Grüße aus München".encode("cp1252"), "Grüße aus München", "read as cp1252"),
+        (b"text/plain; charset=x-odd", "Grüße aus München".encode("cp1252"), "Grüße aus München", "read as cp1252"),
+        (b"text/html; charset=koi8-r", "<p>Привет</p>".encode("koi8-r"), "Привет", ""),
+    ],
+)
+def test_the_words_of_a_message_survive_a_wrong_charset(
+    tmp_path: Path, kind: bytes, body: bytes, expected: str, note: str
+) -> None:
+    stated = b"Content-Type: " + kind + b"\n" if kind else b""
+    (tmp_path / "m.eml").write_bytes(HEAD + stated + b"Content-Transfer-Encoding: 8bit\n\n" + body)
+    loaded = load_documents(tmp_path / "m.eml")
+    assert loaded[0].text == f"# S\n\nFrom: a@b.c\n\n{expected}"
+    assert [note in one.reason for one in loaded.skipped] == [True] * bool(note)
+
+
+def test_letters_that_stand_in_a_header_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "m.eml").write_bytes("Subject: Grüße aus München\nFrom: a@b.c\n\nText".encode())
+    assert texts(tmp_path / "m.eml") == ["# Grüße aus München\n\nFrom: a@b.c\n\nText"]
+
+
+def test_no_part_of_a_message_is_lost(tmp_path: Path) -> None:
+    empty = message("S", "\n")
+    empty.add_alternative("<p>The offer is 300 euro.</p>", subtype="html")
+    (tmp_path / "a.eml").write_bytes(empty.as_bytes())
+    assert texts(tmp_path / "a.eml")[0].endswith("\n\nThe offer is 300 euro.")
+    two = message("S", "First half.")
+    two.add_attachment("Second half.", disposition="inline")
+    (tmp_path / "b.eml").write_bytes(two.as_bytes())
+    assert texts(tmp_path / "b.eml")[0].endswith("First half.\n\nSecond half.")
+    inner = EmailMessage()
+    inner.set_content("Signed.")
+    inner.add_attachment("The contract.", filename="contract.txt")
+    sign = b"--XX\nContent-Type: application/pgp-signature; name=s.asc\n\nx\n--XX--\n"
+    signed = b"Content-Type: multipart/signed; boundary=XX\n\n--XX\n" + inner.as_bytes() + b"\n" + sign
+    (tmp_path / "c.eml").write_bytes(HEAD + signed)
+    loaded = load_documents(tmp_path / "c.eml")
+    assert [one.text.rsplit("\n", 1)[-1].strip() or one.text.strip() for one in loaded] == ["Signed.", "The contract."]
+    assert not loaded.skipped
+    two.add_attachment("x", filename="x.txt")
+    (tmp_path / "all.mbox").write_bytes(b"From a@b.c Thu Jan  1 00:00:00 2020\n" + two.as_bytes())
+    assert "holds 1 attachments, which were left out" in load_documents(tmp_path / "all.mbox").skipped[0].reason
+
+
 def test_a_mailbox_gives_a_document_a_message(tmp_path: Path) -> None:
     box = mailbox.mbox(tmp_path / "all.mbox")
     for number in range(2):
@@ -264,6 +316,34 @@ POLISH = "Zażółć gęślą jaźń, bo tak trzeba robić zawsze."
 def test_any_encoding_is_read(tmp_path: Path, raw: bytes, expected: str) -> None:
     (tmp_path / "a.txt").write_bytes(raw)
     assert texts(tmp_path) == [expected]
+
+
+def test_one_bad_byte_does_not_make_another_encoding_of_utf8(tmp_path: Path) -> None:
+    raw = RUSSIAN.encode()
+    (tmp_path / "a.txt").write_bytes(raw[:15] + b"\xff" + raw[15:])
+    loaded = load_documents(tmp_path)
+    assert loaded[0].text == f"{RUSSIAN[:8]}\ufffd{RUSSIAN[8:]}"
+    assert loaded.skipped[0].reason.startswith("is UTF-8 with damaged characters, which are shown as \ufffd")
+
+
+def test_what_is_no_utf8_far_down_a_table_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llama_index_embft.dataset.documents.encoding._SAMPLE", 20)
+    (tmp_path / "a.csv").write_bytes(b"name,place\n" + b"Ann,Rome\n" * 9 + "Jörg,Düsseldorf\n".encode("cp1252"))
+    loaded = load_documents(tmp_path)
+    assert loaded[-1].text == "name: Jörg\nplace: Düsseldorf"
+    assert loaded.skipped[0].reason.startswith("mixes UTF-8 and cp1252")
+
+
+@pytest.mark.parametrize(
+    ("declared", "written", "note"),
+    [("iso-8859-1", "utf-8", ""), ("windows-1251", "windows-1251", ""), ("utf-8", "windows-1251", "read as cp1251"),
+     ("utf-16", "utf-8", ""), ("windows-1251", "utf-8", ""), ("windows-1251", "utf-8-sig", "")],
+)  # fmt: skip
+def test_a_page_declares_its_encoding_not_always_truly(tmp_path: Path, declared: str, written: str, note: str) -> None:
+    (tmp_path / "a.html").write_bytes(f'<meta charset="{declared}"><p>{RUSSIAN}</p>'.encode(written))
+    loaded = load_documents(tmp_path)
+    assert loaded[0].text == RUSSIAN
+    assert [note in one.reason for one in loaded.skipped] == [True] * bool(note)
 
 
 def test_a_table_with_mixed_encodings_is_read_line_by_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
