@@ -118,8 +118,9 @@ def test_nothing_is_lost_by_writing_onto_the_input_or_by_writing_nothing(tmp_pat
     path, there = tmp_path / "keep.jsonl", tmp_path / "there.jsonl"
     path.write_text('{"anchor": "q", "positive": "a"}\n')
     there.write_text("good")
-    with pytest.raises(OutputError, match=r"IN and OUT are both .*keep\.jsonl, which would be lost"):
-        embft(path, path, "--to", "pairs")
+    for one, other in ((path, path), (tmp_path, there), (path, tmp_path)):
+        with pytest.raises(OutputError, match=r"is, holds or lies in what is read, which would be lost"):
+            embft(one, other, "--to", "pairs", "--overwrite")
     for to in ("triplets", "infgrad"):
         with pytest.raises(DatasetError, match="None of the 1 queries gives a row: none has a negative document"):
             embft(path, there, "--to", to)

@@ -63,8 +63,10 @@ def convert(
     if source is None or out is None:
         raise ConfigError("Name what to read and what to write: embft convert IN OUT --to FORMAT (--list shows them).")
     format_named(to)
-    if source.exists() and out.exists() and source.samefile(out):
-        raise OutputError(f"IN and OUT are both {out}, which would be lost in the other format; choose another OUT.")
+    if source.exists() and out.exists():
+        ends = (source.resolve(), out.resolve())
+        if source.samefile(out) or ends[0] in ends[1].parents or ends[1] in ends[0].parents:
+            raise OutputError(f"{out} is, holds or lies in what is read, which would be lost; choose another OUT.")
     name = from_ if from_ is not None else guess_format(source)
     reading: dict[str, Any] = _pairs(read_option, "--read-option")
     if split is not None:

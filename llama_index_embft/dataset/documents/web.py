@@ -22,20 +22,34 @@ if TYPE_CHECKING:
 
     from llama_index_embft.dataset.documents.encoding import TextEncoding
 
-_BLOCKS: Final = frozenset(
-    ["p", "div", "section", "article", "header", "footer", "main", "table", "ul", "ol", "dl", "blockquote", "pre", "hr"]
-).union(["figure", "figcaption", "h1", "h2", "h3", "h4", "h5", "h6"])
+_BLOCKS: Final = (
+    "p div section article header footer main table ul ol dl blockquote pre hr figure figcaption h1 h2 h3 h4 h5 h6 nav "
+    "aside details summary address form fieldset legend caption select menu dialog hgroup center"
+)
+_LINES: Final = "li dt dd tr br"  # begin a line, but no paragraph
+_CELL: Final = "\x1f"
+_CELLS: Final = dict.fromkeys(["td", "th", "option"], _CELL)  # stand beside each other; many are not closed
+_CLOSING: Final = {**dict.fromkeys(_BLOCKS.split(), "\n"), **_CELLS}
+_OPENING: Final = {**dict.fromkeys(_LINES.split(), "\n"), **_CLOSING}
 _HEADINGS: Final = frozenset(["h1", "h2", "h3", "h4", "h5", "h6"])
-_LINES: Final = frozenset(["li", "dt", "dd", "tr", "br"])  # begin a line, but no paragraph
 _NO_CONTENT: Final = frozenset(["script", "style", "noscript", "template", "svg", "iframe", "head"])
 _PARTS: Final = frozenset(["article", "main", "section"])  # have headers of their own
 _LISTS: Final = frozenset(["ul", "ol", "table"])
 _NAVIGATION_ROLES: Final = frozenset(["navigation", "banner", "contentinfo", "search", "menu", "menubar"])
 # What the people who write pages call their menus, in ids and classes.
-_NAVIGATION_NAMES: Final = re.compile(
-    r"(?:^|[-_])(?:nav|navbar|navigation|menu|breadcrumbs?|sidebar|cookies?|consent|skip|toc|pagination|share|social)"
-    r"(?:$|[-_])"
+_NAVIGATION_NAMES: Final = (
+    "nav navbar navigation menu breadcrumb breadcrumbs sidebar cookie cookies consent skip toc pagination share social"
 )
+# What they add to such a name. With any other word it names something else: `share-price`, `social-security`.
+_NAVIGATION_PARTS: Final = (
+    "main primary secondary sub top bottom left right header footer head foot site page global local mobile desktop "
+    "bar banner notice notification popup modal overlay message dialog list items item link links button buttons btn "
+    "icon icons media wrapper wrap container inner outer box block section area widget panel row col tool tools "
+    "toolbar tree level dropdown drawer toggle trail to content and bs js ui is open closed active fixed sticky hidden "
+    "visible"
+)
+_NAMING: Final = frozenset(_NAVIGATION_NAMES.split())
+_ADDED: Final = _NAMING.union(_NAVIGATION_PARTS.split())
 _LEAST_LINKS: Final = 4  # a shorter list of links may be an answer
 _LINK_SHARE: Final = 0.8  # of a list's text that stands in links, from which it is a menu
 _MOST: Final = 200  # more of them are a list of teasers
@@ -123,16 +137,14 @@ def _walked(roots: Iterable[Any], is_navigation: Callable[[Any, bool], bool] | N
                 pieces[mark] = ""
             if is_navigation and tag.name in _LISTS and _is_menu(links, links_before):
                 del pieces[mark:]
-            if tag.name in _BLOCKS:
-                pieces.append("\n")
+            pieces.append(_CLOSING.get(tag.name, ""))
         elif isinstance(node, Tag):
             if node.name in _NO_CONTENT or (is_navigation and is_navigation(node, bool(inside))):
                 continue
             in_link += node.name == "a"
             links[2] += node.name == "a"
             inside += node.name in _PARTS
-            if node.name in _BLOCKS or node.name in _LINES:
-                pieces.append("\n")
+            pieces.append(_OPENING.get(node.name, ""))
             mark = len(pieces)
             if node.name in _HEADINGS:
                 pieces.append("#" * int(node.name[1]) + " ")
@@ -144,7 +156,8 @@ def _walked(roots: Iterable[Any], is_navigation: Callable[[Any, bool], bool] | N
             words += length > 0
             links[0] += length
             links[1] += length * (in_link > 0)
-    lines = [" ".join(line.split()) for line in "".join(pieces).splitlines()]
+    rows = [line.split(_CELL) for line in "".join(pieces).splitlines()]
+    lines = [" | ".join(filter(None, (" ".join(cell.split()) for cell in row))) for row in rows]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 
@@ -155,8 +168,11 @@ def _is_navigation(tag: Any, holders: set[int], inside: bool) -> bool:
         return False
     if not inside and tag.name in ("header", "footer", "aside"):
         return True
-    names = [str(tag.get("id") or ""), *(tag.get("class") or [])]
-    return any(_NAVIGATION_NAMES.search(name.lower()) for name in names)
+    names = list(tag.get("class") or [])
+    if tag.name != "section" or not tag.find(_HEADINGS, recursive=False):  # whose id may be its heading: `cookies`
+        names.append(str(tag.get("id") or ""))
+    words = (re.findall(r"[^-_\d]+", name.lower()) for name in names)
+    return any(not _NAMING.isdisjoint(parts) and _ADDED.issuperset(parts) for parts in words)
 
 
 def _is_menu(links: list[int], before: tuple[int, int, int]) -> bool:

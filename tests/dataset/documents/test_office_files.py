@@ -293,6 +293,26 @@ def test_pages_are_read_without_navigation(tmp_path: Path) -> None:
     assert texts(tmp_path) == ["One Two"]  # a page of nothing else: better that than nothing
 
 
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("<table><caption>Rates</caption><tr><th>Zone<th>Day<tr><td>Europe</td><td></td><td>40 euros</td></tr></table>",
+         "Rates\n\nZone | Day\nEurope | 40 euros"),
+        ("<label>Unit</label><select><option>gram</option><option>ounce</option></select>", "Unit\ngram | ounce"),
+        ("<details><summary>May I?</summary>You may.</details>", "May I?\nYou may."),
+        ("<div class='share-price'>The share costs 3 euros.</div><div id=social-security>Everybody pays.</div>"
+         "<div class='social-media-links'>Tweet</div><div id=cookie-banner2>We use some.</div>"
+         "<ul class=nav__list>Go</ul>",
+         "The share costs 3 euros.\n\nEverybody pays."),
+        ("<section id=cookies><h2>Cookies</h2>The server sets one.</section>", "## Cookies\nThe server sets one."),
+    ],
+)  # fmt: skip
+def test_pages_lose_no_cell_and_no_block(tmp_path: Path, body: str, expected: str) -> None:
+    (tmp_path / "a.html").write_text(f"<body>{body}</body>")
+    (text,) = texts(tmp_path)
+    assert text == expected
+
+
 RUSSIAN = "Договор вступает в силу со дня его подписания обеими сторонами и действует один год."
 CHINESE = "本合同自双方签字盖章之日起生效,有效期为一年,期满后可以续签。"
 POLISH = "Zażółć gęślą jaźń, bo tak trzeba robić zawsze."
