@@ -131,6 +131,15 @@ def test_a_look_counts_repeats_and_leaks():
     assert json.dumps(found.to_dict())
 
 
+def test_the_language_of_a_passage_is_not_that_of_its_metadata():
+    german = "Die Pumpe darf nur von einer Fachkraft geöffnet werden, und nie unter Druck."
+    metadata = "The title of this document and the name of the file in which it was found: the manual of the pump. " * 3
+    dataset = EmbeddingQAFinetuneDataset(
+        queries={"q": "Wer?"}, corpus={"d": metadata + german}, relevant_docs={"q": ["d"]}, bare_texts={"d": german}
+    )
+    assert inspect_dataset(dataset, show_progress=False).corpus_languages == {"de": 1}
+
+
 def test_a_copied_query_is_one_of_whole_words():
     dataset = EmbeddingQAFinetuneDataset(
         queries={"q": "art"}, corpus={"d": "They start here."}, relevant_docs={"q": ["d"]}
