@@ -124,6 +124,10 @@ def test_nothing_is_lost_by_writing_onto_the_input_or_by_writing_nothing(tmp_pat
     for to in ("triplets", "infgrad"):
         with pytest.raises(DatasetError, match="None of the 1 queries gives a row: none has a negative document"):
             embft(path, there, "--to", to)
+    none = tmp_path / "none.json"
+    EmbeddingQAFinetuneDataset(queries={}, corpus={"d": "x"}, relevant_docs={}).save_json(none)
+    with pytest.raises(OutputError, match=r"none\.json holds no queries, and .*there\.jsonl would be replaced"):
+        embft(none, there, "--to", "pairs")
     assert there.read_text() == "good"
     assert "anchor" in path.read_text()
 

@@ -76,6 +76,8 @@ def convert(
         reading["columns"] = {**_pairs(column, "--column", plain=True), **({"ignore": ignored} if ignored else {})}
     with errors_only(_LOG):
         dataset = read_dataset(source, name, on_error="drop" if drop else "raise", **reading)
+    if not dataset.queries and out.exists():
+        raise OutputError(f"{source} holds no queries, and {out} would be replaced by such a file; choose another OUT.")
     console.print(f"Read {source} as {name}: {_contents(dataset)}", markup=False, soft_wrap=True)
     writing = _pairs(write_option, "--write-option")
     with errors_only(_LOG):

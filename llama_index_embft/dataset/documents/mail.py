@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import email
 import mailbox
+import mimetypes
 from email import policy
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from llama_index_embft.dataset.documents.archives import check_depth, read_member
-from llama_index_embft.dataset.documents.base import LeftOut, Piece, ReadingJob, UnreadableError
+from llama_index_embft.dataset.documents.base import LeftOut, Piece, ReadingJob, UnreadableError, unread_kind
 from llama_index_embft.dataset.documents.encoding import TextEncoding, decode, decode_declared
 from llama_index_embft.dataset.documents.text import encoding_note
 from llama_index_embft.dataset.documents.web import html_text
@@ -36,15 +37,19 @@ def read_eml(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
     yield Piece(text)
     yield from encoding_note(encoding)
     for number, part in enumerate(_attachments(message)):
-        name = PurePosixPath((part.get_filename() or "").replace("\\", "/")).name or f"attachment {number + 1}"
+        kind = part.get_content_type()
+        name = PurePosixPath((part.get_filename() or "").replace("\\", "/")).name
+        name = name or f"attachment {number + 1}{mimetypes.guess_extension(kind) or ''}"
         if part.get_content_maintype() == "image":
             continue  # logos and signatures
         content = part.get_payload(decode=True)
-        if part.get_content_type() == "message/rfc822":  # a message that was sent on
+        if kind == "message/rfc822":  # a message that was sent on
             content, name = part.get_content().as_bytes(), f"message {number + 1}.eml"
         if isinstance(content, bytes):
             job.budget.take(len(content), 1)
             yield from read_member([content], name, job)
+        else:  # what mail servers tell each other
+            yield LeftOut(f"is of a kind that is not read ({kind})", unread_kind(name)[1], name, False)
 
 
 def read_mbox(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:

@@ -158,6 +158,8 @@ def _old_value(xlrd: Any, cell: Any, datemode: int) -> Any:
             return xlrd.xldate_as_datetime(cell.value, datemode)
         except (ValueError, OverflowError, xlrd.xldate.XLDateError):
             return cell.value
+    if cell.ctype == xlrd.XL_CELL_ERROR:  # "#N/A", which is kept as a number
+        return xlrd.error_text_from_code.get(cell.value, "")
     return bool(cell.value) if cell.ctype == xlrd.XL_CELL_BOOLEAN else cell.value
 
 

@@ -17,6 +17,7 @@ import docx
 import openpyxl
 import pptx
 import pytest
+import xlrd
 from docx.oxml import parse_xml
 
 from llama_index_embft.dataset import ReadingSettings, documents_to_nodes, load_documents
@@ -94,11 +95,17 @@ def test_excel_gives_a_document_a_row_with_its_sheet(tmp_path: Path) -> None:
     assert documents[0].get_content("embed").startswith("sheet: Prices\nfile_name: p.xlsx\n\nPrice list")
 
 
-def test_excel_of_before_2007(tmp_path: Path) -> None:
+def test_excel_of_before_2007(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "o.xls").write_bytes(zlib.decompress(base64.b85decode("".join(OLD_EXCEL))))
     (document,) = load_documents(tmp_path / "o.xls")
     assert document.text == "part: Hinge\nprice: 2.5\nsince: 2020-01-31\nsold: True"
     assert document.metadata["sheet"] == "Prices"
+    read = xlrd.sheet.Sheet.cell_value
+    monkeypatch.setattr("xlrd.sheet.Sheet.row", lambda self, row: [
+        xlrd.sheet.Cell(*((xlrd.XL_CELL_ERROR, 42) if (row, at) == (1, 1) else (1, str(read(self, row, at)))))
+        for at in range(self.ncols)
+    ])  # fmt: skip
+    assert "price: #N/A\n" in texts(tmp_path / "o.xls")[0]
 
 
 def test_slides_have_their_title_their_notes_and_their_number(tmp_path: Path) -> None:
@@ -245,7 +252,9 @@ def test_no_part_of_a_message_is_lost(tmp_path: Path) -> None:
     loaded = load_documents(tmp_path / "c.eml")
     assert [one.text.rsplit("\n", 1)[-1].strip() or one.text.strip() for one in loaded] == ["Signed.", "The contract."]
     assert not loaded.skipped
-    two.add_attachment("x", filename="x.txt")
+    two.add_attachment("Unnamed.")
+    (tmp_path / "d.eml").write_bytes(two.as_bytes())
+    assert [one.text.strip() for one in load_documents(tmp_path / "d.eml")][1:] == ["Unnamed."]
     (tmp_path / "all.mbox").write_bytes(b"From a@b.c Thu Jan  1 00:00:00 2020\n" + two.as_bytes())
     assert "holds 1 attachments, which were left out" in load_documents(tmp_path / "all.mbox").skipped[0].reason
 
