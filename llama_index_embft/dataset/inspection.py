@@ -126,7 +126,7 @@ def inspect_dataset(
     return Inspection(
         dataset.stats(),
         _languages(dataset.queries.values()),
-        _languages(dataset.corpus.values()),
+        _languages(map(dataset.bare_text, dataset.corpus)),
         _duplicates(dataset, show_progress),
         tuple(leak for leak in (*_own_leaks(dataset), *_shared(dataset, other, show_progress)) if leak.count),
         tuple(

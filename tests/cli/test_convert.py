@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from llama_index_embft.cli.data.convert import convert
 from llama_index_embft.cli.shared.command import add_command
-from llama_index_embft.dataset import EmbeddingQAFinetuneDataset, read_dataset, write_dataset
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset, read_dataset
 from llama_index_embft.errors import ConfigError, DatasetError, OutputError
 
 DATASET = EmbeddingQAFinetuneDataset(
@@ -114,7 +114,35 @@ def test_a_file_that_nobody_knows(tmp_path: Path) -> None:
         embft(tmp_path / "none.json", tmp_path / "y.json")
 
 
-def test_a_file_may_be_written_over_itself(source: Path) -> None:
-    write_dataset(DATASET, source, "rag")
-    embft(source, source, "--to", "llama-index")
-    assert set(json.loads(source.read_text())) == {"queries", "corpus", "relevant_docs", "mode"}
+def test_nothing_is_lost_by_writing_onto_the_input_or_by_writing_nothing(tmp_path: Path) -> None:
+    path, there = tmp_path / "keep.jsonl", tmp_path / "there.jsonl"
+    path.write_text('{"anchor": "q", "positive": "a"}\n')
+    there.write_text("good")
+    for one, other in ((path, path), (tmp_path, there), (path, tmp_path)):
+        with pytest.raises(OutputError, match=r"is, holds or lies in what is read, which would be lost"):
+            embft(one, other, "--to", "pairs", "--overwrite")
+    for to in ("triplets", "infgrad"):
+        with pytest.raises(DatasetError, match="None of the 1 queries gives a row: none has a negative document"):
+            embft(path, there, "--to", to)
+    none = tmp_path / "none.json"
+    EmbeddingQAFinetuneDataset(queries={}, corpus={"d": "x"}, relevant_docs={}).save_json(none)
+    with pytest.raises(OutputError, match=r"none\.json holds no queries, and .*there\.jsonl would be replaced"):
+        embft(none, there, "--to", "pairs")
+    assert there.read_text() == "good"
+    assert "anchor" in path.read_text()
+
+
+def test_false_is_not_true(tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    row = {"query": "q", "pos": ["yes"], "neg": ["no"], "pos_scores": [0.9], "neg_scores": [0.25]}
+    path.write_text(json.dumps(row) + "\n")
+    embft(path, tmp_path / "s.jsonl", "--to", "scored", "--write-option", "teacher_scores=false")
+    lines = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    assert [line["score"] for line in lines] == [1.0, 0.0]
+
+
+def test_the_first_row_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text("{broken\n")
+    with pytest.raises(DatasetError, match=r"the first row cannot be read: .*p\.jsonl.*line 1"):
+        embft(path, tmp_path / "out.json")

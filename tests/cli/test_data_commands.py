@@ -96,6 +96,13 @@ def test_split_writes_three_files_that_share_no_document(embft, data):
     assert not (data / "two" / "val.json").exists()
 
 
+def test_no_side_of_an_earlier_split_stays_beside_a_new_one(embft, data):
+    assert embft("split", "data.json", "--out", "sides", "--fractions", "0.5", "0.25", "0.25")[0] == 0
+    code, _, err = embft("split", "data.json", "--out", "sides", "--fractions", "0.5", "0", "0.5")
+    assert code == 2
+    assert "val.json is of an earlier split, and this one makes no such side; remove it" in err
+
+
 def test_a_split_of_one_document_is_refused(embft, data):
     handbook(source_documents=dict.fromkeys(handbook().corpus, "one")).save_json("one.json")
     code, _, err = embft("split", "one.json", "--out", "sides")
@@ -122,6 +129,15 @@ def test_a_look_counts_repeats_and_leaks():
     assert len(found.samples) == 10
     assert found.samples == inspect_dataset(dataset, show_progress=False).samples
     assert json.dumps(found.to_dict())
+
+
+def test_the_language_of_a_passage_is_not_that_of_its_metadata():
+    german = "Die Pumpe darf nur von einer Fachkraft geöffnet werden, und nie unter Druck."
+    metadata = "The title of this document and the name of the file in which it was found: the manual of the pump. " * 3
+    dataset = EmbeddingQAFinetuneDataset(
+        queries={"q": "Wer?"}, corpus={"d": metadata + german}, relevant_docs={"q": ["d"]}, bare_texts={"d": german}
+    )
+    assert inspect_dataset(dataset, show_progress=False).corpus_languages == {"de": 1}
 
 
 def test_a_copied_query_is_one_of_whole_words():

@@ -56,13 +56,17 @@ def convert(
     from llama_index_embft.dataset.formats.build import counted
     from llama_index_embft.dataset.formats.guess import guess_format
     from llama_index_embft.dataset.formats.registry import format_named, read_dataset, write_dataset
-    from llama_index_embft.errors import ConfigError
+    from llama_index_embft.errors import ConfigError, OutputError
 
     if list_:
         return _show_formats()
     if source is None or out is None:
         raise ConfigError("Name what to read and what to write: embft convert IN OUT --to FORMAT (--list shows them).")
     format_named(to)
+    if source.exists() and out.exists():
+        ends = (source.resolve(), out.resolve())
+        if source.samefile(out) or ends[0] in ends[1].parents or ends[1] in ends[0].parents:
+            raise OutputError(f"{out} is, holds or lies in what is read, which would be lost; choose another OUT.")
     name = from_ if from_ is not None else guess_format(source)
     reading: dict[str, Any] = _pairs(read_option, "--read-option")
     if split is not None:
@@ -72,6 +76,8 @@ def convert(
         reading["columns"] = {**_pairs(column, "--column", plain=True), **({"ignore": ignored} if ignored else {})}
     with errors_only(_LOG):
         dataset = read_dataset(source, name, on_error="drop" if drop else "raise", **reading)
+    if not dataset.queries and out.exists():
+        raise OutputError(f"{source} holds no queries, and {out} would be replaced by such a file; choose another OUT.")
     console.print(f"Read {source} as {name}: {_contents(dataset)}", markup=False, soft_wrap=True)
     writing = _pairs(write_option, "--write-option")
     with errors_only(_LOG):
@@ -115,7 +121,9 @@ def _pairs(items: list[str] | None, option: str, *, plain: bool = False) -> dict
 
 
 def _value(text: str) -> Any:
-    """A whole number or a number if it is one."""
+    """A whole number, a number, or true or false, if it is one."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
     if re.fullmatch(r"[+-]?\d+", text):
         return int(text)
     return float(text) if re.fullmatch(r"[+-]?\d*\.\d+", text) else text

@@ -45,6 +45,7 @@ def split(
     from llama_index_embft._core.tables import TextTable
     from llama_index_embft.cli.shared.console import console, written
     from llama_index_embft.dataset import split_dataset, tied_documents
+    from llama_index_embft.errors import OutputError
 
     dataset = read_data(data)
     threshold = None if near_duplicates == 1 else near_duplicates
@@ -53,6 +54,11 @@ def split(
     )
     tied = tied_documents(dataset, by=by, near_duplicates=threshold)
     made = {name: side for name, side in sides._asdict().items() if side.queries}
+    stale = [out / f"{name}.json" for name in sides._fields if name not in made and (out / f"{name}.json").exists()]
+    if stale:
+        raise OutputError(
+            f"{stale[0]} is of an earlier split, and this one makes no such side; remove it or choose another folder."
+        )
     counts = {name: _counts(side) for name, side in made.items()}
     rows = [(name, *(f"{count:,}" for count in of.values())) for name, of in counts.items()]
     console.print(TextTable(("side", "queries", "documents", "passages asked about"), rows).to_rich())

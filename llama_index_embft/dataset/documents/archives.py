@@ -5,6 +5,7 @@ A member is unpacked to a name of ours, read, and deleted. Nothing that an archi
 
 from __future__ import annotations
 
+import re
 import stat
 import tarfile
 import zipfile
@@ -35,6 +36,7 @@ _MAX_RATIO: Final = 200  # text shrinks 3 to 20 times; DEFLATE's bound, a bomb's
 _OLD_OFFICE: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _ENCRYPTED: Final = "EncryptedPackage".encode("utf-16-le")
 _STREAMED: Final = "xl/worksheets/"
+_DRIVE: Final = re.compile(r"[A-Za-z]:[/\\]")
 _TEXT_PARTS: Final = (".xml", ".rels", ".html", ".xhtml", ".htm")
 
 
@@ -94,7 +96,7 @@ def read_member(blocks: Iterable[bytes], name: str, job: ReadingJob) -> Iterator
         job: That of the archive.
     """
     inside = PurePosixPath(name.replace("\\", "/"))
-    if inside.is_absolute() or ".." in inside.parts or ":" in inside.parts[0]:
+    if inside.is_absolute() or ".." in inside.parts or _DRIVE.match(name):
         yield LeftOut("has a name that leads out of the archive, as in an attack", "unsafe", name, False)
         return
     if any(part.startswith(".") or part == "__MACOSX" for part in inside.parts):

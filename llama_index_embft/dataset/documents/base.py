@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 MEGABYTE: Final = 1 << 20
+# Control characters, ends of lines, and bytes that Python could not decode.
+_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _PACKED_TAR: Final = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tbz2", ".txz")
 
 
@@ -176,6 +179,11 @@ def needed(module: str) -> ModuleType:
         return require(module, feature="It")
     except MissingExtraError as err:
         raise UnreadableError(str(err).removeprefix("It ").rstrip("."), "in need of another package") from err
+
+
+def printable_name(name: str) -> str:
+    """A file's name as it may be shown and saved: control characters and undecoded bytes by their numbers."""
+    return _UNPRINTABLE.sub(lambda match: f"\\x{ord(match[0]) % 0xDC00:02x}", name)
 
 
 def ending_of(name: str) -> str:

@@ -19,6 +19,8 @@ _OLD_ENCODINGS: Final = [
     "cp932", "euc_jp", "euc_kr",
 ]  # fmt: skip
 _LATIN: Final = ["cp1252", "cp1250", "cp1254"]
+_ONE_BYTE: Final = ("ascii", "cp125", "iso8859", "koi8")
+_LEAST_UTF8: Final = 0.2  # of the lines beyond ASCII, above which a file mixes UTF-8 with another encoding
 _LEAST_WORDS: Final = 0.2  # of the runs of letters beyond ASCII, from which it is another script
 _MARKS: Final = [
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
@@ -39,16 +41,20 @@ class TextEncoding(NamedTuple):
     Attributes:
         name: For Python.
         fallback: Encoding of the lines that are not UTF-8, in a file that mixes both; empty: there are none.
+        damaged: It is UTF-8, but for single bytes.
     """
 
     name: str
     fallback: str = ""
+    damaged: bool = False
 
     @property
     def note(self) -> str:
         """What the user should know; empty for Unicode."""
         if self.fallback:
             return f"mixes UTF-8 and {self.fallback}, read line by line; save it as UTF-8 if words look wrong"
+        if self.damaged:
+            return "is UTF-8 with damaged characters, which are shown as \ufffd; save it again as UTF-8"
         if not self.name.startswith("utf"):
             return f"is not UTF-8 and was read as {self.name}; save it as UTF-8 if words look wrong"
         return ""
@@ -73,7 +79,7 @@ def decode(raw: bytes) -> tuple[str, TextEncoding]:
         UnreadableError: It is not text, or nobody knows its encoding.
     """
     encoding = _encoding_of(raw, whole=True)
-    if encoding.fallback:
+    if encoding.fallback or encoding.damaged:
         text = "".join(_decoded_line(line, encoding.fallback) for line in raw.splitlines(keepends=True))
     else:
         text = raw.decode(encoding.name, "strict" if encoding.name == "utf-8-sig" else "replace")
@@ -81,48 +87,76 @@ def decode(raw: bytes) -> tuple[str, TextEncoding]:
     return text, encoding
 
 
-def text_lines(path: Path, longest: int) -> tuple[Iterator[str], TextEncoding]:
-    """Read a file line by line, so that memory does not grow with it.
+def decode_declared(raw: bytes, declared: str | None) -> tuple[str, TextEncoding]:
+    """Decode a text that names its encoding, as pages and messages do; where the name is wrong, as `decode` does.
+
+    Western and other names of one byte a character are put on everything: what is UTF-8 all the same is read so, and
+    ISO-8859-1 means cp1252, as in browsers. A byte order mark is stronger than a name, and UTF-16 is none without a
+    zero byte.
+
+    Raises:
+        UnreadableError: See `decode`.
+    """
+    try:
+        name = codecs.lookup(declared or "utf-8").name
+        if not _is_false(name, raw):
+            name = "cp1252" if name in ("ascii", "iso8859-1") else name
+            return raw.decode(name), TextEncoding("utf-8-sig")
+    except (LookupError, ValueError):  # a name that nobody knows, or a wrong one
+        pass
+    return decode(raw)
+
+
+def _is_false(name: str, raw: bytes) -> bool:
+    """Whether a declared encoding is to be found out like one that is not."""
+    if name.startswith("utf-8") or raw.startswith((codecs.BOM_UTF8, *(mark for mark, _ in _MARKS))):
+        return True
+    if name.startswith(("utf-16", "utf-32")):
+        return 0 not in raw
+    return name.startswith(_ONE_BYTE) and _is_utf8(raw)
+
+
+class TextLines:
+    """The lines of a file with their ends, read one by one, so that memory does not grow with it.
+
+    Attributes:
+        encoding: As its first megabytes tell it, and as the lines that were read so far do.
 
     Args:
         path: The file.
         longest: Bytes of a line.
 
-    Returns:
-        The lines with their ends, and the encoding as its first megabytes tell it.
-
     Raises:
         UnreadableError: It is not text, or a line is too long (while reading).
     """
-    with path.open("rb") as file:
-        sample = file.read(_SAMPLE)
-    if len(sample) == _SAMPLE and b"\n" in sample:
-        sample = sample[: sample.rindex(b"\n") + 1]
-    encoding = _encoding_of(sample, whole=False)
-    _refuse_binary(sample[:4096].decode(encoding.name, "replace"))
-    return _lines(path, encoding, longest), encoding
 
+    def __init__(self, path: Path, longest: int) -> None:
+        with path.open("rb") as file:
+            sample = file.read(_SAMPLE)
+        if len(sample) == _SAMPLE and b"\n" in sample:
+            sample = sample[: sample.rindex(b"\n") + 1]
+        self.encoding = _encoding_of(sample, whole=False)
+        _refuse_binary(sample[:4096].decode(self.encoding.name, "replace"))
+        self._path, self._longest = path, longest
 
-def _lines(path: Path, encoding: TextEncoding, longest: int) -> Iterator[str]:
-    with path.open("rb") as file:
-        if encoding.name.startswith(("utf-16", "utf-32")):
-            yield from io.TextIOWrapper(file, encoding.name, "replace", newline="")
-            return
-        first, fallback = True, encoding.fallback
-        while raw := file.readline(longest + 1):
-            if len(raw) > longest:
-                raise UnreadableError(f"holds a line of more than {longest >> 20} MB; is it a table?", "too large")
-            if encoding.name != "utf-8-sig":
-                line = raw.decode(encoding.name, "replace")
-            else:
-                raw = raw.removeprefix(codecs.BOM_UTF8) if first else raw
-                try:
-                    line = raw.decode()
-                except UnicodeDecodeError:  # behind the part that was looked at
-                    fallback = fallback or _older_encoding(raw) or "cp1252"
-                    line = raw.decode(fallback, "replace")
-            first = False
-            yield line
+    def __iter__(self) -> Iterator[str]:
+        with self._path.open("rb") as file:
+            if self.encoding.name.startswith(("utf-16", "utf-32")):
+                yield from io.TextIOWrapper(file, self.encoding.name, "replace", newline="")
+                return
+            while raw := file.readline(self._longest + 1):
+                if len(raw) > self._longest:
+                    size = self._longest >> 20
+                    raise UnreadableError(f"holds a line of more than {size} MB; is it a table?", "too large")
+                yield self._decoded(raw)
+
+    def _decoded(self, raw: bytes) -> str:
+        if self.encoding.name != "utf-8-sig":
+            return raw.decode(self.encoding.name, "replace")
+        if not self.encoding.fallback and not _is_utf8(raw):  # behind the part that was looked at
+            older = "" if _is_damaged(raw) else _older_encoding(raw) or "cp1252"
+            self.encoding = TextEncoding("utf-8-sig", older, damaged=not older)
+        return _decoded_line(raw, self.encoding.fallback)
 
 
 def _encoding_of(raw: bytes, *, whole: bool) -> TextEncoding:
@@ -138,10 +172,7 @@ def _encoding_of(raw: bytes, *, whole: bool) -> TextEncoding:
             return TextEncoding("utf-8-sig")
         if b"\x00" in raw[:4096]:
             raise UnreadableError(_BINARY, "not text") from None
-        older = _older_encoding(raw[max(0, err.start - _AROUND) : err.start + _AROUND])
-        if older is None:
-            raise UnreadableError(f"is not UTF-8 text (byte {err.start}); save it as UTF-8", "not text") from None
-        return TextEncoding("utf-8-sig", older) if _is_mixed(raw) else TextEncoding(older)
+        return _mixed(raw) or _wholly_older(raw, err.start)
     return TextEncoding("utf-8-sig")
 
 
@@ -156,10 +187,25 @@ def _wide_without_mark(start: bytes) -> str:
     return "utf-16-be" if even > 0.6 * half and odd < 0.1 * half else ""
 
 
-def _is_mixed(raw: bytes) -> bool:
-    """Whether a good part of the lines beyond ASCII is UTF-8, which no text of an older encoding is by accident."""
+def _wholly_older(raw: bytes, odd: int) -> TextEncoding:
+    older = _older_encoding(raw[max(0, odd - _AROUND) : odd + _AROUND])
+    if older is None:
+        raise UnreadableError(f"is not UTF-8 text (byte {odd}); save it as UTF-8", "not text") from None
+    return TextEncoding(older)
+
+
+def _mixed(raw: bytes) -> TextEncoding | None:
+    """A file of which many lines beyond ASCII are UTF-8, which none of an older encoding is by accident.
+
+    Lines that are UTF-8 but for single bytes are among them. None: there are not many.
+    """
     lines = [line for line in raw.splitlines() if not line.isascii()]
-    return sum(_is_utf8(line) for line in lines) > 0.2 * len(lines)
+    odd = [line for line in lines if not _is_utf8(line)]
+    older = [line for line in odd if not _is_damaged(line)]
+    if len(lines) - len(older) <= _LEAST_UTF8 * len(lines):
+        return None
+    fallback = _older_encoding(b"\n".join(older)[: 2 * _AROUND]) if older else None
+    return TextEncoding("utf-8-sig", fallback or "", damaged=fallback is None)
 
 
 def _is_utf8(line: bytes) -> bool:
@@ -170,8 +216,17 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
+def _is_damaged(line: bytes) -> bool:
+    """Whether a line that is not UTF-8 is so but for single bytes, as where a program cut it within a character."""
+    text = line.decode(errors="replace")
+    bad = text.count("\ufffd")
+    return sum(char > "\x7f" for char in text) >= 2 * bad
+
+
 def _decoded_line(line: bytes, fallback: str) -> str:
-    return line.decode("utf-8-sig") if _is_utf8(line) else line.decode(fallback, "replace")
+    if fallback and not _is_utf8(line) and not _is_damaged(line):
+        return line.decode(fallback, "replace")
+    return line.decode("utf-8-sig", "replace")
 
 
 def _older_encoding(raw: bytes) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from llama_index_embft._core.checks import first_line
-from llama_index_embft.dataset.documents.base import ReadingSettings, ending_of, unread_kind
+from llama_index_embft.dataset.documents.base import ReadingSettings, ending_of, printable_name, unread_kind
 from llama_index_embft.dataset.documents.readers import READERS
 from llama_index_embft.dataset.sources import clipped
 from llama_index_embft.errors import DocumentError
@@ -77,7 +77,7 @@ def find_files(given: Sequence[Path], settings: ReadingSettings) -> FoundFiles:
     found = FoundFiles(root, {}, [])
     for path, shown in zip(real, given, strict=True):
         if not path.is_dir():
-            found.files[path] = path.relative_to(root).as_posix()
+            found.files[path] = _name(path, root)
             continue
         visible = _visible(path, shown, settings)
         if not visible:
@@ -89,11 +89,27 @@ def find_files(given: Sequence[Path], settings: ReadingSettings) -> FoundFiles:
                 f"The folder {shown} holds no file of a kind that can be read, only "
                 f"{_endings(problems) or 'links that are not followed'}; supported are {_KINDS}."
             )
-        found.files.update((file, file.relative_to(root).as_posix()) for file in readable)
-        found.skipped.extend(
-            SkippedFile(file.relative_to(root).as_posix(), *problem) for file, problem in problems.items() if problem
-        )
+        found.files.update((file, _name(file, root)) for file in readable)
+        found.skipped.extend(SkippedFile(_name(file, root), *problem) for file, problem in problems.items() if problem)
+    _drop_second_names(found)
     return found
+
+
+def _name(file: Path, root: Path) -> str:
+    return printable_name(file.relative_to(root).as_posix())
+
+
+def _drop_second_names(found: FoundFiles) -> None:
+    """Leave out links to files that are read under another name: found twice, one of the two counts as wrong."""
+    links = [file for file in found.files if file.is_symlink()]
+    read = {file: found.files[file] for file in found.files.keys() - set(links)}
+    for link in links:
+        target = Path(os.path.realpath(link))
+        if target in read:
+            reason = f"is a link to {clipped(read[target])}, which is read under that name"
+            found.skipped.append(SkippedFile(found.files.pop(link), reason, "a link"))
+        else:
+            read[target] = found.files[link]
 
 
 def _visible(folder: Path, shown: Path, settings: ReadingSettings) -> list[Path]:

@@ -10,7 +10,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from llama_index_embft.dataset.documents.base import LeftOut, Piece, ReadingSettings, UnreadableError
+from llama_index_embft.dataset.documents.base import LeftOut, Piece, ReadingSettings, UnreadableError, printable_name
 from llama_index_embft.dataset.documents.encoding import clean
 from llama_index_embft.dataset.documents.finding import SkippedFile, find_files, skipped_in_words, some
 from llama_index_embft.dataset.documents.readers import read_file
@@ -87,13 +87,14 @@ def load_documents(
     documents: list[Document] = []
     skipped = list(found.skipped)
     n_files = 0
+    taken: set[str] = set()
     bar = tqdm(found.files.items(), desc="Reading", unit="file", delay=2, leave=False, disable=not show_progress)
     for file, name in bar:
         pieces, problems = _read_or_explain(file, name, settings, show_progress)
         skipped.extend(problems)
         n_files += len(pieces)
         for member, texts in pieces.items():
-            documents.extend(_identified(texts, f"{name}/{member}" if member else name))
+            documents.extend(_identified(texts, f"{name}/{printable_name(member)}" if member else name, taken))
     if not documents:
         problems = [one for one in skipped if one not in found.skipped]
         if len(problems) == 1:
@@ -122,7 +123,7 @@ def _read_or_explain(
         problems.append(LeftOut(str(err), err.cause))
     return pieces, [
         SkippedFile(
-            f"{name}/{one.member}" if one.member else name,
+            f"{name}/{printable_name(one.member)}" if one.member else name,
             one.reason,
             one.cause,
             one.partly and (one.member in pieces or (not one.member and bool(pieces))),
@@ -131,8 +132,11 @@ def _read_or_explain(
     ]
 
 
-def _identified(pieces: Sequence[Piece], name: str) -> list[Document]:
-    """Documents with ids that are the same on every machine, and with the path in none of their texts."""
+def _identified(pieces: Sequence[Piece], name: str, taken: set[str]) -> list[Document]:
+    """Documents with ids that are the same on every machine, and with the path in none of their texts.
+
+    A file may have the name of another one's page (``a.csv#1``), so the ids are counted among those that are taken.
+    """
     from llama_index.core.schema import Document
 
     ids = [
@@ -141,6 +145,9 @@ def _identified(pieces: Sequence[Piece], name: str) -> list[Document]:
     ]
     if len(set(ids)) < len(ids):  # pages may share a label
         ids = [f"{name}#{number + 1}" for number in range(len(pieces))]
+    while not taken.isdisjoint(ids):
+        ids = [f"{id_}#" for id_ in ids]
+    taken.update(ids)
     file_name = name.rpartition("/")[2]
     return [
         Document(

@@ -31,6 +31,7 @@ def read_pdf(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
     from pypdf.errors import DependencyError
     from tqdm.auto import tqdm
 
+    job.check_size(path.stat().st_size, "has")
     try:
         with _quiet_pypdf():
             pdf = PdfReader(path)

@@ -107,7 +107,8 @@ def without_running_lines(pages: Sequence[str]) -> list[str]:
 
     A running line stands among the first or last three of at least three pages, and of 40 % of those between the first
     and the last that has it, alike but for its numbers. These stay the same or count the pages, as those of the last
-    line of a table do not.
+    line of a table do not. A header stands above something: where most of the pages with a line would keep less than
+    they lose, as certificates and cards do, it is their text.
 
     Args:
         pages: Text of each page, in order.
@@ -117,7 +118,13 @@ def without_running_lines(pages: Sequence[str]) -> list[str]:
         for line in _edges(page):
             places[_shape(line)].setdefault(number, _numbers(line))
     running = {shape for shape, where in places.items() if _runs(where)}
+    thin = {at for at, page in enumerate(pages) if _letters(page) > 2 * _letters(_trimmed(page, running))}
+    running = {shape for shape in running if 2 * len(thin.intersection(places[shape])) <= len(places[shape])}
     return [_trimmed(page, running) for page in pages]
+
+
+def _letters(page: str) -> int:
+    return sum(map(str.isalpha, page))
 
 
 def _runs(where: dict[int, list[int]]) -> bool:

@@ -61,8 +61,9 @@ def _read(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
 
 
 def _read_by_llama_index(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
-    del job
     from llama_index.core import SimpleDirectoryReader
+
+    job.check_size(path.stat().st_size, "has")
 
     def no_metadata(_: str) -> dict[str, Any]:  # paths, sizes and dates are this machine's business
         return {}

@@ -8,12 +8,14 @@ import itertools
 import json
 import re
 import warnings
+import zipfile
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.checks import first_line
 from llama_index_embft.dataset.documents.archives import open_office_zip
 from llama_index_embft.dataset.documents.base import MEGABYTE, LeftOut, Piece, ReadingJob, UnreadableError, needed
-from llama_index_embft.dataset.documents.encoding import decode, text_lines
+from llama_index_embft.dataset.documents.encoding import TextLines, decode
 from llama_index_embft.dataset.documents.text import encoding_note
 
 if TYPE_CHECKING:
@@ -24,23 +26,63 @@ _HEAD: Final = 20  # rows in which the names of the columns are looked for
 _NAME: Final = 60  # characters of a column's name
 _BLANK_ROWS: Final = 10_000  # of a sheet, behind which nothing is expected: some are formatted to the last row
 _CELL: Final = 16 * MEGABYTE
+_SPARE_CELLS: Final = 50  # of a row beyond the names of the columns
+_EXACT: Final = 10**15  # below it a float that is whole is an integer that the sheet holds as such
+_YEAR: Final = re.compile(r"(?:1[5-9]|20|21)\d\d")
+_UNCOMPUTED: Final = re.compile(rb"<c\b([^>]*)><f\b(?:[^>]*/>|[^>]*>[^<]*</f>)(?:<v ?/>|<v></v>)?</c>")
 _NUMBER: Final = re.compile(r"[\s$€£¥%+-]*[\d.,:/\s-]*\d[\d.,:/\s%€-]*")
 
 
 def read_csv(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
     """Read a file of separated values, line by line; the separator is the one that gives even rows."""
-    lines, encoding = text_lines(path, job.settings.max_file_mb * MEGABYTE)
-    lines = (line.replace("\x00", "") for line in lines)
+    read = TextLines(path, job.settings.max_file_mb * MEGABYTE)
+    lines = (line.replace("\x00", "") for line in read)
+    pending: list[str] = []  # lines of the row that is being read
+    ended = False
+    unquoted = 0
+
+    def kept() -> Iterator[str]:
+        nonlocal ended
+        for line in itertools.chain(head, lines):
+            pending.append(line)
+            yield line
+        ended = True
+
+    def rows(separator: str) -> Iterator[list[str]]:
+        nonlocal unquoted
+        source = kept()
+        reader = csv.reader(source, delimiter=separator)
+        while True:
+            pending.clear()
+            try:
+                row = next(reader, None)
+            except csv.Error:
+                if len(pending) < 2:
+                    raise
+                reader, row = csv.reader(source, delimiter=separator), []
+            else:
+                if row is None:
+                    return
+                if not ended:
+                    yield row
+                    continue
+            # A quote that nothing closes swallows all lines behind it.
+            unquoted += len(pending) if len(pending) > 1 else 0
+            yield from csv.reader(list(pending), delimiter=separator, quoting=csv.QUOTE_NONE)
+
     before = csv.field_size_limit(_CELL)  # of the whole process, so it is put back
     try:
         head = list(itertools.islice(lines, _HEAD))
-        rows = csv.reader(itertools.chain(head, lines), delimiter=_separator(path, head))
-        yield from _table(rows, job)
+        yield from _table(rows(_separator(path, head)), job)
     except csv.Error as err:
         raise UnreadableError(f"is a broken table ({first_line(err)}); export it again") from err
     finally:
         csv.field_size_limit(before)
-    yield from encoding_note(encoding)
+    if unquoted:
+        yield LeftOut(
+            f"has a quote that nothing closes; its last {unquoted:,} lines were read without quotes", "broken"
+        )
+    yield from encoding_note(read.encoding)
 
 
 def _separator(path: Path, head: list[str]) -> str:
@@ -57,7 +99,7 @@ def _separator(path: Path, head: list[str]) -> str:
 
 def read_xlsx(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
     """Read the sheets of an Excel file row by row: the values that Excel stored, not the formulas."""
-    open_office_zip(path, job, streamed=True)
+    names = open_office_zip(path, job, streamed=True)
     openpyxl = needed("openpyxl")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about parts of Excel that openpyxl leaves out
@@ -69,6 +111,26 @@ def read_xlsx(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
                 yield from _table(rows, job, sheet=str(sheet.title))
         finally:
             book.close()
+    if unknown := _uncomputed(path, names):
+        yield LeftOut(
+            f"holds {unknown:,} formulas without a stored value, which were left out; open and save it in Excel",
+            "broken",
+        )
+
+
+def _uncomputed(path: Path, names: list[str]) -> int:
+    """Formulas that no program has computed: openpyxl takes their cells for empty ones."""
+    found = 0
+    with zipfile.ZipFile(path) as archive:
+        for name in names:
+            if not name.startswith("xl/worksheets/sheet"):
+                continue
+            with archive.open(name) as file:
+                rest = b""
+                while block := file.read(MEGABYTE):
+                    whole, end, rest = (rest + block).rpartition(b"</c>")
+                    found += sum(b't="str"' not in cell for cell in _UNCOMPUTED.findall(whole + end))
+    return found
 
 
 def read_xls(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
@@ -96,6 +158,8 @@ def _old_value(xlrd: Any, cell: Any, datemode: int) -> Any:
             return xlrd.xldate_as_datetime(cell.value, datemode)
         except (ValueError, OverflowError, xlrd.xldate.XLDateError):
             return cell.value
+    if cell.ctype == xlrd.XL_CELL_ERROR:  # "#N/A", which is kept as a number
+        return xlrd.error_text_from_code.get(cell.value, "")
     return bool(cell.value) if cell.ctype == xlrd.XL_CELL_BOOLEAN else cell.value
 
 
@@ -105,19 +169,33 @@ def _shown(value: Any) -> str:
     if isinstance(value, datetime.datetime) and value.time() == datetime.time():
         value = value.date()
     if isinstance(value, float):
-        return f"{value:.10g}"
+        return str(int(value)) if value.is_integer() and abs(value) < _EXACT else f"{value:.15g}"
     return " ".join(str(value).split()) if isinstance(value, str) and "\n" not in value else str(value).strip()
 
 
 def _table(rows: Iterable[list[str]], job: ReadingJob, **metadata: str) -> Iterator[Piece | LeftOut]:
     """A document a row where the columns have names, and one for the whole table where they have none."""
-    filled = _filled(rows)
+    wide = 0  # rows with more cells than are read
+    stopped = False
+
+    def filled_rows() -> Iterator[list[str]]:
+        nonlocal stopped
+        blank = 0
+        for row in rows:
+            if any(cell.strip() for cell in row):
+                blank = 0
+                yield row
+            elif (blank := blank + 1) > _BLANK_ROWS:
+                stopped = True
+                return
+
+    filled = filled_rows()
     head = list(itertools.islice(filled, _HEAD))
-    at = next((number for number, row in enumerate(head[:-1]) if _names_columns(row, head[number + 1])), None)
+    at = _head_at(head)
     if at is None:
         above, names, body = head, [], filled
     else:
-        above, names = head[:at], [cell.strip() for cell in head[at]]
+        above, names = head[:at], _numbered([cell.strip() for cell in head[at]])
         body = itertools.chain(head[at + 1 :], filled)
     limit, metadata_of = job.settings.max_rows, dict(metadata)
     if not names:
@@ -126,27 +204,57 @@ def _table(rows: Iterable[list[str]], job: ReadingJob, **metadata: str) -> Itera
         yield Piece("\n".join(", ".join(cell.strip() for cell in row if cell.strip()) for row in above), metadata_of)
     if names:
         for row in itertools.islice(body, limit):
+            wide += any(cell.strip() for cell in row[len(names) + _SPARE_CELLS :])
             yield Piece(_row(names, row), metadata_of)
+    where = f" in the sheet {metadata['sheet']}" if "sheet" in metadata else ""
     if next(iter(body), None) is not None:
-        where = f" in the sheet {metadata['sheet']}" if "sheet" in metadata else ""
         yield LeftOut(
             f"holds more than {limit:,} rows{where}, of which the first {limit:,} were read; raise `max_rows` for more",
             "too large",
         )
+    yield from _beyond(where, wide, stopped=stopped)
 
 
-def _filled(rows: Iterable[list[str]]) -> Iterator[list[str]]:
-    blank = 0
-    for row in rows:
-        if any(cell.strip() for cell in row):
-            blank = 0
-            yield row
-        elif (blank := blank + 1) > _BLANK_ROWS:
-            return
+def _beyond(where: str, wide: int, *, stopped: bool) -> Iterator[LeftOut]:
+    if wide:
+        yield LeftOut(
+            f"holds {wide:,} rows{where} with more than {_SPARE_CELLS} cells beyond the last column that has a name, "
+            "which were left out; name the columns",
+            "too large",
+        )
+    if stopped:
+        yield LeftOut(
+            f"holds more than {_BLANK_ROWS:,} blank rows on end{where}; what may stand behind them was not read",
+            "too large",
+        )
+
+
+def _head_at(head: list[list[str]]) -> int | None:
+    """Which row names the columns: none below a row with as many cells, which would lose its place to one of data."""
+    widest = 0
+    for number, (row, below) in enumerate(itertools.pairwise(head)):
+        width = sum(bool(cell.strip()) for cell in row)
+        if width > widest and _names_columns(row, below):
+            return number
+        widest = max(widest, width)
+    return None
+
+
+def _numbered(names: list[str]) -> list[str]:
+    """Repeated names told apart: ``Capital``, ``Capital 2``."""
+    seen = Counter[str]()
+    numbered = []
+    for name in names:
+        seen[name] += 1
+        numbered.append(f"{name} {seen[name]}" if name and seen[name] > 1 else name)
+    return numbered
 
 
 def _names_columns(row: list[str], below: list[str]) -> bool:
-    """Whether a row is the head of a table: short texts, none a number, all different, as wide as the next row."""
+    """Whether a row is the head of a table: short texts, most of them different, as wide as the next row.
+
+    None is a number; but a year that does not stand above another one is a name.
+    """
     cells = [cell.strip() for cell in row]
     while cells and not cells[-1]:
         cells.pop()
@@ -154,13 +262,23 @@ def _names_columns(row: list[str], below: list[str]) -> bool:
     if len(cells) < width or (len(cells) < 2 and (len(row) > 1 or not cells[0].isidentifier())):
         return False
     named = [cell for cell in cells if cell]
-    if len(named) < max(1, 0.7 * len(cells)) or len(set(named)) < len(named):
+    if len(named) < max(1, 0.7 * len(cells)) or 2 * len(set(named)) <= len(named):
         return False
-    return all(len(cell) <= _NAME and not _NUMBER.fullmatch(cell) for cell in named)
+    years = [
+        bool(_YEAR.fullmatch(cell)) and not _YEAR.fullmatch(under.strip())
+        for cell, under in itertools.zip_longest(cells, below[: len(cells)], fillvalue="")
+    ]
+    if all(years):
+        return False
+    return all(
+        len(cell) <= _NAME and (year or not _NUMBER.fullmatch(cell))
+        for cell, year in zip(cells, years, strict=True)
+        if cell
+    )
 
 
 def _row(names: list[str], row: list[str]) -> str:
-    pairs = itertools.zip_longest(names, row[: max(len(names), 1) + 50], fillvalue="")
+    pairs = itertools.zip_longest(names, row[: len(names) + _SPARE_CELLS], fillvalue="")
     return "\n".join(f"{name}: {cell}" if name else cell for name, cell in pairs if cell.strip())
 
 
@@ -178,16 +296,19 @@ def read_json(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
             return
         raise UnreadableError(f"is broken JSON ({first_line(err)}); export it again") from err
     del text
-    lists = [value for value in found.values() if _is_records(value)] if isinstance(found, dict) else []
+    lists = [name for name, value in found.items() if _is_records(value)] if isinstance(found, dict) else []
+    rest = found if len(lists) == 1 else {}
     if len(lists) == 1:
-        found = lists[0]
+        found = found.pop(lists[0])
     yield from _records(found if isinstance(found, list) else [found], job)
+    if not all(_NUMBER.fullmatch(value) for _, value in _flat(rest)):  # more than a count or a version of the list
+        yield from _records([rest], job)
     yield from encoding_note(encoding)
 
 
 def read_jsonl(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
     """Read JSON Lines: a document a line, one line at a time."""
-    lines, encoding = text_lines(path, job.settings.max_file_mb * MEGABYTE)
+    lines = TextLines(path, job.settings.max_file_mb * MEGABYTE)
     broken = 0
 
     def records() -> Iterator[Any]:
@@ -202,7 +323,7 @@ def read_jsonl(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
     yield from _records(records(), job)
     if broken:
         yield LeftOut(f"holds {broken:,} lines that are no JSON and were left out", "broken")
-    yield from encoding_note(encoding)
+    yield from encoding_note(lines.encoding)
 
 
 def _records(records: Iterable[Any], job: ReadingJob) -> Iterator[Piece | LeftOut]:

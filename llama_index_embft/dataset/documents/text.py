@@ -30,7 +30,7 @@ def encoding_note(encoding: TextEncoding) -> Iterator[LeftOut]:
 
 def read_notebook(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
     """Read the Markdown and code cells of a Jupyter notebook; what they printed is left out."""
-    text, _ = decode(job.whole(path))
+    text, encoding = decode(job.whole(path))
     try:
         notebook = json.loads(text)
         cells = notebook.get("cells") or [cell for sheet in notebook["worksheets"] for cell in sheet["cells"]]
@@ -39,6 +39,7 @@ def read_notebook(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise UnreadableError("is no Jupyter notebook (version 3 or 4); save it again from Jupyter") from err
     yield Piece("\n\n".join(filter(None, texts)))
+    yield from encoding_note(encoding)
 
 
 def _cell(cell: dict[str, object], language: str) -> str:

@@ -11,7 +11,8 @@ from urllib.parse import unquote
 from llama_index_embft._core.checks import first_line
 from llama_index_embft.dataset.documents.archives import open_office_zip
 from llama_index_embft.dataset.documents.base import LeftOut, Piece, ReadingJob, UnreadableError
-from llama_index_embft.dataset.documents.encoding import decode
+from llama_index_embft.dataset.documents.encoding import decode, decode_declared
+from llama_index_embft.dataset.documents.text import encoding_note
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -19,20 +20,36 @@ if TYPE_CHECKING:
 
     from bs4 import BeautifulSoup
 
-_BLOCKS: Final = frozenset(
-    ["p", "div", "section", "article", "header", "footer", "main", "table", "ul", "ol", "dl", "blockquote", "pre", "hr"]
-).union(["figure", "figcaption", "h1", "h2", "h3", "h4", "h5", "h6"])
+    from llama_index_embft.dataset.documents.encoding import TextEncoding
+
+_BLOCKS: Final = (
+    "p div section article header footer main table ul ol dl blockquote pre hr figure figcaption h1 h2 h3 h4 h5 h6 nav "
+    "aside details summary address form fieldset legend caption select menu dialog hgroup center"
+)
+_LINES: Final = "li dt dd tr br"  # begin a line, but no paragraph
+_CELL: Final = "\x1f"
+_CELLS: Final = dict.fromkeys(["td", "th", "option"], _CELL)  # stand beside each other; many are not closed
+_CLOSING: Final = {**dict.fromkeys(_BLOCKS.split(), "\n"), **_CELLS}
+_OPENING: Final = {**dict.fromkeys(_LINES.split(), "\n"), **_CLOSING}
 _HEADINGS: Final = frozenset(["h1", "h2", "h3", "h4", "h5", "h6"])
-_LINES: Final = frozenset(["li", "dt", "dd", "tr", "br"])  # begin a line, but no paragraph
 _NO_CONTENT: Final = frozenset(["script", "style", "noscript", "template", "svg", "iframe", "head"])
 _PARTS: Final = frozenset(["article", "main", "section"])  # have headers of their own
 _LISTS: Final = frozenset(["ul", "ol", "table"])
 _NAVIGATION_ROLES: Final = frozenset(["navigation", "banner", "contentinfo", "search", "menu", "menubar"])
 # What the people who write pages call their menus, in ids and classes.
-_NAVIGATION_NAMES: Final = re.compile(
-    r"(?:^|[-_])(?:nav|navbar|navigation|menu|breadcrumbs?|sidebar|cookies?|consent|skip|toc|pagination|share|social)"
-    r"(?:$|[-_])"
+_NAVIGATION_NAMES: Final = (
+    "nav navbar navigation menu breadcrumb breadcrumbs sidebar cookie cookies consent skip toc pagination share social"
 )
+# What they add to such a name. With any other word it names something else: `share-price`, `social-security`.
+_NAVIGATION_PARTS: Final = (
+    "main primary secondary sub top bottom left right header footer head foot site page global local mobile desktop "
+    "bar banner notice notification popup modal overlay message dialog list items item link links button buttons btn "
+    "icon icons media wrapper wrap container inner outer box block section area widget panel row col tool tools "
+    "toolbar tree level dropdown drawer toggle trail to content and bs js ui is open closed active fixed sticky hidden "
+    "visible"
+)
+_NAMING: Final = frozenset(_NAVIGATION_NAMES.split())
+_ADDED: Final = _NAMING.union(_NAVIGATION_PARTS.split())
 _LEAST_LINKS: Final = 4  # a shorter list of links may be an answer
 _LINK_SHARE: Final = 0.8  # of a list's text that stands in links, from which it is a menu
 _MOST: Final = 200  # more of them are a list of teasers
@@ -40,11 +57,19 @@ _LEAST_MAIN: Final = 200  # characters in <main>, from which the rest of the pag
 
 
 def read_html(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
-    """Read a page without its navigation; its own statement of its encoding counts."""
-    yield Piece(html_text(job.whole(path)))
+    """Read a page without its navigation; its own statement of its encoding counts, where it is true."""
+    markup, encoding = _decoded(job.whole(path))
+    yield Piece(html_text(markup))
+    yield from encoding_note(encoding)
 
 
-def html_text(markup: str | bytes) -> str:
+def _decoded(raw: bytes) -> tuple[str, TextEncoding]:
+    from bs4.dammit import EncodingDetector
+
+    return decode_declared(raw, EncodingDetector.find_declared_encoding(raw, is_html=True))
+
+
+def html_text(markup: str) -> str:
     """Reduce a page to its text: a line a block, headings marked as in Markdown.
 
     Scripts, menus and buttons are left out, as are the page's header and footer, and lists of nothing but links. If the
@@ -72,7 +97,7 @@ def html_text(markup: str | bytes) -> str:
     return f"{title}\n\n{text}".strip() if title and title != heading else text
 
 
-def _parsed(markup: str | bytes) -> BeautifulSoup:
+def _parsed(markup: str) -> BeautifulSoup:
     from bs4 import BeautifulSoup
     from bs4.exceptions import ParserRejectedMarkup
 
@@ -81,10 +106,8 @@ def _parsed(markup: str | bytes) -> BeautifulSoup:
         return BeautifulSoup(markup, "html.parser")
     except errors:
         # Declarations such as `<![foo[ x ]]>`, which nobody knows.
-        raw = markup.encode("utf-8", "replace") if isinstance(markup, str) else markup
-        raw = re.sub(rb"<!(?!--|doctype)", b"&lt;!", raw, flags=re.IGNORECASE)
         try:
-            return BeautifulSoup(raw, "html.parser")
+            return BeautifulSoup(re.sub("<!(?!--|doctype)", "&lt;!", markup, flags=re.IGNORECASE), "html.parser")
         except errors as err:
             raise UnreadableError(f"is HTML that cannot be parsed ({first_line(err)}); save it again") from err
 
@@ -114,16 +137,14 @@ def _walked(roots: Iterable[Any], is_navigation: Callable[[Any, bool], bool] | N
                 pieces[mark] = ""
             if is_navigation and tag.name in _LISTS and _is_menu(links, links_before):
                 del pieces[mark:]
-            if tag.name in _BLOCKS:
-                pieces.append("\n")
+            pieces.append(_CLOSING.get(tag.name, ""))
         elif isinstance(node, Tag):
             if node.name in _NO_CONTENT or (is_navigation and is_navigation(node, bool(inside))):
                 continue
             in_link += node.name == "a"
             links[2] += node.name == "a"
             inside += node.name in _PARTS
-            if node.name in _BLOCKS or node.name in _LINES:
-                pieces.append("\n")
+            pieces.append(_OPENING.get(node.name, ""))
             mark = len(pieces)
             if node.name in _HEADINGS:
                 pieces.append("#" * int(node.name[1]) + " ")
@@ -135,7 +156,8 @@ def _walked(roots: Iterable[Any], is_navigation: Callable[[Any, bool], bool] | N
             words += length > 0
             links[0] += length
             links[1] += length * (in_link > 0)
-    lines = [" ".join(line.split()) for line in "".join(pieces).splitlines()]
+    rows = [line.split(_CELL) for line in "".join(pieces).splitlines()]
+    lines = [" | ".join(filter(None, (" ".join(cell.split()) for cell in row))) for row in rows]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 
@@ -146,8 +168,11 @@ def _is_navigation(tag: Any, holders: set[int], inside: bool) -> bool:
         return False
     if not inside and tag.name in ("header", "footer", "aside"):
         return True
-    names = [str(tag.get("id") or ""), *(tag.get("class") or [])]
-    return any(_NAVIGATION_NAMES.search(name.lower()) for name in names)
+    names = list(tag.get("class") or [])
+    if tag.name != "section" or not tag.find(_HEADINGS, recursive=False):  # whose id may be its heading: `cookies`
+        names.append(str(tag.get("id") or ""))
+    words = (re.findall(r"[^-_\d]+", name.lower()) for name in names)
+    return any(not _NAMING.isdisjoint(parts) and _ADDED.issuperset(parts) for parts in words)
 
 
 def _is_menu(links: list[int], before: tuple[int, int, int]) -> bool:
@@ -163,6 +188,7 @@ def read_epub(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
     """Read the chapters of an e-book in the order in which they are read, a document a chapter."""
     members = set(open_office_zip(path, job))
     broken = 0
+    notes: dict[TextEncoding, None] = {}
     with zipfile.ZipFile(path) as book:
         for name in _chapters(book, members):
             try:
@@ -172,7 +198,11 @@ def read_epub(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
                 continue
             if b"<" not in markup[:2048]:
                 raise UnreadableError("is locked to a reader's account (DRM); ask for a copy without", "encrypted")
-            yield Piece(html_text(markup))
+            text, encoding = _decoded(markup)
+            notes[encoding] = None
+            yield Piece(html_text(text))
+    for encoding in notes:
+        yield from encoding_note(encoding)
     if broken:
         yield LeftOut(f"has {broken} broken chapters, which were left out", "broken")
 

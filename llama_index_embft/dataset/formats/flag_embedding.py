@@ -87,7 +87,8 @@ def write(
             kept["negatives"] += len(row["neg"])
             yield row if prompt is None else {**row, "prompt": prompt}
 
-    count = write_rows(rows(), path)
+    needed = "each has a positive without a teacher's score; write with teacher_scores=false"
+    count = write_rows(trainer_rows.some_rows(rows(), dataset, needed), path)
     lost["queries of which a positive has no score"] += len(dataset.queries) - kept["queries"]
     if scores is not None:
         lost["negatives without a score"] += sum(map(len, dataset.negative_docs.values())) - kept["negatives"]

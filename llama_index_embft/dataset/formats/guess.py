@@ -118,8 +118,14 @@ def _guess_columns(names: list[Any]) -> str | None:
 
 
 def _first_row(path: Path) -> dict[str, Any] | None:
-    """The first row of a file; None where it has none or cannot be read."""
+    """The first row of a file; None where it has none.
+
+    Raises:
+        DatasetError: It cannot be read; the sentence says why.
+    """
     try:
         return next((row for _, row in read_rows(path, Builder(os.fspath(path)))), None)
-    except (DatasetError, ConfigError):
-        return None
+    except (DatasetError, ConfigError) as err:
+        said = str(err)
+        where = "" if os.fspath(path) in said else f"{clipped(os.fspath(path))}: "
+        raise DatasetError(f"{where}the format cannot be guessed, for the first row cannot be read: {said}") from err

@@ -268,7 +268,7 @@ def write_dataset(
 
     Raises:
         ConfigError: There is no such format, option or ending.
-        DatasetError: A text or an id cannot be written.
+        DatasetError: A text or an id cannot be written, or the queries give not one row.
         OutputError: The file or folder cannot be written.
     """
     made = format_named(format)

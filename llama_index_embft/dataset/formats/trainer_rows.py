@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft.dataset.formats.rows import Row, write_rows
-from llama_index_embft.errors import ConfigError
+from llama_index_embft.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
     import os
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 
 INFGRAD: Final = ("Query", "Positive Document", "Hard Negative Document")
+_NEGATIVES: Final = "none has a negative document; mine some first (`embft mine`) or write pairs"
+_SCORES: Final = "none of their documents has a teacher's score; write with teacher_scores=false"
 
 
 def pairs(dataset: EmbeddingQAFinetuneDataset) -> Iterator[dict[str, str]]:
@@ -149,7 +152,8 @@ def write_pairs(dataset: EmbeddingQAFinetuneDataset, path: str | os.PathLike[str
 def write_triplets(dataset: EmbeddingQAFinetuneDataset, path: str | os.PathLike[str], lost: Counter[str]) -> int:
     """``anchor, positive, negative``: a row for each query, relevant document and negative."""
     _count_short(dataset, 1, lost)
-    return write_rows(triplets(dataset), path, ("anchor", "positive", "negative"))
+    rows = some_rows(triplets(dataset), dataset, _NEGATIVES)
+    return write_rows(rows, path, ("anchor", "positive", "negative"))
 
 
 def write_ntuples(
@@ -193,7 +197,8 @@ def write_scored(
     """
     scores = dataset.teacher_scores if teacher_scores else {}
     pairs = sum(map(len, dataset.relevant_docs.values())) + sum(map(len, dataset.negative_docs.values()))
-    rows = write_rows(labelled_pairs(dataset, scores or None), path, ("sentence1", "sentence2", "score"))
+    made = some_rows(labelled_pairs(dataset, scores or None), dataset, _SCORES)
+    rows = write_rows(made, path, ("sentence1", "sentence2", "score"))
     lost["pairs without a score"] += pairs - rows
     return rows
 
@@ -212,7 +217,24 @@ def write_infgrad(dataset: EmbeddingQAFinetuneDataset, path: str | os.PathLike[s
                 texts = (dataset.queries[query], dataset.corpus[first], dataset.corpus[docs[0]])
                 yield dict(zip(INFGRAD, texts, strict=True))
 
-    return write_rows(rows(), path, INFGRAD)
+    return write_rows(some_rows(rows(), dataset, _NEGATIVES), path, INFGRAD)
+
+
+def some_rows(rows: Iterator[Row], dataset: EmbeddingQAFinetuneDataset, needed: str) -> Iterator[Row]:
+    """Look at the first row before a file is touched: an empty one in the place of a good one is a loss.
+
+    Args:
+        rows: What is to be written.
+        dataset: What it is made of; one without queries has no rows.
+        needed: What a query lacks if it gives no row, and what to do.
+
+    Raises:
+        DatasetError: There are queries, but no row.
+    """
+    first = next(rows, None)
+    if first is None and dataset.queries:
+        raise DatasetError(f"None of the {len(dataset.queries):,} queries gives a row: {needed}.")
+    return rows if first is None else itertools.chain([first], rows)
 
 
 def _count_short(dataset: EmbeddingQAFinetuneDataset, n: int, lost: Counter[str]) -> None:

@@ -143,7 +143,7 @@ def test_links_loops_pipes_and_closed_folders_are_named(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "scandir", scandir)
     documents = load_documents(root)
-    assert [d.id_ for d in documents] == ["a.txt", "same.txt"]
+    assert [d.id_ for d in documents] == ["a.txt"]
     assert {one.name: one.cause for one in documents.skipped} == {
         "closed": "unreadable",
         "deep/up": "a link",
@@ -151,6 +151,40 @@ def test_links_loops_pipes_and_closed_folders_are_named(tmp_path: Path, monkeypa
         "loop.txt": "a link",
         "pool.txt": "a link",
         "pipe.txt": "of a kind that is not read",
+        "same.txt": "a link",
+    }
+
+
+def test_a_file_that_only_links_show_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / ".data").mkdir()
+    (tmp_path / ".data" / "a.txt").write_text("Text.")
+    for name in ("one.txt", "two.txt"):
+        (tmp_path / name).symlink_to(tmp_path / ".data" / "a.txt")
+    documents = load_documents(tmp_path)
+    assert [d.id_ for d in documents] == ["one.txt"]
+    assert documents.skipped[0].reason == "is a link to one.txt, which is read under that name"
+
+
+def test_odd_names_are_read_and_every_document_has_an_id_of_its_own(tmp_path: Path) -> None:
+    members = {"Chapter 1: start.txt": "One.", ".": "x", "b\x1b.txt": "Two.", "C:\\x.txt": "x"}
+    zipped(tmp_path / "z.zip", **members)
+    (tmp_path / "a.csv").write_text("name,size\nx,big\ny,small\n")
+    (tmp_path / "a.csv#1").write_text("Three.")
+    (tmp_path / os.fsdecode(b"caf\xe9\n.txt")).write_text("Four.")
+    documents = load_documents([tmp_path, tmp_path / "a.csv#1"])
+    assert {d.id_: d.text for d in documents} == {
+        "a.csv#1": "name: x\nsize: big",
+        "a.csv#2": "name: y\nsize: small",
+        "a.csv#1#": "Three.",
+        "caf\\xe9\\x0a.txt": "Four.",
+        "z.zip/Chapter 1: start.txt": "One.",
+        "z.zip/b\\x1b.txt": "Two.",
+    }
+    left_out = {one.name: one.cause for one in documents.skipped}
+    assert left_out == {
+        "z.zip/.": "of a kind that is not read",
+        "z.zip/C:\\x.txt": "unsafe",
+        "a.csv#1": "of a kind that is not read",
     }
 
 

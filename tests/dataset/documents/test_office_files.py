@@ -17,6 +17,7 @@ import docx
 import openpyxl
 import pptx
 import pytest
+import xlrd
 from docx.oxml import parse_xml
 
 from llama_index_embft.dataset import ReadingSettings, documents_to_nodes, load_documents
@@ -94,11 +95,17 @@ def test_excel_gives_a_document_a_row_with_its_sheet(tmp_path: Path) -> None:
     assert documents[0].get_content("embed").startswith("sheet: Prices\nfile_name: p.xlsx\n\nPrice list")
 
 
-def test_excel_of_before_2007(tmp_path: Path) -> None:
+def test_excel_of_before_2007(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "o.xls").write_bytes(zlib.decompress(base64.b85decode("".join(OLD_EXCEL))))
     (document,) = load_documents(tmp_path / "o.xls")
     assert document.text == "part: Hinge\nprice: 2.5\nsince: 2020-01-31\nsold: True"
     assert document.metadata["sheet"] == "Prices"
+    read = xlrd.sheet.Sheet.cell_value
+    monkeypatch.setattr("xlrd.sheet.Sheet.row", lambda self, row: [
+        xlrd.sheet.Cell(*((xlrd.XL_CELL_ERROR, 42) if (row, at) == (1, 1) else (1, str(read(self, row, at)))))
+        for at in range(self.ncols)
+    ])  # fmt: skip
+    assert "price: #N/A\n" in texts(tmp_path / "o.xls")[0]
 
 
 def test_slides_have_their_title_their_notes_and_their_number(tmp_path: Path) -> None:
@@ -198,6 +205,60 @@ def test_mail_is_read_with_its_attachments(tmp_path: Path) -> None:
     assert [(one.name, one.cause) for one in documents.skipped] == [("m.eml/tool.exe", "of a kind that is not read")]
 
 
+HEAD = b"Subject: S\nFrom: a@b.c\nMIME-Version: 1.0\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "expected", "note"),
+    [
+        (b"", "Grüße".encode(), "Grüße", ""),
+        (b"text/plain; charset=us-ascii", "Grüße".encode(), "Grüße", ""),
+        (b"text/plain; charset=iso-8859-1", "Grüße für 3 €".encode("cp1252"), "Grüße für 3 €", ""),
+        (b"text/plain; charset=utf-8", "Grüße aus München".encode("cp1252"), "Grüße aus München", "read as cp1252"),
+        (b"text/plain; charset=x-odd", "Grüße aus München".encode("cp1252"), "Grüße aus München", "read as cp1252"),
+        (b"text/html; charset=koi8-r", "<p>Привет</p>".encode("koi8-r"), "Привет", ""),
+    ],
+)
+def test_the_words_of_a_message_survive_a_wrong_charset(
+    tmp_path: Path, kind: bytes, body: bytes, expected: str, note: str
+) -> None:
+    stated = b"Content-Type: " + kind + b"\n" if kind else b""
+    (tmp_path / "m.eml").write_bytes(HEAD + stated + b"Content-Transfer-Encoding: 8bit\n\n" + body)
+    loaded = load_documents(tmp_path / "m.eml")
+    assert loaded[0].text == f"# S\n\nFrom: a@b.c\n\n{expected}"
+    assert [note in one.reason for one in loaded.skipped] == [True] * bool(note)
+
+
+def test_letters_that_stand_in_a_header_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "m.eml").write_bytes("Subject: Grüße aus München\nFrom: a@b.c\n\nText".encode())
+    assert texts(tmp_path / "m.eml") == ["# Grüße aus München\n\nFrom: a@b.c\n\nText"]
+
+
+def test_no_part_of_a_message_is_lost(tmp_path: Path) -> None:
+    empty = message("S", "\n")
+    empty.add_alternative("<p>The offer is 300 euro.</p>", subtype="html")
+    (tmp_path / "a.eml").write_bytes(empty.as_bytes())
+    assert texts(tmp_path / "a.eml")[0].endswith("\n\nThe offer is 300 euro.")
+    two = message("S", "First half.")
+    two.add_attachment("Second half.", disposition="inline")
+    (tmp_path / "b.eml").write_bytes(two.as_bytes())
+    assert texts(tmp_path / "b.eml")[0].endswith("First half.\n\nSecond half.")
+    inner = EmailMessage()
+    inner.set_content("Signed.")
+    inner.add_attachment("The contract.", filename="contract.txt")
+    sign = b"--XX\nContent-Type: application/pgp-signature; name=s.asc\n\nx\n--XX--\n"
+    signed = b"Content-Type: multipart/signed; boundary=XX\n\n--XX\n" + inner.as_bytes() + b"\n" + sign
+    (tmp_path / "c.eml").write_bytes(HEAD + signed)
+    loaded = load_documents(tmp_path / "c.eml")
+    assert [one.text.rsplit("\n", 1)[-1].strip() or one.text.strip() for one in loaded] == ["Signed.", "The contract."]
+    assert not loaded.skipped
+    two.add_attachment("Unnamed.")
+    (tmp_path / "d.eml").write_bytes(two.as_bytes())
+    assert [one.text.strip() for one in load_documents(tmp_path / "d.eml")][1:] == ["Unnamed."]
+    (tmp_path / "all.mbox").write_bytes(b"From a@b.c Thu Jan  1 00:00:00 2020\n" + two.as_bytes())
+    assert "holds 1 attachments, which were left out" in load_documents(tmp_path / "all.mbox").skipped[0].reason
+
+
 def test_a_mailbox_gives_a_document_a_message(tmp_path: Path) -> None:
     box = mailbox.mbox(tmp_path / "all.mbox")
     for number in range(2):
@@ -241,6 +302,26 @@ def test_pages_are_read_without_navigation(tmp_path: Path) -> None:
     assert texts(tmp_path) == ["One Two"]  # a page of nothing else: better that than nothing
 
 
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("<table><caption>Rates</caption><tr><th>Zone<th>Day<tr><td>Europe</td><td></td><td>40 euros</td></tr></table>",
+         "Rates\n\nZone | Day\nEurope | 40 euros"),
+        ("<label>Unit</label><select><option>gram</option><option>ounce</option></select>", "Unit\ngram | ounce"),
+        ("<details><summary>May I?</summary>You may.</details>", "May I?\nYou may."),
+        ("<div class='share-price'>The share costs 3 euros.</div><div id=social-security>Everybody pays.</div>"
+         "<div class='social-media-links'>Tweet</div><div id=cookie-banner2>We use some.</div>"
+         "<ul class=nav__list>Go</ul>",
+         "The share costs 3 euros.\n\nEverybody pays."),
+        ("<section id=cookies><h2>Cookies</h2>The server sets one.</section>", "## Cookies\nThe server sets one."),
+    ],
+)  # fmt: skip
+def test_pages_lose_no_cell_and_no_block(tmp_path: Path, body: str, expected: str) -> None:
+    (tmp_path / "a.html").write_text(f"<body>{body}</body>")
+    (text,) = texts(tmp_path)
+    assert text == expected
+
+
 RUSSIAN = "Договор вступает в силу со дня его подписания обеими сторонами и действует один год."
 CHINESE = "本合同自双方签字盖章之日起生效,有效期为一年,期满后可以续签。"
 POLISH = "Zażółć gęślą jaźń, bo tak trzeba robić zawsze."
@@ -266,6 +347,34 @@ def test_any_encoding_is_read(tmp_path: Path, raw: bytes, expected: str) -> None
     assert texts(tmp_path) == [expected]
 
 
+def test_one_bad_byte_does_not_make_another_encoding_of_utf8(tmp_path: Path) -> None:
+    raw = RUSSIAN.encode()
+    (tmp_path / "a.txt").write_bytes(raw[:15] + b"\xff" + raw[15:])
+    loaded = load_documents(tmp_path)
+    assert loaded[0].text == f"{RUSSIAN[:8]}\ufffd{RUSSIAN[8:]}"
+    assert loaded.skipped[0].reason.startswith("is UTF-8 with damaged characters, which are shown as \ufffd")
+
+
+def test_what_is_no_utf8_far_down_a_table_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llama_index_embft.dataset.documents.encoding._SAMPLE", 20)
+    (tmp_path / "a.csv").write_bytes(b"name,place\n" + b"Ann,Rome\n" * 9 + "Jörg,Düsseldorf\n".encode("cp1252"))
+    loaded = load_documents(tmp_path)
+    assert loaded[-1].text == "name: Jörg\nplace: Düsseldorf"
+    assert loaded.skipped[0].reason.startswith("mixes UTF-8 and cp1252")
+
+
+@pytest.mark.parametrize(
+    ("declared", "written", "note"),
+    [("iso-8859-1", "utf-8", ""), ("windows-1251", "windows-1251", ""), ("utf-8", "windows-1251", "read as cp1251"),
+     ("utf-16", "utf-8", ""), ("windows-1251", "utf-8", ""), ("windows-1251", "utf-8-sig", "")],
+)  # fmt: skip
+def test_a_page_declares_its_encoding_not_always_truly(tmp_path: Path, declared: str, written: str, note: str) -> None:
+    (tmp_path / "a.html").write_bytes(f'<meta charset="{declared}"><p>{RUSSIAN}</p>'.encode(written))
+    loaded = load_documents(tmp_path)
+    assert loaded[0].text == RUSSIAN
+    assert [note in one.reason for one in loaded.skipped] == [True] * bool(note)
+
+
 def test_a_table_with_mixed_encodings_is_read_line_by_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = [b"name,stadt\n", "Jürgen,Köln\n".encode(), "Jörg,Düsseldorf\n".encode("cp1252")]
     (tmp_path / "a.csv").write_bytes(b"".join(rows))
@@ -277,3 +386,46 @@ def test_a_table_with_mixed_encodings_is_read_line_by_line(tmp_path: Path, caplo
 def test_limits_are_checked() -> None:
     with pytest.raises(ConfigError, match="`max_rows` is 0; it must be at least 1"):
         ReadingSettings(max_rows=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.csv", "Country,Capital,Capital\nGermany,Berlin,Bonn\nItaly,Rome,Turin\n",
+         ["Country: Germany\nCapital: Berlin\nCapital 2: Bonn", "Country: Italy\nCapital: Rome\nCapital 2: Turin"]),
+        ("b.csv", "Country,2019,Note\nGermany,good,fine\n", ["Country: Germany\n2019: good\nNote: fine"]),
+        ("c.csv", "Ada,1815\nAlan,1912\nEmmy,1882\n", ["Ada, 1815\nAlan, 1912\nEmmy, 1882"]),
+        ("d.csv", "a,5,7\nb,c,d\ne,f,g\n", ["a, 5, 7\nb, c, d\ne, f, g"]),
+        ("e.csv", "The report\nname,city\nAda,London\n", ["The report", "name: Ada\ncity: London"]),
+        ("f.json", '{"title": "On trees", "authors": [{"name": "Ann"}, {"name": "Bob"}]}',
+         ["name: Ann", "name: Bob", "title: On trees"]),
+    ],
+)  # fmt: skip
+def test_no_row_and_no_record_loses_its_place(tmp_path: Path, name: str, content: str, expected: list[str]) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    assert texts(tmp_path / name) == expected
+
+
+def test_a_quote_that_nothing_closes_swallows_no_rows(tmp_path: Path) -> None:
+    lines = [f"item{n},{n}" for n in range(100)]
+    lines[60] = 'broken,"12'
+    (tmp_path / "a.csv").write_text("name,size\n" + "\n".join(lines) + "\n")
+    loaded = load_documents(tmp_path / "a.csv")
+    assert [loaded[60].text, loaded[99].text, len(loaded)] == ['name: broken\nsize: "12', "name: item99\nsize: 99", 100]
+    assert "has a quote that nothing closes; its last 40 lines" in loaded.skipped[0].reason
+
+
+def test_what_a_sheet_holds_beyond_the_limits_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llama_index_embft.dataset.documents.tables._BLANK_ROWS", 10)
+    book = openpyxl.Workbook()
+    for row in (["name", "ean"], ["x", 4006381333931.0], ["y", "=B2*2"], ["z", 0.1 + 0.2, *"a" * 60]):
+        book.active.append(row)
+    book.active.cell(30, 1, "late")
+    book.save(tmp_path / "a.xlsx")
+    loaded = load_documents(tmp_path / "a.xlsx")
+    assert [one.text for one in loaded][:2] == ["name: x\nean: 4006381333931", "name: y"]
+    assert loaded[2].text.startswith("name: z\nean: 0.3\n")
+    said = " ".join(one.reason for one in loaded.skipped)
+    for words in ("holds 1 rows in the sheet Sheet with more than 50 cells", "holds more than 10 blank rows on end",
+                  "holds 1 formulas without a stored value"):  # fmt: skip
+        assert words in said

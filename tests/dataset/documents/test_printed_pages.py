@@ -10,6 +10,7 @@ from pypdf import PdfWriter
 from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject, NumberObject
 
 from llama_index_embft.dataset import ReadingSettings, dataset_corpus, documents_to_nodes, load_documents
+from llama_index_embft.errors import DocumentError
 
 Line = tuple[int, int, str]  # x, y in points, text
 
@@ -102,6 +103,26 @@ def test_left_and_right_pages_chapters_and_roman_numbers(tmp_path: Path) -> None
     assert [document.text for document in documents[:6]] == [
         f"Text of page {n * n} alone\nand {n * n} more." for n in range(6)
     ]
+
+
+def test_short_pages_that_repeat_each_other_are_text(tmp_path: Path) -> None:
+    pages = [
+        [(72, 700, "Certificate of attendance"), (72, 680, f"Name: {word}"), (72, 660, "Seminar on pumps, in May")]
+        for word in WORDS
+    ]
+    documents = load_documents(pdf(tmp_path / "c.pdf", *pages, *[[(72, 700, "Valid for one year")]] * 4))
+    assert [lines(document) for document in documents] == [
+        *(["Certificate of attendance", f"Name: {word}", "Seminar on pumps, in May"] for word in WORDS),
+        *[["Valid for one year"]] * 4,
+    ]
+
+
+def test_a_large_pdf_is_named_before_it_is_parsed(tmp_path: Path) -> None:
+    report(tmp_path / "r.pdf")
+    with (tmp_path / "r.pdf").open("ab") as file:
+        file.write(bytes(2 << 20))
+    with pytest.raises(DocumentError, match=r"has 2 MB; what is parsed in memory may have 1: cut it into parts"):
+        load_documents(tmp_path, settings=ReadingSettings(max_file_mb=1))
 
 
 def test_index_and_training_read_the_same_text(tmp_path: Path) -> None:
