@@ -260,6 +260,7 @@ class DistillationEngine(BaseFinetuneEngine):
                 # Of a model that is known by its identity the vectors may differ in a last bit.
                 "texts": targets.digest(with_vectors=document is None or (query is None and "query" in targets.texts)),
                 "teacher": None if document is None else document.fingerprint,
+                "teacher_of_queries": None if query is None or "query" not in targets.texts else query.fingerprint,
                 "student": self._student.fingerprint,
                 "prompts": dict(self._student.prompts),
                 **settings.as_record(),
