@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Metadata that names the source document. It is in no embedded text: a path says where a machine keeps a file.
+_PARAGRAPH: Final = 100_000  # letters without an end that go to the sentence splitter at once
 _SOURCE_KEY: Final = "file_path"
 _NAMING_KEYS: Final = ("file_name", "document_id", "doc_id", "url", "source", "document_title", "title")
 
@@ -218,6 +219,7 @@ def documents_to_nodes(
         chunk_size=chunk_size,
         chunk_overlap=chunk_overlap,
         tokenizer=None if tokens is None else tokens.encode,
+        chunking_tokenizer_fn=_sentences(),
         id_func=node_id,
     )
     try:
@@ -233,6 +235,24 @@ def documents_to_nodes(
     if not nodes:
         raise DocumentError("The documents hold no text to cut into chunks; give other documents.")
     return nodes
+
+
+def _sentences() -> Callable[[str], list[str]]:
+    """LlamaIndex's way to sentences, given long paragraphs in pieces: it gives up after five seconds."""
+    from llama_index.core.node_parser.text.utils import split_by_sentence_tokenizer
+
+    cut = split_by_sentence_tokenizer()
+
+    def sentences(text: str) -> list[str]:
+        found, start = [], 0
+        while start < len(text):
+            end = len(text) if len(text) - start <= _PARAGRAPH else text.rfind(" ", start, start + _PARAGRAPH) + 1
+            end = end if end > start else start + _PARAGRAPH
+            found += cut(text[start:end])
+            start = end
+        return found
+
+    return sentences
 
 
 class Corpus(NamedTuple):

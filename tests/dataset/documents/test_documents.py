@@ -322,3 +322,14 @@ def test_a_real_annual_report(shared_data: Path, tmp_path: Path) -> None:
     assert len(nodes) >= 4
     assert all("file_name: NIKE_2018_10K.pdf\n\n" in text for text in corpus.corpus.values())
     assert any("NIKE, Inc." in text for text in corpus.bare_texts.values())
+
+
+def test_a_paragraph_without_end_goes_to_the_sentence_splitter_in_pieces(monkeypatch) -> None:
+    """The splitter gives up on long ones: 10 MB of one paragraph ended with a time-out that nobody had asked for."""
+    from llama_index_embft.dataset.documents import loading
+
+    monkeypatch.setattr(loading, "_PARAGRAPH", 500)
+    text = " ".join(f"Word number {n} stands here." for n in range(200))
+    nodes = documents_to_nodes([Document(text=text, id_="a")], chunk_size=64, chunk_overlap=0)
+    assert " ".join(node.text for node in nodes).split() == text.split()
+    assert "".join(loading._sentences()("x" * 1700)) == "x" * 1700  # without a space to cut at
