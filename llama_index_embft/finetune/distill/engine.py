@@ -79,7 +79,7 @@ class DistillationEngine(BaseFinetuneEngine):
 
     Raises:
         ConfigError: A value is out of range, vectors do not fit the texts, or the student is not named once.
-        DatasetError: There are fewer than 10 documents, or queries.
+        DatasetError: There are fewer than 10 documents, or queries; or a text is no valid Unicode.
         ModelError: A model cannot be loaded, or vectors are NaN or zero.
     """
 
