@@ -106,9 +106,10 @@ class JudgedComparison:
         for system in self.systems:
             value = system.value
             way = "higher" if value.bias > 0 else "lower"
+            together = "" if value.correlation is None else f", with a correlation of {value.correlation:.2f}"
             said.append(
-                f"{system.label}: the judge is {abs(value.bias):.3f} {way} than people, with a correlation of "
-                f"{value.correlation:.2f}; the interval is {value.gain:.0%} as wide as by the labels alone."
+                f"{system.label}: the judge is {abs(value.bias):.3f} {way} than people{together}; the interval "
+                f"is {value.gain:.0%} as wide as by the labels alone."
             )
             moved = system.difference
             if moved is not None and system.outcome == "not proven":

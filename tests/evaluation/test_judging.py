@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from evaluation_helpers import many_queries, noisy_report
 
+from llama_index_embft._core.tables import from_spreadsheet_cell, spreadsheet_cell
 from llama_index_embft.dataset import write_qrels
 from llama_index_embft.errors import ConfigError, EvaluationError, GenerationError
 from llama_index_embft.evaluation import (
@@ -78,6 +79,28 @@ def test_labels_that_all_agree_leave_an_interval_that_is_not_empty():
     human[:40] = 1.0
     found = prediction_powered_mean(human, np.ones(500))
     assert found.interval[1] - found.interval[0] > 0.04
+
+
+def test_a_judge_that_agrees_on_few_rare_labels_is_not_taken_for_a_perfect_one():
+    held = 0
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        people = (rng.random(400) < 0.05).astype(float)
+        machine = np.where(rng.random(400) < 0.9, people, 1 - people)
+        human = np.full(400, np.nan)
+        drawn = rng.choice(400, 15, replace=False)
+        human[drawn] = people[drawn]
+        low, high = prediction_powered_mean(human, machine).interval
+        held += low <= 0.05 <= high
+    assert held / 400 >= 0.95
+
+
+def test_labels_without_spread_are_valid_json():
+    human = np.full(50, np.nan)
+    human[:12] = 0.0
+    found = prediction_powered_mean(human, np.random.default_rng(0).random(50))
+    assert found.correlation is None
+    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["correlation"] is None
 
 
 def test_the_number_of_labels_that_halves_the_interval_does():
@@ -282,6 +305,38 @@ def test_a_sheet_comes_back_graded_from_a_spreadsheet_of_any_language(tmp_path):
         read_labels(file)
     (tmp_path / "l.qrels").write_text("q1 0 d1 3\nq1 0 d2 0\n")
     assert read_labels(tmp_path / "l.qrels") == {"q1": {"d1": 3, "d2": 0}}
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("q", "d", "one\rtwo"),
+        ("q\rx", "d\r\nx", "p"),
+        ("'q", "=d", "'p"),
+        ("'=q", "''=d", "x"),
+        ("-1", "+x", "\u2028a\x1cb"),
+    ],
+)
+def test_what_was_graded_is_what_was_asked_whatever_it_is_written_with(tmp_path, texts):
+    query, doc, passage = texts
+    assert write_label_sheet(tmp_path / "s.csv", {query: (doc,)}, [query], {query: "a?"}, {doc: passage}) == 1
+    written = (tmp_path / "s.csv").read_bytes().removesuffix(b'""\n').removesuffix(b"\n")
+    (tmp_path / "s.csv").write_bytes(written + b"2\n")
+    assert read_labels(tmp_path / "s.csv") == {query: {doc: 2}}
+
+
+def test_no_two_texts_have_one_cell():
+    texts = ["=q", "'=q", "''=q", "'q", "q", "-1", "'-1", "-x", "'-x", "'", "", "''"]
+    cells = [spreadsheet_cell(text) for text in texts]
+    assert len(set(cells)) == len(texts)
+    assert [from_spreadsheet_cell(cell) for cell in cells] == texts
+    assert not any(cell.startswith(("=", "+", "-x")) for cell in cells)
+
+
+def test_a_sheet_that_is_no_csv_is_one_sentence(tmp_path):
+    (tmp_path / "s.csv").write_text("query_id,document_id,grade\nq," + "x" * 200_000 + ",1\n")
+    with pytest.raises(EvaluationError, match="line 1 is no CSV: field larger than field limit"):
+        read_labels(tmp_path / "s.csv")
 
 
 # --- the judge and the command ---------------------------------------------------------------------------------------
