@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from llama_index_embft._core.checks import check_number
 from llama_index_embft.embeddings.drift import DriftEmbedding
 from llama_index_embft.embeddings.identity import identify
 from llama_index_embft.errors import ConfigError, ModelError
+from llama_index_embft.index.canaries import SAME_VECTOR, canaries_of, check_canaries
 from llama_index_embft.index.stamp import Stamp, StoreError
 from llama_index_embft.index.stores.base import capital
 from llama_index_embft.index.stores.opening import open_table
@@ -23,10 +25,6 @@ if TYPE_CHECKING:
     from llama_index_embft.index.stores.base import VectorTable
     from llama_index_embft.index.stores.opening import IndexLike
 
-# Below this cosine a stored vector was not made by the model that is said to have made it. Rounding to 16 bits, other
-# batch sizes and devices leave a cosine above 0.999; a model tuned for one epoch on few data falls below it at once.
-_SAME: Final = 0.999
-
 
 def stamp_index(
     index: IndexLike,
@@ -39,13 +37,14 @@ def stamp_index(
 ) -> Stamp:
     """Write into an index which model embedded it; see `open_table` for the place.
 
-    A query-side adapter stamps its base model, which embeds the documents.
+    A query-side adapter stamps its base model, which embeds the documents. With the name of a hosted model go two test
+    sentences and their vectors, so that `check_index` and `checked_retriever` notice another model behind that name.
 
     Args:
         index: The index or vector store, see `open_table`.
         embed_model: The model that embedded the documents.
         verify: Documents that are embedded again and compared with what the index holds, so that a wrong stamp is
-            noticed; 3 cost nothing and catch another model. 0 believes you.
+            noticed; 3 cost nothing and catch another model. 0 believes you, and the model is not asked for anything.
         persist_dir: See `open_table`.
         overwrite: Replace the stamp of another model, or one that says an update is under way.
         identity: For a model of a class that is not known: a name that you change whenever its vectors change.
@@ -72,6 +71,7 @@ def stamp_index(
     stamp = Stamp(model=who, dim=table.dim())
     if verify:
         verify_vectors(table, embed_model, verify)
+        stamp = replace(stamp, canaries=canaries_of(embed_model, identity=identity))
     table.write_stamp(stamp)
     return stamp
 
@@ -81,6 +81,7 @@ def check_index(
     embed_model: BaseEmbedding,
     *,
     verify: int = 0,
+    canaries: bool = True,
     persist_dir: str | Path | None = None,
     identity: str | None = None,
 ) -> Stamp:
@@ -93,6 +94,8 @@ def check_index(
         index: The index or vector store, see `open_table`.
         embed_model: The model that is to search it.
         verify: Documents that are embedded again and compared with what the index holds.
+        canaries: Send the test sentences of the stamp to a hosted model (one request), which shows that another model
+            answers behind its name. Nothing is sent for a local model, whose weights identify it.
         persist_dir: See `open_table`.
         identity: See `stamp_index`.
 
@@ -100,11 +103,14 @@ def check_index(
         The stamp of the index.
 
     Raises:
-        ModelError: Another model embedded the index; the message names both.
+        ModelError: Another model embedded the index, and the message names both; or a hosted model gives other vectors
+            than when the index was stamped.
         StoreError: The index is not stamped, or it is being updated and holds the vectors of two models.
     """
     table = open_table(index, persist_dir=persist_dir)
     stamp = check_stamp(table, identify(embed_model, identity=identity))
+    if canaries:
+        check_canaries(stamp.canaries, embed_model, table.label, identity=identity)
     if verify:
         verify_vectors(table, embed_model, verify)
     return stamp
@@ -213,7 +219,7 @@ def verify_vectors(table: VectorTable, embed_model: BaseEmbedding, n: int) -> No
                 f"{len(vector)}: another model embedded it, or this one has changed since."
             )
         cosine = float(stored @ vector / max(float(np.linalg.norm(stored) * np.linalg.norm(vector)), 1e-12))
-        if not cosine >= _SAME:  # NaN is not
+        if not cosine >= SAME_VECTOR:  # NaN is not
             raise ModelError(
                 f"{capital(table.label)} holds another vector for the node {node_id} than {embed_model.model_name} "
                 f"makes now (cosine {cosine:.3f}): another model embedded it, with another prompt, or this one "

@@ -19,6 +19,7 @@ from llama_index_embft._core.vectors import unit_rows
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.identity import identify
 from llama_index_embft.errors import ConfigError
+from llama_index_embft.index.canaries import canaries_of
 from llama_index_embft.index.changes import check_values, embedded_text, nodes_of, texts_of
 from llama_index_embft.index.identity import check_stamp, required_stamp
 from llama_index_embft.index.retrievers import CheckedRetriever
@@ -123,11 +124,13 @@ def reembed_index(
     known = set(present)
     waiting = [i for i in order if i not in known][:max_nodes]
     encoder = as_encoder(new_embed_model, cache=cache)
+    known_canaries = () if stamp is None else stamp.canaries
+    canaries = canaries_of(new_embed_model, known_canaries, identity=identity) if waiting else known_canaries
     for start in range(0, len(waiting), batch_size):
         ids = waiting[start : start + batch_size]
         vectors = encoder.encode_documents(list(texts_of(source, ids).values()))
         check_values(vectors, who)
-        building = Stamp(who, vectors.shape[1], "building")
+        building = Stamp(who, vectors.shape[1], "building", canaries=canaries)
         # Before the first vector: a store with vectors and no stamp is refused, so a kill must not leave one. (Ready
         # means that nodes were added to the old index since the new one was complete.)
         if stamp != building:
@@ -147,7 +150,7 @@ def reembed_index(
     done = known.intersection(order).union(waiting)
     complete = len(done) == len(order) and stamp is not None
     if complete and stamp is not None:
-        target.write_stamp(Stamp(who, stamp.dim))
+        target.write_stamp(Stamp(who, stamp.dim, canaries=canaries))
     return ReembedResult(len(done), len(order), _share(counts, done), complete)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llama_index.core.base.base_retriever import BaseRetriever
 
 from llama_index_embft.embeddings.identity import identify
+from llama_index_embft.index.canaries import check_canaries
 from llama_index_embft.index.identity import check_stamp
 from llama_index_embft.index.stores.opening import open_table
 
@@ -17,24 +18,28 @@ if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.schema import NodeWithScore, QueryBundle
 
+    from llama_index_embft.index.stamp import Stamp
+
 
 class CheckedRetriever(BaseRetriever):
     """``index.as_retriever(embed_model=...)`` that refuses to search with another model's vectors.
 
-    The stamp is read before every search (one look-up by key), so an update that starts later is noticed too.
+    The stamp is read before every search (one look-up by key), so an update that starts later is noticed too. A hosted
+    model embeds the test sentences of the stamp once, when the retriever is made.
 
     Args:
         index: A stamped index.
         embed_model: The model for the queries.
         counts: Counts how often each node is retrieved, for `reembed_index`; None makes a new counter.
         identity: See `stamp_index`.
+        canaries: See `check_index`.
         **kwargs: For ``index.as_retriever``, such as ``similarity_top_k``.
 
     Attributes:
         counts: Node id to the number of times it was retrieved.
 
     Raises:
-        ModelError: Another model embedded the index.
+        ModelError: Another model embedded the index, or answers behind the name of the one that did.
         StoreError: The index is not stamped, or is being updated.
     """
 
@@ -45,17 +50,20 @@ class CheckedRetriever(BaseRetriever):
         *,
         counts: Counter[str] | None = None,
         identity: str | None = None,
+        canaries: bool = True,
         **kwargs: Any,
     ) -> None:
         self._table = open_table(index)
         self._identity = identify(embed_model, identity=identity)
-        self._check()
+        stamp = self._check()
+        if canaries:
+            check_canaries(stamp.canaries, embed_model, self._table.label, identity=identity)
         self._retriever = index.as_retriever(embed_model=embed_model, **kwargs)
         self.counts: Counter[str] = Counter() if counts is None else counts
         super().__init__(callback_manager=self._retriever.callback_manager)
 
-    def _check(self) -> None:
-        check_stamp(self._table, self._identity)
+    def _check(self) -> Stamp:
+        return check_stamp(self._table, self._identity)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         self._check()

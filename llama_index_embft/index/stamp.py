@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from llama_index_embft._core.checks import first_line
 from llama_index_embft.embeddings.identity import ModelIdentity
 from llama_index_embft.errors import EmbftError
+from llama_index_embft.index.canaries import Canary
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -32,6 +34,7 @@ class Stamp:
             must not be searched; ``"building"`` while a new index is filled.
         target: Whose vectors it will hold; set in the state ``"updating"``.
         journal: Path of the file that finishes the update or takes it back; set in the state ``"updating"``.
+        canaries: Test sentences with the vectors that a hosted model made of them; () for local models.
     """
 
     model: ModelIdentity
@@ -39,6 +42,7 @@ class Stamp:
     state: State = "ready"
     target: ModelIdentity | None = None
     journal: str | None = None
+    canaries: tuple[Canary, ...] = ()
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -50,6 +54,7 @@ class Stamp:
                 "state": self.state,
                 "target": None if self.target is None else _to_dict(self.target),
                 "journal": self.journal,
+                "canaries": [canary._asdict() for canary in self.canaries],
             }
         )
 
@@ -76,6 +81,7 @@ class Stamp:
                 state=data["state"],
                 target=None if target is None else _identity_of(target),
                 journal=None if data["journal"] is None else str(data["journal"]),
+                canaries=tuple(_canary_of(found) for found in data.get("canaries", ())),
             )
             if stamp.state == "updating" and stamp.target is None:
                 raise ValueError("an update without a target")
@@ -94,6 +100,14 @@ def _identity_of(found: dict[str, Any]) -> ModelIdentity:
     if not isinstance(fingerprint, str) or not isinstance(name, str):
         raise TypeError("an identity that is no text")
     return ModelIdentity(fingerprint, name)
+
+
+def _canary_of(found: dict[str, Any]) -> Canary:
+    canary = Canary(found["fingerprint"], found["text"], found["vector"])
+    if not all(isinstance(part, str) for part in canary):
+        raise TypeError("a test sentence that is no text")
+    base64.b64decode(canary.vector, validate=True)  # or a ValueError
+    return canary
 
 
 def _to_dict(identity: ModelIdentity) -> dict[str, Any]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from llama_index_embft.index.canaries import Canary
     from llama_index_embft.index.journal import ChangedVector, UpdateHeader, UpdateJournal
 
 Missing = Literal["error", "skip"]
@@ -78,16 +79,25 @@ def plan_vectors(table: VectorTable, change: VectorChange, book: UpdateJournal, 
 
 
 def carry_out(
-    table: VectorTable, book: UpdateJournal, change: VectorChange | None, size: int, missing: Missing
+    table: VectorTable,
+    book: UpdateJournal,
+    change: VectorChange | None,
+    size: int,
+    missing: Missing,
+    canaries: tuple[Canary, ...] = (),
 ) -> None:
-    """Write what is in the journal, and plan and write what was added meanwhile, which needs the change."""
-    header = book.header
-    if table.volatile or required_stamp(table).state == "ready":
+    """Write what is in the journal, and plan and write what was added meanwhile, which needs the change.
+
+    The stamp keeps its test sentences, for a rollback, beside those of the new model.
+    """
+    header, stamp = book.header, required_stamp(table)
+    canaries = tuple(dict.fromkeys((*stamp.canaries, *canaries)))
+    if table.volatile or stamp.state == "ready":
         book.mark_all(
             "planned"
         )  # what was written into a killed process's memory, or before a backup came back, is gone
     book.enter("writing")
-    table.write_stamp(Stamp(header.source, header.dim, "updating", header.target, str(book.path)))
+    table.write_stamp(Stamp(header.source, header.dim, "updating", header.target, str(book.path), canaries))
     while True:
         write_planned(table, book, size, missing, back=False)
         added = header.whole and any(book.unknown(batch) for batch in table.id_batches(size))
@@ -98,7 +108,7 @@ def carry_out(
                 f"Nodes were added to {table.label} since the update began; call update_index again, with the model."
             )
         plan_vectors(table, change, book, size, missing)
-    table.write_stamp(Stamp(header.target, header.dim))
+    table.write_stamp(Stamp(header.target, header.dim, canaries=canaries))
     book.enter("done")
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from llama_index_embft._core.checks import check_choice, check_number
+from llama_index_embft.index.canaries import canaries_of
 from llama_index_embft.index.changes import ReembeddedVectors, as_change, check_new
 from llama_index_embft.index.identity import refuse_earlier, required_stamp
 from llama_index_embft.index.journal import UpdateHeader, UpdateJournal, require_journal
@@ -25,7 +27,7 @@ from llama_index_embft.index.transaction import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
@@ -134,7 +136,9 @@ def update_index(
             return _result(book)
         if book.phase in ("planning", "done"):
             plan_vectors(table, wanted, book, batch_size, missing)
-        carry_out(table, book, wanted, batch_size, missing)
+        model = embed_model if isinstance(change, Mapping) else change
+        canaries = () if model is None else canaries_of(model, stamp.canaries, identity=identity)
+        carry_out(table, book, wanted, batch_size, missing, canaries)
         return _result(book)
 
 
@@ -260,10 +264,10 @@ def rollback_index(
         table.prepare()
         refuse_added(table, book)
         book.enter("rolling back")
-        table.write_stamp(Stamp(header.target, header.dim, "updating", header.source, str(book.path)))
+        table.write_stamp(Stamp(header.target, header.dim, "updating", header.source, str(book.path), stamp.canaries))
         book.mark_all("written")  # a killed run may have written more than it has marked
         write_planned(table, book, batch_size, missing, back=True)
-        table.write_stamp(Stamp(header.source, header.dim))
+        table.write_stamp(Stamp(header.source, header.dim, canaries=stamp.canaries))
         book.enter("rolled back")
         return _result(book, back=True)
 

@@ -296,7 +296,7 @@ def switching_cost(
         latency = before, _latency_of(chosen, parts, questions) + read
     return SwitchingCost(
         texts=len(parts.ids) if anew else 0,
-        seconds=parts.seconds.get(f"embed {chosen.model.name}") if anew else None,
+        seconds=parts.anew.get(chosen.model.name) if anew else None,
         latency=latency,
         measured_on=_machine(),
     )

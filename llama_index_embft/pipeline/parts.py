@@ -69,6 +69,7 @@ class StackParts:
         corpus: The texts that are searched, as a data set without questions.
         ids: Ids of the corpus in the order of rows: descending, so that ties are settled as trec_eval does.
         seconds: Seconds by phase: ``"bm25"`` to index, ``"embed NAME"`` to embed the corpus.
+        anew: Name of a model -> seconds to embed the corpus where no vector is known yet; None where all were.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class StackParts:
         self._found: dict[tuple[str, tuple[str, ...]], TopK] = {}
         self._hash = hash_of([self.ids, [corpus.corpus[doc] for doc in self.ids]])
         self.seconds: dict[str, float] = {}
+        self.anew: dict[str, float | None] = {}
         started = time.perf_counter()
         self.lexical_index = LexicalIndex.build({doc: corpus.corpus[doc] for doc in self.ids})
         self.seconds["bm25"] = time.perf_counter() - started
@@ -99,7 +101,10 @@ class StackParts:
             vectors = np.stack([self._stored[doc] for doc in self.ids]).astype(np.float32)
         else:
             encoder = as_encoder(model.embed_model, cache=self._cache, show_progress=show_progress)
-            vectors = encoder.encode_documents([self.corpus.corpus[doc] for doc in self.ids])
+            texts = [self.corpus.corpus[doc] for doc in self.ids]
+            new = encoder.uncached_documents(texts) / len(set(texts))
+            vectors = encoder.encode_documents(texts)
+            self.anew[model.name] = (time.perf_counter() - started) / new if new else None
         self.seconds[f"embed {model.name}"] = time.perf_counter() - started
         self._indexes[model.name] = ExactIndex(vectors)
 

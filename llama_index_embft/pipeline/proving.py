@@ -47,8 +47,9 @@ class Verdict:
 def prove(choosing: Choosing, parts: StackParts, evidence: Evidence, reranker: Any, *, seed: int) -> Verdict:
     """Compare the chosen stack with the model in use, once.
 
-    A model for which every document would have to be embedded again has to prove itself; where it does not, the best
-    stack over the model in use is proven and handed over instead. A stack that did worse is never handed over.
+    A model for which every document would have to be embedded again has to prove itself, against the model in use and
+    against the best stack over it; where it does not, that stack is proven and handed over instead. A stack that did
+    worse is never handed over.
 
     Args:
         choosing: The candidates.
@@ -67,13 +68,18 @@ def prove(choosing: Choosing, parts: StackParts, evidence: Evidence, reranker: A
         comparison = replace(comparison, systems=(first,))
     elif evidence.proof_by == "llm":
         notes.append(_ABOUT_LLM)
-    if comparison.decision == "not proven" and chosen.model.moves_documents and evidence.proof_by == "people":
+    anew = chosen.weight > 0 and chosen.model.moves_documents
+    if anew and evidence.proof_by != "text" and comparison.decision != "do not adopt":
+        cheaper = choosing.proof(without_new_documents=True)["chosen"]
+        proven = comparison.decision == "adopt" and compare(cheaper, proof["chosen"], seed=seed).decision == "adopt"
+    else:
+        cheaper, proven = proof["chosen"], True
+    if not proven:
         notes.append(
-            f"{chosen.label} was best where the choice was made and did not prove it; it would need every document "
-            "embedded again, so the best stack over the model in use is handed over."
+            f"{chosen.label} was best where the choice was made, and is not proven to be better than the best stack "
+            "over the model in use. It would need every document embedded again, so that stack is handed over."
         )
         chosen = choosing.final(without_new_documents=True)
-        cheaper = choosing.proof(without_new_documents=True)["chosen"]
         dearer = replace(proof["chosen"], label=f"dearer: {proof['chosen'].label}")
         proof = {**proof, "chosen": cheaper, "dearer": dearer}
         # Both are tested, and p is corrected for two; the verdict is about what is handed over.

@@ -184,8 +184,10 @@ def place_questions(questions: EmbeddingQAFinetuneDataset, corpus: EmbeddingQAFi
         questions: With passages of their own.
         corpus: The texts that are searched.
     """
-    if questions.corpus == corpus.corpus:
-        return PlacedQuestions(questions, ())
+    if questions.corpus == corpus.corpus:  # what they are cut from is known by who searches them
+        sources = {**questions.source_documents, **corpus.source_documents}
+        bare = {**questions.bare_texts, **corpus.bare_texts}
+        return PlacedQuestions(questions.replace(source_documents=sources, bare_texts=bare), ())
     places = _Places(corpus)
     found: dict[str, dict[str, int]] = {}
     cache: dict[str, list[str]] = {}
@@ -215,6 +217,7 @@ class _Places:
         self._by_text: defaultdict[str, list[str]] = defaultdict(list)
         self._by_shingle: defaultdict[int, list[str]] = defaultdict(list)
         self._sizes: dict[str, int] = {}
+        self._rows = {doc: row for row, doc in enumerate(corpus.corpus)}
         for doc in corpus.corpus:
             words = normalise(corpus.bare_text(doc))
             for text in {words, normalise(corpus.corpus[doc])}:
@@ -235,7 +238,7 @@ class _Places:
         shared = Counter(chunk for shingle in shingles for chunk in self._by_shingle.get(shingle, ()))
         return [
             chunk
-            for chunk, count in shared.most_common()
+            for chunk, count in sorted(shared.items(), key=lambda found: (-found[1], self._rows[found[0]]))
             if count >= _SAME_PASSAGE * min(len(shingles), self._sizes[chunk])
         ]
 

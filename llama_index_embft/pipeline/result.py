@@ -61,6 +61,7 @@ class TuneResult:
         copied_share: Share of chunks that the base model finds by a sentence copied from them; None: not looked at.
         realism: How the made-up questions look beside real ones; None where none were made.
         seconds: Seconds by phase, and in all (``"total"``).
+        asked: What the search was asked for: ``"methods"``, ``"budget"`` in seconds, ``"seed"``.
         folder: Where it was saved; None: nowhere yet.
     """
 
@@ -75,6 +76,7 @@ class TuneResult:
     copied_share: float | None = None
     realism: Realism | None = field(default=None, repr=False)
     seconds: Mapping[str, float] = field(default_factory=dict, repr=False)
+    asked: Mapping[str, Any] = field(default_factory=dict, repr=False)
     folder: Path | None = None
 
     @property
@@ -179,7 +181,10 @@ class TuneResult:
                 report.to_json(target / "reports" / f"{name}.json")
             self._save_questions(target / "dataset")
             atomic_write_text(target / RECORD, json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n")
-        return replace(self, folder=Path(folder))
+        dense = self.chosen.model
+        if dense.folder is not None:  # where it waited is cleared away when a search is over
+            dense = replace(dense, folder=Path(folder) / "model")
+        return replace(self, folder=Path(folder), chosen=replace(self.chosen, model=dense))
 
     def reloaded(self) -> StackRetriever:
         """The saved retriever, loaded as its user will, over the texts that were searched.
@@ -228,8 +233,13 @@ class TuneResult:
                 "dense_weight": self.chosen.weight,
                 "fusion": self.chosen.fusion,
                 "reranked": self.chosen.reranked,
+                "rerank_weight": self.chosen.rerank_weight,
                 "reembeds": self.reembeds,
             },
+            "asked": dict(self.asked),
+            "command": self.comparison.command,
+            "date": self.comparison.date,
+            "versions": dict(self.comparison.versions),
             "base": describe_base(self.base),
             "candidates": [asdict(row) for row in self.rows],
             "questions": {

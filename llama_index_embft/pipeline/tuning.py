@@ -27,12 +27,12 @@ from llama_index_embft.pipeline.trained.candidates import (
     EPOCHS,
     TrainMethod,
     Workload,
+    candidates_folder,
     drawn,
     methods_for,
     only_here,
     seconds_a_text,
     train_candidate,
-    work_folder,
 )
 from llama_index_embft.pipeline.trained.distilling import JUDGED, NEGATIVES, judged_by, why_no_teacher
 from llama_index_embft.pipeline.trained.reranking import (
@@ -48,6 +48,7 @@ from llama_index_embft.retrievers.reranking import as_postprocessor, remembering
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
+    from pathlib import Path
 
     from llama_index.core import VectorStoreIndex
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -147,28 +148,33 @@ def tune(
             show_progress=show_progress,
         )
         labels, notes = people_questions(found, questions)
-        result = search.run(
-            found,
-            labels,
-            base,
-            llm=llm,
-            methods=wanted,
-            asked_for=methods != "auto",
-            reranker=reranker,
-            notes=[*found.notes, *notes],
-            command=command,
-        )
-        if output_path is not None:
-            result = result.save(output_path)
-            shutil.rmtree(work_folder(found.corpus.content_hash()), ignore_errors=True)  # what was chosen is saved
+        with candidates_folder(found.corpus.content_hash()) as search.folder:
+            result = search.run(
+                found,
+                labels,
+                base,
+                llm=llm,
+                methods=wanted,
+                asked_for=methods != "auto",
+                reranker=reranker,
+                notes=[*found.notes, *notes],
+                command=command,
+            )
+            if output_path is not None:
+                result = result.save(output_path)
+                shutil.rmtree(search.folder, ignore_errors=True)  # what was chosen is saved
     return result
 
 
 class _Search:
     """One search, step by step."""
 
+    folder: Path
+    """Where its candidates wait."""
+
     def __init__(self, clock: Clock, watch: Watch, seed: int, show_progress: bool, settings: TuneSettings) -> None:
         self._clock, self._watch, self._seed, self._bars, self._settings = clock, watch, seed, show_progress, settings
+        self._methods: tuple[TrainMethod, ...] = ()
         self._rows: list[CandidateRow] = []
         self._notes: list[str] = []
         self._cache = RunCache()
@@ -190,6 +196,7 @@ class _Search:
         command: str,
     ) -> TuneResult:
         self._notes += notes
+        self._methods = methods
         self._say(f"Read {source.words}")
         a_text, needed = self._embedding_takes(base, source)
         if shown := what_can_be_shown(source, labels, llm, self._settings):
@@ -222,7 +229,7 @@ class _Search:
             if method != "distill":  # after the reranker, which it learns from
                 self._try(method, base_model, source, evidence, choosing, a_text)
         if reranker == TRAIN_RERANKER:
-            reranker = self._trained_reranker(base, source, evidence, choosing, a_text)
+            reranker = self._trained_reranker(base, evidence, choosing, a_text)
         given = reranker
         if reranker is not None:
             self._rerank(choosing, reranker := remembering(reranker), parts, evidence)
@@ -293,9 +300,8 @@ class _Search:
             if method == "distill":
                 self._say(f"The reranker judges passages of {pairs:,} questions", a_text * JUDGED * pairs)
                 train = judged_by(teacher, drawn(train, pairs, self._seed), start, **common)
-            folder = work_folder(source.corpus.content_hash())
             candidate = train_candidate(
-                method, start.embed_model, train, evidence.val, folder, pairs=pairs, epochs=epochs, **common
+                method, start.embed_model, train, evidence.val, self.folder, pairs=pairs, epochs=epochs, **common
             )
         except Exception as err:
             if not (isinstance(err, EmbftError) or method == "distill"):  # a teacher of the user's raises what it likes
@@ -308,7 +314,7 @@ class _Search:
         self._add(choosing.consider(candidate), evidence)
 
     def _trained_reranker(
-        self, base: BaseEmbedding, source: TuningSource, evidence: Evidence, choosing: Choosing, a_text: float
+        self, base: BaseEmbedding, evidence: Evidence, choosing: Choosing, a_text: float
     ) -> CrossEncoderReranker | None:
         why_not = why_no_reranker(base, evidence)
         needed = reranker_seconds(a_text, evidence)
@@ -318,9 +324,11 @@ class _Search:
             self._rows.append(CandidateRow("reranker", note=f"left out: {why_not}"))
             return None
         self._say("Training a reranker", needed)
-        folder, weight = work_folder(source.corpus.content_hash()), choosing.final().weight
+        weight = choosing.final().weight
         try:
-            return train_reranker_candidate(base, evidence, weight, folder, seed=self._seed, show_progress=self._bars)
+            return train_reranker_candidate(
+                base, evidence, weight, self.folder, seed=self._seed, show_progress=self._bars
+            )
         except EmbftError as err:
             self._rows.append(CandidateRow("reranker", note=f"failed: {err}"))
             self._notes.append(f"Training a reranker failed and was left out: {err}")
@@ -372,4 +380,5 @@ class _Search:
             reranker=reranker_of(chosen, reranker) if chosen.reranked else None,
             copied_share=rule.share,
             seconds={"total": self._clock.spent, **parts.seconds},
+            asked={"methods": list(self._methods), "budget": self._clock.budget, "seed": self._seed},
         )

@@ -13,6 +13,7 @@ from llama_index_embft._core.environment import package_versions
 from llama_index_embft._core.files import write_folder_atomically
 from llama_index_embft.embeddings.identity import ModelIdentity, identify
 from llama_index_embft.errors import ConfigError, EmbftError, ModelError
+from llama_index_embft.index.canaries import check_canaries
 from llama_index_embft.index.identity import check_stamp, verify_vectors
 from llama_index_embft.index.stores.base import capital
 from llama_index_embft.index.stores.opening import open_table
@@ -107,9 +108,9 @@ def load_retriever(
 ) -> StackRetriever:
     """Put a saved retriever over its index.
 
-    Makes sure that the index was embedded by the model that the retriever was made with: by the index's stamp, and
-    where it has none by embedding three of its documents again. Nodes that were added or deleted since are taken into
-    account.
+    Makes sure that the index was embedded by the model that the retriever was made with: by the index's stamp and its
+    test sentences, and where it has none by embedding three of its documents again. Nodes that were added or deleted
+    since are taken into account.
 
     Args:
         folder: What `save_retriever` wrote.
@@ -223,7 +224,8 @@ def _check_models(
             "embed_model=load_embed_model(...)."
         )
     if table.read_stamp() is not None:
-        check_stamp(table, _identity_of(record, "document"))
+        stamp = check_stamp(table, _identity_of(record, "document"))
+        check_canaries(stamp.canaries, model, table.label, identity=identity)
     else:
         verify_vectors(table, model, _SAMPLE)
 

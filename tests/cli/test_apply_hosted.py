@@ -157,8 +157,12 @@ def test_another_hosted_model_embeds_each_text_once(server: LoopbackLLM) -> None
     other = ("openai:text-embedding-other", "--api-base", server.api_base)
     done = run(*other, "--index", "index", "--batch-size", 5)
     assert "the index now holds vectors of text-embedding-other" in done
-    assert dict(server.embedded) == dict.fromkeys(CORPUS.values(), 1)
-    assert {request.body["model"] for request in server.requests[-3:]} == {"text-embedding-other"}
+    embedded = dict(server.embedded)
+    assert {text: embedded.pop(text) for text in CORPUS.values()} == dict.fromkeys(CORPUS.values(), 1)
+    assert list(embedded.values()) == [1, 1]  # the test sentences of the stamp
+    check_index(open_index("index", embed_model=base).index, client(server, "text-embedding-other"))
+    assert server.embedded == {**dict.fromkeys(CORPUS.values(), 1), **dict.fromkeys(embedded, 2)}
+    assert {request.body["model"] for request in server.requests[-5:]} == {"text-embedding-other"}
 
 
 def test_what_cannot_be_is_one_sentence(server: LoopbackLLM, monkeypatch: pytest.MonkeyPatch, tiny_model_path) -> None:

@@ -58,7 +58,7 @@ def test_documents_become_a_data_set_and_running_again_asks_nothing(
     (docs / "photo.jpg").write_bytes(b"x")
     said = embft(*command)
     assert "12 queries from 6 of 6 chunks" in said
-    assert "Read 6 of 7 files as 6 documents.\nSkipped 1 file as of a kind that is not read: .jpg (1).\n" in said
+    assert "Read 6 of 7 files as 6 documents.\nSkipped 1 file (of a kind that is not read): .jpg (1).\n" in said
     first = out.read_bytes()
     assert len(json.loads(first)["corpus"]) == 6
     assert "6 from the journal" in embft(*command)

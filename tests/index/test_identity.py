@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from index_helpers import CountingEmbedding, Place, make_nodes
 from llama_index.core import StorageContext, VectorStoreIndex
+from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.llms import MockLLM
 from llama_index.core.vector_stores import SimpleVectorStore
 
@@ -20,6 +22,52 @@ from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.index import StoreError, check_index, checked_retriever, stamp_index
 from llama_index_embft.index.stamp import Stamp
 from llama_index_embft.index.stores import open_table
+
+
+class ByName(BaseEmbedding):
+    """As a hosted model: nothing but its name says what answers."""
+
+    version: int = 1
+    asked: int = 0
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        self.asked += 1
+        dice = random.Random(f"{self.version} {text}")
+        return [dice.gauss(0, 1) for _ in range(32)]
+
+    _get_query_embedding = _get_text_embedding
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embedding(query)
+
+
+class Shorter(ByName):
+    """Of another dimension."""
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return super()._get_text_embedding(text)[:16]
+
+
+def test_another_model_behind_the_same_name_is_noticed_once_at_the_start(place: Place) -> None:
+    model, name = ByName(model_name="m"), {"identity": "m, by name"}
+    index = place.build(make_nodes(), model)
+    made = stamp_index(index, model, persist_dir=place.persist_dir, **name)
+    assert len(made.canaries) == 2
+    place.close(index)
+
+    again = place.reopen(model)
+    before = model.asked
+    retriever = checked_retriever(again, model, similarity_top_k=1, **name)
+    assert model.asked - before == 2
+    retriever.retrieve("a")
+    retriever.retrieve("b")
+    assert model.asked - before == 4
+    for changed in (ByName(model_name="m", version=2), Shorter(model_name="m")):
+        with pytest.raises(ModelError, match="another model answers behind its name"):
+            checked_retriever(again, changed, **name)
+        with pytest.raises(ModelError, match="another model answers behind its name"):
+            check_index(again, changed, **name)
+        check_index(again, changed, canaries=False, **name)
 
 
 def test_a_stamp_survives_a_restart_and_another_model_is_refused(place: Place, old_model, new_model) -> None:

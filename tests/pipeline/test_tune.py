@@ -12,7 +12,14 @@ from llama_index.core import Document, VectorStoreIndex
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import TextNode
 
-from llama_index_embft import EmbeddingQAFinetuneDataset, evaluate_retriever, load_embed_model, load_retriever, tune
+from llama_index_embft import (
+    EmbeddingQAFinetuneDataset,
+    compare,
+    evaluate_retriever,
+    load_embed_model,
+    load_retriever,
+    tune,
+)
 from llama_index_embft.errors import ConfigError, DatasetError, EmbftError
 from llama_index_embft.pipeline.trained.candidates import methods_for
 
@@ -345,6 +352,46 @@ def test_an_interrupted_search_goes_on_with_what_it_trained(labelled, tiny_model
     assert any(row.name == "adapter" and row.score is not None for row in result.rows)
 
 
+def test_a_trained_result_that_was_saved_is_saved_again_elsewhere(labelled, tiny_model_path, tmp_path, monkeypatch):
+    from llama_index_embft.pipeline import choice
+
+    monkeypatch.setattr("llama_index_embft.pipeline.no_labels._NOTHING_TO_GAIN", 1.1)
+    monkeypatch.setattr(choice, "best_of", lambda scores: len(scores) - 1)  # the dearest, whatever it scores
+    options = {"model": tiny_model_path, "methods": "adapter", "show_progress": False}
+    result = tune(labelled, **options, budget="1 h", output_path=tmp_path / "one")
+    assert result.chosen.model.folder == tmp_path / "one" / "model"
+    result.save(tmp_path / "two")
+    assert (tmp_path / "two" / "model" / "embft.json").is_file()
+    record = json.loads((tmp_path / "two" / "tune.json").read_text())
+    assert record["asked"] == {"methods": ["adapter"], "budget": 3600.0, "seed": 0}
+    assert record["versions"]
+    assert "rerank_weight" in record["stack"]
+
+
+def test_a_model_that_needs_new_vectors_must_be_better_than_what_needs_none(labelled, tiny_model_path, monkeypatch):
+    from llama_index_embft.pipeline.choice import Choosing
+
+    final, proof = Choosing.final, Choosing.proof
+    monkeypatch.setattr("llama_index_embft.pipeline.no_labels._NOTHING_TO_GAIN", 1.1)
+
+    def needs_new_vectors(self, **options):
+        stack = final(self, **options)
+        return stack if options else dataclasses.replace(stack, model=self.furthest)
+
+    def no_better_than_the_mixture(self, **options):
+        found = proof(self, **options)
+        return found if options else {**found, "chosen": dataclasses.replace(found["chosen"], label="chosen (full)")}
+
+    monkeypatch.setattr(Choosing, "final", needs_new_vectors)
+    monkeypatch.setattr(Choosing, "proof", no_better_than_the_mixture)
+    result = tune(labelled, model=tiny_model_path, methods="full", show_progress=False)
+    assert (
+        compare(result.proof["base"], result.proof["dearer"]).decision == "adopt"
+    )  # it is better than the model in use
+    assert not result.reembeds
+    assert any("is not proven to be better than the best stack over" in note for note in result.comparison.notes)
+
+
 def test_what_is_not_proven_and_needs_new_vectors_gives_way_to_what_does_not(labelled, tiny_model_path, monkeypatch):
     from llama_index_embft.pipeline import choice
 
@@ -364,4 +411,4 @@ def test_what_is_not_proven_and_needs_new_vectors_gives_way_to_what_does_not(lab
     assert first.label == f"chosen ({result.chosen.label})"
     assert first.cost.texts == 0
     assert second.label == "dearer: chosen (full)"
-    assert any("did not prove it" in note for note in result.comparison.notes)
+    assert any("is not proven to be better" in note for note in result.comparison.notes)

@@ -13,6 +13,9 @@ from llama_index_embft.pipeline import place_questions
 from llama_index_embft.pipeline.budget import in_words, parse_budget
 from llama_index_embft.pipeline.choice import best_of
 from llama_index_embft.pipeline.evidence import assign, trains_on_labels
+from llama_index_embft.pipeline.questions import what_can_be_shown
+from llama_index_embft.pipeline.settings import TuneSettings
+from llama_index_embft.pipeline.trained.candidates import Workload, candidates_folder
 
 
 def questions(n_documents, per_document, seed=0):
@@ -97,6 +100,15 @@ def test_a_few_questions_by_people_prove_and_never_train():
     assert sorted(proven) == sorted(labels.queries)
 
 
+@pytest.mark.parametrize(
+    ("n", "says"), [(20, "a split tests 300 of them"), (4, "cross-fitting over 5 folds tests 200 of")]
+)
+def test_what_is_said_beforehand_is_what_is_done(n, says):
+    labels = questions(50, n)
+    assert says in what_can_be_shown(None, labels, None, TuneSettings())
+    assert assign(labels, None, made_by="text", seed=0).tested == pytest.approx(300 if n == 20 else 200, abs=20)
+
+
 def test_many_questions_by_people_train_too_on_documents_of_their_own():
     labels = questions(100, 4)
     assert trains_on_labels(labels)
@@ -137,6 +149,44 @@ def test_documents_that_hang_together_are_divided_by_passage_and_that_is_said(n,
         answers = [{doc for docs in part.relevant_docs.values() for doc in docs} for part in used]
         assert not answers[0] & answers[1]
         assert not answers[0] & answers[2]
+
+
+def test_documents_are_those_of_the_texts_that_are_searched_even_where_the_texts_are_the_same():
+    corpus = questions(6, 4)
+    asked = corpus.replace(source_documents={})
+    placed = place_questions(asked, corpus.replace(queries={}, relevant_docs={})).questions
+    assert placed.source_documents == corpus.source_documents
+    for fold in assign(placed, None, made_by="text", seed=0).folds:
+        sides = [
+            {corpus.source_documents[doc] for docs in part.relevant_docs.values() for doc in docs}
+            for part in (fold.choose, fold.prove)
+        ]
+        assert not sides[0] & sides[1]
+
+
+def test_chunks_of_one_passage_come_in_the_order_of_the_corpus():
+    words = [f"w{n}" for n in range(60)]
+    corpus = EmbeddingQAFinetuneDataset(
+        queries={}, relevant_docs={}, corpus={f"c{n}": " ".join(words[15 * n : 15 * n + 15]) for n in range(4)}
+    )
+    asked = EmbeddingQAFinetuneDataset(queries={"q": "?"}, corpus={"p": " ".join(words)}, relevant_docs={"q": ["p"]})
+    assert place_questions(asked, corpus).questions.relevant_docs["q"] == ["c0", "c1", "c2", "c3"]
+
+
+def test_what_an_adapter_takes_grows_with_its_questions():
+    load = Workload(a_text=1.0, n_texts=100, n_val=40, epochs=2)
+    assert load.pairs_within("adapter", 16) == 0
+    assert load.pairs_within("adapter", 125) == 400
+    assert load.seconds("adapter", 400) == 125
+    assert Workload(0.0, 100, 40, 2).pairs_within("adapter", 16) == 20_000  # a model behind a web API is not timed
+
+
+def test_two_searches_over_the_same_texts_keep_their_candidates_apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMBFT_CACHE_DIR", str(tmp_path))
+    with candidates_folder("texts") as first, candidates_folder("texts") as second:
+        assert first != second
+    with candidates_folder("texts") as again:
+        assert again == first
 
 
 def test_a_dearer_stack_must_win_by_more_than_noise():

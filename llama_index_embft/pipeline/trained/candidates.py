@@ -6,11 +6,13 @@ import contextlib
 import random
 import shutil
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from llama_index_embft._core.environment import default_cache_dir
+from llama_index_embft._core.files import atomic_write_text
 from llama_index_embft.embeddings.describe import describe_base
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.loading import load_embed_model
@@ -39,6 +41,7 @@ EPOCHS: Final = {False: 1, True: 2}
 """Passes over the training set: whether people asked the questions -> passes."""
 _SPEED_SAMPLE: Final = 24
 _ADAPTER_SECONDS: Final = 15.0
+_A_QUERY: Final = 0.25  # of what a text takes: all that an adapter has to embed anew
 
 
 def methods_for(
@@ -111,16 +114,17 @@ class Workload:
 
     def pairs_within(self, method: TrainMethod, available: float) -> int:
         """How many pairs so many seconds allow for; 0 where they allow for too few."""
-        if method == "adapter":
-            return _MOST_PAIRS if available > _ADAPTER_SECONDS else 0
         spare = available - self.seconds(method, 0)
+        if method == "adapter":
+            pairs = int(min(_MOST_PAIRS, spare / max(1e-9, _A_QUERY * self.a_text)))
+            return max(0, pairs)
         pairs = int(spare / max(1e-9, self._a_pair * self.a_text))
         return min(pairs, _MOST_PAIRS) if pairs >= _FEWEST_PAIRS else 0
 
     def seconds(self, method: TrainMethod, pairs: int) -> float:
         """What training on so many pairs, and embedding the texts anew, will take."""
         if method == "adapter":
-            return _ADAPTER_SECONDS
+            return _ADAPTER_SECONDS + _A_QUERY * self.a_text * (pairs + self.n_val)
         return self.a_text * (self.n_texts + (self.epochs + 1) * self.n_val + self._a_pair * pairs)
 
     @property
@@ -132,6 +136,30 @@ class Workload:
 def work_folder(*parts: Any) -> Path:
     """Where candidates wait until the search is over, or goes on after it was interrupted."""
     return default_cache_dir() / "tune" / hash_of([str(part) for part in parts])
+
+
+@contextlib.contextmanager
+def candidates_folder(corpus: str) -> Iterator[Path]:
+    """Where the candidates of a search wait, so that one that was interrupted goes on with them.
+
+    Of two searches over the same texts at the same time the second one gets a folder of its own.
+
+    Args:
+        corpus: Hash of the texts.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = work_folder(corpus)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        folder = work_folder(corpus, uuid.uuid4())
+    try:
+        yield folder
+    finally:
+        lock.release()
 
 
 def drawn(train: EmbeddingQAFinetuneDataset, pairs: int, seed: int) -> EmbeddingQAFinetuneDataset:
@@ -168,18 +196,22 @@ def train_candidate(
     train = drawn(train, pairs, seed)
     identity = as_encoder(base, cache=None).fingerprint
     at = folder / f"{method}-{hash_of([identity, train.content_hash(), val and val.content_hash(), epochs, seed])}"
+    took = at.with_name(f"{at.name}.seconds")  # for the search that goes on after an interruption
     started = time.perf_counter()
     trust, name = trusts_code(base), "distilled" if method == "distill" else method
     rebuilt = None if is_trainable(base) else base
     if identity is not None and (at / "embft.json").is_file():
-        return DenseModel(name, load_embed_model(at, base_embed_model=rebuilt, trust_remote_code=trust), at)
+        model = load_embed_model(at, base_embed_model=rebuilt, trust_remote_code=trust)
+        return DenseModel(name, model, at, float(took.read_text()) if took.is_file() else 0.0)
     shutil.rmtree(at, ignore_errors=True)
     options: dict[str, Any] = {"seed": seed}
     if method != "adapter":
         options |= {"method": "full" if method == "distill" else method, "epochs": epochs}
     engine = make_engine(method, train, val, base, at, show_progress, cache, options)
     engine.finetune()
-    return DenseModel(name, engine.get_finetuned_model(), at, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    atomic_write_text(took, f"{seconds:.2f}")
+    return DenseModel(name, engine.get_finetuned_model(), at, seconds)
 
 
 @contextlib.contextmanager
