@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import rich.table
 
@@ -81,9 +83,22 @@ def _plain(cell: str) -> str:
     return escape(cell, quote=False).replace("|", "\\|").replace("\n", " ")
 
 
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as CSV, each ended by a line feed, whatever line ends stand in its cells."""
+    text = io.StringIO()
+    for cells in rows:
+        # Pythons before 3.13 do not see that a carriage return needs quotes.
+        odd = any(isinstance(cell, str) and "\r" in cell for cell in cells)
+        csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL).writerow(cells)
+    return text.getvalue()
+
+
 def spreadsheet_cell(text: str) -> str:
-    """A text for a CSV file: spreadsheets take one that begins with one of these signs for a formula and run it."""
-    if text[:1] not in ("=", "+", "-", "@", "\t", "\r"):
+    """A text for a CSV file: spreadsheets take one that begins with one of these signs for a formula and run it.
+
+    No two texts have one cell: a text that looks like such a cell gets an apostrophe too.
+    """
+    if text.lstrip("'")[:1] not in ("=", "+", "-", "@", "\t", "\r"):
         return text
     try:
         float(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -111,6 +112,8 @@ class DistilledEmbedding(BaseEmbedding):
     def identity(self, side: TextKind, given: str | None = None) -> ModelIdentity | None:
         """The student's for queries; for documents the teacher's, as it was when the student was trained.
 
+        A teacher that was accepted by ``force`` has its own, for which it is loaded where it can be.
+
         Args:
             side: Kind of text.
             given: Stands for a teacher of a class that is not known, as in `identify`.
@@ -118,6 +121,13 @@ class DistilledEmbedding(BaseEmbedding):
         if side == "query":
             return known_identity(self._student, side)
         teacher = self._record["teacher"]
+        if self._loading["force"]:  # whoever it is, the vectors are its own
+            with suppress(ModelError):  # one that cannot be loaded embeds nothing, so the record cannot be wrong
+                forced = self.model_of(side)
+                own = known_identity(forced, side)
+                if own is not None or given is None:
+                    return own
+                return ModelIdentity.of(forced.model_name, "given", given)
         if teacher["document"] is not None:
             return ModelIdentity(teacher["document"], teacher["name"])
         return None if given is None else ModelIdentity.of(teacher["name"], "given", given)

@@ -106,9 +106,10 @@ class JudgedComparison:
         for system in self.systems:
             value = system.value
             way = "higher" if value.bias > 0 else "lower"
+            together = "" if value.correlation is None else f", with a correlation of {value.correlation:.2f}"
             said.append(
-                f"{system.label}: the judge is {abs(value.bias):.3f} {way} than people, with a correlation of "
-                f"{value.correlation:.2f}; the interval is {value.gain:.0%} as wide as by the labels alone."
+                f"{system.label}: the judge is {abs(value.bias):.3f} {way} than people{together}; the interval "
+                f"is {value.gain:.0%} as wide as by the labels alone."
             )
             moved = system.difference
             if moved is not None and system.outcome == "not proven":
@@ -218,7 +219,8 @@ def compare_by_judge(
 
     Args:
         reports: The system in use first.
-        judge: Query id -> document id -> grade from 0 to 3, for every passage of `pool_results`.
+        judge: Query id -> document id -> grade from 0 to 3, for every passage of `pool_results`. A question for which
+            no system found anything needs none: it scores 0.
         human: The same by people, for a random draw of the questions.
         metric: nDCG takes the grades as gains; of others a passage is relevant from grade 2. Its cut-off is the depth
             of the pool.
@@ -237,7 +239,7 @@ def compare_by_judge(
     pool = pool_results(reports, depth)
     notes = _check_grades(pool, judge, human)
     complete = [query_id for query_id, docs in pool.items() if all(doc in judge.get(query_id, {}) for doc in docs)]
-    labelled = [query_id for query_id in complete if query_id in human]
+    labelled = _labelled(pool, complete, human)
     base = reports[0]
     labels, clustered, more = clusters_of(base, cluster_by)
     groups = None if labels is None else [labels[base.row_of[query_id]] for query_id in complete]
@@ -260,6 +262,18 @@ def compare_by_judge(
         name = name if name not in {one.label for one in systems} else f"{name} ({place + 1})"
         systems.append(JudgedSystem(name, estimate(by_people[place], by_judge[place]), difference))
     return JudgedComparison(tuple(systems), metric, clustered, (*notes, *more))
+
+
+def _labelled(pool: Pool, complete: Sequence[str], human: Grades) -> list[str]:
+    """The questions whose value by people is known.
+
+    Where no system found anything that is 0, and nobody can label it. Of these the same share counts as of the others:
+    all of them, or none, would make the draw say another mean.
+    """
+    empty = [query_id for query_id in complete if not pool[query_id]]
+    by_people = [query_id for query_id in complete if query_id in human and pool[query_id]]
+    share = len(by_people) / max(len(complete) - len(empty), 1)
+    return [*by_people, *empty[: round(share * len(empty))]]
 
 
 def check_labels(pool: Pool, human: Grades) -> None:
@@ -319,21 +333,25 @@ def _check_grades(pool: Pool, judge: Grades, human: Grades) -> list[str]:
             f"The judge gave {next(iter(given), 'no grade')} to everything, so it tells nothing apart; take another "
             "model or prompt."
         )
+    notes = []
     if ungraded:
-        return [f"{len(ungraded)} questions were left out: the judge gave no grade for all of their passages."]
-    return []
+        notes.append(f"{len(ungraded)} questions were left out: the judge gave no grade for all of their passages.")
+    empty = sum(not docs for docs in pool.values())
+    if empty:
+        notes.append(f"For {empty} questions no system found anything; they score 0, by the judge and by people.")
+    return notes
 
 
 def _values(report: RetrievalReport, grades: Grades, query_ids: Sequence[str], metric: str) -> NDArray[np.float64]:
-    """The metric of each query by some grades; 0 where nothing in the pool is relevant."""
+    """The metric of each query by some grades; 0 where nothing is relevant, or was found at all."""
     graded = metric.startswith("ndcg")
     least = 1 if graded else _ANSWERS
     docs = sorted(
-        {doc for query_id in query_ids for doc in (*grades[query_id], *report.hit_ids[report.row_of[query_id]])}
+        {doc for query_id in query_ids for doc in (*grades.get(query_id, ()), *report.hit_ids[report.row_of[query_id]])}
     )
     row_of = {doc: row for row, doc in enumerate(docs)}
     relevant = {
-        query_id: {doc: grade if graded else 1 for doc, grade in grades[query_id].items() if grade >= least}
+        query_id: {doc: grade if graded else 1 for doc, grade in grades.get(query_id, {}).items() if grade >= least}
         for query_id in query_ids
     }
     hits = [report.hit_ids[report.row_of[query_id]] for query_id in query_ids]

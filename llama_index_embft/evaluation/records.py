@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import json
 from dataclasses import dataclass, field
@@ -16,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llama_index_embft._core.files import atomic_write_text
-from llama_index_embft._core.tables import TextTable, spreadsheet_cell
+from llama_index_embft._core.tables import TextTable, csv_text, spreadsheet_cell
 from llama_index_embft.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -148,14 +146,9 @@ class RetrievalReport:
 
         An id that a spreadsheet would run as a formula gets an apostrophe in front.
         """
-        lines = io.StringIO()
-        writer = csv.writer(lines, lineterminator="\n")
-        writer.writerow(["query_id", *self.values])
-        writer.writerows(
-            [spreadsheet_cell(query), *row]
-            for query, *row in zip(self.query_ids, *(v.tolist() for v in self.values.values()), strict=True)
-        )
-        atomic_write_text(path, lines.getvalue())
+        columns = (column.tolist() for column in self.values.values())
+        rows = ([spreadsheet_cell(query), *row] for query, *row in zip(self.query_ids, *columns, strict=True))
+        atomic_write_text(path, csv_text([["query_id", *self.values], *rows]))
 
     def to_trec_run(self, path: str | os.PathLike[str], *, tag: str = "embft") -> None:
         """Save the hits as a TREC run file, whole or not at all.

@@ -75,14 +75,27 @@ how far it can be trusted to (T). Decide on a final grade from both. Do not expl
 _FORMATS: Final = {"en": "Reply with the grade alone: 0, 1, 2 or 3.", "zh": "只输出分数：0、1、2 或 3。"}
 _TOKENS: Final = 5
 _READ_AT_MOST: Final = 2000  # the grade stands at the end
-_OF_THREE: Final = r"(?:\s?(?:/|out of|of|分之)\s?3(?!\d))?"
-_DIGIT: Final = rf"(?<![\d.,/–-])(?P<grade>[0-3]){_OF_THREE}(?![\d%]|[.,]\d|\s?(?:[–~/-]|to|or|到|至|或)\s?\d)"
-_LABEL: Final = re.compile(
-    r"(?:final (?:score|grade)|overall|score|grade|rating|relevance|\bO\b|最终分数|最终得分|分数|得分|评分)\W{0,6}"
-    rf"(?:is |of |as |为|是)?\W{{0,4}}{_DIGIT}",
-    re.IGNORECASE,
+_NAME: Final = (
+    r"(?P<final>(?:final|overall)\s(?:relevance\s)?(?:score|grade|rating)|\bO\b|overall|最终分数|最终得分)"
+    r"|score|grade|rating|relevance|分数|得分|评分"
 )
-_ALONE: Final = re.compile(rf"^\W*{_DIGIT}\s?分?\W*$", re.MULTILINE)
+_SCALE: Final = r"\s?[(（]?\s?(?:/|out of|of|分之|满分)\s?(?P<scale>\d+)"
+# What may follow a verdict; "3 would need", "2 sentences" and "2 or 3" are no verdicts.
+_END: Final = (
+    r"\s?(?:分|points?)?[^\S\n]*(?:$|[.,](?!\d)|[;!()\]}\"'*_`#|。，；！（）】]|[–—-](?!\s?\d)"
+    r"|(?:because|since|as)\b|因为|由于)"
+)
+_LABEL: Final = re.compile(
+    rf"(?:{_NAME})(?:\W{{0,4}}0\s?[–-]\s?3)?[^\w\n:=：-]{{0,4}}(?:[:=：]|\bis\b|为|是)\W{{0,6}}(?<![\d.,/–-])"
+    rf"(?P<grade>\d+(?:\.\d+)?)(?:{_SCALE}|{_END})",
+    re.IGNORECASE | re.MULTILINE,
+)
+_ALONE: Final = re.compile(
+    rf"^\W*(?:(?:{_NAME})\W{{0,4}}(?:of\s)?)?(?<![\d.,/–-])(?P<grade>[0-3](?:\.0+)?)"
+    r"(?:\s?(?:/|out of|of|分之)\s?3(?!\d))?(?![.,/]\d)\s?分?\W*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_DIGITS: Final = str.maketrans("０１２３４５６７８９", "0123456789")
 
 
 class PassageGrade(BaseModel):
@@ -234,16 +247,19 @@ def _is_grade(payload: Any) -> bool:
 def read_grade(content: Any) -> int:
     """Take the grade out of a judge's answer: where it is called so, or where it stands alone.
 
+    What is called final counts before all else. An explanation may name other grades, so that nothing is guessed where
+    two verdicts differ, or where the scale is another.
+
     Raises:
         UnusableAnswerError: There is no whole number from 0 to 3 that is certainly the grade.
     """
     if isinstance(content, dict):
         content = content.get("grade", "")
-    text = without_reasoning(str(content))[-_READ_AT_MOST:].strip()
-    labelled = [match["grade"] for match in _LABEL.finditer(text)]
-    if labelled:
-        return int(labelled[-1])
-    alone = {match["grade"] for match in _ALONE.finditer(text)}
-    if len(alone) == 1:
-        return int(alone.pop())
+    text = without_reasoning(str(content))[-_READ_AT_MOST:].strip().translate(_DIGITS)
+    labelled = list(_LABEL.finditer(text))
+    verdicts = [match for match in labelled if match["final"]] or [*labelled, *_ALONE.finditer(text)]
+    scales = {match["scale"] for match in labelled} - {None, "3"}
+    given = {float(match["grade"]) for match in verdicts}
+    if len(given) == 1 and not scales and (grade := given.pop()) in (0, 1, 2, 3):
+        return int(grade)
     raise UnusableAnswerError(f"no grade from 0 to 3 in {text[:100]!r}")

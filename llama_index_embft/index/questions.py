@@ -6,10 +6,11 @@ people have them in a spreadsheet.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset, guess_format, read_dataset
@@ -31,7 +32,7 @@ _DOCUMENT: Final = ("document", "file", "file_name", "file_path", "source")
 _PAGE: Final = ("page", "pages", "page_label")
 _NODE_PAGE: Final = ("page_label", "page", "page_number")
 _NODE_FILE: Final = ("file_path", "file_name", "document", "source")
-_SHORTEST_QUOTE: Final = 20  # characters; a shorter text is found inside others by chance
+_SHORTEST_QUOTE: Final = 22  # characters, with the spaces around; a shorter text is found inside others by chance
 _BATCH: Final = 1_000
 
 
@@ -42,7 +43,7 @@ class IndexQuestions:
     Attributes:
         dataset: Its corpus are the nodes of the index, by node id.
         labels: What the labels were: ``"node ids"``, ``"texts"`` or ``"documents"``.
-        dropped: Questions that were left out: their labels name nothing in the index. Question -> why.
+        dropped: Questions that were left out: a label of theirs names nothing in the index. Question -> why.
     """
 
     dataset: EmbeddingQAFinetuneDataset
@@ -62,11 +63,12 @@ def questions_for_index(
     Args:
         index: The index or vector store, see `open_table`; its nodes must keep their texts.
         questions: Rows (``.jsonl``, ``.json``, ``.csv``, ``.tsv``, ``.parquet``) with a column ``question`` or
-            ``query`` and one of: ``node_ids``; ``document`` (a file's name or path, or a document id), with ``page`` or
-            without. Or a data set of any format: its relevant documents are looked up by id, and by text where their
-            ids are not in the index; a text may be a quotation of a node, or hold the node.
+            ``query`` and one of: ``node_ids``; ``document`` (a file's name, its path or the end of it, or a document
+            id), with ``page`` or without. Or a data set of any format: its relevant documents are looked up by id, and
+            by text where their ids are not in the index; a text may be a quotation of a node, or hold the node.
         persist_dir: See `open_table`.
-        drop: Leave out questions whose labels name nothing, and count them; otherwise the first is an error.
+        drop: Leave out questions of which a label names nothing, and count them; otherwise the first is an error. With
+            the other labels alone the question would be graded by a part of its answers.
 
     Raises:
         DatasetError: The file cannot be read, or a label names nothing in the index; the message says what is near.
@@ -81,14 +83,14 @@ def questions_for_index(
     found: dict[str, tuple[str, list[str]]] = {}
     dropped: dict[str, str] = {}
     for query_id, (query, ids, reason) in asked.items():
-        if ids:
+        if ids and not reason:
             found[query_id] = query, ids
         else:
-            dropped[query] = reason
+            dropped[query] = reason or "it names no relevant document"
     if dropped and not (drop and found):
         query, reason = next(iter(dropped.items()))
         others = f" So it is with {len(dropped)} of {len(asked)} questions." if len(dropped) > 1 else ""
-        raise DatasetError(f"{questions}: the label of {query!r} names nothing in the index: {reason}.{others}")
+        raise DatasetError(f"{questions}: a label of {query!r} names nothing in the index: {reason}.{others}")
     dataset = EmbeddingQAFinetuneDataset(
         queries={query_id: query for query_id, (query, _) in found.items()},
         corpus={node_id: _text(node) for node_id, node in nodes.items()},
@@ -98,7 +100,7 @@ def questions_for_index(
     return IndexQuestions(dataset, labels, dropped)
 
 
-Asked = dict[str, tuple[str, list[str], str]]  # query id -> query, node ids, why there are none
+Asked = dict[str, tuple[str, list[str], str]]  # query id -> query, node ids, what is not there
 
 
 def _nodes(index: IndexLike, persist_dir: str | os.PathLike[str] | None) -> dict[str, BaseNode]:
@@ -176,13 +178,13 @@ def _by_rows(rows: list[dict[str, Any]], nodes: dict[str, BaseNode]) -> tuple[As
         if given:
             kinds.add("node ids")
             ids = [node_id for node_id in given if node_id in nodes]
-            reason = f"there is no node {given[0]!r}"
+            reason = next((f"there is no node {one!r}" for one in given if one not in nodes), "")
         else:
             kinds.add("documents")
             ids, reason = places.find(_list(_first(row, _DOCUMENT)), _list(_first(row, _PAGE)))
         query_id = content_id(query)
-        before = asked.get(query_id, (query, [], ""))[1]
-        asked[query_id] = query, list(dict.fromkeys([*before, *ids])), reason
+        _, before, missing = asked.get(query_id, (query, [], ""))
+        asked[query_id] = query, list(dict.fromkeys([*before, *ids])), missing or reason
     return asked, " and ".join(sorted(kinds))
 
 
@@ -190,35 +192,80 @@ class _NodePages:
     """Nodes by the document and page they are from."""
 
     def __init__(self, nodes: dict[str, BaseNode]) -> None:
-        self._of_document: defaultdict[str, list[str]] = defaultdict(list)
+        self._of_name: defaultdict[str, list[str]] = defaultdict(list)
+        self._of_path: defaultdict[str, list[str]] = defaultdict(list)
         self._page_of: dict[str, str] = {}
         for node_id, node in nodes.items():
-            names = {str(node.metadata[name]) for name in _NODE_FILE if node.metadata.get(name)}
-            names |= {PurePath(name).name for name in names}
-            for name in names | ({node.ref_doc_id} if node.ref_doc_id else set()):
-                self._of_document[name].append(node_id)
+            names = [str(node.metadata[name]) for name in _NODE_FILE if node.metadata.get(name)]
+            path = next(iter(names), None)
+            if path is not None:
+                self._of_path[path].append(node_id)
+            # A file's bare name beside its path is looked up as an end of the path: several files may have it.
+            whole = {name for name in names if path is None or name == path or _parts(name) != _parts(path)[-1:]}
+            for name in whole | ({node.ref_doc_id} if node.ref_doc_id else set()):
+                self._of_name[name].append(node_id)
             page = next((str(node.metadata[name]) for name in _NODE_PAGE if node.metadata.get(name) is not None), None)
             if page is not None:
                 self._page_of[node_id] = page
+        self._ending: defaultdict[str, list[str]] = defaultdict(list)
+        for path in self._of_path:
+            self._ending[_parts(path)[-1]].append(path)
 
     def find(self, documents: list[str], pages: list[str]) -> tuple[list[str], str]:
-        """The nodes of some pages, and why there are none."""
+        """The nodes of some pages, and which document or page is not there."""
         if not documents:
             return [], "the row has neither node_ids nor a document"
         found: list[str] = []
         reason = ""
+        unseen = set(pages)
         for document in documents:
-            of_document = self._of_document.get(document) or self._of_document.get(PurePath(document).name) or []
+            of_document, missing = self._of(document)
             there = [node_id for node_id in of_document if not pages or self._page_of.get(node_id) in pages]
             found += there
-            if not of_document:
-                near = get_close_matches(document, [*self._of_document], n=1)
-                reason = f"there is no document {document!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
-            elif not there:
-                known = sorted({self._page_of[node_id] for node_id in of_document if node_id in self._page_of})
-                shown = f"its pages are {', '.join(known[:10])}" if known else "its nodes do not say their page"
-                reason = f"{document!r} has no page {', '.join(pages)}; {shown}"
+            unseen -= {self._page_of[node_id] for node_id in there if node_id in self._page_of}
+            if of_document and not there:
+                missing = self._no_page(document, of_document, pages)
+            reason = reason or missing
+        if unseen and not reason:  # one page of several
+            reason = self._no_page(
+                documents[-1], self._of(documents[-1])[0], [page for page in pages if page in unseen]
+            )
         return found, reason
+
+    def _of(self, document: str) -> tuple[list[str], str]:
+        """The nodes of a document, or why there are none."""
+        if document in self._of_name:
+            return self._of_name[document], ""
+        asked = _parts(document)
+        # The end of a path, or a path with more in front than the index has; of several the one that agrees furthest.
+        paths = [path for path in self._ending.get(asked[-1], ()) if _is_end(asked, _parts(path))]
+        furthest = max((_agreeing(asked, path) for path in paths), default=0)
+        paths = [path for path in paths if _agreeing(asked, path) == furthest]
+        if len(paths) == 1:
+            return self._of_path[paths[0]], ""
+        if paths:
+            return [], f"{document!r} may be {paths[0]!r} or {paths[1]!r}; give more of the path"
+        near = self._ending.get(asked[-1]) or get_close_matches(document, [*self._of_name, *self._ending], n=1)
+        return [], f"there is no document {document!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+
+    def _no_page(self, document: str, of_document: list[str], pages: list[str]) -> str:
+        known = sorted({self._page_of[node_id] for node_id in of_document if node_id in self._page_of})
+        shown = f"its pages are {', '.join(known[:10])}" if known else "its nodes do not say their page"
+        return f"{document!r} has no page {', '.join(pages)}; {shown}"
+
+
+def _parts(path: str) -> list[str]:
+    """Folders and name of a path of any system."""
+    return [part for part in re.split(r"[\\/]+", path) if part not in ("", ".")] or [path]
+
+
+def _is_end(one: list[str], other: list[str]) -> bool:
+    shorter = min(len(one), len(other))
+    return one[-shorter:] == other[-shorter:]
+
+
+def _agreeing(asked: list[str], path: str) -> int:
+    return min(len(asked), len(_parts(path)))
 
 
 def _by_dataset(path: Path, nodes: dict[str, BaseNode]) -> tuple[Asked, str]:
@@ -237,7 +284,7 @@ def _by_dataset(path: Path, nodes: dict[str, BaseNode]) -> tuple[Asked, str]:
             kinds.add("texts")
             there = list(texts.find(given.bare_text(doc)))
             ids += there
-            if not there:
+            if not there and not reason:
                 shown = " ".join(given.bare_text(doc).split())
                 reason = f"no node has the text {shown[:80]!r}"
         asked[query_id] = query, list(dict.fromkeys(ids)), reason
@@ -248,14 +295,14 @@ class _Texts:
     """Nodes by what they say: the same words, a quotation of them, or a longer passage around them."""
 
     def __init__(self, nodes: dict[str, BaseNode]) -> None:
-        self._words = {node_id: normalise(_bare(node)) or _bare(node) for node_id, node in nodes.items()}
+        self._words = {node_id: _words(_bare(node)) for node_id, node in nodes.items()}
         self._of_words: defaultdict[str, list[str]] = defaultdict(list)
         for node_id, words in self._words.items():
             self._of_words[words].append(node_id)
 
     def find(self, text: str) -> Iterator[str]:
         """The nodes of a text; nothing where it is neither in a node nor around one."""
-        words = normalise(text) or text
+        words = _words(text)
         if words in self._of_words:
             yield from self._of_words[words]
             return
@@ -265,3 +312,8 @@ class _Texts:
         yield from quoted or (
             node_id for node_id, of_node in self._words.items() if len(of_node) >= _SHORTEST_QUOTE and of_node in words
         )
+
+
+def _words(text: str) -> str:
+    """Words between spaces, the outer ones too: "unit 1" does not stand in "unit 12"."""
+    return f" {normalise(text) or text} "

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import zlib
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -257,9 +260,7 @@ def test_a_file_of_the_format_before_keeps_its_vectors(tmp_path):
         connection.execute(
             "CREATE TABLE vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL, checksum INTEGER NOT NULL)"
         )
-        connection.execute(
-            "INSERT INTO vectors VALUES (?, ?, ?)", (cache_key("m"), vector, __import__("zlib").crc32(vector))
-        )
+        connection.execute("INSERT INTO vectors VALUES (?, ?, ?)", (cache_key("m"), vector, zlib.crc32(vector)))
         connection.execute("PRAGMA user_version=2")
     assert [(one.name, one.vectors) for one in cache_contents(tmp_path).models] == [("", 1)]
     cache = EmbeddingCache(file)
@@ -269,6 +270,96 @@ def test_a_file_of_the_format_before_keeps_its_vectors(tmp_path):
     assert {one.name: one.vectors for one in cache_contents(tmp_path).models} == {"": 1, "n": 1}
     assert len(prune_cache(unused_days=400, folder=tmp_path).models) == 1  # of no date
     assert [one.name for one in cache_contents(tmp_path).models] == ["n"]
+
+
+@pytest.mark.parametrize("statement", ["ALTER", "CREATE TABLE IF NOT EXISTS models", "PRAGMA user_version="])
+def test_a_file_of_the_format_before_survives_a_kill_in_the_middle(tmp_path, statement):
+    file, key = tmp_path / "embeddings.sqlite", cache_key("m")
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("CREATE TABLE vectors (key BLOB PRIMARY KEY, vector BLOB, checksum INTEGER)")
+        vector = np.ones(8, dtype="<f4").tobytes()
+        connection.execute("INSERT INTO vectors VALUES (?, ?, ?)", (key, vector, zlib.crc32(vector)))
+        connection.execute("PRAGMA user_version=2")
+
+    class Killed(sqlite3.Connection):
+        def execute(self, sql, *arguments):
+            if sql.startswith(statement):
+                self.close()
+                raise KeyboardInterrupt
+            return super().execute(sql, *arguments)
+
+    from llama_index_embft.embeddings.encoding.cache import _prepare
+
+    with pytest.raises((KeyboardInterrupt, sqlite3.ProgrammingError)):
+        _prepare(sqlite3.connect(file, factory=Killed), file)
+    cache = EmbeddingCache(file)
+    cache.put_many([(cache_key("n"), np.ones(8, dtype=np.float32))], "n")
+    assert set(cache.get_many([key, cache_key("n")])) == {key, cache_key("n")}
+    cache.close()
+
+
+def test_a_half_changed_file_is_finished(tmp_path):
+    file = tmp_path / "embeddings.sqlite"
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("CREATE TABLE vectors (key BLOB PRIMARY KEY, vector BLOB, checksum INTEGER, model INTEGER)")
+        connection.execute("PRAGMA user_version=2")
+    cache = EmbeddingCache(file)
+    cache.put_many([(b"k", np.ones(3, dtype=np.float32))], "m")
+    assert list(cache.get_many([b"k"])) == [b"k"]
+    cache.close()
+
+
+def test_vectors_without_a_name_are_told_apart_by_what_is_known_of_them(folder):
+    cache = EmbeddingCache.default()
+    cache.put_many([(b"unnamed", np.ones(3, dtype=np.float32))])
+    cache.close()
+    with closing(sqlite3.connect(folder / "embeddings.sqlite")) as connection, connection:
+        connection.execute("UPDATE vectors SET model = NULL WHERE key = ?", (cache_key("small", "1"),))
+        connection.execute("UPDATE vectors SET model = 99 WHERE key = ?", (cache_key("small", "2"),))
+    assert [(one.name, one.vectors) for one in prune_cache(unused_days=30).models] == [("", 2)]  # of no date
+    assert sorted((one.name, one.vectors) for one in cache_contents().models) == [("", 1), ("big", 300), ("small", 18)]
+    assert len(prune_cache(unused_days=0).models) == 3
+    assert cache_contents().models == ()
+    assert prune_cache(unused_days=10**12).models == ()
+
+
+def test_what_an_interrupted_call_left_is_given_back_by_the_next(folder):
+    before = cache_contents().vector_bytes
+    with closing(sqlite3.connect(folder / "embeddings.sqlite")) as connection, connection:
+        connection.execute("DELETE FROM vectors WHERE model = (SELECT id FROM models WHERE name = 'big')")
+    assert prune_cache(unused_days=30).freed_bytes > 0
+    assert cache_contents().vector_bytes < before
+
+
+def test_a_file_that_somebody_reads_is_pruned_and_given_back_later(folder, caplog, monkeypatch):
+    from llama_index_embft.embeddings.encoding import upkeep
+
+    monkeypatch.setattr(upkeep, "_SECONDS", 0.1)
+    EmbeddingCache.default().put_many([(b"k", np.ones(3, dtype=np.float32))], "new")
+    with closing(sqlite3.connect(folder / "embeddings.sqlite")) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM vectors").fetchone()
+        pruned = prune_cache("big")
+        assert ([one.name for one in pruned.models], pruned.freed_bytes) == (["big"], 0)
+        assert "Another process reads the embedding cache" in caplog.text
+        assert {one.name for one in cache_contents().models} == {"new", "small"}
+    assert prune_cache(unused_days=30).freed_bytes > 300 * 256 / 2
+
+
+def test_candidates_of_a_running_search_and_fresh_ones_stay(folder):
+    from filelock import FileLock
+
+    search = folder / "tune" / "abc"
+    with FileLock(folder / "tune" / "abc.lock"):
+        assert prune_cache(unused_days=0, dry_run=True).searches == 0
+        assert prune_cache(unused_days=0).searches == 0
+        assert (search / "model").exists()
+    os.utime(search, (0, 0))  # the folder is old, what is in it is of today
+    assert prune_cache(unused_days=30).searches == 0
+    os.utime(search / "model", (0, 0))
+    assert prune_cache(unused_days=30, dry_run=True).searches == 1
+    assert prune_cache(unused_days=30).searches == 1
+    assert not search.exists()
 
 
 def test_what_cannot_be_pruned_is_one_sentence(embft, folder):

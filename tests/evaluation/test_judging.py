@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from evaluation_helpers import many_queries, noisy_report
 
+from llama_index_embft._core.tables import from_spreadsheet_cell, spreadsheet_cell
+from llama_index_embft.dataset import write_qrels
 from llama_index_embft.errors import ConfigError, EvaluationError, GenerationError
 from llama_index_embft.evaluation import (
     compare_by_judge,
@@ -77,6 +79,28 @@ def test_labels_that_all_agree_leave_an_interval_that_is_not_empty():
     human[:40] = 1.0
     found = prediction_powered_mean(human, np.ones(500))
     assert found.interval[1] - found.interval[0] > 0.04
+
+
+def test_a_judge_that_agrees_on_few_rare_labels_is_not_taken_for_a_perfect_one():
+    held = 0
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        people = (rng.random(400) < 0.05).astype(float)
+        machine = np.where(rng.random(400) < 0.9, people, 1 - people)
+        human = np.full(400, np.nan)
+        drawn = rng.choice(400, 15, replace=False)
+        human[drawn] = people[drawn]
+        low, high = prediction_powered_mean(human, machine).interval
+        held += low <= 0.05 <= high
+    assert held / 400 >= 0.95
+
+
+def test_labels_without_spread_are_valid_json():
+    human = np.full(50, np.nan)
+    human[:12] = 0.0
+    found = prediction_powered_mean(human, np.random.default_rng(0).random(50))
+    assert found.correlation is None
+    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["correlation"] is None
 
 
 def test_the_number_of_labels_that_halves_the_interval_does():
@@ -229,6 +253,29 @@ def test_grades_that_mean_nothing_are_refused(dataset, reports):
         compare_by_judge(reports, judge, human, metric="r_precision")
 
 
+@pytest.mark.parametrize("metric", ["ndcg@5", "recall@5"])
+def test_questions_for_which_nothing_was_found_score_0_without_a_label(dataset, reports, metric):
+    pool = pool_results(reports, 5)
+    lost = set(draw_questions(pool, 60, seed=1))
+
+    def without(report):
+        kept = [() if q in lost else hits for q, hits in zip(report.query_ids, report.hit_ids, strict=True)]
+        return replace(report, hit_ids=tuple(kept))
+
+    fewer = [without(report) for report in reports]
+    grades = {q: docs for q, docs in truth(dataset, pool).items() if q not in lost}
+    labels = {q: grades[q] for q in list(grades)[::2]}
+    found = compare_by_judge(fewer, too_kind(grades), labels, metric=metric)
+    kept = compare_by_judge(fewer, {**too_kind(grades), **{q: {} for q in lost}}, labels, metric=metric)
+    assert found.to_dict() == kept.to_dict()
+    full = compare_by_judge(fewer, grades, grades, metric=metric).systems[0].value
+    assert full.n_labels == full.n == 120
+    value = found.systems[0].value
+    assert (value.n, value.n_labels) == (120, 60)  # as many of the others as people labelled: the half
+    assert value.labels_only == pytest.approx(full.labels_only, abs=0.1)
+    assert any("For 60 questions no system found anything" in note for note in found.notes)
+
+
 # --- sheets ----------------------------------------------------------------------------------------------------------
 
 
@@ -260,6 +307,38 @@ def test_a_sheet_comes_back_graded_from_a_spreadsheet_of_any_language(tmp_path):
     assert read_labels(tmp_path / "l.qrels") == {"q1": {"d1": 3, "d2": 0}}
 
 
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("q", "d", "one\rtwo"),
+        ("q\rx", "d\r\nx", "p"),
+        ("'q", "=d", "'p"),
+        ("'=q", "''=d", "x"),
+        ("-1", "+x", "\u2028a\x1cb"),
+    ],
+)
+def test_what_was_graded_is_what_was_asked_whatever_it_is_written_with(tmp_path, texts):
+    query, doc, passage = texts
+    assert write_label_sheet(tmp_path / "s.csv", {query: (doc,)}, [query], {query: "a?"}, {doc: passage}) == 1
+    written = (tmp_path / "s.csv").read_bytes().removesuffix(b'""\n').removesuffix(b"\n")
+    (tmp_path / "s.csv").write_bytes(written + b"2\n")
+    assert read_labels(tmp_path / "s.csv") == {query: {doc: 2}}
+
+
+def test_no_two_texts_have_one_cell():
+    texts = ["=q", "'=q", "''=q", "'q", "q", "-1", "'-1", "-x", "'-x", "'", "", "''"]
+    cells = [spreadsheet_cell(text) for text in texts]
+    assert len(set(cells)) == len(texts)
+    assert [from_spreadsheet_cell(cell) for cell in cells] == texts
+    assert not any(cell.startswith(("=", "+", "-x")) for cell in cells)
+
+
+def test_a_sheet_that_is_no_csv_is_one_sentence(tmp_path):
+    (tmp_path / "s.csv").write_text("query_id,document_id,grade\nq," + "x" * 200_000 + ",1\n")
+    with pytest.raises(EvaluationError, match="line 1 is no CSV: field larger than field limit"):
+        read_labels(tmp_path / "s.csv")
+
+
 # --- the judge and the command ---------------------------------------------------------------------------------------
 
 
@@ -268,6 +347,11 @@ def test_a_sheet_comes_back_graded_from_a_spreadsheet_of_any_language(tmp_path):
     [
         ("2", 2), ("##final score: 3", 3), ("Grade: 1/3", 1), ("M: 2\nT: 1\nO: 2", 2), ("3 out of 3", 3),
         ("**Final grade:** 0", 0), ("分数：2", 2), ({"grade": 1}, 1), ("<think>3? no</think>1", 1),
+        ("Final grade: 1 (a grade of 3 would need the exact answer)", 1), ("Overall, 2 sentences mention it.\n0", 0),
+        ("**Final Grade:** 1\n\nIt does not reach a score of 3 because", 1), ("grade 3 would do; no.\nGrade: 0.", 0),
+        ("Relevance: 3\nOverall score: 2", 2), ("Score (0-3): 2", 2), ('{"grade": 2.0}', 2), ({"grade": 2.0}, 2),
+        ("Grade: １", 1), ("The score is 2\n\nNote: score 3 = exact answer", 2), ("Grade: 2, since it says so", 2),
+        ("最终分数为2。", 2), ("评分：2分，因为不清楚", 2), ("Grade 2", 2), ("Score: 2 (out of 3)", 2),
     ],
 )  # fmt: skip
 def test_a_grade_is_read_where_it_is_certain(answer, grade):
@@ -277,8 +361,14 @@ def test_a_grade_is_read_where_it_is_certain(answer, grade):
 
 
 @pytest.mark.parametrize(
-    "answer", ["I'd say 2-3", "4", "10", "great", "Score: 2.5", "2\n3", "-1", "between 0 and 3", {}]
-)
+    "answer",
+    [
+        "I'd say 2-3", "4", "10", "great", "Score: 2.5", "2\n3", "-1", "between 0 and 3", {}, "Score: 2 out of 10",
+        "grade 3 is not deserved; I give 0", "Score: 2/10", "Score: 2 (out of 10 points)", "Rating: 1 star of 5",
+        "Score: 3\nGrade: 1", "Grade: 3\n1", "评分：2（满分10分）", "grade: -1", "Score: 2-3", {"grade": 2.5},
+        {"grade": True}, "Final grade: 2\nFinal grade: 1", "Score: 10", "Score: 2 out of 10\n2", "grade: 1st",
+    ],
+)  # fmt: skip
 def test_what_is_no_grade_is_not_guessed(answer):
     from llama_index_embft.calls.failures import UnusableAnswerError
     from llama_index_embft.generation.grading import read_grade
@@ -374,6 +464,10 @@ def test_a_judge_that_answers_nonsense_and_one_without_labels_are_refused(files,
         code, _, err = embft(*arguments, *llm)
     assert code == 2
     assert "no grade from 0 to 3 in 'I like it.'" in err
+    write_qrels({q: dict.fromkeys(docs, 1) for q, docs in pool_results(reports, 1).items()}, "same.qrels")
+    code, _, err = embft(*arguments, "--labels", "l.csv", "--grades", "same.qrels", "--save-grades", "kept.qrels")
+    assert "so it tells nothing apart" in err
+    assert Path("kept.qrels").read_text() == Path("same.qrels").read_text()  # what was paid for is not lost
     many_queries(30).save_json("other.json")
     code, _, err = embft("judge", "s0.json", "--data", "other.json", "--sheet", "x.csv")
     assert code == 2

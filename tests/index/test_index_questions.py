@@ -99,7 +99,7 @@ def test_labels_are_node_ids(opened, tmp_path):
 
 
 def test_labels_are_documents_and_pages_as_a_spreadsheet_has_them(opened, tmp_path):
-    rows = ("a?,manual0.pdf,2", "b?,/data/manual1.pdf,", "c?,elsewhere/manual2.pdf,4", "d?,doc-manual0.pdf-1,")
+    rows = ("a?,manual0.pdf,2", "b?,/data/manual1.pdf,", "c?,data/manual2.pdf,4", "d?,doc-manual0.pdf-1,")
     found, by_query = labelled(opened, tmp_path / "q.csv", "\n".join(["question,document,page", *rows]))
     assert by_query == {"a?": ids(1), "b?": ids(4, 5, 6, 7), "c?": ids(11), "d?": ids(0)}
     assert found.labels == "documents"
@@ -135,8 +135,21 @@ NO_TEXT = "Nobody ever wrote this sentence here."
 WRONG = {
     "a node": ([{"question": "a?", "node_ids": ["nope"]}], "there is no node 'nope'"),
     "a document": ([{"question": "a?", "document": "manual9.pdf"}], NO_DOCUMENT),
+    "one node of two": ([{"question": "a?", "node_ids": [ids(1)[0], "nope"]}], "there is no node 'nope'"),
+    "a node in a second row": (
+        [{"question": "a?", "node_id": "nope"}, {"question": "a?", "node_id": ids(1)[0]}], "there is no node 'nope'"
+    ),
+    "one document of two": ([{"question": "a?", "document": ["manual0.pdf", "manual9.pdf"]}], NO_DOCUMENT),
+    "a document of the name elsewhere": (
+        [{"question": "a?", "document": "/other/manual0.pdf"}], r"'/other/manual0.pdf' \(did you mean '/data/man"
+    ),
+    "one page of two": ([{"question": "a?", "document": "manual0.pdf", "page": [1, 9]}], "has no page 9; its pages"),
     "a page": ([{"question": "a?", "document": "manual0.pdf", "page": 9}], "has no page 9; its pages are 1, 2, 3, 4"),
     "a text": ([{"question": "a?", "context": NO_TEXT}], "no node has the text 'Nobody"),
+    "a word cut short": ([{"question": "a?", "context": "the wheel 7 times before the bell of hal"}], "no node has"),
+    "one text of two": (
+        [{"question": "a?", "context": NODES[5].text}, {"question": "a?", "context": NO_TEXT}], "no node has the text"
+    ),
     "a short text": ([{"question": "a?", "context": "the bell"}], "no node has the text 'the bell'"),
     "no label": ([{"question": "a?", "document": "manual0.pdf"}, {"question": "b?"}], "neither node_ids nor a"),
     "no question": ([{"node_ids": ids(1)}], "Row 1 has no question; its columns are node_ids"),
@@ -150,9 +163,26 @@ def test_labels_that_name_nothing_are_refused_or_left_out(opened, tmp_path, case
         labelled(opened, tmp_path / "q.jsonl", rows)
 
 
+def test_a_file_name_that_several_folders_have_is_not_guessed(tmp_path, base):
+    nodes = [
+        TextNode(
+            text=f"Page of {folder}.", metadata={"file_path": f"/docs/{folder}/readme.md", "file_name": "readme.md"}
+        )
+        for folder in ("red", "blue")
+    ]
+    index = VectorStoreIndex(nodes, embed_model=base)
+    file = tmp_path / "q.csv"
+    for name in ("red/readme.md", r"C:\docs\red\readme.md", "/docs/red/readme.md"):
+        file.write_text(f"question,document\na?,{name}\n")
+        assert list(questions_for_index(index, file).dataset.relevant_docs.values()) == [[nodes[0].node_id]]
+    file.write_text("question,document\na?,readme.md\n")
+    with pytest.raises(DatasetError, match=r"may be '/docs/red/readme\.md' or '/docs/blue/readme\.md'; give more"):
+        questions_for_index(index, file)
+
+
 def test_what_is_left_out_is_counted_and_never_everything(opened, tmp_path):
     rows = [{"question": "a?", "node_ids": ["nope"]}, {"question": "b?", "node_ids": ids(1)}]
-    with pytest.raises(DatasetError, match="the label of 'a\\?' names nothing in the index"):
+    with pytest.raises(DatasetError, match="a label of 'a\\?' names nothing in the index"):
         labelled(opened, tmp_path / "q.jsonl", rows)
     found, by_query = labelled(opened, tmp_path / "q.jsonl", rows, drop=True)
     assert by_query == {"b?": ids(1)}

@@ -91,15 +91,15 @@ def judge(
     human = read_labels(labels)
     check_labels(pool, human)
     judged = read_labels(grades) if grades is not None else _ask(dataset, pool, llm, calls, yes=yes)
+    if save_grades is not None:  # before anything can fail: they were paid for
+        write_qrels(judged, save_grades)
     result = compare_by_judge(systems, judged, human, metric=primary, cluster_by="query" if by_query else "document")
     console.print(result.table().to_rich({"better": "green", "worse": "red"}))
     for line in (*result.sentences(), *(f"Note: {note}" for note in (*result.notes, *_notes(dataset)))):
         console.print(line, markup=False, soft_wrap=True)
     record = {**result.to_dict(), "notes": [*result.notes, *_notes(dataset)], "questions": len(pool), "pairs": pairs}
     if report is not None:
-        atomic_write_text(report, json.dumps(record, indent=2) + "\n")
-    if save_grades is not None:
-        write_qrels(judged, save_grades)
+        atomic_write_text(report, json.dumps(record, indent=2, allow_nan=False) + "\n")
     return {**record, **written(report, save_grades)}
 
 

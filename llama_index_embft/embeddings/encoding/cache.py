@@ -229,16 +229,21 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     # A lost last transaction after a power cut costs only time: the vectors are computed again.
     connection.execute("PRAGMA synchronous=NORMAL")
     connection.execute(f"PRAGMA cache_size=-{_PAGES_IN_MEMORY * _PAGE // 1024}")
-    connection.execute(
-        "CREATE TABLE IF NOT EXISTS vectors "
-        "(key BLOB PRIMARY KEY, vector BLOB NOT NULL, checksum INTEGER NOT NULL, model INTEGER)"
-    )
-    if version == 2:
-        connection.execute("ALTER TABLE vectors ADD COLUMN model INTEGER")  # unknown for what stands there
-    connection.execute(
-        "CREATE TABLE IF NOT EXISTS models (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, used TEXT NOT NULL)"
-    )
-    connection.execute(f"PRAGMA user_version={_FORMAT}")
+    if version >= _FORMAT:
+        return
+    with connection:
+        # All or nothing where the process is killed; sqlite3 itself begins no transaction before such statements.
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS vectors "
+            "(key BLOB PRIMARY KEY, vector BLOB NOT NULL, checksum INTEGER NOT NULL, model INTEGER)"
+        )
+        if "model" not in {row[1] for row in connection.execute("PRAGMA table_info(vectors)")}:
+            connection.execute("ALTER TABLE vectors ADD COLUMN model INTEGER")  # unknown for what stands there
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS models (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, used TEXT NOT NULL)"
+        )
+        connection.execute(f"PRAGMA user_version={_FORMAT}")
 
 
 def _today() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _THREADS: Final = "TOKENIZERS_PARALLELISM"
+
+
+class _AllCores:
+    """How many blocks of this process want all cores now, and what the setting was before the first."""
+
+    lock = threading.Lock()
+    blocks = 0
+    before: str | None = None
 
 
 def preprocess(model: Any, inputs: Sequence[Any], prompt: str | None = None, **options: Any) -> dict[str, Any]:
@@ -57,6 +66,7 @@ def on_all_cores(wanted: bool = True) -> Iterator[None]:
 
     Commands turn its threads off, because a process that has used them cannot fork safely. Beside a GPU one core cannot
     tokenise as fast as the model reads; beside a model on the CPU more threads would take its cores.
+    Blocks of several threads may overlap: the last that ends puts the setting back.
 
     Args:
         wanted: False changes nothing.
@@ -64,12 +74,18 @@ def on_all_cores(wanted: bool = True) -> Iterator[None]:
     if not wanted:
         yield
         return
-    before = os.environ.get(_THREADS)
-    os.environ[_THREADS] = "true"  # the tokenizer looks at it in each call
+    with _AllCores.lock:
+        if not _AllCores.blocks:
+            _AllCores.before = os.environ.get(_THREADS)
+        _AllCores.blocks += 1
+        os.environ[_THREADS] = "true"  # the tokenizer looks at it in each call
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[_THREADS]
-        else:
-            os.environ[_THREADS] = before
+        with _AllCores.lock:
+            _AllCores.blocks -= 1
+            if not _AllCores.blocks:
+                if _AllCores.before is None:
+                    os.environ.pop(_THREADS, None)
+                else:
+                    os.environ[_THREADS] = _AllCores.before

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import shutil
 import sqlite3
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+logger = logging.getLogger(__name__)
+
 _SECONDS: Final = 10.0  # to wait for a process that writes
 _BESIDE: Final = ("-wal", "-shm", "-journal")  # what SQLite keeps beside a file
 
@@ -27,7 +30,7 @@ class CachedModel:
     """The vectors of one model.
 
     Attributes:
-        name: Of the model; empty for vectors that an earlier version wrote without it.
+        name: Of the model; empty for vectors that were written without it.
         vectors: How many.
         bytes: Their size, without what the file itself takes.
         last_used: ISO date on which a vector of it was last written or read; None where it is not known.
@@ -83,7 +86,8 @@ class Pruned:
     Attributes:
         models: Whose vectors.
         searches: Interrupted searches whose candidates went.
-        freed_bytes: What the folder is smaller by; for a dry run the size of the vectors and candidates.
+        freed_bytes: What the folder is smaller by, 0 while another process reads the file of the vectors; for a dry run
+            the size of the vectors and candidates.
     """
 
     models: tuple[CachedModel, ...]
@@ -122,7 +126,7 @@ def prune_cache(
 ) -> Pruned:
     """Take vectors out of the cache, and candidates of interrupted searches; a later run computes them again.
 
-    Answers of LLMs are left alone: they were paid for.
+    Answers of LLMs are left alone: they were paid for. So are the candidates of a search that is running.
 
     Args:
         model: Only vectors of models with this in their name.
@@ -144,17 +148,15 @@ def prune_cache(
     if model is not None and not named:
         known = ", ".join(sorted({one.name or "(unknown)" for one in found.models})) or "none"
         raise ConfigError(f"No model in the cache has {model!r} in its name; there are: {known}.")
-    last = datetime.date.today() - datetime.timedelta(days=unused_days or 0)
+    today = datetime.date.today()
+    last = today - datetime.timedelta(days=min(unused_days or 0, today.toordinal() - 1))
     old = [one for one in named if unused_days is None or one.last_used is None or one.last_used <= last.isoformat()]
     searches = [path for path in _searches(found.folder) if _day(path) <= last] if model is None else []
-    size = sum(one.bytes for one in old) + _size(searches)
-    if not dry_run:
-        before = found.bytes
-        _delete(found.vector_file, [one.name for one in old])
-        for path in searches:
-            shutil.rmtree(path, ignore_errors=True)
-        size = before - _size([found.folder])
-    return Pruned(tuple(old), len(searches), size)
+    searches = [path for path in searches if _with_no_search(path, remove=not dry_run)]
+    if dry_run:
+        return Pruned(tuple(old), len(searches), sum(one.bytes for one in old) + _size(searches))
+    _delete(found.vector_file, old)
+    return Pruned(tuple(old), len(searches), max(found.bytes - _size([found.folder]), 0))
 
 
 def _models(file: Path) -> list[CachedModel]:
@@ -167,7 +169,7 @@ def _models(file: Path) -> list[CachedModel]:
             else:
                 rows = connection.execute(
                     "SELECT coalesce(name, ''), count(*), sum(length(vector)), used FROM vectors "
-                    "LEFT JOIN models ON models.id = vectors.model GROUP BY vectors.model"
+                    "LEFT JOIN models ON models.id = vectors.model GROUP BY models.id"
                 ).fetchall()
     except sqlite3.Error as err:
         raise OutputError(f"The embedding cache {file} cannot be read: {first_line(err)}; delete the file.") from err
@@ -184,8 +186,8 @@ def _read_only(file: Path) -> sqlite3.Connection:
     return connection
 
 
-def _delete(file: Path, names: list[str]) -> None:
-    if not names:
+def _delete(file: Path, models: list[CachedModel]) -> None:
+    if not file.is_file():
         return
     cache = EmbeddingCache(file)
     cache.get_many([])  # a file of the format before gets its tables
@@ -193,20 +195,40 @@ def _delete(file: Path, names: list[str]) -> None:
     try:
         with closing(sqlite3.connect(file, timeout=_SECONDS)) as connection:
             with connection:
-                for name in names:
-                    chosen = "model IN (SELECT id FROM models WHERE name = ?)" if name else "model IS NULL"
-                    arguments = (name,) if name else ()
+                for one in models:
+                    arguments = () if one.last_used is None else (one.name,)
+                    chosen = "model IN (SELECT id FROM models WHERE name = ?)"
+                    if not arguments:
+                        chosen = "model IS NULL OR model NOT IN (SELECT id FROM models)"
                     connection.execute(f"DELETE FROM vectors WHERE {chosen}", arguments)  # noqa: S608 - of two texts
                 connection.execute(
                     "DELETE FROM models WHERE id NOT IN (SELECT model FROM vectors WHERE model NOT NULL)"
                 )
-            connection.execute("VACUUM")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            _give_back(connection, file)
     except sqlite3.Error as err:
         raise OutputError(
             f"The embedding cache {file} cannot be changed: {first_line(err)}; wait for other runs to end, or delete "
             "the file."
         ) from err
+
+
+def _give_back(connection: sqlite3.Connection, file: Path) -> None:
+    """Make the file as small as what it holds; also where an earlier call was stopped before that."""
+
+    def is_read_by_others() -> bool:
+        return bool(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+
+    if not connection.execute("PRAGMA freelist_count").fetchone()[0]:
+        return
+    if is_read_by_others():  # the file would only grow
+        logger.warning(
+            "Another process reads the embedding cache %s, so the file keeps its size; the room is for new vectors, "
+            "and the next call to prune gives it back.",
+            file,
+        )
+        return
+    connection.execute("VACUUM")
+    is_read_by_others()
 
 
 def _journals(folder: Path) -> list[Path]:
@@ -235,7 +257,24 @@ def _size(paths: Iterable[Path]) -> int:
 
 
 def _day(path: Path) -> datetime.date:
+    """When something was last written in a folder: that of the folder itself is when the first candidate came."""
+    newest = 0.0
+    for inner in (path, *path.rglob("*")):
+        with suppress(OSError):
+            newest = max(newest, inner.stat().st_mtime)
+    return datetime.date.fromtimestamp(newest)
+
+
+def _with_no_search(path: Path, *, remove: bool) -> bool:
+    """Whether no search is running on these candidates, which are then removed, if they are to be."""
+    from filelock import FileLock, Timeout
+
+    lock = path.with_name(f"{path.name}.lock")
     try:
-        return datetime.date.fromtimestamp(path.stat().st_mtime)
-    except OSError:
-        return datetime.date.max
+        with FileLock(lock, timeout=0) if lock.exists() else nullcontext():
+            if remove:
+                shutil.rmtree(path, ignore_errors=True)
+                return not path.exists()
+            return True
+    except (Timeout, OSError):
+        return False

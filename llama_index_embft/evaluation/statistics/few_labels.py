@@ -43,7 +43,7 @@ class PredictionPoweredMean:
         labels_interval: Its interval, of the same level and by the same rule with a weight of 0.
         judge_mean: Mean of the judge over all questions: what one would report without labels.
         bias: How much higher the judge grades than people, on the labelled questions.
-        correlation: Of people and judge on the labelled questions; NaN where one of them never varies.
+        correlation: Of people and judge on the labelled questions; None where one of them never varies.
         weight: Of the judge; 0 is none.
         n: Questions.
         n_labels: Labelled ones.
@@ -59,7 +59,7 @@ class PredictionPoweredMean:
     labels_interval: tuple[float, float]
     judge_mean: float
     bias: float
-    correlation: float
+    correlation: float | None
     weight: float
     n: int
     n_labels: int
@@ -131,7 +131,7 @@ def prediction_powered_mean(
         labels_interval=(float(y.mean() - quantile * alone), float(y.mean() + quantile * alone)),
         judge_mean=float(machine.mean()),
         bias=float((f - y).mean()),
-        correlation=float(np.corrcoef(y, f)[0, 1]) if varied else float("nan"),
+        correlation=float(np.corrcoef(y, f)[0, 1]) if varied else None,
         weight=weight,
         n=n,
         n_labels=n_labels,
@@ -174,15 +174,17 @@ def _error(
     mine = group[labelled]
     counts = np.bincount(mine, minlength=size)[mine]
     leverage = counts / n_labels
+    around = f - f.mean()
     if weight:
-        around = f - f.mean()
         held = np.bincount(mine, weights=around**2, minlength=size)[mine]
         leverage = leverage + held / float(around @ around)
-    residual = (y - y.mean()) - weight * (f - f.mean())
+    residual = (y - y.mean()) - weight * around
     by_cluster = np.bincount(mine, weights=residual / (1 - np.minimum(leverage, 0.9)) / n_labels, minlength=size)
     by_cluster += np.bincount(group, weights=weight * (machine - machine.mean()) / n, minlength=size)
     error = float(np.sqrt(by_cluster @ by_cluster))
-    if np.count_nonzero(np.abs(residual) > _SAME) >= _FEW:
+    # By the line that fits the labels best: with the weight of all questions no residual would be quite 0.
+    slope = float(around @ (y - y.mean())) / float(around @ around) if weight else 0.0
+    if np.count_nonzero(np.abs(y - y.mean() - slope * around) > _SAME) >= _FEW:
         return error
     # Agreement with next to no exception is no proof of it: one question in so many may be off by a whole point.
     return max(error, 1 / n_labels)

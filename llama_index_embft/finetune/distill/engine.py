@@ -79,7 +79,7 @@ class DistillationEngine(BaseFinetuneEngine):
 
     Raises:
         ConfigError: A value is out of range, vectors do not fit the texts, or the student is not named once.
-        DatasetError: There are fewer than 10 documents, or queries.
+        DatasetError: There are fewer than 10 documents, or queries; or a text is no valid Unicode.
         ModelError: A model cannot be loaded, or vectors are NaN or zero.
     """
 
@@ -260,6 +260,7 @@ class DistillationEngine(BaseFinetuneEngine):
                 # Of a model that is known by its identity the vectors may differ in a last bit.
                 "texts": targets.digest(with_vectors=document is None or (query is None and "query" in targets.texts)),
                 "teacher": None if document is None else document.fingerprint,
+                "teacher_of_queries": None if query is None or "query" not in targets.texts else query.fingerprint,
                 "student": self._student.fingerprint,
                 "prompts": dict(self._student.prompts),
                 **settings.as_record(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")  # a half of a pair: no tokenizer takes it
 _FEWEST: Final = 10  # below it there is nothing to hold out
 
 
@@ -54,7 +56,7 @@ class DistillationTexts:
             given: By the same kinds: vectors that are there already, a row a text, repeats and empty texts included.
 
         Raises:
-            DatasetError: There are fewer than 10 documents, or queries.
+            DatasetError: There are fewer than 10 documents, or queries; or a text is no valid Unicode.
             ConfigError: Vectors are not as many as the texts, or of several dimensions.
             ModelError: A vector is zero, or holds NaN or infinity.
         """
@@ -64,6 +66,11 @@ class DistillationTexts:
         for kind, some in texts.items():
             first: dict[str, int] = {}
             for row, text in enumerate(some):
+                if _SURROGATE.search(text):
+                    name = "texts" if kind == "document" else "queries"
+                    raise DatasetError(
+                        f"`{name}`[{row}] contains an unpaired surrogate, which is not valid Unicode; correct it."
+                    )
                 first.setdefault(text, row)
             order = [row for text, row in first.items() if text.strip()]
             dropped += sum(not text.strip() for text in some)

@@ -56,8 +56,7 @@ class Checkpoints:
         self.folder = folder
         self.keep = keep
         self.signature = signature
-        self._resumed = False
-        self._written = 0
+        self._own: set[Path] = set()  # that this run wrote or went on from
 
     def check(self) -> None:
         """Find out before the work that no checkpoint will stand in the place of something that is not ours.
@@ -68,9 +67,15 @@ class Checkpoints:
         for path in self.folder.glob(f"{PREFIX}*"):
             check_replaceable(path)
 
-    def newest(self) -> Path | None:
-        """The newest checkpoint; None if there is none."""
-        found = self._all()
+    def newest(self, step: int | None = None) -> Path | None:
+        """The newest checkpoint that this run wrote or went on from, of at most so many steps; None if there is none.
+
+        Those of an earlier run lie there until this one writes its first.
+
+        Args:
+            step: Steps that were sound; None takes the newest.
+        """
+        found = [path for path in self._all() if path in self._own and (step is None or _steps(path) <= step)]
         return found[-1] if found else None
 
     def resume(self) -> Resumed | None:
@@ -90,7 +95,7 @@ class Checkpoints:
                 logger.warning("The checkpoint %s is damaged (%s); looking for an older one.", path, reason)
                 continue
             self._check_signature(path, record["signature"])
-            self._resumed = True
+            self._own.add(path)
             return Resumed(path, record["state"], weights)
         if found:
             raise TrainingError(
@@ -138,9 +143,9 @@ class Checkpoints:
             raise OutputError(
                 f"Cannot write the checkpoint {target}: {first_line(err)}; free some space. {self._way_on()}"
             ) from err
-        if not self._resumed and not self._written:
+        if not self._own:
             self._remove_others(target)
-        self._written += 1
+        self._own.add(target)
         if self.keep:
             for path in self._all()[: -self.keep]:
                 remove_folder(path)
@@ -156,7 +161,7 @@ class Checkpoints:
             return []
         whole = [path for path in self.folder.glob(f"{PREFIX}[0-9]*") if (path / STATE_FILE).is_file()]
         numbered = [path for path in whole if path.name.removeprefix(PREFIX).isdecimal()]
-        return sorted(numbered, key=lambda path: int(path.name.removeprefix(PREFIX)))
+        return sorted(numbered, key=_steps)
 
     def _way_on(self) -> str:
         newest = self.newest()
@@ -166,6 +171,10 @@ class Checkpoints:
             f"The checkpoint {newest} is good: call again with resume_from_checkpoint=True (--resume-from-checkpoint) "
             "to go on from it."
         )
+
+
+def _steps(path: Path) -> int:
+    return int(path.name.removeprefix(PREFIX))
 
 
 def digest(value: Any) -> str:

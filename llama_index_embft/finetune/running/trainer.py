@@ -113,7 +113,7 @@ class ResumableTrainer(BaseTrainer):
         values = torch.stack([loss for _, loss in seen]).tolist()
         for (step, _), value in zip(seen, values, strict=True):
             if not math.isfinite(value):
-                good = self.checkpoints.newest()
+                good = self.checkpoints.newest(step)
                 kept = f" The last good checkpoint is {good}." if good else ""
                 raise TrainingError(
                     f"The loss is {value} at step {step + 1}{self.place(step)}; lower learning_rate "

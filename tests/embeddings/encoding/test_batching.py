@@ -50,6 +50,20 @@ def test_the_tokenizer_has_all_cores_for_a_while(before, monkeypatch):
     assert os.environ.get("TOKENIZERS_PARALLELISM") == before
 
 
+@pytest.mark.parametrize("before", [None, "false"])
+def test_blocks_that_overlap_leave_the_tokenizer_setting_as_it_was(before, monkeypatch):
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
+    if before is not None:
+        monkeypatch.setenv("TOKENIZERS_PARALLELISM", before)
+    first, second = on_all_cores(), on_all_cores()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
+    second.__exit__(None, None, None)
+    assert os.environ.get("TOKENIZERS_PARALLELISM") == before
+
+
 @given(st.lists(st.integers(0, 600), max_size=60), st.integers(1, 2000), st.integers(1, 20))
 def test_batches_hold_each_row_once_within_their_limits(lengths, budget, most):
     lengths = np.array(lengths, dtype=np.int64)

@@ -21,9 +21,11 @@ from sentence_transformers import SentenceTransformer
 from llama_index_embft._core.vectors import unit_rows
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.embeddings import DistilledEmbedding, EmbeddingCache, ModelIdentity, identify, load_embed_model
+from llama_index_embft.embeddings.identity import known_identity
 from llama_index_embft.errors import ConfigError, DatasetError, ModelError, TrainingError
 from llama_index_embft.finetune import DistillationEngine, DistillationSettings, HardwareSettings, TextSettings
 from llama_index_embft.finetune.distill.student import first_layers
+from llama_index_embft.finetune.distill.targets import ask_teacher
 from llama_index_embft.index import check_index, stamp_index
 
 PLACES = ("oslo", "lima", "cairo", "osaka", "quito", "perth", "turin", "delhi")
@@ -348,6 +350,18 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(teacher, tiny_model_
         ).finetune()
 
 
+def test_a_checkpoint_belongs_to_both_sides_of_the_teacher(teacher_path, tiny_model_path):
+    def signature(query_prompt, **options):
+        made = engine(load_embed_model(teacher_path, query_prompt=query_prompt), tiny_model_path, **options)
+        targets = ask_teacher(made.teacher, made._data, made.settings, cache=None, show_progress=False)
+        return made._checkpoints(targets).signature
+
+    one, other = signature("ask: "), signature("look for: ")
+    assert [name for name in one if one[name] != other[name]] == ["teacher_of_queries"]
+    same = [signature(prompt, queries=QUERIES[:10])["teacher"] for prompt in ("ask: ", "look for: ")]
+    assert same[0] == same[1] == one["teacher"]
+
+
 def test_small_parts_of_a_batch_train_as_well(teacher, tiny_model_path):
     result = engine(teacher, tiny_model_path, hardware=HardwareSettings(mini_batch_size=3), epochs=1).finetune()
     # Parts of 2, of one kind each: 24 of documents and 11 of queries, four a step.
@@ -359,6 +373,8 @@ def test_small_parts_of_a_batch_train_as_well(teacher, tiny_model_path):
     [
         ({"texts": ["one text"]}, DatasetError, "There are 1 distinct documents with any text; it must be at least 10"),
         ({"texts": ["", " "] * 9}, DatasetError, "There are 0 distinct documents"),
+        ({"texts": [*TEXTS, "bad \ud800 text"]}, DatasetError, r"`texts`\[48\] contains an unpaired surrogate"),
+        ({"queries": [*QUERIES, "\udfff"]}, DatasetError, r"`queries`\[24\] contains an unpaired surrogate"),
         ({"queries": ["a"]}, DatasetError, "There are 1 distinct queries"),
         ({"queries": []}, ConfigError, "`queries` is empty, and .* embeds queries in another way than documents"),
         ({"student_layers": 2}, ConfigError, "both are given"),
@@ -441,11 +457,16 @@ def test_a_damaged_folder_and_another_teacher_are_refused(teacher, tiny_model_pa
     other = load_embed_model(tiny_model_path, device="cpu")
     with pytest.raises(ModelError, match=r"was trained by .*model .*not by"):
         load_embed_model("out", base_embed_model=other)
-    assert len(load_embed_model("out", base_embed_model=other, force=True).get_text_embedding("a")) == 32
-    with pytest.raises(ModelError, match="`document_prompt` is 'x: ', and the documents of out are the teacher's"):
-        load_embed_model("out", document_prompt="x: ")
+    forced = load_embed_model("out", base_embed_model=other, force=True)
+    assert len(forced.get_text_embedding("a")) == 32
+    assert known_identity(forced, "document") == known_identity(other, "document")  # and no vector of another's
     record = Path("out/embft.json")
     whole = json.loads(record.read_text())
+    teacher_then = whole["teacher"] | {"document": "2:of another time"}
+    record.write_text(json.dumps(whole | {"teacher": teacher_then}))
+    assert known_identity(load_embed_model("out", force=True), "document") == known_identity(teacher, "document")
+    with pytest.raises(ModelError, match="`document_prompt` is 'x: ', and the documents of out are the teacher's"):
+        load_embed_model("out", document_prompt="x: ")
     for change in (
         {"teacher": 3},
         {"prompts": {}},

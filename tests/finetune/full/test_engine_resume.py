@@ -17,7 +17,7 @@ from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError, OutputError, TrainingError
 from llama_index_embft.finetune import SentenceTransformersFinetuneEngine
 from llama_index_embft.finetune.full import engine_arguments
-from llama_index_embft.finetune.running.checkpoints import STATE_FILE, checkpoint_folder
+from llama_index_embft.finetune.running.checkpoints import STATE_FILE, Checkpoints, checkpoint_folder
 
 # A child that trains and, at the asked optimizer step, says so and waits to be killed.
 CHILD = """
@@ -279,3 +279,25 @@ def test_nan_names_step_batch_and_the_last_good_checkpoint(tiny_model_path, tmp_
 
     saved = load_file(checkpoint_folder("m") / "checkpoint-4/model.safetensors")
     assert all(torch.isfinite(tensor).all() for tensor in saved.values())
+
+
+def test_the_newest_checkpoint_is_of_this_run_and_of_sound_steps(tmp_path):
+    def run():
+        return Checkpoints(tmp_path / "c", keep=0, signature={})
+
+    def write(checkpoints, step):
+        checkpoints.write(step, lambda folder: (folder / "weights").write_text("x"), {}, None)
+
+    earlier = run()
+    write(earlier, 2)
+    write(earlier, 9)
+    assert earlier.newest().name == "checkpoint-9"
+    anew, goes_on = run(), run()
+    assert anew.newest() is None  # 9 lies there, and is of another run
+    goes_on.resume()
+    write(goes_on, 12)
+    assert [found and found.name for found in map(goes_on.newest, (None, 11, 8))] == [
+        "checkpoint-12", "checkpoint-9", None,
+    ]  # fmt: skip
+    write(anew, 1)
+    assert anew.newest().name == "checkpoint-1"
