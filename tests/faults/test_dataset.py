@@ -208,7 +208,7 @@ def test_d11_older_encodings_and_counts_of_what_is_skipped(tmp_path: Path, caplo
     with caplog.at_level(logging.WARNING):
         (document,) = load_documents(tmp_path, show_progress=False)
     assert document.text == "Die Gebühr beträgt fünf Euro."
-    assert "Skipped 1 file as of a kind that is not read: .xyz (1)" in caplog.text
+    assert "Skipped 1 file (of a kind that is not read): .xyz (1)" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["e" + "\u0301\u0323" * 100_000, "\u1ee9\u0323" * 100_000, "\uac00\u0308" * 100_000])
