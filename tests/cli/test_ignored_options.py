@@ -34,7 +34,7 @@ REFUSED = {
         "--prices",
         1,
         1,
-    ): "--max-cost is for --strategy judge;",
+    ): "--prices is for --strategy judge;",
     ("inspect", "data.json", "--trust-remote-code"): "--trust-remote-code is for --embed-model;",
     ("doctor", "--no-self-test", "--device", "cpu"): "--device has no meaning together with --no-self-test;",
     ("evaluate", "data.json", "--embed-model", "m", "--drop"): "--drop is for --index;",
