@@ -86,3 +86,10 @@ def test_every_file_of_tests_that_needs_more_than_this_process_exists():
 @pytest.mark.parametrize("name", ["SECURITY.md", "CODE_OF_CONDUCT.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE"])
 def test_the_files_that_github_shows_are_there(name):
     assert len(text(name)) > 200
+
+
+def test_ci_looks_for_unused_code_as_make_lint_does():
+    """Vulture itself exits with 3 for findings in tests and benchmarks, which are none."""
+    rule = next(line for line in text("Makefile").splitlines() if "/vulture" in line)
+    runs = [step["run"] for step in jobs("ci.yml")["lint"]["steps"] if "vulture" in step.get("run", "")]
+    assert runs == [rule.strip().lstrip("@").replace("$(BIN)", ".venv/bin")]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from typing import Annotated
 
 import typer
 
+from llama_index_embft._core.checks import first_line
 from llama_index_embft._core.redaction import redact
 from llama_index_embft.cli.commands import LazyGroup
 from llama_index_embft.errors import EmbftError
@@ -47,7 +49,7 @@ class _RedactingFormatter(logging.Formatter):
 
 
 def main() -> None:
-    """Run the command line; a failure that the user can do something about is one sentence and exit code 2."""
+    """Run the command line. A failure is one sentence: exit code 2 if the user can mend it, 3 if not."""
     from llama_index_embft.cli.shared.progress import plain_progress
 
     logging.basicConfig(level=logging.WARNING)
@@ -60,6 +62,14 @@ def main() -> None:
         logging.getLogger(__name__).debug("%s", type(err).__name__, exc_info=err)  # shown with -vv
         typer.echo(f"Error: {redact(str(err))}", err=True)
         sys.exit(2)
+    except Exception as err:  # noqa: BLE001 - a fault of ours or of a library; its traceback is for a report
+        if logging.getLogger("llama_index_embft").isEnabledFor(logging.INFO):
+            typer.echo(redact("".join(traceback.format_exception(err))), err=True)
+        what = type(err).__name__ + (f": {first_line(err)}" if str(err).strip() else "")
+        typer.echo(
+            f"Error: Something unexpected went wrong ({what}); run again with -v for where, and report it.", err=True
+        )
+        sys.exit(3)
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)
         sys.exit(130)

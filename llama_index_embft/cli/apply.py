@@ -44,7 +44,7 @@ def apply(
         int | None, typer.Option(help="Documents to embed again and compare. Default: 3 with --stamp, else 0.")
     ] = None,
     skip_missing: Annotated[bool, typer.Option("--skip-missing", help="Go on without nodes that are gone.")] = False,
-    batch_size: Annotated[int, typer.Option(help="Vectors a batch.")] = 512,
+    batch_size: Annotated[int, typer.Option(min=1, help="Vectors a batch.")] = 512,
     *,
     local: Annotated[LocalModelOptions, "A model that runs here"],
     server: Annotated[HostedModelOptions, "A hosted model"],
@@ -61,6 +61,7 @@ def apply(
     embft apply runs/model --index http://localhost:6333 --table docs --journal docs.journal
     """
     from llama_index_embft.cli.shared.console import console
+    from llama_index_embft.cli.shared.options import check_not_with, check_only_for
     from llama_index_embft.errors import ConfigError
     from llama_index_embft.index.identity import check_index, stamp_index
     from llama_index_embft.index.stores.opening import open_index
@@ -70,6 +71,10 @@ def apply(
         raise ConfigError("Give one of --stamp, --check, --resume and --rollback.")
     if dry_run and (stamp or check or resume or rollback):
         raise ConfigError("--dry-run is for an update; the other actions say what they do.")
+    check_only_for("--stamp or --check", stamp or check, {"verify": verify})
+    of_update = {"journal": journal, "skip_missing": skip_missing}
+    check_not_with("--stamp", stamp, of_update)
+    check_not_with("--check", check, of_update)
     embed_model = _load(model, base, _given(local), _given(server))
     opened = open_index(index, table=table, embed_model=embed_model)
     if stamp:

@@ -67,7 +67,7 @@ SECTIONS: Final[dict[str, dict[str, CommandLine]]] = {
     },
     "Measure": {
         "evaluate": CommandLine(
-            "measure.evaluate", "Evaluate one embedding model on a data set, or an index that exists on questions."
+            "measure.evaluate", "Evaluate one embedding model on a data set, or an existing index, on your questions."
         ),
         "compare": CommandLine("measure.compare", "Compare saved reports over the same queries."),
         "judge": CommandLine(

@@ -55,7 +55,7 @@ class FilterOptions:
     """Which queries are dropped."""
 
     filters: bool = option(True, "Drop bad queries.")
-    judge: int = option(0, "Keep queries that the LLM grades at least so (1 to 5); 0 for no judge.")
+    judge: int = option(0, "Keep queries that the LLM grades this high or higher (1 to 5); 0 for no judge.")
     round_trip: str | None = option(None, "Embedding model (name or folder) that must find a query's chunk again.")
     trust_remote_code: bool = option(False, "Run code that comes with the model of --round-trip; read it first.")
     top_k: int = option(10, "Rank that --round-trip allows.")
@@ -102,6 +102,7 @@ def generate(
     from llama_index_embft.calls import check_llm
     from llama_index_embft.cli.shared.console import console
     from llama_index_embft.cli.shared.cost import confirm_cost
+    from llama_index_embft.cli.shared.options import changed, check_only_for
     from llama_index_embft.cli.shared.ray import check_ray
     from llama_index_embft.dataset import load_documents
     from llama_index_embft.errors import ConfigError
@@ -113,6 +114,8 @@ def generate(
     from llama_index_embft.generation.assemble import OutputFile
 
     check_ray(ray, ray_workers=ray_workers)
+    of_round_trip = {name: value for name, value in changed(filters).items() if name in ("trust_remote_code", "top_k")}
+    check_only_for("--round-trip", filters.round_trip is not None, of_round_trip)
     if ray is not None and questions.negatives:
         raise ConfigError(
             "--negatives is not worked on by a cluster; leave it out, then run the same command with it and without "

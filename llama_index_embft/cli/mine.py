@@ -18,6 +18,7 @@ from llama_index_embft.scale.ray.settings import MiningWorkers
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.mining import MinedDataset
 
 
@@ -56,9 +57,10 @@ def mine(
         Path | None,
         typer.Option(help="With --ray: folder for embeddings that all machines see. Default: beside --out."),
     ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the LLM of --strategy judge is paid.")] = False,
     examples: Annotated[bool, typer.Option("--examples/--no-examples", help="Print ten queries to read.")] = True,
     *,
-    settings: Annotated[MiningSettings, "What is no negative, and the search"],
+    settings: Annotated[MiningSettings, "What never counts as a negative, and how to search"],
     llm: Annotated[LLMOptions, "LLM of the strategy judge"],
     calls: Annotated[CallSettings, "Its calls"],
     workers: Annotated[MiningWorkers, "With --ray"],
@@ -72,16 +74,22 @@ def mine(
     embft mine train.json --embed-model runs/model --strategy rank:10-50 --strategy margin:0.95 --out mined.json
     """
     from llama_index_embft.cli.shared.console import console, written
-    from llama_index_embft.cli.shared.ray import check_ray, refuse_with_ray
+    from llama_index_embft.cli.shared.options import changed, check_not_with, check_only_for
+    from llama_index_embft.cli.shared.ray import check_ray
     from llama_index_embft.dataset.formats import write_rows
     from llama_index_embft.mining import LLMJudge
 
-    changed = asdict(workers).items() - asdict(MiningWorkers(batch_size=batch_size)).items()
-    check_ray(ray, ray_folder=ray_folder, **dict(changed))
+    of_workers = asdict(workers).items() - asdict(MiningWorkers(batch_size=batch_size)).items()
+    check_ray(ray, ray_folder=ray_folder, **dict(of_workers))
+    check_not_with("--ray", ray is not None, {"device": device, "no_cache": no_cache})
+    given = strategy or []
+    check_only_for("--strategy judge", "judge" in given, {**changed(llm), **changed(calls), "yes": yes})
     exports = [_export(item) for item in export or ()]
     out = out if out is not None else data.with_name(f"{data.stem}-mined.json")
-    strategies = [LLMJudge(llm.client(), calls) if text == "judge" else text for text in strategy or ()]
+    strategies = [LLMJudge(llm.client(), calls) if text == "judge" else text for text in given]
     dataset = read_data(data)
+    if "judge" in given:
+        _confirm(dataset, strategies, num_negatives, yes=yes, calls=calls)
     common: dict[str, Any] = {"relabel": relabel, "seed": seed, "show_progress": True, "settings": settings}
     if strategies:
         common["strategies"] = strategies
@@ -99,7 +107,6 @@ def mine(
     else:
         from llama_index_embft.scale.ray import mine_hard_negatives as mine_on_cluster
 
-        refuse_with_ray(device=device, no_cache=no_cache)
         common |= {"work_path": ray_folder or out.with_suffix(".embeddings"), "address": ray, "workers": workers}
         mined = mine_on_cluster(dataset, embed_model, num_negatives=num_negatives, **common)
     console.print(str(mined.report), markup=False, soft_wrap=True)
@@ -114,6 +121,26 @@ def mine(
         mined.report.to_json(report)
     console.print()
     return {**mined.report.as_dict(), **written(out, *(path for _, path in exports), html, report)}
+
+
+def _confirm(
+    dataset: EmbeddingQAFinetuneDataset, strategies: list[Any], num_negatives: int, *, yes: bool, calls: CallSettings
+) -> None:
+    """Say what the judge would be asked at most, ask whether to go on, and see that it answers."""
+    from llama_index_embft.calls import check_llm
+    from llama_index_embft.cli.shared.cost import confirm_cost
+    from llama_index_embft.mining import LLMJudge
+    from llama_index_embft.mining.parsing import as_strategies
+    from llama_index_embft.mining.strategies import Source
+
+    parsed, n_docs = as_strategies(strategies), len(dataset.corpus)
+    candidates = sum(one.most(num_negatives, n_docs) for one in parsed if isinstance(one, Source))
+    judge = next(one for one in parsed if isinstance(one, LLMJudge))
+    estimate = judge.estimate(dataset, min(candidates, n_docs))
+    confirm_cost(
+        estimate, yes=yes, max_cost=calls.max_cost, cheaper="give a narrower window, such as --strategy rank:10-30"
+    )
+    check_llm(judge.llm)
 
 
 def _export(item: str) -> tuple[Callable[[MinedDataset], Iterable[dict[str, Any]]], Path]:

@@ -66,7 +66,9 @@ def run(
     prices: Annotated[
         tuple[float, float] | None, typer.Option(help="Dollars for a million tokens sent and received.")
     ] = None,
-    max_cost: Annotated[float | None, typer.Option(help="Do not start if the LLM would cost more dollars.")] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(help="Do not start if the LLM would cost more than this, in US dollars.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the LLM is paid.")] = False,
     chunk_size: Annotated[
         int, typer.Option(help="Tokens of a chunk by the model's count, metadata included; no more than it reads.")
@@ -91,10 +93,13 @@ def run(
     from llama_index_embft.calls import CallSettings
     from llama_index_embft.cli.shared.cost import confirm_cost
     from llama_index_embft.cli.shared.dated import dated_folder, point_latest
+    from llama_index_embft.cli.shared.options import check_only_for
     from llama_index_embft.embeddings import resolve_model_name
     from llama_index_embft.pipeline import TuneSettings, tune
     from llama_index_embft.pipeline.status import printed_to
 
+    of_llm = {"api_base": api_base, "prices": prices, "max_cost": max_cost, "yes": yes}
+    check_only_for("--llm", llm is not None or llm_model is not None, of_llm)
     client = _client(llm, llm_model, api_base)
     resolve_model_name(embed_model)  # a wrong path should show before the work, not after it
     target = dated_folder("runs") if out is None else out

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 
 from llama_index_embft._core.language import is_chinese
 from llama_index_embft.calls.asking import LLMCaller, LLMRequest, default_journal, model_identity
-from llama_index_embft.calls.counts import CallCounts, as_prices
+from llama_index_embft.calls.counts import CallCounts
 from llama_index_embft.calls.failures import UnusableAnswerError
 from llama_index_embft.calls.journal import Journal, RequestIdentity
 from llama_index_embft.calls.queue import QueuedRequest, answer_all
@@ -202,7 +202,7 @@ def estimate_grading(
     Raises:
         OutputError: The journal cannot be read.
     """
-    model, prices = model_identity(llm), as_prices(calls.prices)
+    model = model_identity(llm)
     asked = tokens = known = 0
     with Journal(calls.journal_path or default_journal(llm)) as journal:
         for query_id, docs in pairs.items():
@@ -213,12 +213,7 @@ def estimate_grading(
                     continue
                 asked += 1
                 tokens += count_tokens(template + queries.get(query_id, "") + passages.get(doc, ""))
-    received = asked * _TOKENS
-    by_requests = asked / calls.requests_per_minute if calls.requests_per_minute else 0.0
-    by_tokens = (tokens + received) / calls.tokens_per_minute if calls.tokens_per_minute else 0.0
-    seconds = max(0.0, max(by_requests, by_tokens) - 1) * 60  # the first minute's quota goes at once
-    cost = None if prices is None else prices.cost(tokens, received)
-    return GenerationEstimate(asked + known, asked, known, tokens, received, cost, seconds, prices)
+    return GenerationEstimate.counted(asked, known, tokens, _TOKENS, calls, "passages")
 
 
 def _identity(query: str, passage: str, model: str) -> tuple[str, RequestIdentity]:

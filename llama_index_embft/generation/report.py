@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from llama_index_embft.calls.counts import CallCounts, Prices
+from llama_index_embft.calls.counts import CallCounts, Prices, as_prices
+
+if TYPE_CHECKING:
+    from llama_index_embft.calls.settings import CallSettings
 
 # Examples kept of each reason: enough to see what a filter does, and flat in memory.
 _EXAMPLES: Final = 5
@@ -77,7 +80,7 @@ class GenerationEstimate:
     """What a run would take, as `estimate_qa_embedding_pairs` returns it; no call is made.
 
     Attributes:
-        chunks: Chunks with text.
+        chunks: Chunks with text, or what else `unit` says.
         calls: Calls to the LLM, one for each chunk that the journal does not answer; retries and judges not counted.
         from_journal: Chunks that the journal answers.
         prompt_tokens: Tokens that would be sent, by LlamaIndex's tokenizer; other models count up to a third more.
@@ -85,6 +88,7 @@ class GenerationEstimate:
         cost: US dollars; None where no prices were given.
         seconds_at_least: What the rate limits alone impose; 0 without limits.
         prices: What the cost was counted by.
+        unit: What is counted.
     """
 
     chunks: int
@@ -95,6 +99,34 @@ class GenerationEstimate:
     cost: float | None
     seconds_at_least: float
     prices: Prices | None = None
+    unit: str = "chunks"
+
+    @classmethod
+    def counted(
+        cls,
+        calls: int,
+        known: int,
+        prompt_tokens: int,
+        answer_tokens: int,
+        settings: CallSettings,
+        unit: str = "chunks",
+    ) -> GenerationEstimate:
+        """The estimate for calls of which each asks about one unit.
+
+        Args:
+            calls: To be made.
+            known: Units that the journal answers.
+            prompt_tokens: Of all calls.
+            answer_tokens: Of one call.
+            settings: Prices and limits.
+            unit: What is counted.
+        """
+        received, prices = calls * answer_tokens, as_prices(settings.prices)
+        by_requests = calls / settings.requests_per_minute if settings.requests_per_minute else 0.0
+        by_tokens = (prompt_tokens + received) / settings.tokens_per_minute if settings.tokens_per_minute else 0.0
+        seconds = max(0.0, max(by_requests, by_tokens) - 1) * 60  # the first minute's quota goes at once
+        cost = None if prices is None else prices.cost(prompt_tokens, received)
+        return cls(calls + known, calls, known, prompt_tokens, received, cost, seconds, prices, unit)
 
     def with_more(self, *, calls_per_query: int, queries_per_chunk: int) -> GenerationEstimate:
         """The estimate with a judge or negatives: at most so many calls more, each with the chunk in its prompt."""
@@ -112,7 +144,8 @@ class GenerationEstimate:
     def __str__(self) -> str:
         cost = "" if self.cost is None else f", about ${self.cost:.2f}"
         limits = f", at least {self.seconds_at_least:.0f} s by the rate limits" if self.seconds_at_least else ""
+        known = f" ({self.from_journal:,} from the journal)" if self.from_journal else ""
         return (
-            f"{self.calls:,} calls for {self.chunks:,} chunks ({self.from_journal:,} from the journal), about "
+            f"{self.calls:,} calls for {self.chunks:,} {self.unit}{known}, about "
             f"{self.prompt_tokens:,} + {self.completion_tokens:,} tokens{cost}{limits}"
         )

@@ -161,7 +161,6 @@ class GenerationRun:
 
     async def estimate(self) -> GenerationEstimate:
         """Count what `generate` would ask."""
-        limits = self.options.calls
         file = self.options.journal_file(self.caller.callers_llm)
         calls = known = prompt_tokens = 0
         with Journal(file if file is not None and file.exists() else None) as journal:
@@ -174,16 +173,7 @@ class GenerationRun:
                 prompt_tokens += count_tokens(self._request(passage, prompt).body)
                 if n % 50 == 0:
                     await asyncio.sleep(0)
-        completion_tokens = calls * self._answer_tokens
-        by_requests = calls / limits.requests_per_minute if limits.requests_per_minute else 0.0
-        tokens = prompt_tokens + completion_tokens
-        by_tokens = tokens / limits.tokens_per_minute if limits.tokens_per_minute else 0.0
-        # The first minute's quota goes at once.
-        seconds = max(0.0, max(by_requests, by_tokens) - 1) * 60
-        cost = None if self.prices is None else self.prices.cost(prompt_tokens, completion_tokens)
-        return GenerationEstimate(
-            len(self.passages), calls, known, prompt_tokens, completion_tokens, cost, seconds, self.prices
-        )
+        return GenerationEstimate.counted(calls, known, prompt_tokens, self._answer_tokens, self.options.calls)
 
     def _requests(self, journal: Journal) -> Iterator[QueuedRequest]:
         for passage in self.passages:

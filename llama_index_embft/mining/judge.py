@@ -11,6 +11,8 @@ from llama_index_embft.calls.journal import Journal, RequestIdentity
 from llama_index_embft.calls.queue import QueuedRequest, RequestQueue
 from llama_index_embft.calls.running import run_sync
 from llama_index_embft.calls.settings import CallSettings
+from llama_index_embft.calls.tokens import count_tokens
+from llama_index_embft.generation.report import GenerationEstimate
 from llama_index_embft.generation.verdict import RelevanceVerdict, read_verdict
 from llama_index_embft.mining.teachers import Pair, Teacher, pair_texts
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from llama_index.core.llms import LLM
 
+    from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.mining.context import MiningContext
 
 _TEMPLATES: Final = {
@@ -50,6 +53,8 @@ Does the passage answer the query, fully or in part? A passage on the same subje
 这段文字是否（全部或部分）回答了查询？主题相同但没有给出答案，不算回答。
 """,
 }
+_TOKENS: Final = 5
+_COUNTED: Final = 500  # texts whose tokens are counted for an estimate
 _FORMATS: Final = {"en": "Reply with yes or no alone.", "zh": "只输出“是”或“否”。"}
 
 
@@ -63,11 +68,14 @@ class LLMJudge(Teacher):
         calls: Requests in flight, limits, and the journal.
 
     Attributes:
+        llm: As given.
+        calls: As given.
         counts: Calls, tokens, and the pairs without a usable answer.
     """
 
     def __init__(self, llm: LLM, calls: CallSettings = CallSettings()) -> None:  # noqa: B008 - frozen
         self.scores = {}
+        self.llm, self.calls = llm, calls
         self.counts = CallCounts()
         self._journal_path = calls.journal_path or default_journal(llm)
         self._workers = workers_for(llm, calls)
@@ -88,6 +96,22 @@ class LLMJudge(Teacher):
             self.counts.from_journal += queue.from_journal
         return [answer is None or bool(answer.payload) for answer in answers]
 
+    def estimate(self, dataset: EmbeddingQAFinetuneDataset, candidates: int) -> GenerationEstimate:
+        """What judging takes at most; nothing is called.
+
+        Which pairs are asked about shows only in the search, so neither the journal nor other strategies make it less.
+
+        Args:
+            dataset: Queries and passages.
+            candidates: Of each query, at most.
+        """
+        sample = [dataset.bare_text(doc) for doc in list(dataset.corpus)[:: 1 + len(dataset.corpus) // _COUNTED]]
+        queries = list(dataset.queries.values())[:: 1 + len(dataset.queries) // _COUNTED]
+        shown = sum(count_tokens(_TEMPLATES["zh" if is_chinese(text) else "en"] + text) for text in sample)
+        tokens = shown / max(len(sample), 1) + sum(map(count_tokens, queries)) / max(len(queries), 1)
+        calls = candidates * len(dataset.queries)
+        return GenerationEstimate.counted(calls, 0, round(calls * tokens), _TOKENS, self.calls, "pairs, at most")
+
     def _request(self, query: str, passage: str) -> QueuedRequest:
         language = "zh" if is_chinese(passage) else "en"
         template, format_line = _TEMPLATES[language], _FORMATS[language]
@@ -97,6 +121,6 @@ class LLMJudge(Teacher):
         def request() -> LLMRequest:
             shown = self._caller.fit(passage, template + query, 50)
             body = template.format(query=query, passage=shown)
-            return LLMRequest(body, format_line, RelevanceVerdict, read_verdict, expected_tokens=5)
+            return LLMRequest(body, format_line, RelevanceVerdict, read_verdict, expected_tokens=_TOKENS)
 
         return QueuedRequest(f"judging {query!r}", identity, request, lambda payload: isinstance(payload, bool))

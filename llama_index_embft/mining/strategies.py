@@ -34,6 +34,16 @@ class Source(ABC):
         """Ranks of the shared search that it reads; 0 for none."""
         return 0
 
+    def most(self, num_negatives: int, n_docs: int) -> int:
+        """Candidates that it proposes for one query, at most; the whole corpus, where a source does not say.
+
+        Args:
+            num_negatives: Negatives wanted for each query.
+            n_docs: Documents of the corpus.
+        """
+        del num_negatives
+        return n_docs
+
     def prepare(self, context: MiningContext) -> None:  # noqa: B027 - most have nothing to prepare
         """Called once before the first block."""
 
@@ -78,6 +88,11 @@ class RankWindow(Source):
         """See `Source.depth`."""
         return self.last
 
+    def most(self, num_negatives: int, n_docs: int) -> int:
+        """See `Source.most`."""
+        del num_negatives
+        return min(n_docs, self.last) - min(n_docs, self.first - 1)
+
     def propose(self, block: QueryBlock) -> Candidates:
         """See `Source.propose`."""
         rows = block.ranked.rows[:, self.first - 1 : self.last]
@@ -111,6 +126,10 @@ class ScoreWindow(Source):
     def depth(self) -> int:
         """See `Source.depth`; where the ranks reach below the window, they hold all of it."""
         return 256
+
+    def most(self, num_negatives: int, n_docs: int) -> int:
+        """See `Source.most`."""
+        return min(n_docs, 4 * num_negatives)
 
     def propose(self, block: QueryBlock) -> Candidates:
         """See `Source.propose`; every document in the window has the same chance."""
@@ -158,6 +177,11 @@ class Random(Source):
     def __str__(self) -> str:
         return "random"
 
+    def most(self, num_negatives: int, n_docs: int) -> int:
+        """See `Source.most`."""
+        wanted = 4 * num_negatives + 16
+        return n_docs if n_docs <= 4 * wanted else wanted
+
     def propose(self, block: QueryBlock) -> Candidates:
         """See `Source.propose`."""
         n_docs = len(block.context.corpus_ids)
@@ -176,6 +200,10 @@ class SameDocument(Source):
 
     def __str__(self) -> str:
         return "same-document"
+
+    def most(self, num_negatives: int, n_docs: int) -> int:
+        """See `Source.most`."""
+        return min(n_docs, 4 * num_negatives + 16)
 
     def prepare(self, context: MiningContext) -> None:
         """See `Source.prepare`."""
@@ -246,6 +274,11 @@ class BM25(Source):
     def __str__(self) -> str:
         return f"bm25:{self.last}"
 
+    def most(self, num_negatives: int, n_docs: int) -> int:
+        """See `Source.most`."""
+        del num_negatives
+        return min(n_docs, self.last)
+
     def prepare(self, context: MiningContext) -> None:
         """See `Source.prepare`."""
         dataset = context.dataset
@@ -265,6 +298,10 @@ class LeastSimilar(Source):
 
     def __str__(self) -> str:
         return "least-similar"
+
+    def most(self, num_negatives: int, n_docs: int) -> int:
+        """See `Source.most`."""
+        return min(n_docs, num_negatives)
 
     def prepare(self, context: MiningContext) -> None:
         """Hand out the documents: in turns of one, each query takes the least similar that is left."""

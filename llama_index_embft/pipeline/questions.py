@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from llama_index_embft.crossfit import documents_asked, plan_split
 from llama_index_embft.dataset.near_duplicates import normalise
-from llama_index_embft.dataset.provenance import BY_LLM, BY_TEXT
+from llama_index_embft.dataset.provenance import BY_LLM, BY_TEXT, Provenance
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import DatasetError, EmbftError, GenerationError
 from llama_index_embft.pipeline.evidence import FRACTIONS, Origin, can_choose, trains_on_labels
@@ -22,6 +22,11 @@ _SHINGLE: Final = 5
 # Of the shorter text's shingles: a passage that was cut elsewhere shares at least half with its best chunk.
 _SAME_PASSAGE: Final = 0.5
 _FEWEST_MADE: Final = 3
+_ONLY_BEGINNINGS: Final = (
+    "The texts hold no sentence that a question could be made from, so their beginnings stand in for questions, whose "
+    "figures say nothing; BM25 and the model count as the rule without questions has it."
+)
+_BEGINNING: Final = 200  # characters
 
 
 def people_questions(found: TuningSource, questions: Any) -> tuple[EmbeddingQAFinetuneDataset | None, list[str]]:
@@ -94,8 +99,11 @@ def what_can_be_shown(
 
 def made_questions(
     source: TuningSource, llm: LLM | None, settings: TuneSettings, *, seed: int, needed: bool
-) -> tuple[EmbeddingQAFinetuneDataset | None, Origin]:
+) -> tuple[EmbeddingQAFinetuneDataset | None, Origin, tuple[str, ...]]:
     """Questions that nobody asked.
+
+    Text without a sentence, such as lists of figures, is asked for by its own beginning. Such questions say nothing,
+    but without any a search would end in an error, where the mixture at equal weight is the best guess.
 
     Args:
         source: What they are about.
@@ -105,7 +113,7 @@ def made_questions(
         needed: Whether the search cannot do without them.
 
     Returns:
-        The questions over the corpus, None if there are none; and who made them.
+        The questions over the corpus, None if there are none; who made them; and what the reader must know of them.
 
     Raises:
         GenerationError: None could be made, and they are needed.
@@ -118,6 +126,7 @@ def made_questions(
 
     made: EmbeddingQAFinetuneDataset
     by: Origin = "text" if llm is None else "llm"
+    notes: tuple[str, ...] = ()
     if llm is not None:
         options: dict[str, Any] = {
             "num_questions_per_chunk": settings.questions_per_chunk,
@@ -133,9 +142,11 @@ def made_questions(
                 source.nodes, num_questions_per_chunk=settings.questions_per_chunk, seed=seed
             )
         except EmbftError as err:
-            if needed:
+            if not needed:
+                return None, by, ()
+            if len(source.corpus.corpus) < _FEWEST_MADE:
                 raise GenerationError(f"{err}{_about_tables(source)}") from err
-            return None, by
+            made, notes = _beginnings(source.corpus), (f"{_ONLY_BEGINNINGS}{_about_tables(source)}",)
     known = {
         query: docs for query, docs in made.relevant_docs.items() if all(doc in source.corpus.corpus for doc in docs)
     }
@@ -147,7 +158,18 @@ def made_questions(
     over = source.corpus.replace(
         queries={query: made.queries[query] for query in known}, relevant_docs=known, provenance=made.provenance
     )
-    return over, by
+    return over, by, notes
+
+
+def _beginnings(corpus: EmbeddingQAFinetuneDataset) -> EmbeddingQAFinetuneDataset:
+    texts = {doc: corpus.bare_text(doc).strip() for doc in corpus.corpus}
+    return corpus.replace(
+        queries={
+            f"beginning {doc}": text[: min(_BEGINNING, -(-len(text) // 2))] for doc, text in texts.items() if text
+        },
+        relevant_docs={f"beginning {doc}": [doc] for doc, text in texts.items() if text},
+        provenance=Provenance(made_by=BY_TEXT),
+    )
 
 
 def _about_tables(source: TuningSource) -> str:

@@ -206,7 +206,9 @@ class _Search:
             made, labels = labels, None  # as if they had been made here: what they prove is said as such
         elif not trains_on_labels(labels) and (methods or not can_choose(labels)):
             self._say("Taking questions from the text" if llm is None else "The LLM is writing questions")
-            made, made_by = made_questions(source, llm, self._settings, seed=self._seed, needed=not can_choose(labels))
+            needs = not can_choose(labels)
+            made, made_by, of_made = made_questions(source, llm, self._settings, seed=self._seed, needed=needs)
+            self._notes += of_made
         evidence = assign(labels, made, made_by=made_by, seed=self._seed, show_progress=self._bars)
         self._notes += evidence.notes
         parts = StackParts(source.corpus, cache=self._cache, vectors=source.vectors)

@@ -364,7 +364,7 @@ def test_candidates_of_a_running_search_and_fresh_ones_stay(folder):
 
 def test_what_cannot_be_pruned_is_one_sentence(embft, folder):
     for arguments, message in {
-        ("--prune",): "Say what to take out of the cache",
+        ("--prune",): "--prune needs --embed-model NAME or --unused-days N.",
         ("--prune", "--embed-model", "none"): "No model in the cache has 'none' in its name; there are: big, small.",
         ("--dry-run",): "give --prune too",
     }.items():

@@ -155,7 +155,7 @@ WRONG = {
     "no_cache: 1": "no_cache in c.yaml is 1; it must be true or false.",
     "k: many": "k in c.yaml is ['many']; input should be a valid integer",
     "label: [a, b]": "label in c.yaml is ['a', 'b']; it must be one value.",
-    "label: a\nlabel: b": "c.yaml: label stands there twice; keep one.",
+    "label: a\nlabel: b": "c.yaml: label is set twice; keep one.",
     "config: x": "c.yaml: unknown key 'config'",
 }
 

@@ -51,7 +51,7 @@ def caught(monkeypatch, *arguments):
     """The settings that the command makes of its flags, without training."""
     seen = {}
 
-    class StopHereError(Exception):
+    class StopHereError(BaseException):  # no failure, which the command line would report
         pass
 
     def stop(settings):
@@ -192,11 +192,23 @@ def test_the_file_can_hold_everything(monkeypatch, folder):
     }  # fmt: skip
 
 
+def test_the_file_says_what_is_printed_too(folder, embft, tiny_model_path):
+    config = write_config(folder, embed_model=tiny_model_path, method="adapter", json=True, quiet=True, verbose=1)
+    code, out, err = embft(
+        "train", "train.json", "--config", config, "--out", "o", "--epochs", 1, "--device", "cpu", "--no-progress"
+    )
+    assert (code, err) == (0, "")
+    assert json.loads(out)["method"] == "adapter"
+    code, out, err = embft("train", "train.json", "--config", write_config(folder, quiet=1))
+    assert (code, out) == (2, "")
+    assert "quiet in train.yaml is 1; it must be true or false." in err
+
+
 CASES = {
     "unknown key": ("learningrate: 1", "train.yaml: unknown key 'learningrate'; did you mean 'learning_rate'?"),
     "unlike any": ("zzzz: 1", "train.yaml: unknown key 'zzzz'; --help-all lists the options."),
-    "twice": ("epochs: 1\nepochs: 2", "train.yaml: epochs stands there twice; keep one."),
-    "twice in two ways": ("batch_size: 1\nbatch-size: 2", "train.yaml: batch_size stands there twice; keep one."),
+    "twice": ("epochs: 1\nepochs: 2", "train.yaml: epochs is set twice; keep one."),
+    "twice in two ways": ("batch_size: 1\nbatch-size: 2", "train.yaml: batch_size is set twice; keep one."),
     "a word for a number": ("epochs: many", "epochs in train.yaml is 'many'; it must be a whole number."),
     "a fraction": ("epochs: 1.5", "epochs in train.yaml is 1.5; it must be a whole number."),
     "yes for a number": ("epochs: true", "epochs in train.yaml is True; it must be a whole number."),

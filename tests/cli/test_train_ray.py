@@ -84,9 +84,9 @@ def test_two_processes_unless_told_otherwise_and_the_result_goes_to_the_hub(fold
 
 
 REFUSED = {
-    ("--ray-workers", "2"): "--ray-workers is for --ray ADDRESS; leave it out, or give an address.",
-    ("--ray-cpus", "2"): "--ray-cpus is for --ray ADDRESS; leave it out, or give an address.",
-    ("--ray-gpus", "0"): "--ray-gpus is for --ray ADDRESS; leave it out, or give an address.",
+    ("--ray-workers", "2"): "--ray-workers is for --ray ADDRESS; leave it out, or give --ray ADDRESS.",
+    ("--ray-cpus", "2"): "--ray-cpus is for --ray ADDRESS; leave it out, or give --ray ADDRESS.",
+    ("--ray-gpus", "0"): "--ray-gpus is for --ray ADDRESS; leave it out, or give --ray ADDRESS.",
     ("--ray", " "): "--ray is empty; name one",
     ("--ray", "auto", "--ray-workers", "0"): "--ray-workers is 0; it must be 1 or more.",
     ("--ray", "auto", "--ray-workers", "two"): "--ray-workers is 'two'; it must be a whole number.",

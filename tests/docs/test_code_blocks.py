@@ -63,6 +63,36 @@ def test_python_compiles_and_calls_what_is_there(block):
             assert taken is None or given <= taken, f"{node.func.id} takes no {', '.join(given - taken)}"
 
 
+def bound_in(tree: ast.AST) -> set[str]:
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    names |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    names |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    return names | {
+        (alias.asname or alias.name).split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+@pytest.mark.parametrize("page", sorted({block.place.rpartition(":")[0] for block in PYTHON}))
+def test_what_a_page_calls_it_has_imported(page):
+    """By its place in the page: a block may go on where the one before stopped."""
+    ours = {
+        name for stub in (ROOT / OURS).rglob("__init__.pyi") for name in bound_in(ast.parse(stub.read_text("utf-8")))
+    }
+    bound: set[str] = set()
+    missing = []
+    for block in (block for block in PYTHON if block.place.rpartition(":")[0] == page):
+        tree = compile(block.text, block.place, "exec", flags=ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        bound |= bound_in(tree)
+        called = {
+            node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        missing += [f"{block.place}: {name}" for name in sorted((called & (ours | {"VectorStoreIndex"})) - bound)]
+    assert missing == []
+
+
 def test_wrong_names_and_arguments_would_be_seen():
     assert find("llama_index_embft", "tunes") is None
     for face, name in (("llama_index_embft", "tune"), ("llama_index_embft", "TuneSettings")):

@@ -185,8 +185,8 @@ def test_c4_a_refused_key_shows_before_documents_are_read(writer, invoke, monkey
 def test_c4_the_cost_is_agreed_to_first(writer, invoke):
     error = invoke(*ASKED)
     assert isinstance(error, ConfigError)
-    assert "give --yes, or --max-cost with --prices" in str(error)
-    assert re.search(r"To be asked of the LLM: .*4 calls for 4 chunks", invoke.said)
+    assert "no terminal to confirm; pass --yes, or --max-cost with --prices." in str(error)
+    assert re.search(r"The LLM will get: .*4 calls for 4 chunks", invoke.said)
     error = invoke(*ASKED, "--max-cost", "0.0001", "--prices", "100", "100")
     assert "more than --max-cost 0.0001" in str(error)
     assert "--max-cost needs --prices" in str(invoke(*ASKED, "--max-cost", "1"))

@@ -201,7 +201,11 @@ def test_round_trip_by_a_model_folder(
         (["--num-workers", "0"], ConfigError, "`num_workers` is 0; it must be at least 1"),
         (["--requests-per-minute", "0"], ConfigError, "`requests_per_minute` is 0; it must be at least 1: use None"),
         (["--llm", "google-genai"], EmbftError, "google-genai does not take an API base"),
-        (["--ray-workers", "2"], ConfigError, "--ray-workers is for --ray ADDRESS; leave it out, or give an address"),
+        (
+            ["--ray-workers", "2"],
+            ConfigError,
+            "--ray-workers is for --ray ADDRESS; leave it out, or give --ray ADDRESS",
+        ),
         (["--ray", ""], ConfigError, "--ray has an empty address; give HOST:PORT"),
         (["--ray", "auto", "--ray-workers", "0"], ConfigError, "--ray-workers is 0; it must be 1 or more"),
         (["--ray", "auto", "--negatives", "1"], ConfigError, "--negatives is not worked on by a cluster; leave it out"),

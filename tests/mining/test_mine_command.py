@@ -69,3 +69,17 @@ def test_mistakes_are_one_sentence_and_write_nothing(data, tiny_model_path, opti
     assert isinstance(result.exception, ConfigError)
     assert message in str(result.exception)
     assert not (data / "mined.json").exists()
+
+
+def test_a_judge_is_paid_after_a_question_alone(data, tiny_model_path):
+    server = ("--llm", "openai-like", "--llm-model", "m", "--api-base", "http://127.0.0.1:9/v1")
+    judge = ("--embed-model", tiny_model_path, "--strategy", "rank:1-5", "--strategy", "judge", *server)
+    result = invoke(data / "data.json", *judge)
+    assert isinstance(result.exception, ConfigError)
+    assert str(result.exception) == (
+        "This would call the LLM and there is no terminal to confirm; pass --yes, or --max-cost with --prices."
+    )
+    assert "The LLM will get: 60 calls for 60 pairs, at most, about " in result.output  # 12 queries, 5 candidates each
+    result = invoke(data / "data.json", *judge, "--max-cost", 0.001, "--prices", 100, 100)
+    assert "raise it, or give a narrower window, such as --strategy rank:10-30." in str(result.exception)
+    assert not (data / "data-mined.json").exists()

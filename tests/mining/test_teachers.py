@@ -16,6 +16,7 @@ from llama_index_embft.mining import (
     LLMJudge,
     MiningSettings,
     mine_hard_negatives,
+    parse_strategy,
 )
 
 PAD = MiningSettings(pad=True)
@@ -183,3 +184,33 @@ def test_what_the_judge_cannot_tell_is_no_negative(data):
     mined = mine_hard_negatives(*data, ["rank:1-5", judge], 2)
     assert mined.negative_docs == {"q": ["b", "e"]}
     assert len(judge.counts.failed) == 1
+
+
+class Counting(LLMJudge):
+    """Finds nothing relevant, and counts the pairs that it is asked about."""
+
+    def __init__(self):
+        self.scores, self.asked = {}, 0
+
+    def relevant(self, context, pairs):
+        del context
+        self.asked += len(pairs)
+        return [False] * len(pairs)
+
+
+@pytest.mark.parametrize(
+    "source", [*("rank:3-9", "rank:2-20:random", "score:0.1-0.9", "random", "least-similar", "bm25:7", "same-document")]
+)
+def test_a_source_proposes_no_more_than_it_says(source):
+    rng = np.random.default_rng(0)
+    dataset = EmbeddingQAFinetuneDataset(
+        queries={f"q{n}": f"what is thing {n}?" for n in range(5)},
+        corpus={f"d{n}": f"thing {n} is the number {n * n} of its kind" for n in range(200)},
+        relevant_docs={f"q{n}": [f"d{n}"] for n in range(5)},
+        source_documents={f"d{n}": "whole" for n in range(200)},
+    )
+    teacher = Counting()
+    vectors = rng.normal(size=(5, 16)) + 1, rng.normal(size=(200, 16)) + 1
+    mine_hard_negatives(dataset, vectors, [source, teacher], 2)
+    assert 0 < teacher.asked <= 5 * parse_strategy(source).most(2, 200)
+    assert parse_strategy(source).most(2, 3) <= 3

@@ -122,6 +122,18 @@ def test_without_questions_nothing_counts_as_proven(tiny_model_path, tmp_path):
     assert (tmp_path / "out" / "dataset" / "train.json").is_file()
 
 
+def test_text_without_a_sentence_gets_the_mixture_at_equal_weight_and_a_note(tiny_model_path):
+    lists = [
+        Document(text="\n".join(f"{name}{n} {n * row}" for row, name in enumerate("abc")), id_=f"d{n}")
+        for n in range(9)
+    ]
+    result = tune(lists, model=tiny_model_path, methods="none", show_progress=False)
+    assert (result.decision, result.chosen.weight, result.copied_share) == ("not proven", 0.5, None)
+    assert any("hold no sentence that a question could be made from" in note for note in result.comparison.notes)
+    with pytest.raises(EmbftError, match="No question of the kind pattern"):
+        tune(lists[:1], model=tiny_model_path, methods="none", show_progress=False)
+
+
 def test_questions_of_a_data_set_that_an_llm_made_are_not_taken_for_people_s(labelled, tiny_model_path):
     made = labelled.replace(provenance={"made_by": "llm"})
     result = tune(made, model=tiny_model_path, methods="none", show_progress=False)

@@ -38,11 +38,13 @@ def inspect(
     embft inspect split/train.json --against split/test.json --fail-on-leak
     """
     from llama_index_embft.cli.shared.console import console
+    from llama_index_embft.cli.shared.options import check_only_for
     from llama_index_embft.dataset import inspect_dataset
     from llama_index_embft.errors import ConfigError
 
     if fail_on_leak and against is None:
         raise ConfigError("--fail-on-leak needs --against: the data set that nothing may be shared with.")
+    check_only_for("--embed-model", embed_model is not None, {"trust_remote_code": trust_remote_code})
     dataset = read_data(data)
     other = None if against is None else read_data(against)
     found = inspect_dataset(dataset, other=other, samples=samples, seed=seed)

@@ -17,7 +17,10 @@ def split(
     out: Annotated[Path, typer.Option(help="Folder for train.json, val.json and test.json.")],
     by: Annotated[
         Literal["document", "chunk"],
-        typer.Option(help="What stays together; chunk: for a corpus cut from one document, neighbours part."),
+        typer.Option(
+            help="What stays together; chunk: for a corpus cut from one document; neighbouring chunks may land on "
+            "different sides."
+        ),
     ] = "document",
     fractions: Annotated[
         tuple[float, float, float],

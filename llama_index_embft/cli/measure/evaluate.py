@@ -1,4 +1,4 @@
-"""``embft evaluate``: how well does a model, or an index that exists, find the right documents?"""
+"""``embft evaluate``: how well does a model, or an existing index, find the right documents?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def evaluate(
     index: Annotated[
         str | None,
         typer.Option(
-            help="An index that exists: a folder (persisted LlamaIndex, Qdrant or LanceDB), http://… (Qdrant) or "
+            help="An existing index: a folder (persisted LlamaIndex, Qdrant or LanceDB), http://… (Qdrant) or "
             "postgresql://…"
         ),
     ] = None,
@@ -45,16 +45,16 @@ def evaluate(
     metadata_mode: Annotated[
         str, typer.Option(help="'embed': texts with metadata, as the index embeds them; 'none': without.")
     ] = "embed",
-    csv: Annotated[Path | None, typer.Option(help="Write a line a query, a column a metric.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write one row per query and one column per metric.")] = None,
     trec_run: Annotated[Path | None, typer.Option(help="Write the hits as a TREC run file.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Texts a batch; default: chosen by device.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Texts a batch; default: chosen by device.")] = None,
     device: Annotated[str | None, typer.Option(help="Torch device; default: a GPU if there is one.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Embed everything anew.")] = False,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with the model; read it first.")
     ] = False,
 ) -> dict[str, Any]:
-    """Evaluate one embedding model on a data set, or an index that exists on questions.
+    """Evaluate one embedding model on a data set, or an existing index, on your questions.
 
     Examples:
     embft evaluate test.json --embed-model BAAI/bge-small-en-v1.5 --out base.json
@@ -62,6 +62,7 @@ def evaluate(
     embft evaluate --index storage/ --questions asked.csv --embed-model BAAI/bge-small-en-v1.5
     """
     from llama_index_embft.cli.shared.console import console, quiet_libraries, written
+    from llama_index_embft.cli.shared.options import check_not_with, check_only_for
     from llama_index_embft.errors import ConfigError
 
     if (data is None) == (index is None):
@@ -70,8 +71,10 @@ def evaluate(
         raise ConfigError("--index and --questions belong together: the index, and what is asked of it.")
     if embed_model is None:
         raise ConfigError("Name the embedding model with --embed-model; with --index the one that embedded it.")
-    if index is None and (table is not None or drop):
-        raise ConfigError("--table and --drop are for --index; leave them out.")
+    check_only_for("--index", index is not None, {"table": table, "drop": drop})
+    other_mode = None if metadata_mode == "embed" else metadata_mode
+    of_texts = {"metadata_mode": other_mode, "batch_size": batch_size, "no_cache": no_cache}
+    check_not_with("--index", index is not None, of_texts)
     ks = tuple(k) if k else (1, 3, 5, 10)
     dataset = None if data is None else read_data(data)
     quiet_libraries()

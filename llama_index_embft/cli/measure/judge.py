@@ -56,6 +56,7 @@ def judge(
 
     from llama_index_embft._core.files import atomic_write_text
     from llama_index_embft.cli.shared.console import console, written
+    from llama_index_embft.cli.shared.options import changed, check_not_with, check_only_for
     from llama_index_embft.dataset import write_qrels
     from llama_index_embft.errors import ConfigError
     from llama_index_embft.evaluation import (
@@ -69,6 +70,12 @@ def judge(
     )
     from llama_index_embft.evaluation.metrics import parse_metric
 
+    of_llm = {**changed(llm), **changed(calls), "yes": yes}
+    of_comparison: dict[str, Any] = {"labels": labels, "grades": grades, "report": report, "save_grades": save_grades}
+    of_comparison |= {"by_query": by_query, "dry_run": dry_run, **of_llm}
+    check_not_with("--sheet", sheet is not None, of_comparison)
+    check_only_for("--sheet", sheet is not None, {"sample": None if sample == 50 else sample, "seed": seed or None})
+    check_not_with("--grades", grades is not None, of_llm)
     dataset = read_data(data)
     systems = [RetrievalReport.from_json(path) for path in reports]
     pool = pool_results(systems, parse_metric(primary)[1] or 0)
@@ -117,7 +124,8 @@ def _ask(
 
     client = llm.client()
     texts = {doc: dataset.bare_text(doc) for doc in dataset.corpus}
-    confirm_cost(estimate_grading(pool, dataset.queries, texts, client, calls), yes=yes, max_cost=calls.max_cost)
+    estimate = estimate_grading(pool, dataset.queries, texts, client, calls)
+    confirm_cost(estimate, yes=yes, max_cost=calls.max_cost, cheaper="judge fewer hits, such as --primary ndcg@5")
     check_llm(client)
     return grade_passages(pool, dataset.queries, texts, client, calls=calls).grades
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+SHARED: Final = ("json", "quiet", "verbose")
+"""Options of every command, which say what is printed."""
 _NOT_IN_FILE: Final = frozenset({"config", "help", "help_all", "install_completion", "show_completion"})
 
 
@@ -42,13 +44,31 @@ def options_in(
         if name is None:
             raise unknown_key(path, key, (n.rstrip("_") for n in known))
         if name in typed or name in made:
-            raise ConfigError(f"{path}: {name} stands there twice; keep one.")
+            raise ConfigError(f"{path}: {name} is set twice; keep one.")
         if name in options:
             if value is not None or "None" in options[name].kinds:
                 made[name] = options[name].convert(value, f"{name} in {path}")
         elif value is not None:
             typed[name] = _as_typed(value, known[name], f"{name} in {path}")
     return typed, made
+
+
+def shared_options_in(path: Path, parameters: Iterable[Any]) -> dict[str, Any]:
+    """The options of every command that a file sets, for a command that reads the others itself.
+
+    Args:
+        path: The YAML file.
+        parameters: The command's, as typer has them.
+
+    Raises:
+        ConfigError: The file cannot be read, or one of these values is of another kind.
+    """
+    from llama_index_embft.cli.shared.config_file import read_config_file
+
+    known = {parameter.name: parameter for parameter in parameters if parameter.name in SHARED}
+    content = read_config_file(path)
+    set_here = {name: content[name] for name in known if content.get(name) is not None}
+    return {name: _as_typed(value, known[name], f"{name} in {path}") for name, value in set_here.items()}
 
 
 def unknown_key(path: Path, key: Any, known: Iterable[str], within: str = "") -> ConfigError:

@@ -49,7 +49,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML is untyped
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise ConfigError(f"{self.name}: {key} stands there twice; keep one.")
+                raise ConfigError(f"{self.name}: {key} is set twice; keep one.")
         return super().construct_mapping(node, deep)
 
 

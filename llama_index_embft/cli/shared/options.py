@@ -14,7 +14,7 @@ import typer
 from llama_index_embft.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from dataclasses import Field
 
 _LARGEST: Final = 2**53  # no setting is as large, and other libraries stop at some size
@@ -167,6 +167,47 @@ def option_of(settings: type, part: Field[Any], name: str | None = None, title: 
     default = None if part.default is MISSING else part.default
     text = part.metadata["help"].replace("`", "")
     return Option(name or part.name, kinds, choices, items, default, text, title, native)
+
+
+def changed(settings: Any) -> dict[str, Any]:
+    """The fields of a settings object that differ from its class's defaults, by name."""
+    return {part.name: value for part in fields(settings) if (value := getattr(settings, part.name)) != part.default}
+
+
+def check_only_for(other: str, present: bool, options: Mapping[str, Any]) -> None:
+    """Refuse options that another one gives a meaning, where that one is not given, rather than ignore them.
+
+    Args:
+        other: The other option, as it is typed.
+        present: Whether it is given.
+        options: Name (with ``_`` for ``-``) -> value; None and False are "not given".
+
+    Raises:
+        ConfigError: The other is not given, and one of these is.
+    """
+    for flag in () if present else _given(options):
+        raise ConfigError(f"{flag} is for {other}; leave it out, or give {other}.")
+
+
+def check_not_with(other: str, present: bool, options: Mapping[str, Any]) -> None:
+    """Refuse options that another one takes the meaning of, rather than ignore them.
+
+    Args:
+        other: The other option, as it is typed.
+        present: Whether it is given.
+        options: See `check_only_for`.
+
+    Raises:
+        ConfigError: Both are given.
+    """
+    for flag in _given(options) if present else ():
+        raise ConfigError(f"{flag} has no meaning together with {other}; leave it out.")
+
+
+def _given(options: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in options.items():
+        if value is not None and value is not False:
+            yield f"--{name.replace('_', '-')}"
 
 
 def _as(kind: str, value: Any) -> tuple[bool, Any]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from llama_index_embft.cli.shared.options import check_only_for
 from llama_index_embft.errors import ConfigError
 
 RAY_HELP: Final = (
@@ -28,9 +29,7 @@ def check_ray(address: str | None, *, ray_workers: int | None = None, **only_the
         ConfigError: They do not fit together.
     """
     if address is None:
-        for name, value in {"ray_workers": ray_workers, **only_there}.items():
-            if value is not None:
-                raise ConfigError(f"--{name.replace('_', '-')} is for --ray ADDRESS; leave it out, or give an address.")
+        check_only_for("--ray ADDRESS", False, {"ray_workers": ray_workers, **only_there})
         return
     # As from --ray "$HEAD" where HEAD is not set: below, no address would mean a new cluster on this machine.
     if not address.strip():
@@ -39,17 +38,3 @@ def check_ray(address: str | None, *, ray_workers: int | None = None, **only_the
         )
     if ray_workers is not None and ray_workers < 1:
         raise ConfigError(f"--ray-workers is {ray_workers}; it must be 1 or more.")
-
-
-def refuse_with_ray(**options: Any) -> None:
-    """Refuse options that mean nothing on a cluster, rather than ignore them.
-
-    Args:
-        **options: Name of the option (with ``_`` for ``-``) -> its value; None and False are "not given".
-
-    Raises:
-        ConfigError: One is given.
-    """
-    for name, value in options.items():
-        if value is not None and value is not False:
-            raise ConfigError(f"--{name.replace('_', '-')} has no meaning together with --ray; leave it out.")

@@ -6,12 +6,13 @@ import os
 from difflib import get_close_matches
 from inspect import getdoc
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from llama_index_embft._core.checks import check_choice
-from llama_index_embft.cli.shared.command import register
+from llama_index_embft.cli.shared.command import CONFIG_HELP, register
+from llama_index_embft.cli.shared.config import SHARED, shared_options_in
 from llama_index_embft.cli.shared.console import command_line, console, quiet_libraries, steps
 from llama_index_embft.cli.shared.data import read_data
 from llama_index_embft.cli.train.frozen import (
@@ -74,8 +75,21 @@ _MOST_ROWS: Final = 12  # of the learning curve; the file has them all
 
 def _register(app: typer.Typer) -> None:
     data = ("data", str | None, typer.Argument(None, help=DATA_HELP, show_default=False))
-    flags = (option.parameter() for name, option in train_options().items() if name != "data")
-    register(app, "train", getdoc(train), (data, *flags), lambda _values, given: train(given), common=_COMMON)
+    info = typer.Option("--config", metavar="FILE", callback=_shared_in_file, is_eager=True, help=CONFIG_HELP)
+    config = ("config", Annotated[Path | None, info], None)
+    flags = (option.parameter() for name, option in train_options().items() if name not in ("data", "config"))
+
+    def run(_values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any] | None:
+        return train({name: value for name, value in given.items() if name not in SHARED})
+
+    register(app, "train", getdoc(train), (data, config, *flags), run, common=_COMMON)
+
+
+def _shared_in_file(ctx: typer.Context, path: Path | None) -> Path | None:
+    """What the file says of the output must be known before the command begins."""
+    if path is not None and not ctx.resilient_parsing:
+        ctx.default_map = shared_options_in(path, ctx.command.params)
+    return path
 
 
 def train(given: Mapping[str, Any]) -> dict[str, Any] | None:

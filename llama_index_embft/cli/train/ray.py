@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft.cli.shared.console import console
-from llama_index_embft.cli.shared.ray import check_ray, refuse_with_ray
+from llama_index_embft.cli.shared.options import check_not_with
+from llama_index_embft.cli.shared.ray import check_ray
 from llama_index_embft.cli.train.frozen import FROZEN
 from llama_index_embft.errors import ConfigError
 
@@ -42,7 +43,7 @@ def check_cluster(method: str, settings: dict[str, Any]) -> None:
             "recipe auto runs in one process; look for the recipe without --ray first, then give it to the run on the "
             "cluster."
         )
-    refuse_with_ray(**{name: settings.get(name) for name in _NOT_THERE})
+    check_not_with("--ray", True, {name: settings.get(name) for name in _NOT_THERE})
     for name, value in each.items():
         if value is not None and not value >= 0:
             raise ConfigError(f"--{name.replace('_', '-')} is {value:g}; it must be 0 or more.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.options import option
 from llama_index_embft.cli.shared.command import CONFIG_HELP
-from llama_index_embft.cli.shared.config import unknown_key
+from llama_index_embft.cli.shared.config import SHARED, unknown_key
 from llama_index_embft.cli.shared.config_file import read_config_file
 from llama_index_embft.cli.shared.models import HostedModelOptions
 from llama_index_embft.cli.shared.options import Option, options_of
@@ -57,8 +57,8 @@ class TrainOptions:
     )
     teacher: str | None = option(
         None,
-        "With --method distill: the model whose vectors are learned, a folder, a name, or openai:MODEL; --model is the "
-        "student.",
+        "With --method distill: the model whose vectors are learned, a folder, a name, or openai:MODEL; --embed-model "
+        "is the student.",
     )
     teacher_scores: Path | None = option(
         None,
@@ -99,14 +99,16 @@ def read_settings(config: Path | None, given: Mapping[str, Any]) -> dict[str, An
     Raises:
         ConfigError: The file cannot be read, or a name or a value is not known.
     """
-    known = train_options().keys() - {"config"}
+    known = train_options().keys() - {"config"} | set(SHARED)
     settings: dict[str, Any] = {}
     for key, value in _in_one_row(config) if config is not None else ():
         name = str(key).replace("-", "_")
         if name not in known:
             raise unknown_key(config, key, known)  # type: ignore[arg-type]  # there is a key, so there is a file
+        if name in SHARED:
+            continue  # read before the command is called
         if name in settings:
-            raise ConfigError(f"{config}: {name} stands there twice; keep one.")
+            raise ConfigError(f"{config}: {name} is set twice; keep one.")
         if value is not None or (name in engine_options() and "None" in engine_options()[name].kinds):
             settings[name] = _converted(name, value, f"{name} in {config}")
     for name, value in given.items():

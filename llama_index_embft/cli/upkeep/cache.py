@@ -36,6 +36,8 @@ def cache(
 
     if not prune and (dry_run or embed_model is not None or unused_days is not None):
         raise ConfigError("--embed-model, --unused-days and --dry-run say what to take out; give --prune too.")
+    if prune and embed_model is None and unused_days is None:
+        raise ConfigError("--prune needs --embed-model NAME or --unused-days N.")
     pruned = prune_cache(embed_model, unused_days, dry_run=dry_run) if prune else None
     found = cache_contents()
     console.print(f"{found.folder}: {shown_bytes(found.bytes)}", markup=False, soft_wrap=True)

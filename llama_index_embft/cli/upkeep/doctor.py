@@ -20,7 +20,10 @@ def doctor(
     embft doctor --no-self-test --json
     """
     from llama_index_embft.cli.shared.console import console, quiet_libraries, steps
+    from llama_index_embft.cli.shared.options import check_not_with
     from llama_index_embft.finetune import check_installation
+
+    check_not_with("--no-self-test", not self_test, {"device": device})
 
     with steps().status("Looking at the installation"):
         quiet_libraries()
