@@ -1,0 +1,40 @@
+"""The extractive kinds on text that is no prose, such as one line of megabytes: time grows with its length."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llama_index_embft.generation.extractive.chunk import headings_of, organisation_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def _at_once() -> Iterator[None]:
+    """Each of these took ten seconds to minutes where the time grew with the square of the length."""
+    begin = time.process_time()
+    yield
+    assert time.process_time() - begin < 4
+
+
+def test_a_register_of_thousands_of_companies() -> None:
+    register = [f"We buy from Xq{n}ab Inc. and from Yq{n}ab Corporation." for n in range(4000)]
+    assert organisation_of(register) == ""
+    assert organisation_of([*register, *["Zenit Tools Inc. is ours."] * 600]) == "Zenit Tools"
+
+
+def test_a_name_of_one_endless_word() -> None:
+    assert organisation_of(["We, our. " * 4 + "A-" * 50_000]) == ""
+
+
+def test_a_heading_of_spaces() -> None:
+    (heading,) = headings_of({}, "# Title" + " " * 50_000 + "x")
+    assert heading == "Title x"
+
+
+def test_marks_that_close_a_heading_are_left_out_and_those_of_a_name_stay() -> None:
+    assert headings_of({}, "# A ##\n\n## C#\n\n##  B  \n# #\n   # deep # x #\n#no") == ("A", "C#", "B", "deep # x")
