@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llama_index_embft.generation.extractive.chunk import headings_of, organisation_of
+from llama_index_embft.generation.extractive import japanese
+from llama_index_embft.generation.extractive.chunk import Chunk, headings_of, organisation_of
+from llama_index_embft.generation.extractive.text import split_sentences
+from llama_index_embft.generation.extractive.well_formed import broken_rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,3 +41,20 @@ def test_a_heading_of_spaces() -> None:
 
 def test_marks_that_close_a_heading_are_left_out_and_those_of_a_name_stay() -> None:
     assert headings_of({}, "# A ##\n\n## C#\n\n##  B  \n# #\n   # deep # x #\n#no") == ("A", "C#", "B", "deep # x")
+
+
+def test_a_sentence_of_more_than_two_thousand_characters_is_no_prose() -> None:
+    sentence = "The blue whale is a marine mammal of great size."
+    for long in ("Is this a sentence of a file with " + "a" * 100_000, "（" * 100_000 + "北京位于中国的北部地区"):
+        assert Chunk(f"{sentence}\n\n{long}.").sentences == (sentence,)
+        assert broken_rules(f"{long}?", "en") == ["too long"]
+
+
+@pytest.mark.parametrize("word", ["Mr. ", "z. B. ", "A. "])
+def test_a_sentence_of_abbreviations(word: str) -> None:
+    assert split_sentences(f"{word * 60_000}Smith came. He left.") == [f"{word * 60_000}Smith came.", "He left."]
+
+
+def test_brackets_that_nothing_closes_in_japanese() -> None:
+    assert japanese.sentence_questions("東京は日本の首都である" + "（" * 50_000) == []
+    assert japanese.sentence_questions("東京（とうきょう）は日本の首都である。") == ["東京とは何ですか？"]
