@@ -71,7 +71,7 @@ def organisation_of(texts: Iterable[str]) -> str:
     Returns:
         The name without its legal form ("Best Buy"); empty where the document does not say "we" or no such name.
     """
-    flat = re.sub(r"\s+", " ", " ".join(texts))
+    flat = re.sub(r"\s+", " ", " | ".join(texts))  # no name out of the end of one chunk and the start of another
     speaks = sum(1 for _ in re.finditer(r"\b(?:[Ww]e|[Oo]ur)\b", flat))
     if speaks < _FEWEST_MENTIONS:
         return ""
