@@ -6,7 +6,9 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from llama_index.core.schema import TextNode
 
+from llama_index_embft.generation import generate_extractive_pairs
 from llama_index_embft.generation.extractive import japanese
 from llama_index_embft.generation.extractive.chunk import Chunk, headings_of, organisation_of
 from llama_index_embft.generation.extractive.text import split_sentences
@@ -58,3 +60,16 @@ def test_a_sentence_of_abbreviations(word: str) -> None:
 def test_brackets_that_nothing_closes_in_japanese() -> None:
     assert japanese.sentence_questions("東京は日本の首都である" + "（" * 50_000) == []
     assert japanese.sentence_questions("東京（とうきょう）は日本の首都である。") == ["東京とは何ですか？"]
+
+
+@pytest.mark.parametrize("kind", ["title", "crop"])
+def test_no_question_is_as_long_as_a_file(kind: str) -> None:
+    whale = "The blue whale is a marine mammal. It was hunted for oil in 1931 by whalers from Norway."
+    long = "$1," * 50_000
+    nodes = [
+        TextNode(text=f"# Blue Whales\n\n# Whales of Old {long} Norway\n\n{long} {whale}"),
+        TextNode(text="Mills grind."),
+    ]
+    questions = generate_extractive_pairs(nodes, kinds=[kind], num_questions_per_chunk=9).queries.values()
+    assert questions
+    assert max(map(len, questions)) < 100

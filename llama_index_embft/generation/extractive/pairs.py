@@ -19,7 +19,7 @@ from llama_index_embft.errors import ConfigError, GenerationError
 from llama_index_embft.generation.extractive.chunk import Chunk, headings_of, organisation_of
 from llama_index_embft.generation.extractive.kinds import KINDS
 from llama_index_embft.generation.extractive.terms import CorpusTerms, terms
-from llama_index_embft.generation.extractive.text import is_unspaced, words
+from llama_index_embft.generation.extractive.text import LONGEST_SENTENCE, is_unspaced, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -218,6 +218,8 @@ def _usable(chunk: Chunk, corpus: CorpusTerms, kinds: Sequence[str], seed: int, 
         n = 0
         for question in KINDS[kind](chunk, corpus, _random(seed, kind, chunk.text)):
             question = re.sub(r"\s+", " ", question).strip()
+            if len(question) > LONGEST_SENTENCE:
+                continue  # a title or a crop with what is no word, such as a file written in letters
             key = _key(question)
             if n < limit and key not in seen and _says_enough(question):
                 seen.add(key)
