@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import time
 
 import pytest
 from llama_index.core.schema import MetadataMode, NodeRelationship, RelatedNodeInfo, TextNode
@@ -104,6 +105,35 @@ def test_chunks_of_one_text_share_their_questions() -> None:
     assert sorted(map(tuple, dataset.relevant_docs.values())) == [("a", "c"), ("a", "c"), ("b",), ("b",)]
 
 
+def test_one_text_in_two_documents_is_asked_for_by_what_both_say() -> None:
+    policy = "We review our goodwill once a year. We measured our leases in 2016 for the first time."
+    whole = "Our shop is open. We sell and we buy what we like, as our {0} Inc. and {0} does: {0}, {0}."
+    nodes = [
+        node(policy, "a", title="Alpha Accounts", section="Accounting Policies", file_path="alpha.pdf"),
+        node(whole.format("Alpha"), "b", file_path="alpha.pdf"),
+        node(policy, "c", section="Accounting Policies", title="Beta Accounts", file_path="beta.pdf"),
+        node(whole.format("Beta"), "d", file_path="beta.pdf"),
+    ]
+    made = generate_extractive_pairs(nodes, kinds=["title", "pattern"], num_questions_per_chunk=9)
+    assert {made.queries[q] for q, ids in made.relevant_docs.items() if ids == ["a", "c"]} == {"Accounting Policies"}
+    turned = generate_extractive_pairs(nodes[::-1], kinds=["title", "pattern"], num_questions_per_chunk=9)
+    assert (turned.queries, turned.relevant_docs) == (made.queries, made.relevant_docs)
+    alone = generate_extractive_pairs(nodes[:2], num_questions_per_chunk=9)
+    assert "When did Alpha measure its leases for the first time?" in alone.queries.values()
+
+
+def test_a_phrase_that_a_chunk_repeats_takes_no_square_of_time() -> None:
+    begin = time.process_time()
+    nodes = [node("alpha beta gamma delta epsilon zeta " * 20_000, "a"), node(WHALE, "b")]
+    nodes += [
+        node(f"Alpha beta gamma delta epsilon zeta was hunted for oil in the year {n}.", str(n)) for n in range(9)
+    ]
+    assert "b" in {
+        doc for ids in generate_extractive_pairs(nodes, kinds=["cloze"]).relevant_docs.values() for doc in ids
+    }
+    assert time.process_time() - begin < 10
+
+
 def test_chunks_without_prose_stay_in_the_corpus_and_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         dataset = generate_extractive_pairs(
@@ -136,9 +166,14 @@ def test_nothing_to_ask_is_an_error() -> None:
     with pytest.raises(GenerationError, match="None of the 2 nodes has text"):
         generate_extractive_pairs([node("", "a"), node(" \n", "b")])
     with pytest.raises(
-        GenerationError, match=r"No question of the kind pattern could be made from 2 chunks: .* with an LLM\.$"
+        GenerationError,
+        match=r"of the kind pattern or dropout or keywords or cloze could be made from 2 chunks: .* with an LLM\.$",
     ):
         generate_extractive_pairs([node("1 2 3", "a"), node("4 5 6", "b")])
+    with pytest.raises(GenerationError, match=r"of the kind crop could be made .* no running text"):
+        generate_extractive_pairs([node("1 2 3", "a")], kinds=["crop"])
+    with pytest.raises(GenerationError, match=r"of the kind cloze .* 3 chunks: other chunks hold the same sentences"):
+        generate_extractive_pairs([node(WHALE, "a"), node(f"{WHALE} Yes.", "b"), node("1 2 3", "c")], kinds=["cloze"])
 
 
 def test_a_chunk_that_no_template_fits_gives_its_own_sentences_thinned(caplog: pytest.LogCaptureFixture) -> None:

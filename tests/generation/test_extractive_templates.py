@@ -276,6 +276,28 @@ def test_chinese_questions_ask_in_place_and_carry_the_topic(sentence: str, quest
 
 
 @pytest.mark.parametrize(
+    ("sentence", "questions"),
+    [
+        ("总部位于上海市浦东新区。", []),
+        ("会议由委员长主持召开。", []),
+        ("可乐由约翰彭伯顿发明。", []),
+        ("全国人大会议由委员长主持召开。", ["全国人大会议由谁主持召开？"]),
+        ("该公司于1999年成立，由约翰森创办。", []),
+        ("其总部由约翰森设计，位于上海市浦东新区。", ["北京站总部由谁设计？"]),
+        ("工程于1999年在上海正式完工，由委员长主持。", ["工程于哪一年在上海正式完工？"]),
+        ("其中两部分位于上海市。", []),
+        ("他们生活在上海市浦东新区。", []),
+        ("该站于1999年正式启用，由约翰森设计。", ["北京站由谁设计？"]),
+        ("本站由约翰森设计。", ["北京站由谁设计？"]),
+        ("供奉三国时期的大将关羽，由约翰森设计。", ["北京站由谁设计？"]),
+        ("再于1999年迁至上海市。", ["北京站再于哪一年迁至上海市？"]),
+    ],
+)
+def test_chinese_topic_is_no_subject_of_a_clause_about_something_else(sentence: str, questions: list[str]) -> None:
+    assert chinese.sentence_questions(Chunk(f"北京站是一座很大的车站。{sentence}"), sentence) == questions
+
+
+@pytest.mark.parametrize(
     ("language", "question", "fault"),
     [
         ("en", "What does this change in plan offer?", "points outside"),

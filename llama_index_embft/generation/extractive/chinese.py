@@ -20,15 +20,26 @@ _TOPIC: Final = re.compile(
     r"^[“《「]?([^，。（(“”《》「」；：、\s][^，。（(“”《》「」；：、]{1,18}?)[”》」]?(?:（|\(|，|,|是|为|為|位于|位於|乃|指)"
 )
 _WEAK_TOPIC: Final = re.compile(
-    r"^(?:这|该|此|其|他|她|它|在|于|从|由|但|而|并|因|如|当|根据|目前|后来|同年|随后|之后|\d)"
+    r"^(?:这|该|此|其|他|她|它|以及|在|于|从|由|但|而|并|因|如|当|根据|目前|后来|同年|随后|之后|或者|\d)"
 )
-_LEAD: Final = re.compile(r"^(?:但是?|而且?|并且?|且|因此|所以|其中|另外|此外|同时|后来|随后|之后|然而|不过)")
-# A clause that begins so lacks its subject, which is the chunk's topic.
+_LEAD: Final = re.compile(r"^(?:但是?|而且?|并且?|且|因此|所以|其中|另外|此外|同时|后来|随后|之后|此后|然而|不过)")
+# A clause that begins so lacks its subject, which is the chunk's topic. A single character is a predicate only where it
+# does not begin a noun ("总部", "会议", "可乐"), which would be a subject of its own.
 _PREDICATE_START: Final = re.compile(
-    r"^(?:于|在|由|以|是|为(?!了)|有|共|被|从|自|曾|又|也|亦|总|位|分布|生活|栖息|生于|出生|毕业|就读|担任|出任|获|加入|成立|创办|创立|建于|始建|建成"
-    r"|坐落|属|用于|主要|通常|首次|最早|开始|正式|成为|参加|参与|主演|出演|执导|发行|发表|出版|签约|效力|转会|退役|去世|逝世|死于|病逝|当选|就任|升任|改名|更名"
-    r"|不|很|更|会|仍|还|就|才|都|可|能|要|需|必|因|当|多数|面积|人口|体长|全长|身长|身高|体重|海拔|长约|高约|宽约|现|原|拥有|设有|全|每|年)"
+    r"^(?:于(?!是)|在(?![线野])|由(?!于)|以(?![色下及前后太内外上])|是(?!否)|为(?!了)|有(?![机限人些关轨线色毒理])|共(?![产和青军享振])|被(?![告害子动保])"
+    r"|从(?!业)|自(?![行然由治动我身己卫来信费贡媒])|曾(?![国祖孙巩子])|又|也(?!门)|亦|总(?![部统理裁局署经督监书会体量数额结公编站店厂院司教医]|工[程会])"
+    r"|位(?![置移数])|分布(?!式)|生活(?![水方质费])|栖息(?!地)|生于|出生(?![率地])|毕业(?![生典证])|就读|担任|出任|获(?!奖[者作])|加入|成立|创办(?!人)"
+    r"|创立(?![者人])|建于|始建|建成|坐落|属(?![性地])|用于|主要|通常|首次|开始|正式|成为|参加(?!者)|参与(?!者)|主演|出演|执导|发行(?![人商量方])|发表"
+    r"|出版(?![社物商业])|签约|效力|转会|退役(?!军)|去世|逝世|死于|病逝|当选(?!人)|就任|升任|改名|更名|不(?![丹锈动等明])|很|更|会(?![议员计谈场长馆见社徽费战客])"
+    r"|仍|还|就(?![业])|才(?![能华女])|都(?![市柏江城督])|可(?![乐口可靠])|能(?![源力量级])|要(?![求素塞点])|需(?!求)|必(?!要)|因(?![素子果特])"
+    r"|当(?![地局事时年代今前天])|多数|面积|人口|体长|全长|身长|身高|体重|海拔|长约|高约|宽约|现(?![代象场金存实状货])|原(?![子因告著油料理则住民始型文野木])|拥有|设有"
+    r"|再(?!生)|最终|最后|最初|最早|先后|一度|后(?=[于在被又改更])|将(?![军领])|已|仅|全(?![国部省体市球县世人家区民新])|每(?![个位名人种])|年(?![轻龄度代级少薪报会画老糕]))"
 )
+_PRONOUN: Final = re.compile(
+    r"^(?:[他她它](?!们)|其(?![中他余实次间后])|本(?:鱼|站|线|种|书|校|剧|片|漫画|作品)(?!的))"
+)
+# What stands before a verb or preposition is a subject; a clause without one is taken for a predicate.
+_SUBJECT: Final = re.compile(r"^(?:[该此这其]|[^于在由是为有被曾已]{2,12}(?:于|在|由|是|为|有|被|曾|已))")
 _ROLE: Final = re.compile(
     r"(?:演员|歌手|作家|画家|诗人|政治家|导演|运动员|球员|教练|学者|教授|将领|皇帝|国王|军人|企业家|科学家|物理学家|化学家|数学家|作曲家|记者|医生|律师"
     r"|音乐家|主持人|艺人|官员|议员|外交官|牧师|僧人|建筑师|商人|选手|人)$"
@@ -138,6 +149,8 @@ def sentence_questions(chunk: Chunk, sentence: str) -> list[str]:
         subject = _with_subject(topic, question) if question else ""
         if subject:
             made.append(f"{subject}？")
+        if _has_subject_of_its_own(topic, clause):
+            topic = ""  # what follows without a subject goes on about this one
     return [question for question in made if 6 <= len(question) <= 50]
 
 
@@ -228,11 +241,28 @@ def _duty(who: str, must: str, what: str) -> list[str]:
     return []
 
 
+def _has_subject_of_its_own(topic: str, clause: str) -> bool:
+    """Whether a clause speaks of something else than the topic: "其总部", "该公司", "会议"."""
+    if not topic or _names_topic(topic, clause) or _PREDICATE_START.match(clause) or clause[:1].isdigit():
+        return False  # a date says nothing of who
+    pronoun = _PRONOUN.match(clause)
+    if pronoun and pronoun[0] != "其":
+        return False
+    return _SUBJECT.match(clause) is not None
+
+
+def _names_topic(topic: str, clause: str) -> bool:
+    """Whether a clause names the topic, in short ("约翰·达利": "达利"), or as "该站" where the topic is a "站"."""
+    if topic in clause or topic[:2] in clause[:6] or any(part in clause for part in topic.split("·") if len(part) > 1):
+        return True
+    return clause[:1] in ("该", "此", "这", "本") and any(topic.endswith(clause[1:end]) for end in (2, 3, 4))
+
+
 def _with_subject(topic: str, clause: str) -> str:
     """The clause with the topic where its subject is missing; empty where there is no topic to put in."""
-    stripped = re.sub(r"^[他她它其该此这]", "", clause)
     if topic and (topic in clause or topic[:2] in clause[:6]):
         return clause
+    stripped = _PRONOUN.sub("", clause)
     if stripped != clause or _PREDICATE_START.match(clause) or re.match(r"^(?:什么|哪|多少|谁|在哪)", clause):
         return topic + stripped if topic else ""
     return clause if len(clause) >= 10 and not _WEAK_TOPIC.match(clause) else ""

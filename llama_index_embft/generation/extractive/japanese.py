@@ -39,7 +39,7 @@ _LONGEST: Final = 50  # characters
 
 def sentence_questions(sentence: str) -> list[str]:
     """Make every question that the form of the sentence allows; sentences without a topic of their own give none."""
-    text = re.sub(r"（[^）]*）|\([^)]*\)", "", sentence).rstrip("。．. ")
+    text = re.sub(r"（[^（）]*）|\([^()]*\)", "", sentence).rstrip("。．. ")
     match = _TOPIC.match(text)
     if match is None or _WEAK_TOPIC.match(match["topic"]):
         return []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import logging
 import random
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llama_index.core.schema import BaseNode, MetadataMode
 
@@ -18,7 +19,7 @@ from llama_index_embft.errors import ConfigError, GenerationError
 from llama_index_embft.generation.extractive.chunk import Chunk, headings_of, organisation_of
 from llama_index_embft.generation.extractive.kinds import KINDS
 from llama_index_embft.generation.extractive.terms import CorpusTerms, terms
-from llama_index_embft.generation.extractive.text import is_unspaced, words
+from llama_index_embft.generation.extractive.text import LONGEST_SENTENCE, is_unspaced, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -86,10 +87,11 @@ def generate_extractive_pairs(
     metadata = {node.node_id: node.metadata for node in nodes}
     ids_of: dict[str, list[str]] = {}
     for node_id, embedded in fields.corpus.items():
-        ids_of.setdefault(fields.bare_texts.get(node_id, embedded), []).append(node_id)
+        bisect.insort(ids_of.setdefault(fields.bare_texts.get(node_id, embedded), []), node_id)
     speaker = _organisations(ids_of, fields.source_documents)
     chunks = {
-        text: Chunk(text, headings_of(metadata[ids[0]], text), speaker.get(ids[0], "")) for text, ids in ids_of.items()
+        text: Chunk(text, _headings([metadata[node_id] for node_id in ids], text), speaker[text])
+        for text, ids in ids_of.items()
     }
     corpus = CorpusTerms(chunks)
     found = {
@@ -126,9 +128,16 @@ def generate_extractive_pairs(
             len(chunks),
         )
     if not queries:
+        tried = dict.fromkeys(
+            kinds or [kind for chunk in chunks.values() for kind in (*DEFAULT_KINDS, *_fallbacks(chunk))]
+        )
+        why = (
+            "other chunks hold the same sentences; leave out chunks that repeat others"
+            if 2 * n_repeated > len(chunks)
+            else "they hold no running text (tables, lists, very short chunks?); use larger chunks"
+        )
         raise GenerationError(
-            f"No question of the kind {' or '.join(kinds or DEFAULT_KINDS)} could be made from {len(chunks)} chunks:"
-            " they hold no running text (tables, lists, very short chunks?); use larger chunks, or"
+            f"No question of the kind {' or '.join(tried)} could be made from {len(chunks)} chunks: {why}, or"
             " `generate_qa_embedding_pairs` with an LLM."
         )
     logger.info(
@@ -148,22 +157,21 @@ def _holders(keys: set[str], chunks: Iterable[str]) -> dict[str, set[str]]:
     starts: dict[tuple[str, ...], list[str]] = {}
     inner = {key: _inner(key) for key in keys}
     for key, held in inner.items():
-        starts.setdefault(tuple(held.split()[:_SHINGLE]), []).append(key)
+        starts.setdefault(tuple(held[:_SHINGLE]), []).append(key)
     holders: dict[str, set[str]] = {}
     for text in chunks:
-        chunk = _key(text)
-        tokens = chunk.split()
+        tokens = _key(text).split()
         for n in range(len(tokens) - _SHINGLE + 1):
             for key in starts.get(tuple(tokens[n : n + _SHINGLE]), ()):
-                if f" {inner[key]} " in f" {chunk} ":
+                if tokens[n : n + len(inner[key])] == inner[key]:
                     holders.setdefault(key, set()).add(text)
     return holders
 
 
-def _inner(key: str) -> str:
+def _inner(key: str) -> list[str]:
     """A question's words without the first and the last: where its chunk begins or ends, it may hold half a number."""
     tokens = key.split()
-    return " ".join(tokens[1:-1]) if len(tokens) >= _SHINGLE + 2 else key
+    return tokens[1:-1] if len(tokens) >= _SHINGLE + 2 else tokens
 
 
 def _belongs_to(text: str, key: str, chunks_giving: Counter[str], holders: dict[str, set[str]]) -> bool:
@@ -171,12 +179,21 @@ def _belongs_to(text: str, key: str, chunks_giving: Counter[str], holders: dict[
 
 
 def _organisations(ids_of: Mapping[str, Sequence[str]], source_documents: Mapping[str, str]) -> dict[str, str]:
-    """Chunk id -> who "we" is in its document."""
+    """Text of a chunk -> who "we" is in it; empty where documents that hold the text do not agree."""
+    documents_of = {text: {source_documents.get(node_id, node_id) for node_id in ids} for text, ids in ids_of.items()}
     texts: dict[str, list[str]] = {}
-    for text, ids in ids_of.items():
-        texts.setdefault(source_documents.get(ids[0], ids[0]), []).append(text)
+    for text, documents in documents_of.items():
+        for document in documents:
+            texts.setdefault(document, []).append(text)
     found = {document: organisation_of(parts) for document, parts in texts.items()}
-    return {ids[0]: found[source_documents.get(ids[0], ids[0])] for ids in ids_of.values()}
+    agreed = {text: {found[document] for document in documents} for text, documents in documents_of.items()}
+    return {text: names.pop() if len(names) == 1 else "" for text, names in agreed.items()}
+
+
+def _headings(metadata: Sequence[Mapping[str, Any]], text: str) -> tuple[str, ...]:
+    """The headings of a text in all places where it stands: a title of one place would ask for the others too."""
+    first, *others = [headings_of(held, text) for held in metadata]
+    return tuple(heading for heading in first if all(heading in other for other in others))
 
 
 def _first_usable(
@@ -184,9 +201,13 @@ def _first_usable(
 ) -> list[tuple[str, str]]:
     """The questions of the kinds; of the fallback where no template fits any sentence."""
     found = _usable(chunk, corpus, kinds or DEFAULT_KINDS, seed, limit)
-    for fallback in _FALLBACK_OF.get(chunk.language, _FALLBACK_KINDS) if kinds is None else ():
+    for fallback in _fallbacks(chunk) if kinds is None else ():
         found = found or _usable(chunk, corpus, [fallback], seed, limit)
     return found
+
+
+def _fallbacks(chunk: Chunk) -> tuple[str, ...]:
+    return _FALLBACK_OF.get(chunk.language, _FALLBACK_KINDS)
 
 
 def _usable(chunk: Chunk, corpus: CorpusTerms, kinds: Sequence[str], seed: int, limit: int) -> list[tuple[str, str]]:
@@ -197,6 +218,8 @@ def _usable(chunk: Chunk, corpus: CorpusTerms, kinds: Sequence[str], seed: int, 
         n = 0
         for question in KINDS[kind](chunk, corpus, _random(seed, kind, chunk.text)):
             question = re.sub(r"\s+", " ", question).strip()
+            if len(question) > LONGEST_SENTENCE:
+                continue  # a title or a crop with what is no word, such as a file written in letters
             key = _key(question)
             if n < limit and key not in seen and _says_enough(question):
                 seen.add(key)

@@ -50,6 +50,8 @@ _ORDINAL: Final = regex.compile(r"(?:^|\D)\d{1,2}\.$")
 _AFTER_ORDINAL: Final = regex.compile(
     r"^(?:\p{Ll}|Jan|Feb|Mär|Apr|Mai|Jun|Jul|Aug|Sep|Okt|Nov|Dez|Jahrhundert|Jh|Auflage|Platz|Liga|Klasse)"
 )
+_LONGEST_MARK: Final = 24  # characters in front of a full stop that tell whether it ends a sentence
+LONGEST_SENTENCE: Final = 2000  # characters; the templates' time grows faster than a sentence's length
 _LIST_MARK: Final = r"\n(?=\s*(?:[-*•#]|\d+[.)])\s)"
 _BLOCK: Final = regex.compile(rf"\n\s*\n|{_LIST_MARK}")
 
@@ -95,16 +97,15 @@ def split_sentences(text: str) -> list[str]:
     sentences: list[str] = []
     capitals = any(_first(piece).isupper() for piece in _SENTENCE_END.split(clean(text))[1:])
     for block in _BLOCK.split(text):
-        held = ""
+        held: list[str] = []
         for piece in _SENTENCE_END.split(clean(block)):
-            if held and not _begins(piece, held, capitals=capitals):
-                held = f"{held} {piece}".strip()
-                continue
-            if held:
-                sentences.append(held)
-            held = piece.strip()
+            if held and _begins(piece, " ".join(held[-2:])[-_LONGEST_MARK:], capitals=capitals):
+                sentences.append(" ".join(held))
+                held = []
+            if piece := piece.strip():
+                held.append(piece)
         if held:
-            sentences.append(held)
+            sentences.append(" ".join(held))
     return [part for sentence in sentences for part in _thai_phrases(sentence)]
 
 
@@ -134,7 +135,9 @@ def _thai_phrases(sentence: str) -> list[str]:
 
 
 def is_prose(sentence: str) -> bool:
-    """Tell a sentence from a table row, a heading or a line of dots: long enough, mostly letters, not shouted."""
+    """Tell a sentence from a table row, a heading or a line of dots: of fair length, mostly letters, not shouted."""
+    if len(sentence) > LONGEST_SENTENCE:
+        return False
     tokens = words(sentence)
     if is_unspaced(sentence):
         return 8 <= len(tokens) <= 150

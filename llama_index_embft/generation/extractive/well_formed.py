@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Final
 
 from llama_index_embft.generation.extractive.english_words import LINKS, POINTERS, PREPOSITIONS
-from llama_index_embft.generation.extractive.text import is_unspaced, word_set, words
+from llama_index_embft.generation.extractive.text import LONGEST_SENTENCE, is_unspaced, word_set, words
 
 _MARKS: Final = (("(", ")"), ("[", "]"), ("“", "”"), ("《", "》"), ("「", "」"), ("（", "）"), ("『", "』"), ("«", "»"))
 _ENGLISH_STARTS: Final = word_set(
@@ -49,6 +49,8 @@ def broken_rules(question: str, language: str) -> list[str]:
     Returns:
         Names of rules, such as ``"points outside"`` or ``"ends in the middle"``.
     """
+    if len(question) > LONGEST_SENTENCE:
+        return ["too long"]
     found = _general(question)
     if language == "en":
         found += _english(question)
