@@ -109,5 +109,5 @@ def _rows(path: str | os.PathLike[str], text: str) -> Iterator[tuple[int, dict[s
         yield from ((rows.line_num, row) for row in rows)
     except csv.Error as err:
         raise EvaluationError(
-            f"{path}, line {rows.line_num} is no CSV: {first_line(err)}; save the sheet anew."
+            f"{path}, after line {rows.line_num} it is no CSV: {first_line(err)}; save the sheet anew."
         ) from err

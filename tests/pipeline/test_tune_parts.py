@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
+from llama_index_embft.embeddings.encoding import prune_cache
 from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.pipeline import place_questions
 from llama_index_embft.pipeline.budget import in_words, parse_budget
@@ -185,8 +186,12 @@ def test_two_searches_over_the_same_texts_keep_their_candidates_apart(tmp_path, 
     monkeypatch.setenv("EMBFT_CACHE_DIR", str(tmp_path))
     with candidates_folder("texts") as first, candidates_folder("texts") as second:
         assert first != second
+        for folder in (first, second):
+            folder.mkdir()
+        assert prune_cache(unused_days=0).searches == 0  # both are running
     with candidates_folder("texts") as again:
         assert again == first
+    assert prune_cache(unused_days=0).searches == 2
 
 
 def test_a_dearer_stack_must_win_by_more_than_noise():

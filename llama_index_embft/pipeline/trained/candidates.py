@@ -142,20 +142,26 @@ def work_folder(*parts: Any) -> Path:
 def candidates_folder(corpus: str) -> Iterator[Path]:
     """Where the candidates of a search wait, so that one that was interrupted goes on with them.
 
-    Of two searches over the same texts at the same time the second one gets a folder of its own.
+    Of two searches over the same texts at the same time the second one gets a folder of its own. Each holds a lock
+    beside its folder, by which `prune_cache` sees that it is running.
 
     Args:
         corpus: Hash of the texts.
     """
     from filelock import FileLock, Timeout
 
+    def lock_of(folder: Path) -> FileLock:
+        return FileLock(folder.with_name(f"{folder.name}.lock"))
+
     folder = work_folder(corpus)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    lock = lock_of(folder)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         folder = work_folder(corpus, uuid.uuid4())
+        lock = lock_of(folder)
+        lock.acquire(timeout=0)
     try:
         yield folder
     finally:
