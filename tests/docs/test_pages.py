@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -35,14 +36,38 @@ def numbers_in(value: object) -> Iterator[float]:
             yield from numbers_in(part)
 
 
-@pytest.mark.parametrize("page", ["which-method.md", "faq.md", "zh/index.md", "zh/generate-and-train.md"])
+MEASURED = ["which-method.md", "faq.md", "zh/index.md", "zh/generate-and-train.md", "how-to/distill.md"]
+MEASURED += ["how-to/documents.md", "explanation/extractive.md"]
+
+
+@pytest.mark.parametrize("page", MEASURED)
 def test_a_figure_in_the_text_is_one_that_was_measured(page):
     results = [
         json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "benchmarks" / "results").glob("*.json")
     ]
     measured = {f"{number:.3f}" for result in results for number in numbers_in(result)}
     text = re.sub(r"`[^`]*`", "", (ROOT / "docs" / page).read_text(encoding="utf-8"))
-    assert set(re.findall(r"\b0\.\d{3}\b", text)) <= measured
+    assert set(re.findall(r"(?<![\d.])0\.\d{3}\b", text)) <= measured
+
+
+def commands_of(result: object) -> Iterator[str]:
+    if isinstance(result, dict):
+        yield from (" ".join(shlex.split(value)) for name, value in result.items() if name == "command")
+    for part in result.values() if isinstance(result, dict) else result if isinstance(result, list) else ():
+        yield from commands_of(part)
+
+
+COMMANDED = ["which-method.md", "explanation/human-questions.md", "explanation/statistics.md", "how-to/adapter.md"]
+COMMANDED += ["how-to/nudge.md", "how-to/hybrid-retriever.md", "how-to/switch-model.md", "how-to/distill.md"]
+
+
+@pytest.mark.parametrize("page", COMMANDED)
+def test_a_command_beside_figures_is_one_that_gave_a_result_file(page):
+    files = (ROOT / "benchmarks" / "results").glob("*.json")
+    typed = {command for path in files for command in commands_of(json.loads(path.read_text(encoding="utf-8")))}
+    spans = re.findall(r"`(python benchmarks/[^`]+)`", (ROOT / "docs" / page).read_text(encoding="utf-8"))
+    assert spans
+    assert [span for span in spans if " ".join(shlex.split(span)) not in typed] == []
 
 
 def test_the_page_of_commands_is_what_the_commands_say():
