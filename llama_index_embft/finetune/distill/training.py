@@ -132,7 +132,6 @@ def _trainer(
 ) -> DistillationTrainer:
     import numpy as np
     from datasets import Dataset, DatasetDict
-    from transformers.trainer_callback import PrinterCallback
 
     rows, vectors, first = {}, [], 0
     for kind, some in targets.training():
@@ -167,7 +166,7 @@ def _trainer(
                 progress=environment.progress,
             ),
         )
-    trainer = DistillationTrainer(
+    return DistillationTrainer(
         model=student.model,
         args=arguments,
         train_dataset=DatasetDict(rows),
@@ -177,5 +176,3 @@ def _trainer(
         trainable_only=False,
         mini_batch_size=settings.hardware.mini_batch_size,
     )
-    trainer.remove_callback(PrinterCallback)  # it prints dicts to standard output; the result holds them
-    return trainer

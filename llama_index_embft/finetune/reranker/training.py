@@ -141,7 +141,6 @@ def _trainer(
     folder: Path,
 ) -> RerankerTrainer:
     from datasets import Dataset
-    from transformers.trainer_callback import PrinterCallback
 
     data = Dataset.from_dict(columns(rows, loss))
     a_row = len(data) / len(rows)  # a loss on single passages has as many rows for a question as it has passages
@@ -166,7 +165,7 @@ def _trainer(
                 progress=environment.progress,
             ),
         )
-    trainer = RerankerTrainer(
+    return RerankerTrainer(
         model=model,
         args=arguments,
         train_dataset=data,
@@ -176,5 +175,3 @@ def _trainer(
         trainable_only=settings.method == "lora",
         mini_batch_size=settings.hardware.mini_batch_size,
     )
-    trainer.remove_callback(PrinterCallback)  # it prints dicts to standard output; the result holds them
-    return trainer

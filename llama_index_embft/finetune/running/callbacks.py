@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from transformers import TrainerCallback
+from transformers.trainer_callback import ProgressCallback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +27,22 @@ class EpochSampler(Protocol):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch."""
+
+
+class LossBar(ProgressCallback):
+    """The trainer's bar, with the loss behind it instead of dicts on standard output."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Show the loss."""
+        if self.training_bar is not None and logs and "loss" in logs:
+            self.training_bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
 
 
 class BestStateCallback(TrainerCallback):

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from sentence_transformers.base.trainer import BaseTrainer
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from llama_index_embft.embeddings.encoding.tokenizing import preprocess
 from llama_index_embft.errors import TrainingError
 from llama_index_embft.finetune.running.arguments import tf32
+from llama_index_embft.finetune.running.callbacks import LossBar
 from llama_index_embft.finetune.running.checkpoints import PREFIX
 
 if TYPE_CHECKING:
@@ -56,6 +58,10 @@ class ResumableTrainer(BaseTrainer):
         self._losses: list[tuple[int, torch.Tensor]] = []
         self._rows_of_step = 0
         super().__init__(**options)
+        # Both print dicts to standard output, where a command's JSON stands; the result holds them.
+        self.remove_callback(PrinterCallback)
+        if self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(LossBar)
         # Reading a number from a GPU waits for all work that was sent there, so many are read at once.
         self.look_every = 1 if self.args.device.type == "cpu" else _LOOK_EVERY
 

@@ -357,6 +357,16 @@ def test_contradictions_are_refused_at_once(tiny_model_path, tmp_path, options, 
         engine(tiny_model_path, tmp_path / "m", **options)
 
 
+def test_the_loss_stands_behind_the_bar_and_nothing_on_standard_output(tiny_model_path, tmp_path, capfd):
+    engine(tiny_model_path, tmp_path / "m", epochs=1, show_progress_bar=True).finetune()
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert "loss " in shown.err
+    assert "{" not in shown.err
+    engine(tiny_model_path, tmp_path / "n", epochs=1).finetune()
+    assert "loss" not in capfd.readouterr().err
+
+
 def test_the_card_is_written(tiny_model_path, tmp_path):
     engine(tiny_model_path, tmp_path / "m", val_dataset=make_dataset(1), epochs=1).finetune()
     card = Path(tmp_path / "m" / "README.md").read_text()

@@ -163,7 +163,6 @@ def _trainer(
     longest_tokens: int | None,
 ) -> EngineTrainer:
     from datasets import Dataset
-    from transformers.trainer_callback import PrinterCallback
 
     from llama_index_embft.finetune.full.training.arguments import training_arguments
     from llama_index_embft.finetune.full.training.trainer import EngineTrainer
@@ -176,7 +175,7 @@ def _trainer(
         mini_batch_size = first_mini_batch(
             settings.hardware.mini_batch_size, per_process, len(documents), model.device.type, longest_tokens
         )
-    trainer = EngineTrainer(
+    return EngineTrainer(
         model=model,
         args=training_arguments(
             settings,
@@ -198,8 +197,6 @@ def _trainer(
         best=best,
         trainable_only=settings.method == "lora",
     )
-    trainer.remove_callback(PrinterCallback)  # it prints dicts to standard output; the result holds them
-    return trainer
 
 
 def _watcher(
