@@ -90,7 +90,8 @@ def questions_for_index(
     if dropped and not (drop and found):
         query, reason = next(iter(dropped.items()))
         others = f" So it is with {len(dropped)} of {len(asked)} questions." if len(dropped) > 1 else ""
-        raise DatasetError(f"{questions}: a label of {query!r} names nothing in the index: {reason}.{others}")
+        advice = " Mend the labels, or leave these questions out: drop=True, or --drop." if found and not drop else ""
+        raise DatasetError(f"{questions}: a label of {query!r} names nothing in the index: {reason}.{others}{advice}")
     dataset = EmbeddingQAFinetuneDataset(
         queries={query_id: query for query_id, (query, _) in found.items()},
         corpus={node_id: _text(node) for node_id, node in nodes.items()},

@@ -37,7 +37,7 @@ def evaluate(
         ),
     ] = None,
     drop: Annotated[
-        bool, typer.Option("--drop", help="With --index: leave out questions whose labels name nothing there.")
+        bool, typer.Option("--drop", help="With --index: leave out questions of which a label names nothing there.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Write the report of every query, for `embft compare`.")] = None,
     label: Annotated[str | None, typer.Option(help="Name in tables; default: the model's.")] = None,
@@ -102,8 +102,10 @@ def evaluate(
         assert questions is not None
         report, more = _of_index(index, table, questions, loaded, ks=ks, label=label or embed_model, drop=drop)
         _show(report)
-        for asked, reason in list(more["dropped"].items())[:3]:
-            console.print(f"Left out: {asked}: {reason}", markup=False, soft_wrap=True)
+        if dropped := more["dropped"]:
+            console.print(f"Left out: {len(dropped):,} questions of which a label names nothing in the index, such as")
+        for asked, reason in list(dropped.items())[:3]:
+            console.print(f"  {asked}: {reason}", markup=False, soft_wrap=True)
     if out is not None:
         report.to_json(out)
     if csv is not None:
@@ -171,6 +173,8 @@ def _show(report: RetrievalReport) -> None:
 
     console.print(f"[bold]{escape(report.label)}[/bold]")
     console.print(report.table().to_rich())
-    console.print(f"{len(report.query_ids):,} queries, {report.corpus_size:,} chunks; {report.text}")
+    console.print(
+        f"{len(report.query_ids):,} queries, {report.corpus_size:,} chunks{f'; {report.text}' if report.text else ''}"
+    )
     for note in report.notes:
         console.print(f"Note: {escape(note)}")
