@@ -251,7 +251,7 @@ def test_options_that_do_not_go_together_are_one_sentence(embft, tiny_model_path
         ("--embed-model", "m"): "one of the two",
         ("--index", "i", "--embed-model", "m"): "--index and --questions belong together",
         ("d.json",): "Name the embedding model with --embed-model",
-        ("d.json", "--drop", "--embed-model", "m"): "are for --index",
+        ("d.json", "--drop", "--embed-model", "m"): "--drop is for --index; leave it out",
         ("--index", "none", "--questions", "q", "--embed-model", tiny_model_path): "There is no index at none",
     }.items():
         code, _, err = embft("evaluate", *arguments)
