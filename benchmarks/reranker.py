@@ -19,6 +19,7 @@ the proof.
 from __future__ import annotations
 
 import os
+import random
 import tempfile
 import time
 from pathlib import Path
@@ -136,7 +137,8 @@ def loop(data: HumanSet, args: Any, seed: int) -> list[dict[str, Any]]:
     from llama_index_embft import tune
     from llama_index_embft.embeddings import load_embed_model
 
-    source = data.dataset.subset(data.known[: args.train_limit], keep_corpus=True)
+    drawn = random.Random(seed).sample(data.known, min(args.train_limit, len(data.known)))  # about many documents
+    source = data.dataset.subset(drawn, keep_corpus=True)
     model = load_embed_model(minilm(), device=args.device)
     result = tune(source, model=model, methods="distill", reranker="train", budget=args.budget, seed=seed)
     print(result)
