@@ -128,7 +128,6 @@ def scale_weights(folder: Path) -> None:
 
 def jobs(model: str, api_base: str) -> dict[str, Job]:
     """The commands."""
-    other = model.replace("tiny", "other", 1)
     training = ["train", "train.json", "--embed-model", model, "--val", "val.json", "--out", "out"]
     resuming = ["--save-checkpoints", "--checkpoint-save-steps", "2", "--resume-from-checkpoint"]
     return {
@@ -144,7 +143,7 @@ def jobs(model: str, api_base: str) -> dict[str, Job]:
         ),
         "train, all weights": Job([*training, "--epochs", "8", "--batch-size", "16", *resuming], "out", weights_digest),
         "train, adapter": Job([*training, "--method", "adapter", "--epochs", "30"], "out", weights_digest),
-        "apply": Job(["apply", other, "--index", "storage", "--batch-size", "8"], "storage", vectors_digest),
+        "apply": Job(["apply", "other", "--index", "storage", "--batch-size", "8"], "storage", vectors_digest),
         "run": Job(
             ["run", "all.json", "--embed-model", model, "--method", "adapter", "--out", "out"], "out", search_digest
         ),
