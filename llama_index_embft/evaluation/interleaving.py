@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -10,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from llama_index_embft.dataset.formats.build import Builder
 from llama_index_embft.dataset.formats.rows import read_rows
+from llama_index_embft.dataset.sources import FaultError, shown
 from llama_index_embft.errors import EvaluationError
 from llama_index_embft.evaluation.statistics.sequential import AnytimeMean, MeanSequence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from llama_index_embft.dataset.sources import At
 
 
 @dataclass(frozen=True)
@@ -115,19 +117,23 @@ def _answers(log: Any, source: str) -> Iterator[tuple[dict[str, str], set[str]]]
     """Node id -> who put it there, and the ids that were clicked, of each answer in its order."""
     build = Builder(source, on_error="raise")
     by_id: dict[str, tuple[dict[str, str], set[str]]] = {}
-    for number, (_, row) in enumerate(read_rows(log, build)):
-        shown = _list(row.get("shown"))
+    for number, (at, row) in enumerate(read_rows(log, build)):
+        items = _list(row.get("shown"), "shown", at)
         key = str(row.get("id", f"row {number}"))
-        if shown:
-            by = {str(item["id"]): str(item["by"]) for item in shown if isinstance(item, dict) and item.get("by")}
+        if items:
+            by = {str(item["id"]): str(item["by"]) for item in items if _is_marked(item)}
             if by:
                 by_id[key] = (by, set())
         if key in by_id:
-            by_id[key][1].update(str(node_id) for node_id in _list(row.get("clicked")))
+            by_id[key][1].update(str(node_id) for node_id in _list(row.get("clicked"), "clicked", at))
     return iter(by_id.values())
 
 
-def _list(value: Any) -> list[Any]:
-    if isinstance(value, str) and value.startswith("["):
-        value = json.loads(value)
-    return list(value) if isinstance(value, (list, tuple)) else []
+def _is_marked(item: Any) -> bool:
+    return isinstance(item, dict) and item.get("id") is not None and bool(item.get("by"))
+
+
+def _list(value: Any, name: str, at: At) -> list[Any]:
+    if value is None or isinstance(value, (list, tuple)):
+        return list(value or ())
+    raise FaultError(at, "wrong type", f"`{name}` is {shown(value)}; it must be a list, as RetrievalLog writes it")

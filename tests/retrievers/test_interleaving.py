@@ -12,7 +12,7 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.schema import NodeWithScore, TextNode
 
 from llama_index_embft.dataset import RetrievalLog, dataset_from_clicks
-from llama_index_embft.errors import ConfigError, EvaluationError
+from llama_index_embft.errors import ConfigError, DatasetError, EvaluationError
 from llama_index_embft.evaluation import compare_interleaved
 from llama_index_embft.retrievers import InterleavedRetriever
 
@@ -105,6 +105,8 @@ def test_bad_input_is_one_sentence(tmp_path):
         InterleavedRetriever(Fixed("a"), Fixed("b"), log=log, similarity_top_k=0)
     with pytest.raises(EvaluationError, match="does not say who put a node there"):
         compare_interleaved([{"query": "q", "shown": [{"id": "a", "text": "a"}]}])
+    with pytest.raises(DatasetError, match=r"`clicked` is 'a' \(str\); it must be a list"):
+        compare_interleaved([{"query": "q", "shown": [{"id": "a", "by": "x"}], "clicked": "a"}])
     log.attach()
     try:
         with pytest.raises(ConfigError, match="not attached"):
