@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 # More would make the prompt longer than many passages, and the style is plain from fewer.
 _EXAMPLES_PER_PROMPT: Final = 6
 
+# Kinds that ask, each in a sentence of its own.
+_QUESTIONS: Final[frozenset[QueryKind]] = frozenset({"question", "similar_question", "layperson"})
+
 _KIND_TEXTS: Final[dict[str, dict[QueryKind, str]]] = {
     "en": {
         "question": "a question in one sentence, as a person would type it, that the passage answers",
@@ -30,6 +33,9 @@ _KIND_TEXTS: Final[dict[str, dict[QueryKind, str]]] = {
         "title": "a title query: the heading under which somebody would look for this content, at most 10 words",
         "paraphrase": "a paraphrase: the main statement of the passage in other words, in one sentence",
         "similar_question": "a similar question: asks for the same thing as the passage does, in other words",
+        "claim": "a claim: a statement in one sentence, as a person would check it, that the passage supports; "
+        "no question mark",
+        "layperson": "a question by somebody who does not know the field: everyday words, none of the passage's terms",
     },
     "zh": {
         "question": "一个完整的问句，像真实用户输入的那样，并且这段文字能够回答它",
@@ -37,6 +43,8 @@ _KIND_TEXTS: Final[dict[str, dict[QueryKind, str]]] = {
         "title": "一个标题查询：用户查找这类内容时会用的标题，不超过20个字",
         "paraphrase": "一个改写：用不同的措辞、一句话说出这段文字的主要意思",
         "similar_question": "一个相似问句：用不同的措辞询问与这段文字相同的事情",
+        "claim": "一个论断：一句陈述，像用户想要核实的那样，并且这段文字能够支持它；不用问号",
+        "layperson": "一个外行的问句：提问者不懂这个领域，用日常说法代替这段文字里的术语",
     },
 }
 _TEMPLATES: Final = {
@@ -162,7 +170,7 @@ class PromptStyle:
             bare = self._built_in(language, kinds, text)
             format_line = _FORMATS[language, self.settings.with_answers]
         without_passage = f"{bare}\n{format_line}"
-        questions_only = self.template is not None or not set(kinds) - {"question", "similar_question"}
+        questions_only = self.template is not None or not set(kinds) - _QUESTIONS
         return Prompt(
             bare.replace(_PLACEHOLDER, text if shown is None else shown),
             format_line,

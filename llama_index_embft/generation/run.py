@@ -24,11 +24,11 @@ from llama_index_embft.calls.tokens import count_tokens
 from llama_index_embft.errors import ConfigError, GenerationError
 from llama_index_embft.generation.assemble import GeneratedDataset, OutputFile, build_dataset, gather_candidates
 from llama_index_embft.generation.filters.base import FilterContext, QuestionFilter, apply_filters, default_filters
-from llama_index_embft.generation.parse import is_refusal, parse_items
+from llama_index_embft.generation.parse import Item, asks, is_refusal, parse_items
 from llama_index_embft.generation.passages import Passage, read_passages
 from llama_index_embft.generation.prompts import Prompt, PromptStyle
 from llama_index_embft.generation.report import GenerationEstimate, GenerationReport
-from llama_index_embft.generation.settings import QuestionSettings
+from llama_index_embft.generation.settings import QueryKind, QuestionSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -293,13 +293,25 @@ def read_queries(content: Any, prompt: Prompt, style: PromptStyle, *, asked_with
         UnusableAnswerError: There is no query in it, or no answer although answers were asked for.
     """
     items = parse_items(content, limit=_READ_AT_MOST, questions_only=prompt.questions_only)
-    items = [item for item in items if item.query not in asked_with][: style.n]
+    items = _of_kinds([item for item in items if item.query not in asked_with], prompt.kinds)[: style.n]
     shown = " ".join(str(content).split())[:160]
     if not items:
         raise UnusableAnswerError(f"the LLM refused: {shown!r}" if is_refusal(shown) else f"no query in: {shown!r}")
     if style.settings.with_answers and not any(item.answer for item in items):
         raise UnusableAnswerError(f"no answer to the queries in: {shown!r}")
     return [[item.query, item.answer if style.settings.with_answers else ""] for item in items]
+
+
+def _of_kinds(items: Sequence[Item], kinds: Sequence[QueryKind]) -> list[Item]:
+    """Leave out questions in place of claims: no more lines may ask than were asked for as anything else."""
+    room = sum(kind != "claim" for kind in kinds) if "claim" in kinds else len(items)
+    kept: list[Item] = []
+    for item in items:
+        asking = asks(item.query)
+        if not asking or room > 0:
+            kept.append(item)
+        room -= asking
+    return kept
 
 
 def _are_pairs(payload: Any) -> bool:

@@ -12,8 +12,9 @@ from llama_index_embft.errors import ConfigError
 if TYPE_CHECKING:
     from llama_index.core.schema import MetadataMode
 
-QueryKind: TypeAlias = Literal["question", "keyword", "title", "paraphrase", "similar_question"]
-"""``question``, ``keyword`` and ``title`` search for the passage (asymmetric); ``paraphrase`` and ``similar_question``
+QueryKind: TypeAlias = Literal["question", "keyword", "title", "paraphrase", "similar_question", "claim", "layperson"]
+"""``question``, ``keyword``, ``title``, ``claim`` (a statement that somebody wants to check) and ``layperson`` (a
+question without the terms of the field) search for the passage (asymmetric); ``paraphrase`` and ``similar_question``
 say the same as the passage in other words (symmetric, for short passages such as FAQ entries)."""
 
 PromptLanguage: TypeAlias = Literal["auto", "en", "zh"]
