@@ -157,12 +157,27 @@ class LLMCaller:
         if self.llm is not self.callers_llm:
             await close_own_connections(self.llm, self.callers_llm)
 
-    def fit(self, passage: str, rest: str, answer_tokens: int) -> str:
-        """Cut a passage to the model's context window, next to the rest of the prompt and the answer."""
+    def fit(self, passage: str, rest: str, answer_tokens: int, *, share: float = 1.0) -> str:
+        """Cut a passage to the model's context window, next to the rest of the prompt and the answer.
+
+        Args:
+            passage: To be cut.
+            rest: What else the prompt says.
+            answer_tokens: Room that the answer needs.
+            share: Of what is left beside them, how much this passage may take.
+        """
         room = self._window - min(max(self._output, answer_tokens), self._window // 2)
-        if certainly_fits(passage + rest, room):  # nearly always; counting tokens costs a millisecond
+        if share == 1 and certainly_fits(passage + rest, room):  # nearly always; counting tokens costs a millisecond
             return passage
-        return cut_to_tokens(passage, max(64, room - count_tokens(rest)))
+        return cut_to_tokens(passage, max(64, int((room - count_tokens(rest)) * share)))
+
+    def fit_both(self, first: str, second: str, rest: str, answer_tokens: int) -> tuple[str, str]:
+        """Cut two passages likewise: where both are too long, each gets half."""
+        if self.fit(first + second, rest, answer_tokens) == first + second:
+            return first, second
+        half = self.fit(first, rest, answer_tokens, share=0.5)
+        shown = self.fit(second, rest + half, answer_tokens)
+        return self.fit(first, rest + shown, answer_tokens), shown
 
     async def ask(self, request: LLMRequest) -> LLMResponse:
         """Ask until there is a usable answer.

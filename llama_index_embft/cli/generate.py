@@ -28,7 +28,8 @@ class QuestionOptions:
     questions_per_chunk: int = option(2, "Queries a chunk.")
     kind: list[str] | None = option(
         None,
-        "KIND=SHARE: question, keyword, title, claim, layperson, paraphrase, similar_question; give it several times.",
+        "KIND=SHARE, several times: question, keyword, title, claim, layperson, comparison, paraphrase, "
+        "similar_question.",
     )
     persona: list[str] | None = option(None, "Who asks; give it several times.")
     examples: Path | None = option(None, "File of real queries of your users, one a line, to match in style.")

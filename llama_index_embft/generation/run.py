@@ -25,8 +25,9 @@ from llama_index_embft.errors import ConfigError, GenerationError
 from llama_index_embft.generation.assemble import GeneratedDataset, OutputFile, build_dataset, gather_candidates
 from llama_index_embft.generation.filters.base import FilterContext, QuestionFilter, apply_filters, default_filters
 from llama_index_embft.generation.parse import Item, asks, is_refusal, parse_items
-from llama_index_embft.generation.passages import Passage, read_passages
-from llama_index_embft.generation.prompts import Prompt, PromptStyle
+from llama_index_embft.generation.passages import read_passages
+from llama_index_embft.generation.prompts.style import Prompt, PromptStyle
+from llama_index_embft.generation.prompts.tasks import QueryTask, TaskPlan
 from llama_index_embft.generation.report import GenerationEstimate, GenerationReport
 from llama_index_embft.generation.settings import QueryKind, QuestionSettings
 
@@ -120,6 +121,8 @@ class GenerationRun:
         self.style = PromptStyle(options.qa_generate_prompt_tmpl, options.num_questions_per_chunk, options.questions)
         self.passages = read_passages(nodes, options.questions.metadata_mode)
         self.report.empty = len(nodes) - len(self.passages)
+        self._plan = TaskPlan(self.style, self.passages, self.passages)
+        self.report.alone = self._plan.alone
         self.caller = LLMCaller.for_llm(llm, options.calls, self.report, options.retry_limit)
         self.num_workers = workers_for(llm, options.calls)
         self._model = model_identity(self.caller.llm)
@@ -137,7 +140,7 @@ class GenerationRun:
                 journal.absorb(beside)
             queue = RequestQueue(self.caller, journal, self.num_workers, options.on_failure)
             progress = CallProgress(
-                len(self.passages), report, self.prices, show=options.verbose, label="Writing questions"
+                len(self._plan), report, self.prices, show=options.verbose, label="Writing questions"
             )
             snapshots = _Snapshots(self, journal, output, options.save_every)
 
@@ -164,49 +167,58 @@ class GenerationRun:
         file = self.options.journal_file(self.caller.callers_llm)
         calls = known = prompt_tokens = 0
         with Journal(file if file is not None and file.exists() else None) as journal:
-            for n, passage in enumerate(self.passages):
-                prompt = self.style.prompt_for(passage.bare)
-                if self._identity(passage, prompt).key in journal:
+            for n, task in enumerate(self._plan):
+                prompt = self._prompt(task)
+                if self._identity(task, prompt).key in journal:
                     known += 1
                     continue
                 calls += 1
-                prompt_tokens += count_tokens(self._request(passage, prompt).body)
+                prompt_tokens += count_tokens(self._request(task, prompt).body)
                 if n % 50 == 0:
                     await asyncio.sleep(0)
         return GenerationEstimate.counted(calls, known, prompt_tokens, self._answer_tokens, self.options.calls)
 
     def _requests(self, journal: Journal) -> Iterator[QueuedRequest]:
-        for passage in self.passages:
-            prompt = self.style.prompt_for(passage.bare)
-            identity = self._identity(passage, prompt)
+        for task in self._plan:
+            prompt = self._prompt(task)
+            identity = self._identity(task, prompt)
             if identity.key not in journal and (changed := journal.answered_otherwise(identity)) is not None:
                 self._note_change(changed, journal)
-            yield QueuedRequest(passage.id, identity, partial(self._request, passage, prompt), _are_pairs)
+            yield QueuedRequest(task.label, identity, partial(self._request, task, prompt), _are_pairs)
 
-    def _identity(self, passage: Passage, prompt: Prompt) -> RequestIdentity:
-        return RequestIdentity.of("questions", passage.bare, prompt=prompt.without_passage, model=self._model)
+    def _prompt(self, task: QueryTask) -> Prompt:
+        return self.style.prompt_for(*task.texts, kinds=task.kinds)
 
-    def _request(self, passage: Passage, prompt: Prompt) -> LLMRequest:
-        around = prompt.body.replace(passage.bare, "", 1) + prompt.format_line
-        shown = self.caller.fit(passage.bare, around, self._answer_tokens)
-        if len(shown) < len(passage.bare):
-            self._note_cut(passage, shown)
-            prompt = self.style.prompt_for(passage.bare, shown=shown)
+    def _identity(self, task: QueryTask, prompt: Prompt) -> RequestIdentity:
+        return RequestIdentity.of("questions", *task.texts, prompt=prompt.without_passage, model=self._model)
+
+    def _request(self, task: QueryTask, prompt: Prompt) -> LLMRequest:
+        texts, around = task.texts, prompt.body + prompt.format_line
+        for text in texts:
+            around = around.replace(text, "", 1)
+        if len(texts) == 1:
+            shown = [self.caller.fit(texts[0], around, self._answer_tokens)]
+        else:
+            first, second = texts
+            shown = list(self.caller.fit_both(first, second, around, self._answer_tokens))
+        if shown != texts:
+            self._note_cut(task, sum(map(len, texts)), sum(map(len, shown)))
+            prompt = self.style.prompt_for(*task.texts, kinds=task.kinds, shown=shown)
 
         def read(content: Any) -> list[list[str]]:
             return read_queries(content, prompt, self.style, asked_with=around)
 
         return LLMRequest(prompt.body, prompt.format_line, self._schema, read, self._answer_tokens)
 
-    def _note_cut(self, passage: Passage, shown: str) -> None:
+    def _note_cut(self, task: QueryTask, characters: int, shown: int) -> None:
         self.report.cut += 1
         if self.report.cut == 1:
             logger.warning(
                 "The chunk %r has %d characters and was cut to %d for the LLM's context window; chunk smaller, or set "
                 "the LLM's `context_window` if it is larger. Further chunks that are cut are counted in the report.",
-                passage.id,
-                len(passage.bare),
-                len(shown),
+                task.label,
+                characters,
+                shown,
             )
 
     def _note_change(self, changed: str, journal: Journal) -> None:
@@ -218,20 +230,21 @@ class GenerationRun:
                 "prompt" if changed == "prompt" else "model or other settings of it",
             )
 
-    def stored(self, journal: Journal) -> Iterator[tuple[Passage, list[list[str]]]]:
+    def stored(self, journal: Journal) -> Iterator[tuple[QueryTask, list[list[str]]]]:
         """Stored answers in the order of the nodes."""
-        for passage in self.passages:
-            answer = journal.get(self._identity(passage, self.style.prompt_for(passage.bare)).key, _are_pairs)
+        for task in self._plan:
+            answer = journal.get(self._identity(task, self._prompt(task)).key, _are_pairs)
             if answer is not None:
-                yield passage, answer.payload
+                yield task, answer.payload
 
     async def _assemble(self, journal: Journal, queue: RequestQueue) -> GeneratedDataset:
         report = self.report
         answers = list(self.stored(journal))
         self._explain_missing(answers, journal)
-        report.short = sum(len(pairs) < self.style.n for _, pairs in answers)
+        report.short = sum(len(pairs) < len(task.kinds) for task, pairs in answers)
+        report.covered = len({passage.id for task, _ in answers for passage in task.passages})
         report.generated = sum(len(pairs) for _, pairs in answers)
-        candidates = gather_candidates(answers)
+        candidates = gather_candidates((task.passages, pairs) for task, pairs in answers)
         report.merged = report.generated - len(candidates)
         if not candidates:
             reason = next(iter(report.failed.values()), "no reason was given")
@@ -251,14 +264,14 @@ class GenerationRun:
             )
         return build_dataset(self.passages, candidates, report)
 
-    def _explain_missing(self, answers: Sequence[tuple[Passage, Any]], journal: Journal) -> None:
+    def _explain_missing(self, answers: Sequence[tuple[QueryTask, Any]], journal: Journal) -> None:
         """Name every chunk without queries; of several with one text only the first was asked."""
-        answered = {passage.id for passage, _ in answers}
-        missing = [passage for passage in self.passages if passage.id not in answered]
+        answered = {task.label for task, _ in answers}
+        missing = [task for task in self._plan if task.label not in answered]
         reasons = dict(journal.failures()) if missing else {}
-        for passage in missing:
-            key = self._identity(passage, self.style.prompt_for(passage.bare)).key
-            self.report.failed.setdefault(passage.id, reasons.get(key, "no answer was stored"))
+        for task in missing:
+            key = self._identity(task, self._prompt(task)).key
+            self.report.failed.setdefault(task.label, reasons.get(key, "no answer was stored"))
 
 
 class _Snapshots:
@@ -279,7 +292,8 @@ class _Snapshots:
         await asyncio.to_thread(self._save)
 
     def _save(self) -> None:
-        candidates = gather_candidates(self._run.stored(self._journal))
+        stored = self._run.stored(self._journal)
+        candidates = gather_candidates((task.passages, pairs) for task, pairs in stored)
         if candidates:
             asked = {passage.id for candidate in candidates for passage in candidate.passages}
             passages = [passage for passage in self._run.passages if passage.id in asked]
@@ -293,7 +307,7 @@ def read_queries(content: Any, prompt: Prompt, style: PromptStyle, *, asked_with
         UnusableAnswerError: There is no query in it, or no answer although answers were asked for.
     """
     items = parse_items(content, limit=_READ_AT_MOST, questions_only=prompt.questions_only)
-    items = _of_kinds([item for item in items if item.query not in asked_with], prompt.kinds)[: style.n]
+    items = _of_kinds([item for item in items if item.query not in asked_with], prompt.kinds)[: len(prompt.kinds)]
     shown = " ".join(str(content).split())[:160]
     if not items:
         raise UnusableAnswerError(f"the LLM refused: {shown!r}" if is_refusal(shown) else f"no query in: {shown!r}")

@@ -12,10 +12,13 @@ from llama_index_embft.errors import ConfigError
 if TYPE_CHECKING:
     from llama_index.core.schema import MetadataMode
 
-QueryKind: TypeAlias = Literal["question", "keyword", "title", "paraphrase", "similar_question", "claim", "layperson"]
+QueryKind: TypeAlias = Literal[
+    "question", "keyword", "title", "paraphrase", "similar_question", "claim", "layperson", "comparison"
+]
 """``question``, ``keyword``, ``title``, ``claim`` (a statement that somebody wants to check) and ``layperson`` (a
-question without the terms of the field) search for the passage (asymmetric); ``paraphrase`` and ``similar_question``
-say the same as the passage in other words (symmetric, for short passages such as FAQ entries)."""
+question without the terms of the field) search for the passage (asymmetric); ``comparison`` searches for two passages
+of one document; ``paraphrase`` and ``similar_question`` say the same as the passage in other words (symmetric, for
+short passages such as FAQ entries)."""
 
 PromptLanguage: TypeAlias = Literal["auto", "en", "zh"]
 

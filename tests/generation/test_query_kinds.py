@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest_generation import generate_flat, make_nodes
-from loopback_llm import Behaviour, LoopbackLLM
+from conftest_generation import generate_flat, make_nodes, settings_of
+from llama_index.core.schema import TextNode
+from loopback_llm import Behaviour, LoopbackLLM, Request
 
-from llama_index_embft.generation import PromptStyle, QuestionSettings
+from llama_index_embft.calls.tokens import count_tokens
+from llama_index_embft.generation import (
+    GenerationReport,
+    Judge,
+    PromptStyle,
+    QuestionSettings,
+    estimate_qa_embedding_pairs,
+)
 
 Serve = Callable[..., LoopbackLLM]
 Make = Callable[..., Any]
@@ -73,3 +83,124 @@ def test_a_layperson_asks_without_the_terms(serve: Serve, openai_like: Make) -> 
     dataset = generate(make_nodes(1), openai_like(server), kinds={"layperson": 1.0})
     assert list(dataset.queries.values()) == ["How much water fits in?"]  # a statement beside a question answers it
     assert "everyday words, none of the passage's terms" in server.requests[0].prompt
+
+
+# --- comparisons ------------------------------------------------------------------------------------------------------
+
+
+def chunks(n: int, document: str = "report.txt") -> list[TextNode]:
+    nodes = make_nodes(n, document.partition(".")[0])
+    for node in nodes:
+        node.metadata["file_path"] = document
+        node.excluded_embed_metadata_keys.append("file_path")
+    return nodes
+
+
+def passages_of(request: Request) -> list[str]:
+    return re.findall(r"<passage>\n(.*?)\n</passage>", request.prompt, re.DOTALL)
+
+
+def test_a_comparison_is_asked_about_two_chunks_and_both_are_relevant(serve: Serve, openai_like: Make) -> None:
+    server = serve(queries=1)
+    nodes = chunks(4)
+    dataset = generate(nodes, openai_like(server), kinds={"comparison": 1.0}, num_questions_per_chunk=1)
+    shown = [frozenset(passages_of(request)) for request in server.requests]
+    assert [len(texts) for texts in shown] == [2] * 4
+    texts = {node.node_id: node.text for node in nodes}
+    relevant = [frozenset(texts[doc] for doc in docs) for docs in dataset.relevant_docs.values()]
+    assert sorted(map(sorted, relevant)) == sorted(map(sorted, shown))
+    assert (dataset.report.covered, dataset.report.alone, dataset.report.short) == (4, 0, 0)
+
+
+def test_the_other_chunk_is_of_the_same_document(serve: Serve, openai_like: Make) -> None:
+    server = serve(queries=1)
+    nodes = [node for pair in zip(chunks(5, "a.txt"), chunks(5, "b.txt"), strict=True) for node in pair]
+    generate(nodes, openai_like(server), kinds={"comparison": 1.0}, num_questions_per_chunk=1)
+    assert server.count == 10
+    for request in server.requests:
+        first, second = passages_of(request)
+        assert first != second
+        assert ("of a stands" in first) == ("of a stands" in second)
+
+
+def test_a_chunk_alone_gets_a_question_and_the_report_says_so(serve: Serve, openai_like: Make) -> None:
+    server = serve(queries=1)
+    twice = [TextNode(id_=f"twin-{n}", text="The harbour is old.", metadata={"file_path": "c"}) for n in range(2)]
+    nodes = [*make_nodes(2), *twice]  # the last two say the same: nothing to compare
+    dataset = generate(nodes, openai_like(server), kinds={"comparison": 1.0}, num_questions_per_chunk=1)
+    assert all("1. a question in one sentence" in request.prompt for request in server.requests)
+    assert all(len(passages_of(request)) == 1 for request in server.requests)
+    assert dataset.report.alone == 4
+    assert "4 chunks asked questions in place of comparisons" in str(dataset.report)
+
+
+def test_other_kinds_are_asked_beside_comparisons_and_a_second_run_asks_nothing(
+    serve: Serve, openai_like: Make, tmp_path: Path
+) -> None:
+    server = serve(queries=1)
+    options = {
+        "kinds": {"question": 1.0, "comparison": 1.0},
+        "output_path": tmp_path / "t.json",
+        "journal_path": tmp_path / "j.sqlite",
+    }
+    estimate = estimate_qa_embedding_pairs(chunks(6), openai_like(server), **settings_of(options))
+    dataset = generate(chunks(6), openai_like(server), **options)
+    assert estimate.calls == server.count == 12
+    assert sorted(len(passages_of(request)) for request in server.requests) == [1] * 6 + [2] * 6
+    assert sorted(len(docs) for docs in dataset.relevant_docs.values()) == [1] * 6 + [2] * 6
+    assert generate(chunks(6), openai_like(server), **options) == dataset
+    assert server.count == 12
+    # A chunk at the end of the document changes no prompt of those far from it.
+    generate(chunks(20), openai_like(server), **options)
+    before = server.count
+    generate(chunks(21), openai_like(server), **options)
+    assert server.count - before <= 2 + 8
+
+
+def test_a_journal_without_comparisons_serves_the_chunks_that_get_none(
+    serve: Serve, openai_like: Make, tmp_path: Path
+) -> None:
+    server, journal = serve(), tmp_path / "j.sqlite"
+    generate(chunks(12), openai_like(server), journal_path=journal)
+    report = GenerationReport()
+    kinds = {"question": 1.0, "comparison": 0.1}
+    generate(chunks(12), openai_like(server), journal_path=journal, kinds=kinds, report=report)
+    assert report.from_journal >= 6
+
+
+def test_two_long_chunks_are_both_cut_to_the_context_window(
+    serve: Serve, openai_like: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve(queries=1)
+    nodes = [
+        TextNode(id_=f"n{n}", text=f"number{n} " + f"{word} " * 3000, metadata={"file_path": "d"})
+        for n, word in enumerate(["harbour", "orchard"])
+    ]
+    dataset = generate(
+        nodes, openai_like(server, context_window=1500), kinds={"comparison": 1.0}, num_questions_per_chunk=1
+    )
+    assert dataset.report.cut == 2
+    for request in server.requests:
+        assert all(100 < len(text.split()) < 1000 for text in passages_of(request))
+        assert count_tokens(request.prompt) < 1500
+    assert "was cut to" in caplog.text
+
+
+def test_the_judge_reads_both_chunks(serve: Serve, openai_like: Make) -> None:
+    server = serve(queries=1, script=lambda r: Behaviour(text="5") if "\n5 - " in r.prompt else None)
+    nodes = chunks(3)
+    options = {"kinds": {"comparison": 1.0}, "num_questions_per_chunk": 1, "filters": [Judge(4)]}
+    dataset = generate(nodes, openai_like(server), **options)
+    assert len(dataset.queries) == 3
+    judged = [request.prompt for request in server.requests if "\n5 - " in request.prompt]
+    assert len(judged) == 3
+    assert all(sum(node.text in prompt for node in nodes) == 2 for prompt in judged)
+
+
+def test_a_comparison_that_fails_is_named_by_both_chunks(serve: Serve, openai_like: Make) -> None:
+    server = serve(queries=1, script=lambda r: Behaviour(400, error="no") if len(passages_of(r)) == 2 else None)
+    report = GenerationReport()
+    generate(chunks(3), openai_like(server), kinds={"question": 1.0, "comparison": 1.0}, report=report)
+    assert len(report.failed) == 3
+    assert all(" + " in label for label in report.failed)
+    assert "3 queries from 3 of 3 chunks" in str(report)
