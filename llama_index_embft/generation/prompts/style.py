@@ -213,7 +213,7 @@ class PromptStyle:
         if kinds is not None:
             asked = kinds
         elif len(texts) == 1:
-            asked = tuple("question" if kind == "comparison" else kind for kind in self.kinds_of(text))
+            asked = without_comparisons(self.kinds_of(text))
         language = self.settings.language
         if language == "auto":
             language = "zh" if is_chinese(text) else "en"
@@ -267,6 +267,11 @@ class PromptStyle:
                     break
                 point -= share
         return tuple(drawn)
+
+
+def without_comparisons(kinds: tuple[QueryKind, ...]) -> tuple[QueryKind, ...]:
+    """The kinds with questions in place of comparisons."""
+    return tuple("question" if kind == "comparison" else kind for kind in kinds)
 
 
 def _dice(text: str, purpose: str) -> random.Random:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from llama_index_embft.calls.journal import sha256
+from llama_index_embft.generation.prompts.style import without_comparisons
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -83,7 +84,7 @@ class TaskPlan:
             return [QueryTask((passage,), kinds)]
         partner = self._partner(passage)
         if partner is None:
-            return [QueryTask((passage,), tuple("question" if kind == "comparison" else kind for kind in kinds))]
+            return [QueryTask((passage,), without_comparisons(kinds))]
         others = tuple(kind for kind in kinds if kind != "comparison")
         alone = [QueryTask((passage,), others)] if others else []
         return [*alone, QueryTask((passage, partner), compared)]
