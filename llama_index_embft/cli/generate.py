@@ -15,9 +15,10 @@ from llama_index_embft.cli.shared.llm import LLMOptions  # noqa: TC001
 from llama_index_embft.cli.shared.ray import RayOption  # noqa: TC001
 from llama_index_embft.dataset import ReadingSettings  # noqa: TC001
 from llama_index_embft.generation import QuestionSettings
+from llama_index_embft.generation.sampling import Sampling  # noqa: TC001
 
 if TYPE_CHECKING:
-    from llama_index_embft.generation import QuestionFilter
+    from llama_index_embft.generation import ChunkSampling, QuestionFilter
     from llama_index_embft.generation.settings import QueryKind
 
 
@@ -53,6 +54,35 @@ class QuestionOptions:
 
 
 @dataclass(frozen=True)
+class SamplingOptions:
+    """Which chunks are asked about."""
+
+    max_chunks: int | None = option(None, "Chunks to ask about; the others stay in the corpus. Default: all.")
+    sampling: Sampling = option(
+        "random", "How they are drawn: random, or clustered by the vectors of --embed-model, to cover the corpus."
+    )
+    seed: int = option(0, "Of the draw.")
+
+    def sample(self, embed_model: str | None) -> ChunkSampling | None:
+        """The sample, with its model loaded; None for all chunks.
+
+        Raises:
+            ConfigError: A value is not allowed, or no model is named to cluster by.
+        """
+        from llama_index_embft.embeddings import load_embed_model
+        from llama_index_embft.errors import ConfigError
+        from llama_index_embft.generation import ChunkSampling
+
+        if self.max_chunks is None:
+            return None
+        if self.sampling != "clustered":
+            return ChunkSampling(self.max_chunks, self.sampling, seed=self.seed)
+        if embed_model is None:
+            raise ConfigError("--sampling clustered needs a model to cluster by; name it with --embed-model.")
+        return ChunkSampling(self.max_chunks, self.sampling, load_embed_model(embed_model), self.seed)
+
+
+@dataclass(frozen=True)
 class FilterOptions:
     """Which queries are dropped."""
 
@@ -82,6 +112,7 @@ def generate(
     llm: Annotated[LLMOptions, "LLM"],
     reading: Annotated[ReadingSettings, "Files"],
     chunks: Annotated[ChunkOptions, "Chunks"],
+    sampling: Annotated[SamplingOptions, "Sample"],
     questions: Annotated[QuestionOptions, "Questions"],
     filters: Annotated[FilterOptions, "Filters"],
     calls: Annotated[CallSettings, "Calls of the LLM"],
@@ -123,8 +154,10 @@ def generate(
             "--negatives is not worked on by a cluster; leave it out, then run the same command with it and without "
             "--ray: the journal keeps the queries."
         )
+    check_only_for("--max-chunks", sampling.max_chunks is not None, changed(sampling))
     asked, client = questions.settings(), llm.client()
     OutputFile(out, [])  # a folder of that name should show before the work
+    sample = sampling.sample(chunks.embed_model)
     wanted = filters.wanted()
     if not dry_run:
         check_llm(client)
@@ -135,6 +168,7 @@ def generate(
         "output_path": out,
         "questions": asked,
         "calls": calls,
+        "sample": sample,
     }
     # What it takes is the same on a cluster, whose workers share the limits, so none is asked.
     estimate = estimate_qa_embedding_pairs(nodes, client, **common).with_more(

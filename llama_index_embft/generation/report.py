@@ -25,6 +25,7 @@ class GenerationReport(CallCounts):
         empty: Chunks without text, left out of the data set.
         seconds: Wall-clock time of this run.
         reasked: Why chunks that were answered before were asked again: ``"prompt"`` or ``"model"`` -> count.
+        unasked: Chunks that a sample left out; they stay in the corpus.
         covered: Chunks that queries were written for; None for a run that asks for something else.
         alone: Chunks asked questions in place of comparisons, as the only ones of their document.
         cut: Chunks that were cut to the model's context window.
@@ -41,6 +42,7 @@ class GenerationReport(CallCounts):
     empty: int = 0
     seconds: float = 0.0
     reasked: Counter[str] = field(default_factory=Counter)
+    unasked: int = 0
     covered: int | None = None
     alone: int = 0
     cut: int = 0
@@ -69,7 +71,8 @@ class GenerationReport(CallCounts):
         if self.dropped:
             reasons = ", ".join(f"{count:,} {name}" for name, count in self.dropped.items())
             lines.append(f"dropped {sum(self.dropped.values()):,} of {self.generated:,} queries: {reasons}")
-        notes = [(self.empty, "chunks without text"), (self.cut, "chunks cut to the context window")]
+        notes = [(self.empty, "chunks without text"), (self.unasked, "chunks left out by the sample")]
+        notes += [(self.cut, "chunks cut to the context window")]
         notes += [(count, f"chunks asked again: another {what}") for what, count in self.reasked.items()]
         notes += [(self.alone, "chunks asked questions in place of comparisons: their documents have no other chunk")]
         notes += [(self.short, "chunks with fewer queries than asked for"), (self.merged, "queries shared by chunks")]

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from llama_index.core.llms import LLM
     from llama_index.core.schema import BaseNode
 
+    from llama_index_embft.generation.sampling import ChunkSampling
+
 logger = logging.getLogger(__name__)
 
 # Lines of an answer that are looked at; LLMs that write more than asked do not write this many more.
@@ -78,6 +80,7 @@ class RunOptions:
     questions: QuestionSettings = field(default_factory=QuestionSettings)
     calls: CallSettings = field(default_factory=CallSettings)
     filters: Sequence[QuestionFilter] | None = None
+    sample: ChunkSampling | None = None
 
     def __post_init__(self) -> None:
         check_choice("on_failure", self.on_failure, get_args(OnFailure))
@@ -121,7 +124,10 @@ class GenerationRun:
         self.style = PromptStyle(options.qa_generate_prompt_tmpl, options.num_questions_per_chunk, options.questions)
         self.passages = read_passages(nodes, options.questions.metadata_mode)
         self.report.empty = len(nodes) - len(self.passages)
-        self._plan = TaskPlan(self.style, self.passages, self.passages)
+        sample = options.sample
+        asked = self.passages if sample is None else sample.draw(self.passages, show_progress=options.verbose)
+        self.report.unasked = len(self.passages) - len(asked)
+        self._plan = TaskPlan(self.style, asked, self.passages)
         self.report.alone = self._plan.alone
         self.caller = LLMCaller.for_llm(llm, options.calls, self.report, options.retry_limit)
         self.num_workers = workers_for(llm, options.calls)
@@ -249,8 +255,8 @@ class GenerationRun:
         if not candidates:
             reason = next(iter(report.failed.values()), "no reason was given")
             raise GenerationError(
-                f"The LLM gave no usable query for any of {len(self.passages)} chunks, so there is no data set; the "
-                f"first chunk failed with: {reason}"
+                f"The LLM gave no usable query for any of {len(self.passages) - report.unasked} chunks, so there is no "
+                f"data set; the first chunk failed with: {reason}"
             )
         context = FilterContext(self.passages, queue, report, self.prices, self.options.verbose)
         filters = default_filters() if self.options.filters is None else list(self.options.filters)

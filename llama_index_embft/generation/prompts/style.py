@@ -209,7 +209,8 @@ class PromptStyle:
             shown: What the LLM gets to read of each; None for all of it.
         """
         text = "\n".join(texts)
-        asked: tuple[QueryKind, ...] = ("comparison",) * self.n
+        one: tuple[QueryKind, ...] = ("comparison",)
+        asked = one * self.n
         if kinds is not None:
             asked = kinds
         elif len(texts) == 1:
