@@ -38,8 +38,8 @@ class QuestionOptions:
     negatives: int = option(0, "Negatives a query written by the LLM; mining is usually better.")
     retry_limit: int = option(3, "Attempts a chunk.")
 
-    def settings(self) -> QuestionSettings:
-        """The settings.
+    def settings(self, *, chat: bool) -> QuestionSettings:
+        """The settings, for an LLM that chats or one that only completes text.
 
         Raises:
             ConfigError: A kind is not known, or its share is no number.
@@ -50,6 +50,7 @@ class QuestionOptions:
             personas=self.persona or (),
             example_queries=_lines(self.examples),
             with_answers=self.answers,
+            few_shot=not chat,
         )
 
 
@@ -135,7 +136,7 @@ def generate(
     from llama_index_embft.calls import check_llm
     from llama_index_embft.cli.shared.console import console
     from llama_index_embft.cli.shared.cost import confirm_cost
-    from llama_index_embft.cli.shared.options import changed, check_only_for
+    from llama_index_embft.cli.shared.options import changed, check_not_with, check_only_for
     from llama_index_embft.cli.shared.ray import check_ray
     from llama_index_embft.dataset import load_documents
     from llama_index_embft.errors import ConfigError
@@ -155,7 +156,10 @@ def generate(
             "--ray: the journal keeps the queries."
         )
     check_only_for("--max-chunks", sampling.max_chunks is not None, changed(sampling))
-    asked, client = questions.settings(), llm.client()
+    check_not_with(
+        "--no-chat", not llm.chat, {"judge": filters.judge or None, "negatives": questions.negatives or None}
+    )
+    asked, client = questions.settings(chat=llm.chat), llm.client()
     OutputFile(out, [])  # a folder of that name should show before the work
     sample = sampling.sample(chunks.embed_model)
     wanted = filters.wanted()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -19,6 +19,7 @@ from llama_index_embft.calls.failures import UnusableAnswerError
 from llama_index_embft.calls.journal import Journal, RequestIdentity
 from llama_index_embft.calls.progress import CallProgress
 from llama_index_embft.calls.queue import QueuedRequest, RequestQueue
+from llama_index_embft.calls.server import GivenUpError
 from llama_index_embft.calls.settings import CallSettings, OnFailure
 from llama_index_embft.calls.tokens import count_tokens
 from llama_index_embft.errors import ConfigError, GenerationError
@@ -26,6 +27,7 @@ from llama_index_embft.generation.assemble import GeneratedDataset, OutputFile, 
 from llama_index_embft.generation.filters.base import FilterContext, QuestionFilter, apply_filters, default_filters
 from llama_index_embft.generation.parse import Item, asks, is_refusal, parse_items
 from llama_index_embft.generation.passages import read_passages
+from llama_index_embft.generation.prompts.few_shot import read_continuation
 from llama_index_embft.generation.prompts.style import Prompt, PromptStyle
 from llama_index_embft.generation.prompts.tasks import QueryTask, TaskPlan
 from llama_index_embft.generation.report import GenerationEstimate, GenerationReport
@@ -129,7 +131,9 @@ class GenerationRun:
         self.report.unasked = len(self.passages) - len(asked)
         self._plan = TaskPlan(self.style, asked, self.passages)
         self.report.alone = self._plan.alone
-        self.caller = LLMCaller.for_llm(llm, options.calls, self.report, options.retry_limit)
+        # What is continued is text, whatever else the LLM can do.
+        calls = replace(options.calls, structured="text") if options.questions.few_shot else options.calls
+        self.caller = LLMCaller.for_llm(llm, calls, self.report, options.retry_limit)
         self.num_workers = workers_for(llm, options.calls)
         self._model = model_identity(self.caller.llm)
         with_answers = options.questions.with_answers
@@ -179,7 +183,10 @@ class GenerationRun:
                     known += 1
                     continue
                 calls += 1
-                prompt_tokens += count_tokens(self._request(task, prompt).body)
+                try:
+                    prompt_tokens += count_tokens(self._request(task, prompt).body)
+                except GivenUpError as err:
+                    raise GenerationError(err.failure.reason) from None
                 if n % 50 == 0:
                     await asyncio.sleep(0)
         return GenerationEstimate.counted(calls, known, prompt_tokens, self._answer_tokens, self.options.calls)
@@ -312,6 +319,8 @@ def read_queries(content: Any, prompt: Prompt, style: PromptStyle, *, asked_with
     Raises:
         UnusableAnswerError: There is no query in it, or no answer although answers were asked for.
     """
+    if style.settings.few_shot:
+        content = read_continuation(str(content), with_answers=style.settings.with_answers)
     items = parse_items(content, limit=_READ_AT_MOST, questions_only=prompt.questions_only)
     items = _of_kinds([item for item in items if item.query not in asked_with], prompt.kinds)[: len(prompt.kinds)]
     shown = " ".join(str(content).split())[:160]

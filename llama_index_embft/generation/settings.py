@@ -41,6 +41,8 @@ class QuestionSettings:
         with_answers: Ask for answers too; they become ``reference_answers``.
         language: Language of the prompt. ``"auto"`` takes the Chinese one for Chinese chunks, else the English one,
             which asks for queries in the chunk's language.
+        few_shot: The prompt is a text with solved examples that a base model continues, instead of a request; for LLMs
+            without chat, such as ``OpenAILike(is_chat_model=False, max_tokens=256)``. ``example_queries`` are shown.
         metadata_mode: Text of the corpus; the default is ``MetadataMode.EMBED``, which is what an index embeds. The LLM
             reads the text without metadata.
 
@@ -53,6 +55,7 @@ class QuestionSettings:
     example_queries: Sequence[str] = ()
     with_answers: bool = False
     language: PromptLanguage = "auto"
+    few_shot: bool = False
     metadata_mode: MetadataMode | str = "embed"
 
     def __post_init__(self) -> None:
@@ -65,6 +68,11 @@ class QuestionSettings:
             check_choice("kinds", kind, QUERY_KINDS)
         if not self.shares or any(not 0 < share < float("inf") for share in self.shares.values()):
             raise ConfigError(f"`kinds` is {dict(self.shares)!r}; it must give each kind a share above 0.")
+        if self.few_shot and (self.personas or "comparison" in self.shares):
+            raise ConfigError(
+                "`few_shot` is True, and a model that only continues text takes no `personas` and no comparisons; "
+                "leave them out."
+            )
 
     @property
     def shares(self) -> Mapping[QueryKind, float]:

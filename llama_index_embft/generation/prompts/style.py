@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from llama_index_embft._core.checks import check_number
 from llama_index_embft._core.language import is_chinese
 from llama_index_embft.errors import ConfigError
+from llama_index_embft.generation.prompts.few_shot import few_shot_prompt
 from llama_index_embft.generation.settings import QUESTIONS_ONLY, QueryKind, QuestionSettings
 
 if TYPE_CHECKING:
@@ -191,10 +192,10 @@ class PromptStyle:
                 ["num_questions_per_chunk"],
             )
             asked = self.settings
-            if asked.personas or asked.example_queries or dict(asked.shares) != QUESTIONS_ONLY:
+            if asked.few_shot or asked.personas or asked.example_queries or dict(asked.shares) != QUESTIONS_ONLY:
                 raise ConfigError(
-                    "A `qa_generate_prompt_tmpl` of your own decides what is asked; leave out `kinds`, `personas` and "
-                    "`example_queries`, or leave out the template."
+                    "A `qa_generate_prompt_tmpl` of your own decides what is asked; leave out `kinds`, `personas`, "
+                    "`example_queries` and `few_shot`, or leave out the template."
                 )
 
     def prompt_for(
@@ -221,6 +222,8 @@ class PromptStyle:
         if self.template is not None:
             bare = self._own_template()
             format_line = _FORMATS[language, True] if self.settings.with_answers else ""
+        elif self.settings.few_shot:
+            bare, format_line = self._few_shot(language, asked, text), ""
         else:
             bare = self._built_in(language, asked, text, _TEMPLATES if len(texts) == 1 else _PAIR_TEMPLATES)
             format_line = _FORMATS[language, self.settings.with_answers]
@@ -242,15 +245,20 @@ class PromptStyle:
                 persona=_dice(text, "persona").choice(list(self.settings.personas))
             )
         if self.settings.example_queries:
-            drawn = _dice(text, "examples").sample(
-                list(self.settings.example_queries), min(_EXAMPLES_PER_PROMPT, len(self.settings.example_queries))
-            )
-            lines = "\n".join(f"  - {' '.join(example.split())}" for example in drawn)
+            lines = "\n".join(f"  - {' '.join(example.split())}" for example in self._examples(text))
             examples = _EXAMPLE_LINES[language].format(list=lines)
         wanted = "\n".join(f"{n}. {_KIND_TEXTS[language][kind]}" for n, kind in enumerate(kinds, 1))
         return templates[language].format(
             persona=persona, context=_PLACEHOLDER, second=_SECOND, n=len(kinds), kinds=wanted, examples=examples
         )
+
+    def _few_shot(self, language: str, kinds: Sequence[QueryKind], text: str) -> str:
+        answers = self.settings.with_answers
+        return few_shot_prompt(language, kinds, _PLACEHOLDER, self._examples(text), with_answers=answers)
+
+    def _examples(self, text: str) -> list[str]:
+        known = list(self.settings.example_queries)
+        return _dice(text, "examples").sample(known, min(_EXAMPLES_PER_PROMPT, len(known)))
 
     def kinds_of(self, text: str) -> tuple[QueryKind, ...]:
         """Draw the kinds of a passage's queries.
