@@ -92,6 +92,7 @@ class FilterOptions:
     round_trip: str | None = option(None, "Embedding model (name or folder) that must find a query's chunk again.")
     trust_remote_code: bool = option(False, "Run code that comes with the model of --round-trip; read it first.")
     top_k: int = option(10, "Rank that --round-trip allows.")
+    dense_weight: float = option(0.5, "Share of the vectors in the search of --round-trip, 0 to 1; the rest are words.")
 
     def wanted(self) -> list[QuestionFilter]:
         """The filters, with their model loaded."""
@@ -101,7 +102,7 @@ class FilterOptions:
         wanted = default_filters() if self.filters else []
         if self.round_trip is not None:
             found_by = load_embed_model(self.round_trip, trust_remote_code=self.trust_remote_code)
-            wanted.append(RoundTrip(found_by, top_k=self.top_k))
+            wanted.append(RoundTrip(found_by, top_k=self.top_k, dense_weight=self.dense_weight))
         if self.judge:
             wanted.append(Judge(self.judge))
         return wanted
@@ -148,7 +149,8 @@ def generate(
     from llama_index_embft.generation.assemble import OutputFile
 
     check_ray(ray, ray_workers=ray_workers)
-    of_round_trip = {name: value for name, value in changed(filters).items() if name in ("trust_remote_code", "top_k")}
+    only_there = ("trust_remote_code", "top_k", "dense_weight")
+    of_round_trip = {name: value for name, value in changed(filters).items() if name in only_there}
     check_only_for("--round-trip", filters.round_trip is not None, of_round_trip)
     if ray is not None and questions.negatives:
         raise ConfigError(
