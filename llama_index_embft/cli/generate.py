@@ -34,6 +34,9 @@ class QuestionOptions:
     )
     persona: list[str] | None = option(None, "Who asks; give it several times.")
     examples: Path | None = option(None, "File of real queries of your users, one a line, to match in style.")
+    query_language: str | None = option(
+        None, "Language that users ask in (de, en, zh, …), where it is not that of the documents."
+    )
     answers: bool = option(False, "Ask for answers too.")
     negatives: int = option(0, "Negatives a query written by the LLM; mining is usually better.")
     retry_limit: int = option(3, "Attempts a chunk.")
@@ -50,6 +53,7 @@ class QuestionOptions:
             personas=self.persona or (),
             example_queries=_lines(self.examples),
             with_answers=self.answers,
+            query_language=self.query_language,
             few_shot=not chat,
         )
 

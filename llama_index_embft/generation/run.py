@@ -25,6 +25,7 @@ from llama_index_embft.calls.tokens import count_tokens
 from llama_index_embft.errors import ConfigError, GenerationError
 from llama_index_embft.generation.assemble import GeneratedDataset, OutputFile, build_dataset, gather_candidates
 from llama_index_embft.generation.filters.base import FilterContext, QuestionFilter, apply_filters, default_filters
+from llama_index_embft.generation.languages import detected_as
 from llama_index_embft.generation.parse import Item, asks, is_refusal, parse_items
 from llama_index_embft.generation.passages import read_passages
 from llama_index_embft.generation.prompts.few_shot import read_continuation
@@ -265,7 +266,9 @@ class GenerationRun:
                 f"The LLM gave no usable query for any of {len(self.passages) - report.unasked} chunks, so there is no "
                 f"data set; the first chunk failed with: {reason}"
             )
-        context = FilterContext(self.passages, queue, report, self.prices, self.options.verbose)
+        language = self.options.questions.query_language
+        expected = None if language is None else detected_as(language)
+        context = FilterContext(self.passages, queue, report, self.prices, self.options.verbose, expected)
         filters = default_filters() if self.options.filters is None else list(self.options.filters)
         candidates = await apply_filters(candidates, filters, context)
         report.kept = len(candidates)

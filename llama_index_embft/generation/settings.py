@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 from llama_index_embft._core.checks import check_choice
 from llama_index_embft.errors import ConfigError
+from llama_index_embft.generation.languages import LANGUAGES
 
 if TYPE_CHECKING:
     from llama_index.core.schema import MetadataMode
@@ -41,6 +42,8 @@ class QuestionSettings:
         with_answers: Ask for answers too; they become ``reference_answers``.
         language: Language of the prompt. ``"auto"`` takes the Chinese one for Chinese chunks, else the English one,
             which asks for queries in the chunk's language.
+        query_language: Code of the language that users ask in, such as ``"de"``, where it is not that of the chunks.
+            None asks in the language of each chunk.
         few_shot: The prompt is a text with solved examples that a base model continues, instead of a request; for LLMs
             without chat, such as ``OpenAILike(is_chat_model=False, max_tokens=256)``. ``example_queries`` are shown.
         metadata_mode: Text of the corpus; the default is ``MetadataMode.EMBED``, which is what an index embeds. The LLM
@@ -55,6 +58,7 @@ class QuestionSettings:
     example_queries: Sequence[str] = ()
     with_answers: bool = False
     language: PromptLanguage = "auto"
+    query_language: str | None = None
     few_shot: bool = False
     metadata_mode: MetadataMode | str = "embed"
 
@@ -68,10 +72,12 @@ class QuestionSettings:
             check_choice("kinds", kind, QUERY_KINDS)
         if not self.shares or any(not 0 < share < float("inf") for share in self.shares.values()):
             raise ConfigError(f"`kinds` is {dict(self.shares)!r}; it must give each kind a share above 0.")
-        if self.few_shot and (self.personas or "comparison" in self.shares):
+        if self.query_language is not None:
+            check_choice("query_language", self.query_language, tuple(LANGUAGES))
+        if self.few_shot and (self.personas or self.query_language or "comparison" in self.shares):
             raise ConfigError(
-                "`few_shot` is True, and a model that only continues text takes no `personas` and no comparisons; "
-                "leave them out."
+                "`few_shot` is True, and a model that only continues text takes no `personas`, no `query_language` and "
+                "no comparisons; leave them out."
             )
 
     @property

@@ -96,8 +96,9 @@ def test_examples_are_in_the_language_of_the_passage_and_never_twice_the_same(pa
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"personas": ["a nurse"]}, "takes no `personas` and no comparisons"),
-        ({"kinds": {"comparison": 1}}, "takes no `personas` and no comparisons"),
+        ({"personas": ["a nurse"]}, "takes no `personas`, no `query_language` and no comparisons"),
+        ({"query_language": "de"}, "takes no `personas`, no `query_language` and no comparisons"),
+        ({"kinds": {"comparison": 1}}, "takes no `personas`, no `query_language` and no comparisons"),
         ({"template": "{context_str}"}, "of your own decides what is asked; leave out .* `few_shot`"),
     ],
 )

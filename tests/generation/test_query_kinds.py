@@ -14,6 +14,7 @@ from llama_index.core.schema import TextNode
 from loopback_llm import Behaviour, LoopbackLLM, Request
 
 from llama_index_embft.calls.tokens import count_tokens
+from llama_index_embft.errors import ConfigError
 from llama_index_embft.generation import (
     GenerationReport,
     Judge,
@@ -204,3 +205,47 @@ def test_a_comparison_that_fails_is_named_by_both_chunks(serve: Serve, openai_li
     assert len(report.failed) == 3
     assert all(" + " in label for label in report.failed)
     assert "3 queries from 3 of 3 chunks" in str(report)
+
+
+# --- the language of the users ----------------------------------------------------------------------------------------
+
+GERMAN = "Wie viele Liter fasst der Hafen und wer hat ihn gebaut?"
+
+
+def test_questions_in_german_about_english_passages(serve: Serve, openai_like: Make) -> None:
+    server = serve(script=lambda r: Behaviour(text=f"{GERMAN}\nWho is the owner of the town and what does it do?"))
+    dataset = generate(make_nodes(1), openai_like(server), query_language="de", filters=None)
+    assert list(dataset.queries.values()) == [GERMAN]
+    assert dict(dataset.report.dropped) == {"wrong language": 1}
+    assert "Write in German, whatever the language of the passage." in server.requests[0].prompt
+    assert "in the language of the passage" not in server.requests[0].prompt
+    english = generate(make_nodes(1), openai_like(server), filters=None)  # asked for anew: another prompt
+    assert server.count == 2
+    assert GERMAN not in english.queries.values()
+
+
+@pytest.mark.parametrize("texts", [(ENGLISH,), (CHINESE,), (ENGLISH, f"{ENGLISH} 2"), (CHINESE, f"{CHINESE}。")])
+@pytest.mark.parametrize(("code", "names"), [("ru", ("Russian", "俄语")), ("zh", ("Chinese", "中文"))])
+def test_every_prompt_names_the_language(texts: tuple[str, ...], code: str, names: tuple[str, str]) -> None:
+    body = PromptStyle(None, 2, QuestionSettings(query_language=code)).prompt_for(*texts).body
+    assert names[texts[0] == CHINESE] in body
+    assert "与原文相同的语言" not in body
+    assert "in the language of" not in body
+
+
+def test_languages_of_one_script_are_told_by_the_script(serve: Serve, openai_like: Make) -> None:
+    server = serve(script=lambda r: Behaviour(text="Сколько литров вмещает гавань?\nHow old is the town in the hills?"))
+    dataset = generate(make_nodes(1), openai_like(server), query_language="ru", filters=None)
+    assert list(dataset.queries.values()) == ["Сколько литров вмещает гавань?"]
+
+
+@pytest.mark.parametrize(
+    ("template", "options", "sentence"),
+    [
+        (None, {"query_language": "German"}, "`query_language` is 'German'; it must be one of 'ar',"),
+        ("{context_str}", {"query_language": "de"}, "of your own decides what is asked"),
+    ],
+)
+def test_senseless_languages_are_refused(template: str | None, options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        PromptStyle(template, 2, QuestionSettings(**options))

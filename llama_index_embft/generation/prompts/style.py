@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from llama_index_embft._core.checks import check_number
 from llama_index_embft._core.language import is_chinese
 from llama_index_embft.errors import ConfigError
+from llama_index_embft.generation.languages import asking_in
 from llama_index_embft.generation.prompts.few_shot import few_shot_prompt
 from llama_index_embft.generation.settings import QUESTIONS_ONLY, QueryKind, QuestionSettings
 
@@ -192,10 +193,16 @@ class PromptStyle:
                 ["num_questions_per_chunk"],
             )
             asked = self.settings
-            if asked.few_shot or asked.personas or asked.example_queries or dict(asked.shares) != QUESTIONS_ONLY:
+            if (
+                asked.few_shot
+                or asked.query_language
+                or asked.personas
+                or asked.example_queries
+                or dict(asked.shares) != QUESTIONS_ONLY
+            ):
                 raise ConfigError(
                     "A `qa_generate_prompt_tmpl` of your own decides what is asked; leave out `kinds`, `personas`, "
-                    "`example_queries` and `few_shot`, or leave out the template."
+                    "`example_queries`, `query_language` and `few_shot`, or leave out the template."
                 )
 
     def prompt_for(
@@ -248,7 +255,10 @@ class PromptStyle:
             lines = "\n".join(f"  - {' '.join(example.split())}" for example in self._examples(text))
             examples = _EXAMPLE_LINES[language].format(list=lines)
         wanted = "\n".join(f"{n}. {_KIND_TEXTS[language][kind]}" for n, kind in enumerate(kinds, 1))
-        return templates[language].format(
+        template = templates[language]
+        if self.settings.query_language is not None:
+            template = asking_in(template, language, self.settings.query_language)
+        return template.format(
             persona=persona, context=_PLACEHOLDER, second=_SECOND, n=len(kinds), kinds=wanted, examples=examples
         )
 
