@@ -43,7 +43,8 @@ def main() -> None:
 def set_rows(data: HumanSet, args: Any) -> list[dict[str, Any]]:
     """One row a fusion: its best weight, equal weight, the prior and the learnt weight, as nDCG@10."""
     from llama_index_embft.embeddings import as_encoder, load_embed_model
-    from llama_index_embft.retrievers import fuse, learn_weight, prior_weight
+    from llama_index_embft.retrievers import learn_weight, prior_weight
+    from llama_index_embft.search import fuse
 
     encoder = as_encoder(load_embed_model(minilm(), device=args.device))
     index, n_documents = data.documents(encoder), len(data.ids)

@@ -94,7 +94,7 @@ class Bench:
 
     def rows(self, situation: str) -> list[dict[str, Any]]:
         """The lines of the table."""
-        from llama_index_embft.retrievers import fuse
+        from llama_index_embft.search import fuse
 
         data = self.data
         if "base" not in self.parts:
@@ -144,7 +144,7 @@ class Bench:
         """What `tune` finds with the questions of a situation, on the test questions."""
         from llama_index_embft.embeddings import as_encoder
         from llama_index_embft.pipeline import tune
-        from llama_index_embft.retrievers import fuse
+        from llama_index_embft.search import fuse
 
         data, args = self.data, self.args
         if situation == "none":

@@ -80,8 +80,8 @@ def quality(data: HumanSet, args: Any, loss: str, seed: int) -> list[dict[str, A
     from llama_index_embft.embeddings import as_encoder, load_embed_model
     from llama_index_embft.evaluation import compare
     from llama_index_embft.finetune import CandidateSettings, RerankerFinetuneEngine, RerankerSettings
-    from llama_index_embft.retrievers import fuse, prior_weight, ranked_hits
-    from llama_index_embft.search import TopK
+    from llama_index_embft.retrievers import prior_weight, ranked_hits
+    from llama_index_embft.search import TopK, fuse
 
     base = load_embed_model(minilm(), device=args.device)
     encoder = as_encoder(base)

@@ -15,10 +15,11 @@ from llama_index_embft._core.environment import default_cache_dir
 from llama_index_embft._core.redaction import Redactor
 from llama_index_embft.calls.connections import close_own_connections, without_retries
 from llama_index_embft.calls.counts import as_prices
+from llama_index_embft.calls.failures import Failure
 from llama_index_embft.calls.journal import sha256
 from llama_index_embft.calls.limits import RateLimiter
 from llama_index_embft.calls.server import ApiServer, GivenUpError, RetryPolicy
-from llama_index_embft.calls.tokens import certainly_fits, count_tokens, cut_to_tokens
+from llama_index_embft.calls.tokens import certainly_fits, count_in_any_tokenizer, count_tokens, cut_to_tokens
 from llama_index_embft.errors import ConfigError, GenerationError
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from llama_index_embft.calls.counts import CallCounts
-    from llama_index_embft.calls.failures import Failure
     from llama_index_embft.calls.settings import CallSettings, Structured
 
 logger = logging.getLogger(__name__)
@@ -51,6 +51,9 @@ _LONGEST_ANSWER: Final = 1_000_000
 _DEEPEST_ANSWER: Final = 12
 _LARGEST_ANSWER: Final = 1000
 _READ_AT_ONCE: Final = 4000
+# A cut passage with less would say too little to ask about; and what the marks of a chat take.
+_SHORTEST_PASSAGE: Final = 64
+_TOKENS_OF_CHAT: Final = 24
 _MOST_TOKENS: Final = 10**9  # a server that reports more for one call does not know
 
 
@@ -157,12 +160,38 @@ class LLMCaller:
         if self.llm is not self.callers_llm:
             await close_own_connections(self.llm, self.callers_llm)
 
-    def fit(self, passage: str, rest: str, answer_tokens: int) -> str:
-        """Cut a passage to the model's context window, next to the rest of the prompt and the answer."""
+    def fit(self, passage: str, rest: str, answer_tokens: int, *, share: float = 1.0) -> str:
+        """Cut a passage to the model's context window, next to the rest of the prompt and the answer.
+
+        Args:
+            passage: To be cut.
+            rest: What else the prompt says.
+            answer_tokens: Room that the answer needs.
+            share: Of what is left beside them, how much this passage may take.
+
+        Raises:
+            GivenUpError: The window leaves no room for a passage.
+        """
         room = self._window - min(max(self._output, answer_tokens), self._window // 2)
-        if certainly_fits(passage + rest, room):  # nearly always; counting tokens costs a millisecond
+        if share == 1 and certainly_fits(passage + rest, room):  # nearly always; counting tokens costs a millisecond
             return passage
-        return cut_to_tokens(passage, max(64, room - count_tokens(rest)))
+        others = count_in_any_tokenizer(rest) + _TOKENS_OF_CHAT
+        if room - others < _SHORTEST_PASSAGE:
+            reason = (
+                f"The LLM's context window of {self._window} tokens has no room for a passage beside the prompt (about "
+                f"{others}) and the answer ({self._window - room}): start its server with a larger one and set "
+                "`context_window`, or ask for fewer queries at once."
+            )
+            raise GivenUpError(Failure("passage", reason))
+        return cut_to_tokens(passage, int((room - others) * share))
+
+    def fit_both(self, first: str, second: str, rest: str, answer_tokens: int) -> tuple[str, str]:
+        """Cut two passages likewise: where both are too long, each gets half."""
+        if self.fit(first + second, rest, answer_tokens) == first + second:
+            return first, second
+        half = self.fit(first, rest, answer_tokens, share=0.5)
+        shown = self.fit(second, rest + half, answer_tokens)
+        return self.fit(first, rest + shown, answer_tokens), shown
 
     async def ask(self, request: LLMRequest) -> LLMResponse:
         """Ask until there is a usable answer.

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from llama_index_embft._core.checks import first_line
+from llama_index_embft._core.checks import check_number, first_line
 from llama_index_embft._core.redaction import Redactor, redact
 from llama_index_embft.calls.asking import model_name, server_address
 from llama_index_embft.calls.failures import classify
@@ -39,6 +39,19 @@ _ADDRESS: Final = {
 }
 
 
+# What the constructors call the time that an answer may take.
+_TIMEOUT: Final = {
+    "openai-like": "timeout",
+    "openai": "timeout",
+    "azure-openai": "timeout",
+    "anthropic": "timeout",
+    "mistralai": "timeout",
+    "ollama": "request_timeout",
+}
+_LOCAL: Final = ("openai-like", "ollama")
+_LOCAL_SECONDS: Final = 1800.0
+_COMPLETION_TOKENS: Final = 256
+_STOPS: Final = ["\nPassage:", "\n段落："]
 _CHECK_SECONDS: Final = 15.0
 
 
@@ -50,6 +63,8 @@ def make_llm(
     temperature: float | None = None,
     context_window: int = 8192,
     tools: bool = False,
+    chat: bool = True,
+    timeout: float | None = None,
 ) -> LLM:
     """Make an LLM client.
 
@@ -61,8 +76,12 @@ def make_llm(
         model: Name of the model at the server.
         api_base: Address of the server; needed for ``openai-like``.
         temperature: None for the client's default.
-        context_window: Tokens that an ``openai-like`` model can read; the other clients know.
+        context_window: Tokens that an ``openai-like`` or ``ollama`` model can read; the other clients know.
         tools: Whether an ``openai-like`` model has function calling; the other clients know.
+        chat: Whether an ``openai-like`` model can chat. A base model is sent text to complete, and answers with at most
+            256 tokens; see `QuestionSettings.few_shot`.
+        timeout: Seconds that an answer may take. None takes the client's own, and half an hour for ``openai-like`` and
+            ``ollama``: a server on a CPU reads a prompt and writes 2 tokens a second, for one request after another.
 
     Raises:
         ConfigError: The name is unknown, an address is missing or not taken, or the client refuses its arguments.
@@ -75,14 +94,17 @@ def make_llm(
         if client not in _ADDRESS:
             raise ConfigError(f"The client {client} does not take an API base; leave it out.")
         options[_ADDRESS[client]] = api_base
+    options |= _timeout(client, timeout)
+    if client == "ollama":
+        options["context_window"] = context_window
+    if not chat and client != "openai-like":
+        raise ConfigError(f"The client {client} is for models that chat; take openai-like for one that completes text.")
     if temperature is not None:
         options["temperature"] = temperature
     if client == "openai-like":
         if not api_base:  # an empty one would send the documents to api.openai.com
             raise ConfigError("The client openai-like needs the address of the server: --api-base http://host:port/v1")
-        # An absent key must not become None: the client below would then look for one and fail.
-        options |= {"api_key": os.environ.get("OPENAI_API_KEY") or "none", "is_chat_model": True}
-        options |= {"context_window": context_window, "is_function_calling_model": tools}
+        options |= _openai_like(context_window, tools=tools, chat=chat)
     module, name = _CLIENTS[client]
     key = _KEYS.get(client)
     if key is not None and not os.environ.get(key):
@@ -97,13 +119,35 @@ def make_llm(
     return made
 
 
+def _timeout(client: str, seconds: float | None) -> dict[str, float]:
+    if seconds is None:
+        return {_TIMEOUT[client]: _LOCAL_SECONDS} if client in _LOCAL else {}
+    check_number("timeout", seconds, above=0)
+    if client not in _TIMEOUT:
+        raise ConfigError(f"The client {client} does not take a timeout; leave it out.")
+    return {_TIMEOUT[client]: seconds}
+
+
+def _openai_like(context_window: int, *, tools: bool, chat: bool) -> dict[str, Any]:
+    # An absent key must not become None: the client would then look for one and fail.
+    options = {"api_key": os.environ.get("OPENAI_API_KEY") or "none", "is_chat_model": chat}
+    options |= {"context_window": context_window, "is_function_calling_model": tools}
+    if not chat:
+        if tools:
+            raise ConfigError("A model without chat has no tool calls; leave one of the two out.")
+        # A base model writes on and on, and servers stop after 16 tokens where they are not told.
+        options |= {"max_tokens": _COMPLETION_TOKENS, "additional_kwargs": {"stop": _STOPS}}
+    return options
+
+
 def check_llm(llm: LLM) -> None:
     """Find out before the work, and at no cost, what is wrong with the key, the model's name or the address.
 
     Asks a server of OpenAI's kind for the list of its models; one that has no such list is taken as it is.
 
     Raises:
-        GenerationError: Nobody listens, the key is refused, or the server has other models only.
+        GenerationError: Nobody listens, the key is refused, the server has other models only, or it says that it reads
+            less than the client thinks.
     """
     try:
         _ = llm.metadata  # clients look the context window up by the model's name
@@ -114,7 +158,7 @@ def check_llm(llm: LLM) -> None:
     at = f" at {redact(address)}" if (address := server_address(llm)) else ""
     try:
         client = llm._get_client().with_options(max_retries=0, timeout=_CHECK_SECONDS)
-        models = [str(model.id) for model in client.models.list().data]
+        listed = list(client.models.list().data)
     except Exception as err:  # noqa: BLE001 - every client has its own; only what no later call can mend counts
         failure = classify(err, Redactor(llm))
         if failure.kind == "unreachable":
@@ -124,8 +168,16 @@ def check_llm(llm: LLM) -> None:
         if failure.kind == "fatal" and "404" not in failure.reason:
             raise GenerationError(f"{failure.reason.rstrip('.')} (model {model_name(llm)!r}{at}).") from None
         return
+    models = [str(model.id) for model in listed]
     if models and model_name(llm) not in models:
         near = get_close_matches(model_name(llm), models, n=3) or models[:3]
         raise GenerationError(
             f"The LLM server{at} has no model {model_name(llm)!r}; it has {len(models)}, such as {', '.join(near)}."
         )
+    for model in listed:  # vLLM says how much it reads
+        reads = getattr(model, "max_model_len", None)
+        if str(model.id) == model_name(llm) and isinstance(reads, int) and reads < llm.metadata.context_window:
+            raise GenerationError(
+                f"The LLM server{at} reads {reads} tokens, and the LLM's context window is set to "
+                f"{llm.metadata.context_window}; set it to {reads} (`context_window`, --context-window)."
+            )

@@ -39,12 +39,13 @@ _REFUSED_NAMES: Final = (
     "NameResolutionError",
     "ConnectTimeout",
 )
+_TIMEOUTS: Final = ("ReadTimeout", "APITimeoutError", "TimeoutError")
 # What a 403 says that is about the caller and not about what was sent.
 _ABOUT_KEY: Final = re.compile(
     r"api[ _-]?key|credential|token|unauthori[sz]ed|permission|organi[sz]ation|subscription|project|country|territory",
     re.IGNORECASE,
 )
-_TOO_LONG: Final = re.compile(r"context[_ ]length|maximum context|too long|too many tokens", re.IGNORECASE)
+_TOO_LONG: Final = re.compile(r"context[_ ](?:length|size)|maximum context|too long|too many tokens", re.IGNORECASE)
 _TOOLS_REFUSED: Final = re.compile(r"tool|function|response_format|json_schema|grammar", re.IGNORECASE)
 
 
@@ -93,6 +94,8 @@ def classify(err: BaseException, redact: Redactor, model: str = "LLM") -> Failur
         return Failure("fatal", f"The {model} client has no API key ({text}); set it in the environment.")
     if type(err).__name__ == "ValidationError" and callable(getattr(err, "errors", None)):  # pydantic's, of any version
         return Failure("retry", _of_shape(err, redact, model))
+    if any(type(cause).__name__ in _TIMEOUTS for cause in _causes(err)):
+        return Failure("retry", f"The {model} server has not answered in time ({text}); give it a longer timeout.")
     # Dropped connections, timeouts, replies that are no JSON, and whatever a home-made LLM raises.
     return Failure("retry", f"{type(err).__name__}: {text}" if text else type(err).__name__)
 
@@ -116,7 +119,11 @@ def _by_status(status: int, text: str, err: BaseException, model: str) -> Failur
         # 503 with Retry-After is a rate limit by another name.
         after = _retry_after(err)
         return Failure("retry" if after is None else "wait", reason, retry_after=after)
-    too_long = " The passage is too long for the model." if _TOO_LONG.search(text) else ""
+    too_long = (
+        " The passage is too long for the model: set the LLM's `context_window` to what its server has."
+        if _TOO_LONG.search(text)
+        else ""
+    )
     return Failure("passage", reason + too_long, refuses_tools=bool(_TOOLS_REFUSED.search(text)))
 
 

@@ -21,6 +21,11 @@ def count_tokens(text: str) -> int:
     return round(len(get_tokenizer()(text[:_COUNTED])) * len(text) / _COUNTED)
 
 
+def count_in_any_tokenizer(text: str) -> int:
+    """Tokens of a text in the least thrifty tokenizer of those in use, as far as ours can tell."""
+    return round(count_tokens(text) / _MARGIN)
+
+
 def certainly_fits(text: str, limit: int) -> bool:
     """Whether a text has at most ``limit`` tokens in any tokenizer; told from its length alone."""
     characters_per_token = _CHARACTERS_PER_TOKEN_AT_LEAST if text.isascii() else 0.5

@@ -15,9 +15,10 @@ from llama_index_embft.cli.shared.llm import LLMOptions  # noqa: TC001
 from llama_index_embft.cli.shared.ray import RayOption  # noqa: TC001
 from llama_index_embft.dataset import ReadingSettings  # noqa: TC001
 from llama_index_embft.generation import QuestionSettings
+from llama_index_embft.generation.sampling import Sampling  # noqa: TC001
 
 if TYPE_CHECKING:
-    from llama_index_embft.generation import QuestionFilter
+    from llama_index_embft.generation import ChunkSampling, QuestionFilter
     from llama_index_embft.generation.settings import QueryKind
 
 
@@ -27,16 +28,21 @@ class QuestionOptions:
 
     questions_per_chunk: int = option(2, "Queries a chunk.")
     kind: list[str] | None = option(
-        None, "KIND=SHARE: question, keyword, title, paraphrase, similar_question; give it several times."
+        None,
+        "KIND=SHARE, several times: question, keyword, title, claim, layperson, comparison, paraphrase, "
+        "similar_question.",
     )
     persona: list[str] | None = option(None, "Who asks; give it several times.")
     examples: Path | None = option(None, "File of real queries of your users, one a line, to match in style.")
+    query_language: str | None = option(
+        None, "Language that users ask in (de, en, zh, …), where it is not that of the documents."
+    )
     answers: bool = option(False, "Ask for answers too.")
     negatives: int = option(0, "Negatives a query written by the LLM; mining is usually better.")
     retry_limit: int = option(3, "Attempts a chunk.")
 
-    def settings(self) -> QuestionSettings:
-        """The settings.
+    def settings(self, *, chat: bool) -> QuestionSettings:
+        """The settings, for an LLM that chats or one that only completes text.
 
         Raises:
             ConfigError: A kind is not known, or its share is no number.
@@ -47,7 +53,38 @@ class QuestionOptions:
             personas=self.persona or (),
             example_queries=_lines(self.examples),
             with_answers=self.answers,
+            query_language=self.query_language,
+            few_shot=not chat,
         )
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """Which chunks are asked about."""
+
+    max_chunks: int | None = option(None, "Chunks to ask about; the others stay in the corpus. Default: all.")
+    sampling: Sampling = option(
+        "random", "How they are drawn: random, or clustered by the vectors of --embed-model, to cover the corpus."
+    )
+    seed: int = option(0, "Of the draw.")
+
+    def sample(self, embed_model: str | None) -> ChunkSampling | None:
+        """The sample, with its model loaded; None for all chunks.
+
+        Raises:
+            ConfigError: A value is not allowed, or no model is named to cluster by.
+        """
+        from llama_index_embft.embeddings import load_embed_model
+        from llama_index_embft.errors import ConfigError
+        from llama_index_embft.generation import ChunkSampling
+
+        if self.max_chunks is None:
+            return None
+        if self.sampling != "clustered":
+            return ChunkSampling(self.max_chunks, self.sampling, seed=self.seed)
+        if embed_model is None:
+            raise ConfigError("--sampling clustered needs a model to cluster by; name it with --embed-model.")
+        return ChunkSampling(self.max_chunks, self.sampling, load_embed_model(embed_model), self.seed)
 
 
 @dataclass(frozen=True)
@@ -59,6 +96,7 @@ class FilterOptions:
     round_trip: str | None = option(None, "Embedding model (name or folder) that must find a query's chunk again.")
     trust_remote_code: bool = option(False, "Run code that comes with the model of --round-trip; read it first.")
     top_k: int = option(10, "Rank that --round-trip allows.")
+    dense_weight: float = option(0.5, "Share of the vectors in the search of --round-trip, 0 to 1; the rest are words.")
 
     def wanted(self) -> list[QuestionFilter]:
         """The filters, with their model loaded."""
@@ -68,7 +106,7 @@ class FilterOptions:
         wanted = default_filters() if self.filters else []
         if self.round_trip is not None:
             found_by = load_embed_model(self.round_trip, trust_remote_code=self.trust_remote_code)
-            wanted.append(RoundTrip(found_by, top_k=self.top_k))
+            wanted.append(RoundTrip(found_by, top_k=self.top_k, dense_weight=self.dense_weight))
         if self.judge:
             wanted.append(Judge(self.judge))
         return wanted
@@ -80,6 +118,7 @@ def generate(
     llm: Annotated[LLMOptions, "LLM"],
     reading: Annotated[ReadingSettings, "Files"],
     chunks: Annotated[ChunkOptions, "Chunks"],
+    sampling: Annotated[SamplingOptions, "Sample"],
     questions: Annotated[QuestionOptions, "Questions"],
     filters: Annotated[FilterOptions, "Filters"],
     calls: Annotated[CallSettings, "Calls of the LLM"],
@@ -102,7 +141,7 @@ def generate(
     from llama_index_embft.calls import check_llm
     from llama_index_embft.cli.shared.console import console
     from llama_index_embft.cli.shared.cost import confirm_cost
-    from llama_index_embft.cli.shared.options import changed, check_only_for
+    from llama_index_embft.cli.shared.options import changed, check_not_with, check_only_for
     from llama_index_embft.cli.shared.ray import check_ray
     from llama_index_embft.dataset import load_documents
     from llama_index_embft.errors import ConfigError
@@ -114,15 +153,21 @@ def generate(
     from llama_index_embft.generation.assemble import OutputFile
 
     check_ray(ray, ray_workers=ray_workers)
-    of_round_trip = {name: value for name, value in changed(filters).items() if name in ("trust_remote_code", "top_k")}
+    only_there = ("trust_remote_code", "top_k", "dense_weight")
+    of_round_trip = {name: value for name, value in changed(filters).items() if name in only_there}
     check_only_for("--round-trip", filters.round_trip is not None, of_round_trip)
     if ray is not None and questions.negatives:
         raise ConfigError(
             "--negatives is not worked on by a cluster; leave it out, then run the same command with it and without "
             "--ray: the journal keeps the queries."
         )
-    asked, client = questions.settings(), llm.client()
+    check_only_for("--max-chunks", sampling.max_chunks is not None, changed(sampling))
+    check_not_with(
+        "--no-chat", not llm.chat, {"judge": filters.judge or None, "negatives": questions.negatives or None}
+    )
+    asked, client = questions.settings(chat=llm.chat), llm.client()
     OutputFile(out, [])  # a folder of that name should show before the work
+    sample = sampling.sample(chunks.embed_model)
     wanted = filters.wanted()
     if not dry_run:
         check_llm(client)
@@ -133,6 +178,7 @@ def generate(
         "output_path": out,
         "questions": asked,
         "calls": calls,
+        "sample": sample,
     }
     # What it takes is the same on a cluster, whose workers share the limits, so none is asked.
     estimate = estimate_qa_embedding_pairs(nodes, client, **common).with_more(

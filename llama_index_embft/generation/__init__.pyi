@@ -50,4 +50,5 @@ from .reranking import (
     samples_to_dataset as samples_to_dataset,
     usable_samples as usable_samples,
 )
+from .sampling import ChunkSampling as ChunkSampling
 from .settings import QUERY_KINDS as QUERY_KINDS, QuestionSettings as QuestionSettings

@@ -51,13 +51,21 @@ class CandidateQuery:
         id: Hash of the first chunk's id and the query; the same in every run.
         query: The text.
         answer: Reference answer; empty without one.
-        passages: The chunks that it was written for; more than one if chunks share it word for word.
+        passages: The chunks that it was written for; more than one if chunks share it word for word, and the two of a
+            comparison.
+        written_from: The chunks that the LLM read; empty for the first of ``passages``.
     """
 
     id: str
     query: str
     answer: str
     passages: list[Passage] = field(default_factory=list)
+    written_from: tuple[Passage, ...] = ()
+
+    @property
+    def context(self) -> str:
+        """What answers it, as the LLM read it."""
+        return "\n\n".join(passage.bare for passage in self.written_from or self.passages[:1])
 
 
 def query_id(passage_id: str, query: str) -> str:
@@ -66,20 +74,21 @@ def query_id(passage_id: str, query: str) -> str:
     return hashlib.sha256(f"{len(passage_id)}:{passage_id}{query}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def gather_candidates(answers: Iterable[tuple[Passage, list[list[str]]]]) -> list[CandidateQuery]:
+def gather_candidates(answers: Iterable[tuple[tuple[Passage, ...], list[list[str]]]]) -> list[CandidateQuery]:
     """Make candidates of stored answers; a query that several chunks share becomes one with all of them.
 
     Kept apart, the two would be each other's false negatives in training.
 
     Args:
-        answers: A passage with its ``[query, answer]`` pairs, in the order of the nodes.
+        answers: The passages of a task with their ``[query, answer]`` pairs, in the order of the nodes.
     """
     found: dict[str, CandidateQuery] = {}
-    for passage, pairs in answers:
+    for passages, pairs in answers:
         for query, answer in pairs:
-            candidate = found.setdefault(normalized(query), CandidateQuery(query_id(passage.id, query), query, answer))
-            if all(known.id != passage.id for known in candidate.passages):
-                candidate.passages.append(passage)
+            new = CandidateQuery(query_id(passages[0].id, query), query, answer, written_from=passages)
+            candidate = found.setdefault(normalized(query), new)
+            known = {passage.id for passage in candidate.passages}
+            candidate.passages.extend(passage for passage in passages if passage.id not in known)
     return list(found.values())
 
 

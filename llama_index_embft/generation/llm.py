@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from llama_index_embft.calls.running import run_sync, synchronous
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from llama_index_embft.generation.assemble import GeneratedDataset
     from llama_index_embft.generation.filters.base import QuestionFilter
     from llama_index_embft.generation.report import GenerationEstimate
+    from llama_index_embft.generation.sampling import ChunkSampling
 
 
 async def agenerate_qa_embedding_pairs(
@@ -34,6 +36,7 @@ async def agenerate_qa_embedding_pairs(
     questions: QuestionSettings = QuestionSettings(),  # noqa: B008 - frozen
     calls: CallSettings = CallSettings(),  # noqa: B008 - frozen
     filters: Sequence[QuestionFilter] | None = None,
+    sample: ChunkSampling | None = None,
 ) -> GeneratedDataset:
     """Let an LLM write questions for nodes, many at a time, and keep the good ones.
 
@@ -66,6 +69,7 @@ async def agenerate_qa_embedding_pairs(
         calls: Requests in flight, limits, prices, the journal.
         filters: Applied in order to all queries at the end; none of them calls the LLM but `Judge`. None takes
             `RefersToText`, `WrongLanguage` and `NearDuplicates`; an empty list keeps everything.
+        sample: Ask about some of the chunks only; all are in the corpus. None asks about all.
 
     Returns:
         The data set; its ``report`` has counts, failures and what the filters dropped.
@@ -90,8 +94,10 @@ async def agenerate_qa_embedding_pairs(
         questions=questions,
         calls=calls,
         filters=filters,
+        sample=sample,
     )
-    return await GenerationRun(nodes, llm, options).generate()
+    run = await asyncio.to_thread(GenerationRun, nodes, llm, options)  # a sample may embed all chunks
+    return await run.generate()
 
 
 generate_qa_embedding_pairs = synchronous(agenerate_qa_embedding_pairs)
@@ -110,8 +116,11 @@ def estimate_qa_embedding_pairs(
     output_path: str | Path | None = "qa_finetune_dataset.json",
     questions: QuestionSettings = QuestionSettings(),  # noqa: B008 - frozen
     calls: CallSettings = CallSettings(),  # noqa: B008 - frozen
+    sample: ChunkSampling | None = None,
 ) -> GenerationEstimate:
-    """Count what `generate_qa_embedding_pairs` would ask with these arguments; nothing is called and nothing written.
+    """Count what `generate_qa_embedding_pairs` would ask with these arguments; the LLM is not called, nothing written.
+
+    A clustered `sample` embeds the chunks.
 
     Raises:
         ConfigError: An argument is not allowed, or there are no nodes with text.
@@ -125,5 +134,6 @@ def estimate_qa_embedding_pairs(
         output_path=output_path,
         questions=questions,
         calls=calls,
+        sample=sample,
     )
     return run_sync(GenerationRun(nodes, llm, options).estimate())

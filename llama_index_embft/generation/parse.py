@@ -74,7 +74,7 @@ class _AnswerLine(NamedTuple):
 def is_refusal(text: str) -> bool:
     """Tell whether an LLM declines instead of doing what it was asked; what asks is no refusal."""
     plain = " ".join(_plain(text[:600]).split()).lstrip("\"'“ ").replace("’", "'")
-    return bool(REFUSAL.match(plain)) and not (_asks(plain) and len(text) <= 600)
+    return bool(REFUSAL.match(plain)) and not (asks(plain) and len(text) <= 600)
 
 
 def normalized(query: str) -> str:
@@ -141,10 +141,10 @@ def is_heading(line: str) -> bool:
     if HEADING_LINE.match(plain):
         return True
     announces = plain.endswith((":", "：", "-", "—"))
-    asks = plain.endswith(("?", "？", "؟"))
-    if PREAMBLE.match(plain) and (announces or not asks):
+    ends_asking = plain.endswith(("?", "？", "؟"))
+    if PREAMBLE.match(plain) and (announces or not ends_asking):
         return announces or bool(re.search(r"questions?|quer(?:y|ies)|问题|查询|[!.。！]$", plain, re.IGNORECASE))
-    return bool(CLOSING.match(plain)) and not (asks and not re.match("would you like", plain, re.IGNORECASE))
+    return bool(CLOSING.match(plain)) and not (ends_asking and not re.match("would you like", plain, re.IGNORECASE))
 
 
 def _from_text(response: str, questions_only: bool) -> list[Item]:
@@ -168,7 +168,7 @@ def _without_table(lines: list[str]) -> list[str]:
             continue
         if rules and line.count("|") >= 2:
             cells = [cell.strip() for cell in line.strip("|").split("|")]
-            line = next((cell for cell in cells if _asks(cell)), max(cells, key=len))
+            line = next((cell for cell in cells if asks(cell)), max(cells, key=len))
             line = f"- {line}"
         plain.append(line)
     return plain
@@ -196,7 +196,7 @@ def _without_options(lines: list[_AnswerLine]) -> list[_AnswerLine]:
         end = n
         while end < len(lines) and _option_letter(lines[end]) == chr(ord("a") + end - n):
             end += 1
-        if end - n >= 2 and (_asks(lines[n - 1].text) or lines[n - 1].role == "query"):
+        if end - n >= 2 and (asks(lines[n - 1].text) or lines[n - 1].role == "query"):
             kept[n:end] = [line._replace(role="skip") for line in lines[n:end]]
         n = max(end, n + 1)
     return kept
@@ -204,7 +204,7 @@ def _without_options(lines: list[_AnswerLine]) -> list[_AnswerLine]:
 
 def _option_letter(line: _AnswerLine) -> str:
     match = OPTION.match(line.text)
-    return match["letter"].lower() if match and line.role == "loose" and not _asks(line.text) else ""
+    return match["letter"].lower() if match and line.role == "loose" and not asks(line.text) else ""
 
 
 def _find_json(text: str) -> list[Item] | None:
@@ -317,16 +317,16 @@ def _strip_mark(line: str) -> tuple[str, bool]:
 def _assemble(lines: Sequence[_AnswerLine], questions_only: bool) -> list[Item]:
     has_marks = any(line.role == "query" for line in lines)
     loose = [line.text for line in lines if line.role == "loose"]
-    asking = sum(map(_asks, loose))
+    asking = sum(map(asks, loose))
     if questions_only and asking >= 1:
-        keep_loose = {text for text in loose if _asks(text) or IMPERATIVE.match(text)}
+        keep_loose = {text for text in loose if asks(text) or IMPERATIVE.match(text)}
     else:
         keep_loose = set(loose)
     items: list[Item] = []
     open_answer = False
     takes_turns = questions_only and _take_turns(lines)
     for line in lines:
-        if line.role == "query" and not (takes_turns and items and not _asks(line.text) and _asks(items[-1].query)):
+        if line.role == "query" and not (takes_turns and items and not asks(line.text) and asks(items[-1].query)):
             items.extend(Item(part, certain=True) for part in _split_marked(line.text))
             open_answer = False
         elif line.role == "answer" and items:
@@ -343,12 +343,12 @@ def _assemble(lines: Sequence[_AnswerLine], questions_only: bool) -> list[Item]:
 
 def _take_turns(lines: Sequence[_AnswerLine]) -> bool:
     """Whether marked questions and marked statements alternate: then a statement is the answer to its question."""
-    asking = [_asks(line.text) for line in lines if line.role == "query"]
+    asking = [asks(line.text) for line in lines if line.role == "query"]
     return asking == [n % 2 == 0 for n in range(len(asking))] and len(asking) >= 2
 
 
-def _asks(text: str) -> bool:
-    # "What is Y? (page 3)" asks too.
+def asks(text: str) -> bool:
+    """Tell whether a text ends in a question mark; "What is Y? (page 3)" does too."""
     return bool(ASKS.search(INLINE_ANSWER.sub("", text)))
 
 
@@ -365,7 +365,7 @@ def _continues(query: str, line: str) -> bool:
 def _split_questions(line: str) -> list[str]:
     """Several questions on the only line."""
     parts = [part for part in SENTENCES.split(line) if any(c.isalnum() for c in part)]
-    if len(parts) > 1 and all(map(_asks, parts)) and all(len(part) >= 8 for part in parts):
+    if len(parts) > 1 and all(map(asks, parts)) and all(len(part) >= 8 for part in parts):
         return parts
     return [line]
 

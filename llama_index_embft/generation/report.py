@@ -25,6 +25,9 @@ class GenerationReport(CallCounts):
         empty: Chunks without text, left out of the data set.
         seconds: Wall-clock time of this run.
         reasked: Why chunks that were answered before were asked again: ``"prompt"`` or ``"model"`` -> count.
+        unasked: Chunks that a sample left out; they stay in the corpus.
+        covered: Chunks that queries were written for; None for a run that asks for something else.
+        alone: Chunks asked questions in place of comparisons, as the only ones of their document.
         cut: Chunks that were cut to the model's context window.
         short: Chunks with fewer queries than asked for.
         generated: Queries before the filters.
@@ -39,6 +42,9 @@ class GenerationReport(CallCounts):
     empty: int = 0
     seconds: float = 0.0
     reasked: Counter[str] = field(default_factory=Counter)
+    unasked: int = 0
+    covered: int | None = None
+    alone: int = 0
     cut: int = 0
     short: int = 0
     generated: int = 0
@@ -56,16 +62,19 @@ class GenerationReport(CallCounts):
             shown.append((query, reason))
 
     def __str__(self) -> str:
+        covered = self.chunks - self.empty - len(self.failed) if self.covered is None else self.covered
         lines = [
-            f"{self.kept:,} queries from {self.chunks - self.empty - len(self.failed):,} of {self.chunks:,} chunks "
+            f"{self.kept:,} queries from {covered:,} of {self.chunks:,} chunks "
             f"in {self.seconds:.1f} s; {self.answered:,} chunks asked, {self.from_journal:,} from the journal",
             f"{self.requests:,} requests ({self.retries:,} retries), {self.tokens}",
         ]
         if self.dropped:
             reasons = ", ".join(f"{count:,} {name}" for name, count in self.dropped.items())
             lines.append(f"dropped {sum(self.dropped.values()):,} of {self.generated:,} queries: {reasons}")
-        notes = [(self.empty, "chunks without text"), (self.cut, "chunks cut to the context window")]
+        notes = [(self.empty, "chunks without text"), (self.unasked, "chunks left out by the sample")]
+        notes += [(self.cut, "chunks cut to the context window")]
         notes += [(count, f"chunks asked again: another {what}") for what, count in self.reasked.items()]
+        notes += [(self.alone, "chunks asked questions in place of comparisons: their documents have no other chunk")]
         notes += [(self.short, "chunks with fewer queries than asked for"), (self.merged, "queries shared by chunks")]
         notes += [(self.unjudged, "queries without a readable verdict of the judge")]
         lines += [f"{count:,} {what}" for count, what in notes if count]

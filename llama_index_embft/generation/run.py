@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -19,22 +19,28 @@ from llama_index_embft.calls.failures import UnusableAnswerError
 from llama_index_embft.calls.journal import Journal, RequestIdentity
 from llama_index_embft.calls.progress import CallProgress
 from llama_index_embft.calls.queue import QueuedRequest, RequestQueue
+from llama_index_embft.calls.server import GivenUpError
 from llama_index_embft.calls.settings import CallSettings, OnFailure
 from llama_index_embft.calls.tokens import count_tokens
 from llama_index_embft.errors import ConfigError, GenerationError
 from llama_index_embft.generation.assemble import GeneratedDataset, OutputFile, build_dataset, gather_candidates
 from llama_index_embft.generation.filters.base import FilterContext, QuestionFilter, apply_filters, default_filters
-from llama_index_embft.generation.parse import is_refusal, parse_items
-from llama_index_embft.generation.passages import Passage, read_passages
-from llama_index_embft.generation.prompts import Prompt, PromptStyle
+from llama_index_embft.generation.languages import detected_as
+from llama_index_embft.generation.parse import Item, asks, is_refusal, parse_items
+from llama_index_embft.generation.passages import read_passages
+from llama_index_embft.generation.prompts.few_shot import read_continuation
+from llama_index_embft.generation.prompts.style import Prompt, PromptStyle
+from llama_index_embft.generation.prompts.tasks import QueryTask, TaskPlan
 from llama_index_embft.generation.report import GenerationEstimate, GenerationReport
-from llama_index_embft.generation.settings import QuestionSettings
+from llama_index_embft.generation.settings import QueryKind, QuestionSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from llama_index.core.llms import LLM
     from llama_index.core.schema import BaseNode
+
+    from llama_index_embft.generation.sampling import ChunkSampling
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +83,7 @@ class RunOptions:
     questions: QuestionSettings = field(default_factory=QuestionSettings)
     calls: CallSettings = field(default_factory=CallSettings)
     filters: Sequence[QuestionFilter] | None = None
+    sample: ChunkSampling | None = None
 
     def __post_init__(self) -> None:
         check_choice("on_failure", self.on_failure, get_args(OnFailure))
@@ -120,7 +127,14 @@ class GenerationRun:
         self.style = PromptStyle(options.qa_generate_prompt_tmpl, options.num_questions_per_chunk, options.questions)
         self.passages = read_passages(nodes, options.questions.metadata_mode)
         self.report.empty = len(nodes) - len(self.passages)
-        self.caller = LLMCaller.for_llm(llm, options.calls, self.report, options.retry_limit)
+        sample = options.sample
+        asked = self.passages if sample is None else sample.draw(self.passages, show_progress=options.verbose)
+        self.report.unasked = len(self.passages) - len(asked)
+        self._plan = TaskPlan(self.style, asked, self.passages)
+        self.report.alone = self._plan.alone
+        # What is continued is text, whatever else the LLM can do.
+        calls = replace(options.calls, structured="text") if options.questions.few_shot else options.calls
+        self.caller = LLMCaller.for_llm(llm, calls, self.report, options.retry_limit)
         self.num_workers = workers_for(llm, options.calls)
         self._model = model_identity(self.caller.llm)
         with_answers = options.questions.with_answers
@@ -137,7 +151,7 @@ class GenerationRun:
                 journal.absorb(beside)
             queue = RequestQueue(self.caller, journal, self.num_workers, options.on_failure)
             progress = CallProgress(
-                len(self.passages), report, self.prices, show=options.verbose, label="Writing questions"
+                len(self._plan), report, self.prices, show=options.verbose, label="Writing questions"
             )
             snapshots = _Snapshots(self, journal, output, options.save_every)
 
@@ -164,49 +178,61 @@ class GenerationRun:
         file = self.options.journal_file(self.caller.callers_llm)
         calls = known = prompt_tokens = 0
         with Journal(file if file is not None and file.exists() else None) as journal:
-            for n, passage in enumerate(self.passages):
-                prompt = self.style.prompt_for(passage.bare)
-                if self._identity(passage, prompt).key in journal:
+            for n, task in enumerate(self._plan):
+                prompt = self._prompt(task)
+                if self._identity(task, prompt).key in journal:
                     known += 1
                     continue
                 calls += 1
-                prompt_tokens += count_tokens(self._request(passage, prompt).body)
+                try:
+                    prompt_tokens += count_tokens(self._request(task, prompt).body)
+                except GivenUpError as err:
+                    raise GenerationError(err.failure.reason) from None
                 if n % 50 == 0:
                     await asyncio.sleep(0)
         return GenerationEstimate.counted(calls, known, prompt_tokens, self._answer_tokens, self.options.calls)
 
     def _requests(self, journal: Journal) -> Iterator[QueuedRequest]:
-        for passage in self.passages:
-            prompt = self.style.prompt_for(passage.bare)
-            identity = self._identity(passage, prompt)
+        for task in self._plan:
+            prompt = self._prompt(task)
+            identity = self._identity(task, prompt)
             if identity.key not in journal and (changed := journal.answered_otherwise(identity)) is not None:
                 self._note_change(changed, journal)
-            yield QueuedRequest(passage.id, identity, partial(self._request, passage, prompt), _are_pairs)
+            yield QueuedRequest(task.label, identity, partial(self._request, task, prompt), _are_pairs)
 
-    def _identity(self, passage: Passage, prompt: Prompt) -> RequestIdentity:
-        return RequestIdentity.of("questions", passage.bare, prompt=prompt.without_passage, model=self._model)
+    def _prompt(self, task: QueryTask) -> Prompt:
+        return self.style.prompt_for(*task.texts, kinds=task.kinds)
 
-    def _request(self, passage: Passage, prompt: Prompt) -> LLMRequest:
-        around = prompt.body.replace(passage.bare, "", 1) + prompt.format_line
-        shown = self.caller.fit(passage.bare, around, self._answer_tokens)
-        if len(shown) < len(passage.bare):
-            self._note_cut(passage, shown)
-            prompt = self.style.prompt_for(passage.bare, shown=shown)
+    def _identity(self, task: QueryTask, prompt: Prompt) -> RequestIdentity:
+        return RequestIdentity.of("questions", *task.texts, prompt=prompt.without_passage, model=self._model)
+
+    def _request(self, task: QueryTask, prompt: Prompt) -> LLMRequest:
+        texts, around = task.texts, prompt.body + prompt.format_line
+        for text in texts:
+            around = around.replace(text, "", 1)
+        if len(texts) == 1:
+            shown = [self.caller.fit(texts[0], around, self._answer_tokens)]
+        else:
+            first, second = texts
+            shown = list(self.caller.fit_both(first, second, around, self._answer_tokens))
+        if shown != texts:
+            self._note_cut(task, sum(map(len, texts)), sum(map(len, shown)))
+            prompt = self.style.prompt_for(*task.texts, kinds=task.kinds, shown=shown)
 
         def read(content: Any) -> list[list[str]]:
             return read_queries(content, prompt, self.style, asked_with=around)
 
         return LLMRequest(prompt.body, prompt.format_line, self._schema, read, self._answer_tokens)
 
-    def _note_cut(self, passage: Passage, shown: str) -> None:
+    def _note_cut(self, task: QueryTask, characters: int, shown: int) -> None:
         self.report.cut += 1
         if self.report.cut == 1:
             logger.warning(
                 "The chunk %r has %d characters and was cut to %d for the LLM's context window; chunk smaller, or set "
                 "the LLM's `context_window` if it is larger. Further chunks that are cut are counted in the report.",
-                passage.id,
-                len(passage.bare),
-                len(shown),
+                task.label,
+                characters,
+                shown,
             )
 
     def _note_change(self, changed: str, journal: Journal) -> None:
@@ -218,28 +244,31 @@ class GenerationRun:
                 "prompt" if changed == "prompt" else "model or other settings of it",
             )
 
-    def stored(self, journal: Journal) -> Iterator[tuple[Passage, list[list[str]]]]:
+    def stored(self, journal: Journal) -> Iterator[tuple[QueryTask, list[list[str]]]]:
         """Stored answers in the order of the nodes."""
-        for passage in self.passages:
-            answer = journal.get(self._identity(passage, self.style.prompt_for(passage.bare)).key, _are_pairs)
+        for task in self._plan:
+            answer = journal.get(self._identity(task, self._prompt(task)).key, _are_pairs)
             if answer is not None:
-                yield passage, answer.payload
+                yield task, answer.payload
 
     async def _assemble(self, journal: Journal, queue: RequestQueue) -> GeneratedDataset:
         report = self.report
         answers = list(self.stored(journal))
         self._explain_missing(answers, journal)
-        report.short = sum(len(pairs) < self.style.n for _, pairs in answers)
+        report.short = sum(len(pairs) < len(task.kinds) for task, pairs in answers)
+        report.covered = len({passage.id for task, _ in answers for passage in task.passages})
         report.generated = sum(len(pairs) for _, pairs in answers)
-        candidates = gather_candidates(answers)
+        candidates = gather_candidates((task.passages, pairs) for task, pairs in answers)
         report.merged = report.generated - len(candidates)
         if not candidates:
             reason = next(iter(report.failed.values()), "no reason was given")
             raise GenerationError(
-                f"The LLM gave no usable query for any of {len(self.passages)} chunks, so there is no data set; the "
-                f"first chunk failed with: {reason}"
+                f"The LLM gave no usable query for any of {len(self.passages) - report.unasked} chunks, so there is no "
+                f"data set; the first chunk failed with: {reason}"
             )
-        context = FilterContext(self.passages, queue, report, self.prices, self.options.verbose)
+        language = self.options.questions.query_language
+        expected = None if language is None else detected_as(language)
+        context = FilterContext(self.passages, queue, report, self.prices, self.options.verbose, expected)
         filters = default_filters() if self.options.filters is None else list(self.options.filters)
         candidates = await apply_filters(candidates, filters, context)
         report.kept = len(candidates)
@@ -251,14 +280,14 @@ class GenerationRun:
             )
         return build_dataset(self.passages, candidates, report)
 
-    def _explain_missing(self, answers: Sequence[tuple[Passage, Any]], journal: Journal) -> None:
+    def _explain_missing(self, answers: Sequence[tuple[QueryTask, Any]], journal: Journal) -> None:
         """Name every chunk without queries; of several with one text only the first was asked."""
-        answered = {passage.id for passage, _ in answers}
-        missing = [passage for passage in self.passages if passage.id not in answered]
+        answered = {task.label for task, _ in answers}
+        missing = [task for task in self._plan if task.label not in answered]
         reasons = dict(journal.failures()) if missing else {}
-        for passage in missing:
-            key = self._identity(passage, self.style.prompt_for(passage.bare)).key
-            self.report.failed.setdefault(passage.id, reasons.get(key, "no answer was stored"))
+        for task in missing:
+            key = self._identity(task, self._prompt(task)).key
+            self.report.failed.setdefault(task.label, reasons.get(key, "no answer was stored"))
 
 
 class _Snapshots:
@@ -279,7 +308,8 @@ class _Snapshots:
         await asyncio.to_thread(self._save)
 
     def _save(self) -> None:
-        candidates = gather_candidates(self._run.stored(self._journal))
+        stored = self._run.stored(self._journal)
+        candidates = gather_candidates((task.passages, pairs) for task, pairs in stored)
         if candidates:
             asked = {passage.id for candidate in candidates for passage in candidate.passages}
             passages = [passage for passage in self._run.passages if passage.id in asked]
@@ -292,14 +322,28 @@ def read_queries(content: Any, prompt: Prompt, style: PromptStyle, *, asked_with
     Raises:
         UnusableAnswerError: There is no query in it, or no answer although answers were asked for.
     """
+    if style.settings.few_shot:
+        content = read_continuation(str(content), with_answers=style.settings.with_answers)
     items = parse_items(content, limit=_READ_AT_MOST, questions_only=prompt.questions_only)
-    items = [item for item in items if item.query not in asked_with][: style.n]
+    items = _of_kinds([item for item in items if item.query not in asked_with], prompt.kinds)[: len(prompt.kinds)]
     shown = " ".join(str(content).split())[:160]
     if not items:
         raise UnusableAnswerError(f"the LLM refused: {shown!r}" if is_refusal(shown) else f"no query in: {shown!r}")
     if style.settings.with_answers and not any(item.answer for item in items):
         raise UnusableAnswerError(f"no answer to the queries in: {shown!r}")
     return [[item.query, item.answer if style.settings.with_answers else ""] for item in items]
+
+
+def _of_kinds(items: Sequence[Item], kinds: Sequence[QueryKind]) -> list[Item]:
+    """Leave out questions in place of claims: no more lines may ask than were asked for as anything else."""
+    room = sum(kind != "claim" for kind in kinds) if "claim" in kinds else len(items)
+    kept: list[Item] = []
+    for item in items:
+        asking = asks(item.query)
+        if not asking or room > 0:
+            kept.append(item)
+        room -= asking
+    return kept
 
 
 def _are_pairs(payload: Any) -> bool:

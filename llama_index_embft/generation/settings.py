@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 from llama_index_embft._core.checks import check_choice
 from llama_index_embft.errors import ConfigError
+from llama_index_embft.generation.languages import LANGUAGES
 
 if TYPE_CHECKING:
     from llama_index.core.schema import MetadataMode
 
-QueryKind: TypeAlias = Literal["question", "keyword", "title", "paraphrase", "similar_question"]
-"""``question``, ``keyword`` and ``title`` search for the passage (asymmetric); ``paraphrase`` and ``similar_question``
-say the same as the passage in other words (symmetric, for short passages such as FAQ entries)."""
+QueryKind: TypeAlias = Literal[
+    "question", "keyword", "title", "paraphrase", "similar_question", "claim", "layperson", "comparison"
+]
+"""``question``, ``keyword``, ``title``, ``claim`` (a statement that somebody wants to check) and ``layperson`` (a
+question without the terms of the field) search for the passage (asymmetric); ``comparison`` searches for two passages
+of one document; ``paraphrase`` and ``similar_question`` say the same as the passage in other words (symmetric, for
+short passages such as FAQ entries)."""
 
 PromptLanguage: TypeAlias = Literal["auto", "en", "zh"]
 
@@ -37,6 +42,10 @@ class QuestionSettings:
         with_answers: Ask for answers too; they become ``reference_answers``.
         language: Language of the prompt. ``"auto"`` takes the Chinese one for Chinese chunks, else the English one,
             which asks for queries in the chunk's language.
+        query_language: Code of the language that users ask in, such as ``"de"``, where it is not that of the chunks.
+            None asks in the language of each chunk.
+        few_shot: The prompt is a text with solved examples that a base model continues, instead of a request; for LLMs
+            without chat, such as ``OpenAILike(is_chat_model=False, max_tokens=256)``. ``example_queries`` are shown.
         metadata_mode: Text of the corpus; the default is ``MetadataMode.EMBED``, which is what an index embeds. The LLM
             reads the text without metadata.
 
@@ -49,6 +58,8 @@ class QuestionSettings:
     example_queries: Sequence[str] = ()
     with_answers: bool = False
     language: PromptLanguage = "auto"
+    query_language: str | None = None
+    few_shot: bool = False
     metadata_mode: MetadataMode | str = "embed"
 
     def __post_init__(self) -> None:
@@ -61,6 +72,13 @@ class QuestionSettings:
             check_choice("kinds", kind, QUERY_KINDS)
         if not self.shares or any(not 0 < share < float("inf") for share in self.shares.values()):
             raise ConfigError(f"`kinds` is {dict(self.shares)!r}; it must give each kind a share above 0.")
+        if self.query_language is not None:
+            check_choice("query_language", self.query_language, tuple(LANGUAGES))
+        if self.few_shot and (self.personas or self.query_language or "comparison" in self.shares):
+            raise ConfigError(
+                "`few_shot` is True, and a model that only continues text takes no `personas`, no `query_language` and "
+                "no comparisons; leave them out."
+            )
 
     @property
     def shares(self) -> Mapping[QueryKind, float]:

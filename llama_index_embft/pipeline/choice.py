@@ -14,8 +14,9 @@ from llama_index_embft.evaluation.statistics import SwitchingCost
 from llama_index_embft.evaluation.tasks import hash_of
 from llama_index_embft.pipeline.parts import DEPTH, is_trainable
 from llama_index_embft.pipeline.status import CandidateRow
-from llama_index_embft.retrievers.fusion import DEFAULT_FUSION, Fusion, fuse, learn_weight
+from llama_index_embft.retrievers.fusion import learn_weight
 from llama_index_embft.retrievers.reranking import CrossEncoderReranker, ranked_hits
+from llama_index_embft.search.fusion import DEFAULT_FUSION, Fusion, fuse
 from llama_index_embft.search.topk import TopK
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft.evaluation import compare
 from llama_index_embft.pipeline.choice import Stack, switching_cost
-from llama_index_embft.retrievers.fusion import DEFAULT_FUSION
+from llama_index_embft.search.fusion import DEFAULT_FUSION
 
 if TYPE_CHECKING:
     from llama_index_embft.evaluation import Comparison, RetrievalReport

@@ -1,4 +1,4 @@
-from .fusion import Fusion as Fusion, WeightChoice as WeightChoice, fuse as fuse, learn_weight as learn_weight
+from .fusion import WeightChoice as WeightChoice, learn_weight as learn_weight
 from .interleaving import InterleavedRetriever as InterleavedRetriever
 from .prior import prior_weight as prior_weight
 from .reranking import (

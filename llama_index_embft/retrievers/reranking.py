@@ -16,7 +16,7 @@ from llama_index_embft._core.checks import check_number, first_line
 from llama_index_embft.embeddings.cross_encoder import as_scores, load_cross_encoder, pair_logits
 from llama_index_embft.embeddings.graph.cross_encoder import GraphCrossEncoder
 from llama_index_embft.errors import ConfigError, ModelError
-from llama_index_embft.retrievers.fusion import fuse
+from llama_index_embft.search.fusion import fuse
 from llama_index_embft.search.topk import TopK
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import get_args
 
 from llama_index_embft._core.checks import check_choice, check_number
 from llama_index_embft.evaluation.tasks import IndexedText
-from llama_index_embft.retrievers.fusion import DEFAULT_DEPTH, DEFAULT_FUSION, Fusion
+from llama_index_embft.search.fusion import DEFAULT_DEPTH, DEFAULT_FUSION, Fusion
 
 
 @dataclass(frozen=True)

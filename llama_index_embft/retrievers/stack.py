@@ -13,10 +13,10 @@ from llama_index_embft._core.checks import check_number, first_line
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.index.stores.opening import open_table
 from llama_index_embft.retrievers.dense import DenseHits, afind, find, over_index, similarities, taken_over, with_depth
-from llama_index_embft.retrievers.fusion import fuse
 from llama_index_embft.retrievers.lexical_part import LexicalPart
 from llama_index_embft.retrievers.settings import StackSettings
 from llama_index_embft.retrievers.sources import GivenNodes, NodeSource, StoredNodes
+from llama_index_embft.search.fusion import fuse
 from llama_index_embft.search.topk import TopK
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ def test_every_block_of_the_guide_runs(
     monkeypatch.chdir(tmp_path)
     server = serve(script=lambda request: Behaviour(text="5") if "\n5 - " in request.prompt else None)
     blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     asked = ["How long does a driver wait for the money?", "When is a ride free?"]
     names: dict[str, object] = {"nodes": make_nodes(8), "embed_model": MockEmbedding(8), "real_questions": asked}
     names["documents"] = [Document(text="The harbour master opens the harbour at noon, and closes it at night.")]

@@ -67,9 +67,20 @@ def test_two_queries_are_of_two_kinds_where_the_shares_allow() -> None:
 @pytest.mark.parametrize("passage", [ENGLISH, CHINESE])
 @pytest.mark.parametrize("kind", QUERY_KINDS)
 def test_every_kind_has_its_words_in_both_languages(kind: str, passage: str) -> None:
-    bodies = {style_of(n=1, kinds={other: 1.0}).prompt_for(passage).body for other in QUERY_KINDS}
-    assert len(bodies) == len(QUERY_KINDS)
-    assert style_of(n=1, kinds={kind: 1.0}).prompt_for(passage).body in bodies
+    bodies = {other: style_of(n=1).prompt_for(passage, kinds=(other,)).body for other in QUERY_KINDS}
+    assert len(set(bodies.values())) == len(QUERY_KINDS)
+    if kind != "comparison":
+        assert style_of(n=1, kinds={kind: 1.0}).prompt_for(passage).body == bodies[kind]
+
+
+@pytest.mark.parametrize("passage", [ENGLISH, CHINESE])
+def test_a_comparison_shows_both_passages_and_one_alone_is_asked_a_question(passage: str) -> None:
+    style = style_of(n=2, kinds={"comparison": 1.0})
+    both = style.prompt_for(passage, f"{passage} 2.")
+    assert f"<passage>\n{passage}\n</passage>\n\n<passage>\n{passage} 2.\n</passage>" in both.body
+    assert both.kinds == ("comparison", "comparison")
+    assert passage not in both.without_passage
+    assert style.prompt_for(passage) == style_of(n=2).prompt_for(passage)
 
 
 def test_personas_and_examples_are_drawn_by_passage() -> None:

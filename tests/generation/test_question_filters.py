@@ -207,6 +207,17 @@ def test_round_trip_with_an_embedding_model(table: Table, top_k: int, gone: set[
     assert dropped(RoundTrip(table, top_k=top_k), items, passages) == gone
 
 
+def test_round_trip_finds_by_words_what_the_model_misses(table: Table) -> None:
+    texts = ["all that was lost at sea", "trees", "wine", "stones"]
+    both = Table(table={**table.table, **{text: table.table[f"d{n}"] for n, text in enumerate(texts)}})
+    worded = [Passage(f"d{n}", text, text, f"d{n}") for n, text in enumerate(texts)]
+    items = [CandidateQuery("lost", "lost", "", [worded[0]])]  # last by the model, first by its word
+    assert dropped(RoundTrip(both, top_k=1, dense_weight=1), items, worded) == {0}
+    assert dropped(RoundTrip(both, top_k=1, dense_weight=0.2), items, worded) == set()
+    assert dropped(RoundTrip(both, top_k=2), items, worded) == set()
+    assert dropped(Difficulty(both, too_easy_margin=None, too_hard_rank=3), items, worded) == {0}  # the model's own
+
+
 class Fixed(BaseRetriever):
     """Returns d0 and d1 for everything but "lost"."""
 
@@ -359,6 +370,8 @@ def test_filters_are_applied_in_order_and_counted(
         (lambda: NearDuplicates(0.8), "there is no `embed_model`"),
         (lambda: RoundTrip(), "either `embed_model` or `retriever`"),
         (lambda: RoundTrip("m", retriever=Fixed()), "either `embed_model` or `retriever`"),
+        (lambda: RoundTrip("m", dense_weight=1.5), "`dense_weight` is 1.5; it must be at least 0 and at most 1"),
+        (lambda: RoundTrip(retriever=Fixed(), dense_weight=1), "a `retriever` ranks by itself; leave it out"),
         (lambda: RoundTrip("m", top_k=0), "`top_k` is 0; it must be at least 1"),
         (lambda: Difficulty("m", too_easy_margin=None, too_hard_rank=None), "Difficulty needs"),
         (lambda: Judge(6), "`min_score` is 6; it must be at least 1 and at most 5"),

@@ -85,6 +85,7 @@ class LoopbackLLM:
         keep_requests: Keep every request for inspection; off, only counters are kept.
         refuse_tools: Answer 400 to requests with tools or a response format, as simple servers do.
         dim: Numbers of an embedding.
+        max_model_len: Tokens that the models read, as vLLM's list says it; None for a list that does not say.
     """
 
     def __init__(
@@ -99,10 +100,11 @@ class LoopbackLLM:
         refuse_tools: bool = False,
         dim: int = 32,
         port: int = 0,
+        max_model_len: int | None = None,
     ) -> None:
         self.latency, self.script, self.key, self.models = latency, script, key, models
         self.queries, self.keep_requests, self.refuse_tools = queries, keep_requests, refuse_tools
-        self.dim = dim
+        self.dim, self.max_model_len = dim, max_model_len
         self.embedded: Counter[str] = Counter()  # text -> times that its vector was sent
         self.requests: list[Request] = []
         self.count = self.in_flight = self.max_in_flight = 0
@@ -222,7 +224,10 @@ class LoopbackLLM:
             return Behaviour(401, body=b'{"error": {"message": "Incorrect API key provided."}}')
         if self.models is None:
             return Behaviour(404, body=b'{"error": {"message": "not found"}}')
-        models = [{"id": name, "object": "model", "created": 1, "owned_by": "x"} for name in sorted(self.models)]
+        said: dict[str, Any] = {"object": "model", "created": 1, "owned_by": "x"}
+        if self.max_model_len is not None:
+            said["max_model_len"] = self.max_model_len
+        models = [{"id": name, **said} for name in sorted(self.models)]
         return Behaviour(body=json.dumps({"object": "list", "data": models}).encode())
 
     def _refusal(self, request: Request) -> Behaviour | None:

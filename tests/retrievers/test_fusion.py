@@ -8,8 +8,8 @@ from hypothesis import given, settings, strategies as st
 
 from llama_index_embft.errors import ConfigError, EvaluationError
 from llama_index_embft.evaluation import Judgements
-from llama_index_embft.retrievers import StackSettings, fuse, learn_weight
-from llama_index_embft.search import TopK
+from llama_index_embft.retrievers import StackSettings, learn_weight
+from llama_index_embft.search import TopK, fuse
 
 METHODS = ("zscore", "tmm", "minmax", "dbsf", "rrf")
 

@@ -25,8 +25,8 @@ from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.evaluation import aevaluate_retriever, evaluate_retriever, evaluate_run
 from llama_index_embft.index import StoreError
-from llama_index_embft.retrievers import StackRetriever, StackSettings, fuse
-from llama_index_embft.search import ExactIndex, LexicalIndex
+from llama_index_embft.retrievers import StackRetriever, StackSettings
+from llama_index_embft.search import ExactIndex, LexicalIndex, fuse
 
 QUERIES = ["the owl of the harbour", "wolf mountain number 57", "near the river", "zebra", "fox"]
 

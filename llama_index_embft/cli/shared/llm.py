@@ -19,9 +19,13 @@ class LLMOptions:
     llm: str = option("openai-like", "Client: openai-like (any compatible server), openai, ollama, anthropic, …")
     llm_model: str | None = option(None, "Name of the LLM at its server.")
     api_base: str | None = option(None, "Address of the server, such as http://localhost:8000/v1.")
-    context_window: int = option(8192, "Tokens that an openai-like model can read.")
+    context_window: int = option(8192, "Tokens that an openai-like or ollama model can read.")
     temperature: float | None = option(None, "Leave out for the client's default.")
     tools: bool = option(False, "The openai-like model has function calling.")
+    chat: bool = option(True, "Off: the openai-like model only completes text (a base model).")
+    timeout: float | None = option(
+        None, "Seconds that an answer may take. Default: the client's, half an hour for openai-like and ollama."
+    )
 
     def client(self) -> LLM:
         """The client.
@@ -40,4 +44,6 @@ class LLMOptions:
             temperature=self.temperature,
             context_window=self.context_window,
             tools=self.tools,
+            chat=self.chat,
+            timeout=self.timeout,
         )

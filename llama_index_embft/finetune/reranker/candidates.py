@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
-from llama_index_embft.retrievers.fusion import fuse
+from llama_index_embft.search.fusion import fuse
 from llama_index_embft.search.lexical import LexicalIndex
 from llama_index_embft.search.topk import ExactIndex, TopK
 

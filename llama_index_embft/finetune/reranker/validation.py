@@ -9,8 +9,9 @@ import numpy as np
 from llama_index_embft.embeddings.cross_encoder import pair_logits
 from llama_index_embft.evaluation.metrics import Judgements, find_hits, score_hits
 from llama_index_embft.finetune.engine import SELECTION_METRIC
-from llama_index_embft.retrievers.fusion import fuse, learn_weight
+from llama_index_embft.retrievers.fusion import learn_weight
 from llama_index_embft.retrievers.reranking import ranked_hits
+from llama_index_embft.search.fusion import fuse
 
 if TYPE_CHECKING:
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset

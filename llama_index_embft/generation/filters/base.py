@@ -38,6 +38,8 @@ class FilterContext:
         report: Where the run counts.
         prices: To show the cost.
         show_progress: Whether to draw progress bars.
+        query_language: What `detect_language` calls the language that the queries should be in; None for that of their
+            passages.
         shared: Results that one filter leaves for another, such as ranks.
     """
 
@@ -46,6 +48,7 @@ class FilterContext:
     report: GenerationReport
     prices: Prices | None = None
     show_progress: bool = False
+    query_language: str | None = None
     shared: dict[Any, Any] = field(default_factory=dict)
 
 
@@ -121,7 +124,7 @@ class RefersToText(QuestionFilter):
 
 
 class WrongLanguage(QuestionFilter):
-    """Drop queries in another language than their passage.
+    """Drop queries in another language than their passage, or than `QuestionSettings.query_language`.
 
     A query is dropped only if both languages are certain (see `detect_language`), and not if all its words stand in the
     passage: an English product name is a fair query for a Chinese page.
@@ -129,19 +132,21 @@ class WrongLanguage(QuestionFilter):
 
     name = "wrong language"
 
-    async def drop(self, candidates: Sequence[CandidateQuery], context: FilterContext) -> Mapping[int, str]:  # noqa: ARG002
+    async def drop(self, candidates: Sequence[CandidateQuery], context: FilterContext) -> Mapping[int, str]:
         """See `QuestionFilter.drop`."""
         dropped: dict[int, str] = {}
         languages: dict[str, str | None] = {}
         for n, candidate in enumerate(candidates):
             passage = candidate.passages[0]
             if passage.id not in languages:
-                languages[passage.id] = detect_language(passage.bare)
+                languages[passage.id] = context.query_language or detect_language(passage.bare)
             expected, found = languages[passage.id], _query_language(candidate.query)
             if expected and found and not _same_language(expected, found):
                 words = normalized(candidate.query).split()
                 if not set(words) <= set(normalized(passage.bare).split()):
-                    dropped[n] = f"{found} query for a {expected} passage"
+                    dropped[n] = (
+                        f"{found} query for a {expected} passage" if context.query_language is None else f"is {found}"
+                    )
         return dropped
 
 

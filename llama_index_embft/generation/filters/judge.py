@@ -153,7 +153,7 @@ class Judge(QuestionFilter):
 
 
 def _identity(candidate: CandidateQuery, caller: LLMCaller) -> RequestIdentity:
-    passage = candidate.passages[0].bare
+    passage = candidate.context
     language = "zh" if is_chinese(passage) else "en"
     prompt = _TEMPLATES[language] + _FORMATS[language]
     return RequestIdentity.of("judge", candidate.query, passage, prompt=prompt, model=model_identity(caller.llm))
@@ -161,7 +161,7 @@ def _identity(candidate: CandidateQuery, caller: LLMCaller) -> RequestIdentity:
 
 def _request(candidate: CandidateQuery, caller: LLMCaller) -> QueuedRequest:
     def request() -> LLMRequest:
-        passage = candidate.passages[0].bare
+        passage = candidate.context
         language = "zh" if is_chinese(passage) else "en"
         shown = caller.fit(passage, _TEMPLATES[language] + candidate.query, 50)
         body = _TEMPLATES[language].format(query=candidate.query, context=shown)

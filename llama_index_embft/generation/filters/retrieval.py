@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from llama_index_embft.generation.assemble import CandidateQuery
 
+# Which of the two ranks better differs from corpus to corpus, and here nothing tells.
+_EQUAL: Final = 0.5
 # Queries at a retriever at once; it may be a remote vector store.
 _RETRIEVALS: Final = 8
 
@@ -36,24 +38,41 @@ class RoundTrip(QuestionFilter):
     """Keep a query only if its own passage comes back among the first ``top_k`` (the filter of Promptagator).
 
     A query that does not find its source is vague, wrong, or better answered elsewhere: training on it teaches noise.
-    But the finding is done with the model at hand, and what it cannot find is also what it has to learn: ``top_k``
-    should be generous for a weak model.
+    But the finding is done with the model at hand, and what it cannot find is also what it has to learn. So it searches
+    as a `StackRetriever` does, by vectors and by words (BM25) together, and ``top_k`` should be generous.
 
     Args:
         embed_model: A LlamaIndex embedding model (or SentenceTransformer) that searches the whole corpus, exactly.
-        retriever: A LlamaIndex retriever over the same nodes, instead of ``embed_model``.
+        retriever: A LlamaIndex retriever over the same nodes, such as a `StackRetriever`, instead of ``embed_model``.
         top_k: Rank up to which the source may come; default 10. A retriever must return at least that many.
+        dense_weight: Share of the vectors in the ranking of ``embed_model``, 0 to 1; the rest are words. 1 is the
+            model alone. None takes 0.5.
 
     Raises:
-        ConfigError: Not exactly one of ``embed_model`` and ``retriever``, or ``top_k`` below 1.
+        ConfigError: Not exactly one of ``embed_model`` and ``retriever``, or a value is not allowed.
     """
 
     name = "round trip"
 
-    def __init__(self, embed_model: Any = None, *, retriever: BaseRetriever | None = None, top_k: int = 10) -> None:
+    def __init__(
+        self,
+        embed_model: Any = None,
+        *,
+        retriever: BaseRetriever | None = None,
+        top_k: int = 10,
+        dense_weight: float | None = None,
+    ) -> None:
         if (embed_model is None) == (retriever is None):
             raise ConfigError("RoundTrip needs either `embed_model` or `retriever`.")
         check_number("top_k", top_k, at_least=1)
+        if dense_weight is not None:
+            check_number("dense_weight", dense_weight, at_least=0, at_most=1)
+            if retriever is not None:
+                raise ConfigError(
+                    f"`dense_weight` is {dense_weight}, and a `retriever` ranks by itself; leave it out, or give an "
+                    "`embed_model`."
+                )
+        self.dense_weight = _EQUAL if dense_weight is None else dense_weight
         self.embed_model = embed_model
         self.retriever = retriever
         self.top_k = top_k
@@ -63,7 +82,7 @@ class RoundTrip(QuestionFilter):
         if self.retriever is not None:
             found = await self._retrieve(candidates)
         else:
-            places = await _places(self.embed_model, candidates, context, self.top_k)
+            places = await _places(self.embed_model, candidates, context, self.top_k, self.dense_weight)
             found = [place.rank is not None and place.rank <= self.top_k for place in places]
         return {n: f"its passage is not in the top {self.top_k}" for n, hit in enumerate(found) if not hit}
 
@@ -124,14 +143,22 @@ class Difficulty(QuestionFilter):
 
 
 async def _places(
-    embed_model: Any, candidates: Sequence[CandidateQuery], context: FilterContext, depth: int
+    embed_model: Any,
+    candidates: Sequence[CandidateQuery],
+    context: FilterContext,
+    depth: int,
+    dense_weight: float = 1.0,
 ) -> list[_Place]:
     """Search the corpus with every query; exact and blocked, in a thread, so that other work goes on."""
-    return await asyncio.to_thread(_search, embed_model, candidates, context, depth)
+    return await asyncio.to_thread(_search, embed_model, candidates, context, depth, dense_weight)
 
 
-def _search(embed_model: Any, candidates: Sequence[CandidateQuery], context: FilterContext, depth: int) -> list[_Place]:
+def _search(
+    embed_model: Any, candidates: Sequence[CandidateQuery], context: FilterContext, depth: int, dense_weight: float
+) -> list[_Place]:
     from llama_index_embft.embeddings.encoding.encoder import as_encoder
+    from llama_index_embft.search.fusion import DEFAULT_DEPTH, fuse
+    from llama_index_embft.search.lexical import LexicalIndex
     from llama_index_embft.search.topk import top_k
 
     encoder = as_encoder(embed_model, show_progress=context.show_progress)
@@ -139,11 +166,18 @@ def _search(embed_model: Any, candidates: Sequence[CandidateQuery], context: Fil
     if key not in context.shared:  # RoundTrip and Difficulty with one model embed the corpus once
         context.shared[key] = encoder.encode_documents([passage.embedded for passage in context.passages])
     corpus = context.shared[key]
-    queries = encoder.encode_queries([candidate.query for candidate in candidates])
+    texts = [candidate.query for candidate in candidates]
+    queries = encoder.encode_queries(texts)
     own_rows = {passage.id: row for row, passage in enumerate(context.passages)}
     # Room for every own passage plus one other, so that the margin can be told.
     most_own = max(len(candidate.passages) for candidate in candidates)
-    hits = top_k(queries, corpus, min(depth + most_own, len(context.passages)))
+    depth += most_own
+    if dense_weight < 1:
+        depth = max(depth, DEFAULT_DEPTH)
+    hits = top_k(queries, corpus, min(depth, len(context.passages)))
+    if dense_weight < 1:
+        index = LexicalIndex.build({passage.id: passage.embedded for passage in context.passages})
+        hits = fuse(hits, index.search(texts, depth), dense_weight, depth=depth)
     places: list[_Place] = []
     for candidate, rows, scores in zip(candidates, hits.rows.tolist(), hits.scores.tolist(), strict=True):
         own = {own_rows[passage.id] for passage in candidate.passages}

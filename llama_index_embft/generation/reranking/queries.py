@@ -17,7 +17,7 @@ from llama_index_embft.calls.queue import QueuedRequest, answer_all
 from llama_index_embft.calls.running import synchronous
 from llama_index_embft.calls.settings import CallSettings, OnFailure
 from llama_index_embft.generation.parse import Item, is_refusal, normalized, parse_items, without_reasoning
-from llama_index_embft.generation.prompts import check_template
+from llama_index_embft.generation.prompts.style import check_template
 from llama_index_embft.generation.report import GenerationReport
 from llama_index_embft.generation.reranking.chunks import cut_documents, given_llm
 

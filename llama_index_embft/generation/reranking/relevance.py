@@ -18,7 +18,7 @@ from llama_index_embft.calls.running import synchronous
 from llama_index_embft.calls.settings import CallSettings, OnFailure
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.generation.passages import read_passages
-from llama_index_embft.generation.prompts import check_template
+from llama_index_embft.generation.prompts.style import check_template
 from llama_index_embft.generation.reranking.chunks import cut_documents, given_embed_model, given_llm
 from llama_index_embft.generation.reranking.samples import CrossEncoderFinetuningDatasetSample
 from llama_index_embft.generation.verdict import RelevanceVerdict, read_verdict
