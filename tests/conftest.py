@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before any import of a Hugging Face library: tests never reach for the network.
@@ -43,6 +45,16 @@ SHARED_DATA = Path(os.environ.get("EMBFT_SHARED_DATA", Path(__file__).resolve().
 def _private_embedding_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's own embedding cache."""
     monkeypatch.setenv("EMBFT_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "embedding-cache"))
+
+
+@pytest.fixture(autouse=True)
+def _log_levels_as_before() -> Iterator[None]:
+    """A command that was run quietly in this process leaves the tests after it their logs."""
+    loggers = [logging.getLogger(), logging.getLogger("llama_index_embft")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")
