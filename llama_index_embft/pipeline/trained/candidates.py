@@ -41,7 +41,7 @@ EPOCHS: Final = {False: 1, True: 2}
 """Passes over the training set: whether people asked the questions -> passes."""
 _SPEED_SAMPLE: Final = 24
 _ADAPTER_SECONDS: Final = 15.0
-_A_QUERY: Final = 0.25  # of what a text takes: all that an adapter has to embed anew
+_A_QUERY: Final = 0.1  # of what a text takes: all that an adapter has to embed anew
 
 
 def methods_for(
