@@ -208,6 +208,22 @@ def test_a_damaged_folder_is_refused_in_one_sentence(index, tmp_path, damage, me
     assert "\n" not in str(caught.value)
 
 
+def test_another_model_behind_the_same_name_is_noticed_when_it_is_loaded(nodes, tmp_path):
+    from llama_index.core import MockEmbedding
+
+    class Changed(MockEmbedding):
+        def _get_text_embedding(self, text):
+            return [1.0, *([0.0] * 23)]
+
+    model, name = MockEmbedding(embed_dim=24), {"identity": "mock, by name"}
+    index = VectorStoreIndex([node.model_copy(update={"embedding": None}) for node in nodes], embed_model=model)
+    stamp_index(index, model, **name)
+    folder = save_retriever(StackRetriever(index), tmp_path / "retriever", **name)
+    assert load_retriever(folder, index, **name).retrieve("owl")
+    with pytest.raises(ModelError, match="another model answers behind its name"):
+        load_retriever(folder, index, embed_model=Changed(embed_dim=24, model_name=model.model_name), **name)
+
+
 def test_what_cannot_be_saved_is_named(index, nodes, tmp_path):
     from llama_index.core import MockEmbedding
 
