@@ -173,7 +173,7 @@ def kill_often(name: str, job: Job, start: Path, folder: Path, kills: int, seed:
             different += job.digest(home / job.result) != whole
         shutil.rmtree(home)
     return {
-        "command": name,
+        "killed": name,
         "kills": killed,
         "half-written": half,
         "does not go on": failed,
