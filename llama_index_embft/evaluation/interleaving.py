@@ -44,7 +44,7 @@ class InterleavingResult:
     @property
     def preferred(self) -> str | None:
         """The retriever that users prefer; None while that is not shown."""
-        if not self.preference.excludes(0.5):
+        if self.preference.estimate is None or not self.preference.excludes(0.5):
             return None
         return self.names[int(self.preference.estimate > 0.5)]
 
@@ -59,6 +59,11 @@ class InterleavingResult:
             f"{self.answers:,} answers, {self.clicked:,} with clicks: {first} won {self.wins[0]:,}, {second} "
             f"{self.wins[1]:,}, {drawn:,} were draws."
         ]
+        if self.preference.estimate is None:
+            lines.append(
+                "Nobody has clicked what one of the two put there; add clicks with RetrievalLog.feedback."
+            )
+            return "\n".join(lines)
         if self.preference.interval is None:
             lines.append("What users prefer changed while the log was written; begin a new log.")
             return "\n".join(lines)

@@ -45,7 +45,7 @@ def test_what_is_excluded_stays_excluded_and_a_gain_is_found():
 
 def test_a_constant_and_a_mean_that_changes():
     assert anytime_mean([]).interval == (0.0, 1.0)
-    assert np.isnan(anytime_mean([]).estimate)
+    assert anytime_mean([]).estimate is None
     low, high = anytime_mean([1.0] * 200).interval
     assert low > 0.9
     assert high == 1.0
@@ -54,7 +54,7 @@ def test_a_constant_and_a_mean_that_changes():
     assert not changed.excludes(0.5)
 
 
-@pytest.mark.parametrize("value", [1.5, -0.1, float("nan")])
+@pytest.mark.parametrize("value", [1.5, -0.1, float("nan"), "0.5", None])
 def test_a_value_outside_its_bounds_is_refused(value):
     with pytest.raises(EvaluationError, match=r"must be between 0\.0 and 1\.0"):
         anytime_mean([0.5, value])
@@ -63,5 +63,7 @@ def test_a_value_outside_its_bounds_is_refused(value):
 def test_bounds_and_level_are_checked():
     with pytest.raises(ConfigError, match=r"`highest` is 0\.0; it must be above 1"):
         MeanSequence(1.0, 0.0)
+    with pytest.raises(ConfigError, match="`highest` is inf"):
+        MeanSequence(0.0, float("inf"))
     with pytest.raises(ConfigError, match="`level` is 1"):
         MeanSequence(level=1)

@@ -95,6 +95,9 @@ def test_equal_retrievers_are_not_told_apart():
     assert found.preferred is None
     assert found.clicked > sum(found.wins)  # both clicked: a draw
     assert "It is not shown yet whom users prefer" in str(found)
+    unclicked = compare_interleaved([{**row, "clicked": []} for row in rows])
+    assert unclicked.preferred is None
+    assert "Nobody has clicked" in str(unclicked)
 
 
 def test_bad_input_is_one_sentence(tmp_path):

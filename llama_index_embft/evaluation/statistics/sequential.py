@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -35,13 +36,13 @@ class AnytimeMean:
 
     Attributes:
         n: Values so far.
-        estimate: Their mean; NaN before the first.
+        estimate: Their mean; None before the first.
         interval: Of `level`; None where no mean fits all values, because it changed while they came in.
         level: Probability that all the intervals of a stream, at every look, hold its mean.
     """
 
     n: int
-    estimate: float
+    estimate: float | None
     interval: tuple[float, float] | None
     level: float
 
@@ -68,7 +69,8 @@ class MeanSequence:
 
     def __init__(self, lowest: float = 0.0, highest: float = 1.0, *, level: float = 0.95) -> None:
         check_number("level", level, above=0, below=1)
-        check_number("highest", highest, above=lowest)
+        check_number("lowest", lowest, above=-math.inf)
+        check_number("highest", highest, above=lowest, below=math.inf)
         self._lowest, self._range, self._level = lowest, highest - lowest, level
         self._candidates = np.linspace(0.0, 1.0, _STEPS + 1)
         self._above = np.zeros(_STEPS + 1)  # logarithm of the capital of who bets that the mean is higher
@@ -82,7 +84,7 @@ class MeanSequence:
         Raises:
             EvaluationError: It is not between ``lowest`` and ``highest``.
         """
-        x = (value - self._lowest) / self._range
+        x = (value - self._lowest) / self._range if isinstance(value, Real) else math.nan
         if not -1e-9 <= x <= 1 + 1e-9:  # NaN is not
             raise EvaluationError(
                 f"A value is {value}; it must be between {self._lowest} and {self._lowest + self._range}."
@@ -102,7 +104,7 @@ class MeanSequence:
     def extend(self, values: Iterable[float]) -> MeanSequence:
         """Take several more values in their order; returns itself."""
         for value in values:
-            self.add(float(value))
+            self.add(value)
         return self
 
     @property
@@ -114,7 +116,7 @@ class MeanSequence:
             step = 1 / _STEPS  # the truth may lie between two candidates
             ends = max(float(fitting[0]) - step, 0.0), min(float(fitting[-1]) + step, 1.0)
             interval = self._unscaled(ends[0]), self._unscaled(ends[1])
-        estimate = self._unscaled(self._sum / self._n) if self._n else float("nan")
+        estimate = self._unscaled(self._sum / self._n) if self._n else None
         return AnytimeMean(self._n, estimate, interval, self._level)
 
     def _unscaled(self, x: float) -> float:

@@ -177,7 +177,7 @@ class LiveScorer:
 
     def means(self) -> dict[str, float]:
         """Feedback -> mean over the answers with a score; those without any are left out."""
-        return {name: found.estimate for name, found in self.intervals().items()}
+        return {name: found.estimate for name, found in self.intervals().items() if found.estimate is not None}
 
     def intervals(self) -> dict[str, AnytimeMean]:
         """Feedback -> mean over the answers with a score, and a 95 % interval that may be looked at at any time.
