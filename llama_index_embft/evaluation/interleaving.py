@@ -60,9 +60,7 @@ class InterleavingResult:
             f"{self.wins[1]:,}, {drawn:,} were draws."
         ]
         if self.preference.estimate is None:
-            lines.append(
-                "Nobody has clicked what one of the two put there; add clicks with RetrievalLog.feedback."
-            )
+            lines.append("Nobody has clicked what one of the two put there; add clicks with RetrievalLog.feedback.")
             return "\n".join(lines)
         if self.preference.interval is None:
             lines.append("What users prefer changed while the log was written; begin a new log.")
