@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, ge
 import numpy as np
 
 from llama_index_embft._core.checks import check_choice, check_number
+from llama_index_embft.embeddings.encoding.masks import masks_without_looking
 from llama_index_embft.embeddings.encoding.tokenizing import on_all_cores, preprocess
 from llama_index_embft.embeddings.sentence_transformer import own_errors
 from llama_index_embft.errors import ConfigError
@@ -227,7 +228,7 @@ def encode_texts(
 
     # A model that keeps its inputs on several devices, or on one of another kind, knows more than is known here.
     batches = prepare(blocks[0]) if device.type in _DEVICES else None
-    with torch.inference_mode(), _autocast(device, kind):
+    with torch.inference_mode(), _autocast(device, kind), masks_without_looking(model, device.type == "cuda"):
         if batches is None:
             vectors = model.encode(
                 list(texts), prompt=prompt, normalize_embeddings=normalize, convert_to_tensor=True,
@@ -305,7 +306,10 @@ def _compute(model: SentenceTransformer, batches: list[Batch], *, normalize: boo
     stacked = torch.cat(parts)
     back = np.empty(len(rows), dtype=np.int64)
     back[rows] = np.arange(len(rows))
-    return _Fetch(stacked[torch.from_numpy(back).to(stacked.device)])
+    places = torch.from_numpy(back)
+    if stacked.device.type == "cuda":  # a copy from memory that is not pinned would wait for all work sent there
+        places = places.pin_memory().to(stacked.device, non_blocking=True)
+    return _Fetch(stacked[places])
 
 
 def _forward(

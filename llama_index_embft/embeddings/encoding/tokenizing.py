@@ -38,7 +38,7 @@ def preprocess(model: Any, inputs: Sequence[Any], prompt: str | None = None, **o
     """
     import torch
 
-    if not _reads_plain_text(model):
+    if not reads_plain_text(model):
         features: dict[str, Any] = model.preprocess(inputs, prompt=prompt, **options)
         return features
     features = model.preprocess(
@@ -50,7 +50,7 @@ def preprocess(model: Any, inputs: Sequence[Any], prompt: str | None = None, **o
     return features
 
 
-def _reads_plain_text(model: Any) -> bool:
+def reads_plain_text(model: Any) -> bool:
     """Whether the first module is a transformer that is given padded token ids of texts, and nothing else."""
     from sentence_transformers.sentence_transformer.modules import Transformer
 

@@ -88,6 +88,8 @@ def run_options(
         options = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
     if save_steps is not None:
         options["save_steps"] = save_steps
+    if device.type == "cuda":  # a batch goes over while the step before is computed; it lies in pinned memory
+        options["accelerator_config"] = {"non_blocking": True}
     return {
         "model_device": str(device),
         "output_dir": str(folder),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import math
 import shutil
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,13 +12,16 @@ import torch
 from sentence_transformers.base.trainer import BaseTrainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from llama_index_embft.embeddings.encoding.tokenizing import preprocess
+from llama_index_embft.embeddings.encoding.masks import masks_without_looking
 from llama_index_embft.errors import TrainingError
 from llama_index_embft.finetune.running.arguments import tf32
 from llama_index_embft.finetune.running.callbacks import LossBar
 from llama_index_embft.finetune.running.checkpoints import PREFIX
+from llama_index_embft.finetune.running.tokens import KeptTokens, read_ahead
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import nn
 
     from llama_index_embft.finetune.running.checkpoints import Checkpoints
@@ -66,9 +68,9 @@ class ResumableTrainer(BaseTrainer):
         self.look_every = 1 if self.args.device.type == "cpu" else _LOOK_EVERY
 
     def get_data_collator(self, model: Any, *args: Any, **kwargs: Any) -> Any:
-        """The usual one, with our way to token ids."""
+        """The usual one, with our way to token ids, which reads no text twice."""
         collator = super().get_data_collator(model, *args, **kwargs)
-        collator.preprocess_fn = partial(preprocess, model)
+        collator.preprocess_fn = self.tokens = KeptTokens(model)
         return collator
 
     # --- a step -------------------------------------------------------------------------------------------------------
@@ -103,9 +105,19 @@ class ResumableTrainer(BaseTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train; the losses that nobody has looked at are looked at in the end."""
-        result = super().train(*args, **kwargs)
+        on_gpu = self.args.device.type == "cuda"
+        batches = self.first_batches() if on_gpu else []
+        with (
+            masks_without_looking(self.model, on_gpu and not self.args.torch_compile),
+            read_ahead(self.tokens, self.data_collator, self.train_dataset, batches),
+        ):
+            result = super().train(*args, **kwargs)
         self.look_at_losses()
         return result
+
+    def first_batches(self) -> Sequence[Sequence[int]]:
+        """Row numbers of the first epoch's batches, as far as they are known beforehand: their texts are read ahead."""
+        return []
 
     def look_at_losses(self) -> None:
         """Refuse a loss without a value.

@@ -13,7 +13,7 @@ from llama_index_embft.errors import TrainingError
 from llama_index_embft.finetune.running.trainer import ResumableTrainer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from llama_index_embft.finetune.full.data.batches import BatchPlan
     from llama_index_embft.finetune.full.losses.choosing import LossMaker
@@ -78,6 +78,10 @@ class EngineTrainer(ResumableTrainer, SentenceTransformerTrainer):
         if self.plan is None:
             return super().get_batch_sampler(dataset, *args, **kwargs)
         return self.sampler
+
+    def first_batches(self) -> Sequence[Sequence[int]]:
+        """See `ResumableTrainer.first_batches`."""
+        return [] if self.plan is None else self.plan.parts(0)[self.args.process_index :: self.args.world_size]
 
     def use_mini_batches(self, size: int | None) -> None:
         """Make the loss anew, with another mini-batch size."""
