@@ -103,7 +103,7 @@ def same(found: dict[str, Any], expected: dict[str, Any]) -> bool:
 def test_kept_tokens_are_what_the_tokenizer_gives(model, prompt, side, calls):
     model.tokenizer.padding_side = side
     tokens = KeptTokens(model)
-    for batch in (TEXTS, TEXTS[::-1], TEXTS[:1] + ["new"], TEXTS[1:3]):
+    for batch in (TEXTS, TEXTS[::-1], [*TEXTS[:1], "new"], TEXTS[1:3]):
         assert same(tokens(batch, prompt=prompt), preprocess(model, batch, prompt))
     before = len(calls)
     tokens([*TEXTS, "new"], prompt=prompt)
