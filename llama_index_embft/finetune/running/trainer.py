@@ -226,14 +226,17 @@ class ResumableTrainer(BaseTrainer):
     def _own_state(self) -> dict[str, Any]:
         return {"best": self.best.state(), "mini_batch_size": self.mini_batch_size, "step": self.state.global_step}
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+    def add_model_card_callback(self, *args: Any) -> None:
+        """None: the engines write cards of their own, and this one tokenises a thousand rows for its examples."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002 - the Trainer's interface
+        folder = Path(str(output_dir or self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
         if not self.trainable_only:
-            super()._save(output_dir, state_dict)
+            self.model.save_pretrained(str(folder), create_model_card=False)  # a card took longer than a small model
             return
         from safetensors.torch import save_file
 
-        folder = Path(str(output_dir or self.args.output_dir))
-        folder.mkdir(parents=True, exist_ok=True)
         trained = {name: p.detach().contiguous() for name, p in self.model.named_parameters() if p.requires_grad}
         save_file(trained, str(folder / LORA_FILE))
 
