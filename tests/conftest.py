@@ -44,7 +44,7 @@ SHARED_DATA = Path(os.environ.get("EMBFT_SHARED_DATA", Path(__file__).resolve().
 
 @pytest.fixture(autouse=True, scope="module")
 def _known_objects_are_not_looked_at_again() -> None:
-    """A trainer collects garbage several times a run, which takes half a second where torch and all the rest is loaded."""
+    """A trainer collects garbage several times a run: half a second each where torch and all the rest is loaded."""
     gc.collect()
     gc.freeze()
 
