@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 def read_file(path: Path, settings: ReadingSettings, *, show_progress: bool = False) -> Iterator[Piece | LeftOut]:
     """Read a file with the reader for its ending; one of no known ending is tried as text.
 
-    Yields:
-        Texts, none of them blank, and what was left out.
+    Returns:
+        Texts, none of them blank, and what was left out, one after another as they are read.
 
     Raises:
         UnreadableError: The file is empty, broken, encrypted, of the wrong kind, or needs a package that is missing.

@@ -194,7 +194,7 @@ _PLAIN: Final = frozenset(
 )
 
 
-class _PlainUnpickler(pickle.Unpickler):
+class _PlainUnpickler(pickle.Unpickler):  # noqa: S301 - finds no class but those above
     """Reads points alone: a pickle may name any function of any module, which loading would call."""
 
     def find_class(self, module: str, name: str) -> Any:
