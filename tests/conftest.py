@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 # Before any import of a Hugging Face library: tests never reach for the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -14,6 +18,21 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 from tiny_bert import save_tiny_bert
+
+_getmodule = inspect.getmodule
+
+
+def _module_of(thing: Any, _filename: str | None = None) -> ModuleType | None:
+    """What `inspect.getmodule` returns, for a frame without a walk over all modules.
+
+    TruLens looks at the whole stack whenever work goes to a thread, a tenth of a second each time.
+    """
+    if inspect.isframe(thing):
+        return sys.modules.get(thing.f_globals.get("__name__", ""))
+    return _getmodule(thing, _filename)
+
+
+inspect.getmodule = _module_of
 
 # Folders and files whose tests start a second service or more processes and kill them, fuzz, drive a browser or run
 # whole notebooks and benchmarks: `make test` leaves them out, `make test-all` runs them. A single test of another file
