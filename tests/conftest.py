@@ -6,6 +6,7 @@ import gc
 import inspect
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,9 +37,10 @@ inspect.getmodule = _module_of
 
 # Folders and files whose tests start a second service or more processes and kill them, fuzz, drive a browser or run
 # whole notebooks and benchmarks: `make test` leaves them out, `make test-all` runs them. A single test of another file
-# carries the mark itself: `@pytest.mark.system`.
+# carries the mark itself (`@pytest.mark.system`), or asks for one of the services.
 SYSTEM = (
     "benchmarks/",
+    "e2e/",
     "examples/",
     "scale/",
     "finetune/full/test_engine_processes.py",
@@ -50,11 +52,15 @@ SYSTEM = (
 )
 
 
+SERVICES = {"browser", "postgres", "postgres_uri"}  # fixtures, and kinds of stores
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of those files."""
+    """Mark the tests of those files, and those that ask for a service."""
     here = Path(__file__).parent
     for item in items:
-        if item.path.relative_to(here).as_posix().startswith(SYSTEM):
+        asked = {*getattr(item, "fixturenames", ()), *re.split(r"[][-]", item.name)}
+        if item.path.relative_to(here).as_posix().startswith(SYSTEM) or asked & SERVICES:
             item.add_marker("system")
 
 

@@ -111,6 +111,7 @@ def test_stamp_check_dry_run_update_and_rollback(
     assert "may search it" in run(model, "--index", index, "--check", "--verify", 12)
 
 
+@pytest.mark.system
 def test_postgres_by_its_address(base: HuggingFaceEmbedding, nodes: list[TextNode], tmp_path: Path) -> None:
     import shutil
     import tempfile

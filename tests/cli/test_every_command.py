@@ -206,6 +206,7 @@ def test_a_reader_that_goes_away_and_a_closed_output_end_quietly():
         assert (closed.returncode, closed.stderr) == (0, "")
 
 
+@pytest.mark.system
 def test_no_home_folder_and_a_cache_that_cannot_be_written(data, tiny_model_path):
     env = {name: value for name, value in os.environ.items() if name not in ("HOME", "EMBFT_CACHE_DIR")}
     (data / "file").write_text("in the way")

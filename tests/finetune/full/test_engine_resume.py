@@ -127,6 +127,7 @@ def kill_child(tmp_path, options) -> None:
     child.stdout.close()
 
 
+@pytest.mark.system
 # In the middle of an epoch past a checkpoint; while a checkpoint is half written at the end of an epoch.
 @pytest.mark.parametrize(("method", "kill_at", "where"), [("full", 5, "step"), ("lora", 6, "save")])
 def test_killed_and_resumed_is_never_interrupted(

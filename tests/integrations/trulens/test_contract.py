@@ -152,6 +152,7 @@ for name, call in {
 """
 
 
+@pytest.mark.system
 def test_without_the_extra_what_needs_it_says_how_to_install_it() -> None:
     done = subprocess.run([sys.executable, "-c", _WITHOUT], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

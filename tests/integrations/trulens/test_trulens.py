@@ -355,6 +355,7 @@ def test_without_the_extra(database: Path, monkeypatch) -> None:
         evaluate_app(DATASET, TableEngine(table={}), "a", "v", database=database)
 
 
+@pytest.mark.system
 def test_a_fresh_process_prints_nothing(tmp_path: Path) -> None:
     script = (
         "from llama_index.core import MockEmbedding, VectorStoreIndex\n"

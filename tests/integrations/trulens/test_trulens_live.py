@@ -260,6 +260,7 @@ def test_bad_arguments(database: Path) -> None:
         LiveScorer("a", "v", llm=MockLLM(), database=database, max_waiting=0)
 
 
+@pytest.mark.system
 def test_no_class_of_llamaindex_is_touched_and_the_end_of_the_process_flushes(tmp_path: Path) -> None:
     script = (
         "from llama_index.core import MockEmbedding\n"
