@@ -16,6 +16,7 @@ MODULES = ("calendar", "cmd", "configparser", "fractions", "getpass", "random", 
 
 
 @pytest.mark.e2e
+@pytest.mark.system  # trains for a minute
 def test_the_ten_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EMBFT_CACHE_DIR", str(tmp_path / "cache"))
