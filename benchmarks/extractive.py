@@ -1,21 +1,17 @@
 """What is each kind of extractive question worth? Train on passages alone, test on questions that people or LLMs wrote.
 
-For every kind and data set: questions are made from the training passages, a model is trained on them (a linear query
-adapter over cached vectors, or the whole model), and the test questions, which training never saw, are asked before and
-after. Differences are paired, resampled by relevant passage, and averaged over the seeds first; a seed changes the
-questions, the batches and their order.
+For every kind and data set: questions are made from the training passages, a linear query adapter is trained on them
+over cached vectors, and the test questions, which training never saw, are asked before and after. Differences are
+paired, resampled by relevant passage, and averaged over the seeds first; a seed changes the questions, the batches and
+their order. `without_labels.py` does the same with the whole model.
 
-Adapter, all kinds, on two CPU cores (minutes):
-    python benchmarks/extractive.py
-Whole model, all kinds, three seeds, on a GPU:
-    python benchmarks/extractive.py --method full --device cuda --seeds 3 --merge 0.5 1.0 --out extractive_full
-The kinds chosen by people's questions, one data set left out at a time (the last table):
-    python benchmarks/extractive.py --method full --device cuda --seeds 3 --data covidqa_en norquad_no cosqa_en
+    python benchmarks/extractive.py                                                # minutes, on two CPU cores
+    python benchmarks/extractive.py --data covidqa_en norquad_no cosqa_en          # people's questions; the last table
+                                                                                   # leaves one out at a time
 """
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import random
@@ -151,63 +147,11 @@ def adapter_scores(task: Task, pairs: list[tuple[str, str]], encoder: Encoder, a
     return scores(turned_queries, encoder.encode_documents(task.corpus), task)
 
 
-def full_scores(task: Task, pairs: list[tuple[str, str]], args: Any, seed: int) -> dict[float, np.ndarray]:
-    """Fine-tune the whole model; returns the scores for each share of the way from the base to the tuned weights."""
-    import torch
-    from datasets import Dataset
-    from sentence_transformers import (
-        SentenceTransformer,
-        SentenceTransformerTrainer,
-        SentenceTransformerTrainingArguments,
-    )
-    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-
-    model = SentenceTransformer(args.model_path, device=args.device)
-    model.max_seq_length = args.max_seq_length
-    base = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    data = Dataset.from_dict(
-        {"anchor": [question for question, _ in pairs], "positive": [task.passages[doc] for _, doc in pairs]}
-    )
-    arguments = SentenceTransformerTrainingArguments(
-        output_dir="runs/bench-extractive",
-        num_train_epochs=args.epochs,
-        per_device_train_batch_size=args.batch_size,
-        learning_rate=args.lr,
-        warmup_steps=0.1,
-        bf16=args.bf16 or args.device != "cpu",
-        use_cpu=args.device == "cpu",
-        batch_sampler="no_duplicates",
-        seed=seed,
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        logging_steps=10_000,
-    )
-    SentenceTransformerTrainer(
-        model=model, args=arguments, train_dataset=data, loss=MultipleNegativesRankingLoss(model)
-    ).train()
-    tuned = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    result = {}
-    for share in args.merge:
-        model.load_state_dict(
-            {
-                name: torch.lerp(base[name], value, share) if value.is_floating_point() else value
-                for name, value in tuned.items()
-            }
-        )
-        with torch.autocast(args.device, torch.bfloat16, enabled=args.bf16 and args.device == "cpu"):
-            encoder = as_encoder(model, cache=None)
-            result[share] = scores(encoder.encode_queries(task.queries), encoder.encode_documents(task.corpus), task)
-    del model, base, tuned
-    gc.collect()
-    return result
-
-
-def make_row(name: str, method: str, kinds: str, n_pairs: int, base: np.ndarray, tuned: np.ndarray, task: Task) -> dict:
+def make_row(name: str, kinds: str, n_pairs: int, base: np.ndarray, tuned: np.ndarray, task: Task) -> dict:
     """One line of the table; significance on nDCG@10."""
     difference = tuned - base
     test = paired_tests(difference, task.clusters)[METRICS.index("ndcg@10")]
-    row: dict[str, Any] = {"data": name, "method": method, "kinds": kinds, "pairs": n_pairs}
+    row: dict[str, Any] = {"data": name, "kinds": kinds, "pairs": n_pairs}
     for m, metric in enumerate(METRICS):
         row[metric] = round(float(tuned[:, m].mean()), 4)
     row |= {
@@ -226,7 +170,7 @@ def leave_one_out(rows: list[dict]) -> list[dict]:
     gains: dict[str, dict[str, float]] = {}
     for row in rows:
         if row["kinds"] != LABELS:
-            gains.setdefault(row["data"], {})[f"{row['method']}: {row['kinds']}"] = row["difference"]
+            gains.setdefault(row["data"], {})[row["kinds"]] = row["difference"]
     chosen = []
     for left_out, own in gains.items():
         others = [gains[name] for name in gains if name != left_out]
@@ -240,7 +184,6 @@ def leave_one_out(rows: list[dict]) -> list[dict]:
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--model-path", default=None, help="SentenceTransformer folder; default all-MiniLM-L6-v2")
-    options.add_argument("--method", choices=("adapter", "full"), default="adapter")
     options.add_argument("--data", nargs="+", choices=list(DATA_SETS), default=list(USUAL))
     # No data set here has titles or headings to make questions from.
     kinds = [*(kind for kind in KINDS if kind != "title"), "pattern+phrases", "pattern+phrases+cloze", LABELS]
@@ -250,12 +193,7 @@ def main() -> None:
     options.add_argument("--seeds", type=int, default=1)
     options.add_argument("--adapter-lr", type=float, default=1e-4)
     options.add_argument("--adapter-epochs", type=int, default=10)
-    options.add_argument("--epochs", type=float, default=1)
-    options.add_argument("--lr", type=float, default=1e-4)
-    options.add_argument("--batch-size", type=int, default=32)
     options.add_argument("--max-seq-length", type=int, default=256)
-    options.add_argument("--merge", nargs="+", type=float, default=[1.0], help="shares of the way from base to tuned")
-    options.add_argument("--bf16", action="store_true", help="bf16 autocast on CPU too (always on a GPU)")
     options.add_argument("--limit-passages", type=int, default=None, help="train on N random passages only")
     options.add_argument("--out", default="extractive", help="name of the JSON in benchmarks/results")
     args = options.parse_args()
@@ -283,22 +221,16 @@ def main() -> None:
             if kinds == LABELS and not task.labels:
                 continue
             started = time.perf_counter()
-            runs: dict[str, list[np.ndarray]] = {}
+            results = []
             for seed in range(args.seeds):
                 pairs = make_pairs(task, kinds, args, seed)
                 if args.round_trip:
                     pairs = keep_found(task, pairs, encoder, args.round_trip)
-                if args.method == "adapter":
-                    runs.setdefault("adapter", []).append(adapter_scores(task, pairs, encoder, args, seed))
-                else:
-                    for share, result in full_scores(task, pairs, args, seed).items():
-                        method = "full" if share == 1 else f"full, merged {share:g}"
-                        runs.setdefault(method, []).append(result)
+                results.append(adapter_scores(task, pairs, encoder, args, seed))
             seconds = (time.perf_counter() - started) / args.seeds
-            for method, results in runs.items():
-                row = make_row(name, method, kinds, len(pairs), base, np.mean(results, axis=0), task)
-                rows.append(row | {"copied hit@10": copied, "seconds": round(seconds, 1)})
-                print_table(rows[-1:])
+            row = make_row(name, kinds, len(pairs), base, np.mean(results, axis=0), task)
+            rows.append(row | {"copied hit@10": copied, "seconds": round(seconds, 1)})
+            print_table(rows[-1:])
     print()
     print_table(rows)
     print_table(leave_one_out(rows))
