@@ -23,7 +23,7 @@ def random_case(seed: int, *, n_queries: int = 25, n_docs: int = 40, ties: bool 
     for q in range(n_queries):
         judged = rng.choice(n_docs, size=rng.integers(1, 15), replace=False)
         qrels[f"q{q}"] = {ids[d]: int(rng.integers(1, 4)) for d in judged}
-        found = rng.choice(n_docs, size=0 if q == 0 else rng.integers(1, n_docs), replace=False)
+        found = rng.choice(n_docs, size=0 if q == 1 else rng.integers(1, n_docs), replace=False)
         scores = rng.integers(0, 5, len(found)) / 4 if ties else rng.random(len(found))
         run[f"q{q}"] = {ids[d]: float(s) for d, s in zip(found, scores, strict=True)}
     return ids, qrels, run
@@ -68,7 +68,7 @@ def test_equal_to_trec_eval(seed: int, few: int, monkeypatch: pytest.MonkeyPatch
 def test_equal_to_ranx_on_thousands_of_queries() -> None:
     ranx = pytest.importorskip("ranx")
     ids, qrels, run = random_case(7, n_queries=2000, ties=False)  # ranx has no rule for ties
-    run["q0"] = {ids[0]: 1.0}  # ranx fails on an empty list
+    run["q1"] = {ids[0]: 1.0}  # ranx fails on an empty list
     names = (*m.metric_names(KS), "r_precision")
     got = ours(ids, qrels, run, names)
     theirs = ranx.evaluate(
@@ -152,6 +152,16 @@ def test_metric_names_take_families_and_full_names() -> None:
         "hit_rate@7",
         "r_precision",
     )
+
+
+def test_a_search_goes_as_deep_as_the_metrics_look() -> None:
+    judgements = m.Judgements.from_qrels({"q": {f"d{i}": 1 for i in range(4)}, "r": {"d0": 1}}, ["q", "r"], {"d0": 0})
+    assert m.needed_depth(["ndcg@10", "mrr@3"], judgements) == 10
+    assert m.needed_depth(["r_precision"], judgements) == 4  # as deep as a query has relevant documents
+    assert m.needed_depth(["r_precision", "mrr@3"], judgements) == 4
+    assert m.needed_depth(["r_precision", "mrr@10"], judgements) == 10
+    nothing = m.Judgements.from_qrels({}, [], {})
+    assert m.needed_depth(["r_precision"], nothing) == m.needed_depth(["mrr@1"], nothing) == 1
 
 
 def test_not_a_number_and_wrong_shape_are_refused() -> None:

@@ -203,4 +203,4 @@ def _to_halve(error: float, alone: float, n_labels: int, n: int) -> int | None:
     target = error**2 / 4 - floor
     if target <= 0 or not unexplained:
         return None
-    return min(int(np.ceil(1 / (target / unexplained + 1 / n))), n)
+    return min(int(np.ceil(1 / (target / unexplained + 1 / n) - _SAME)), n)  # rounding is no further label

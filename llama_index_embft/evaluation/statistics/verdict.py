@@ -117,7 +117,7 @@ def _more(test: PairedResult, clustered: str) -> str:
     word = f"{_WORDS[clustered]}s" if clustered in _WORDS else "queries"
     wanted = clusters_to_show(test, _WORTHWHILE)
     if wanted is None:
-        return f"evaluate queries about more {word}, at least {_FEWEST}"
+        return f"evaluate {'queries about ' if clustered in _WORDS else ''}more {word}, at least {_FEWEST}"
     return f"about {wanted:,} {word} like these would show a gain of {100 * _WORTHWHILE:g} points"
 
 
