@@ -59,7 +59,8 @@ def test_near_duplicates_are_found_by_their_sketches_and_others_are_not() -> Non
 def test_what_is_no_sketch_is_left_out() -> None:
     text = passage(1)
     whole = sketch_of(text)
-    broken = ["no base64!", base64.b64encode(whole[:-1]).decode(), base64.b64encode(whole + b"x").decode()]
+    text_of = base64.b64encode(whole).decode()
+    broken = ["no base64!", f"{text_of[:8]}!{text_of[8:]}", base64.b64encode(whole[:-1]).decode(), base64.b64encode(whole + b"x").decode()]
     assert near_duplicates_of_sketches({"d": text}, broken) == set()
     assert near_duplicates_of_sketches({"d": text}, [*broken, base64.b64encode(whole).decode()]) == {"d"}
 

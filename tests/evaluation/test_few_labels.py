@@ -44,23 +44,26 @@ def variance(weight: float, human: list[float], judge: list[float], groups: list
     return sum(value**2 for value in influence.values())
 
 
-@pytest.mark.parametrize("groups", [None, GROUPS], ids=["questions", "documents"])
-def test_the_weight_is_the_best_and_the_error_that_of_a_robust_sum(groups: list[str] | None) -> None:
-    result = prediction_powered_mean(HUMAN + [NAN] * 28, JUDGE, groups)
+@pytest.mark.parametrize(
+    ("groups", "apart"), [(None, 0.0), (GROUPS, 0.0), (GROUPS, 3.0)], ids=["questions", "documents", "one apart"]
+)
+def test_the_weight_is_the_best_and_the_error_that_of_a_robust_sum(groups: list[str] | None, apart: float) -> None:
+    judge = [value + apart * (i in (0, 11)) for i, value in enumerate(JUDGE)]  # one document decides the slope
+    result = prediction_powered_mean(HUMAN + [NAN] * 28, judge, groups)
     given = groups or list(range(40))
-    best = minimize_scalar(lambda weight: variance(weight, HUMAN, JUDGE, given, leverage=False)).x
+    best = minimize_scalar(lambda weight: variance(weight, HUMAN, judge, given, leverage=False)).x
     assert result.weight == pytest.approx(best, abs=1e-6)
-    assert abs(result.weight) > 0.2
-    expected = np.mean(HUMAN) + result.weight * (np.mean(JUDGE) - np.mean(JUDGE[:M]))
+    assert abs(result.weight) > 0.05
+    expected = np.mean(HUMAN) + result.weight * (np.mean(judge) - np.mean(judge[:M]))
     assert result.estimate == pytest.approx(expected)
-    error = math.sqrt(variance(result.weight, HUMAN, JUDGE, given, leverage=True))
-    alone = math.sqrt(variance(0.0, HUMAN, JUDGE, given, leverage=True))
+    error = math.sqrt(variance(result.weight, HUMAN, judge, given, leverage=True))
+    alone = math.sqrt(variance(0.0, HUMAN, judge, given, leverage=True))
     clusters = 12 if groups is None else 11
     assert half_width(result.interval, expected) == pytest.approx(student.ppf(0.975, clusters - 2) * error)
     labels_only = half_width(result.labels_interval, np.mean(HUMAN))
     assert labels_only == pytest.approx(student.ppf(0.975, clusters - 1) * alone)
     assert result.gain == pytest.approx(half_width(result.interval, expected) / labels_only)
-    assert result.correlation == pytest.approx(np.corrcoef(HUMAN, JUDGE[:M])[0, 1])
+    assert result.correlation == pytest.approx(np.corrcoef(HUMAN, judge[:M])[0, 1])
     assert (result.n, result.n_labels, result.n_clusters, result.level) == (40, 12, clusters, 0.95)
     assert result.to_dict() == {**{name: getattr(result, name) for name in vars(result)}, "gain": result.gain}
 
@@ -103,6 +106,21 @@ def test_fewer_than_five_labels_off_the_best_line_are_no_measure_of_the_judge(of
         assert width == pytest.approx(limit)
 
 
+def test_the_unit_of_the_judge_does_not_matter() -> None:
+    one = prediction_powered_mean(HUMAN + [NAN] * 28, JUDGE)
+    other = prediction_powered_mean(HUMAN + [NAN] * 28, 1e-6 * np.array(JUDGE))
+    assert other.interval == pytest.approx(one.interval)
+    assert other.weight == pytest.approx(1e6 * one.weight)
+    assert other.correlation == pytest.approx(one.correlation)
+
+
+def test_labels_that_differ_a_little_are_believed_where_the_judge_says_nothing() -> None:
+    human = 0.5 + 0.001 * np.array(HUMAN)
+    result = prediction_powered_mean([*human, *[NAN] * 28], [0.6] * 40)
+    expected = student.ppf(0.975, 11) * np.std(human, ddof=1) / math.sqrt(11)
+    assert half_width(result.interval, result.estimate) == pytest.approx(expected)
+
+
 def test_labels_that_all_agree_are_not_without_error() -> None:
     result = prediction_powered_mean([1.0] * 10 + [NAN] * 30, JUDGE)
     assert result.correlation is None
@@ -129,6 +147,13 @@ def test_all_labelled_is_the_mean_of_the_labels() -> None:
     result = prediction_powered_mean(HUMAN, JUDGE[:M])
     assert (result.weight, result.labels_to_halve) == (0.0, None)
     assert result.interval == result.labels_interval
+
+
+def test_none_is_no_label_and_no_judgement() -> None:
+    given, none = HUMAN + [NAN] * 28, HUMAN + [None] * 28
+    assert prediction_powered_mean(none, JUDGE) == prediction_powered_mean(given, JUDGE)
+    with pytest.raises(EvaluationError, match="finite value for every question"):
+        prediction_powered_mean(HUMAN, [*JUDGE[: M - 1], None])
 
 
 def test_what_cannot_be_estimated_is_refused() -> None:

@@ -205,3 +205,5 @@ def test_clusters_that_would_show_a_gain_shrink_the_error_with_their_root() -> N
     assert clusters_to_show(seen(10_000), 1.0) is None
     assert clusters_to_show(seen(1), 1.0) is None
     assert clusters_to_show(seen(2, 0.001), 1.0) == 6  # with fewer nothing could be shown
+    scale = [6, 8, 10, 12, 15, 20, 30, 40, 60, 80, 100, 150, 200, 300, 500]
+    assert [clusters_to_show(seen(n), 1.0) for n in scale[:-1]] == scale[1:]

@@ -122,7 +122,7 @@ def _more(test: PairedResult, clustered: str) -> str:
 
 
 def _sentence_on_these(row: MetricComparison, test: PairedResult, clustered: str, *, worse: bool) -> str:
-    n, word = row.test.n_clusters, _WORDS.get(clustered, "query")
+    n, word = row.test.n_clusters, _WORDS[clustered]
     unit = "query" if test.n_clusters == test.n else "chunk"
     few = f"this {word} itself" if n == 1 else f"these {n:,} {word}s themselves"
     if not worse:
