@@ -60,7 +60,12 @@ def test_what_is_no_sketch_is_left_out() -> None:
     text = passage(1)
     whole = sketch_of(text)
     text_of = base64.b64encode(whole).decode()
-    broken = ["no base64!", f"{text_of[:8]}!{text_of[8:]}", base64.b64encode(whole[:-1]).decode(), base64.b64encode(whole + b"x").decode()]
+    broken = [
+        "no base64!",
+        f"{text_of[:8]}!{text_of[8:]}",
+        base64.b64encode(whole[:-1]).decode(),
+        base64.b64encode(whole + b"x").decode(),
+    ]
     assert near_duplicates_of_sketches({"d": text}, broken) == set()
     assert near_duplicates_of_sketches({"d": text}, [*broken, base64.b64encode(whole).decode()]) == {"d"}
 
