@@ -12,7 +12,10 @@ leaves them out.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -35,43 +38,65 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--only", nargs="*", default=[], help="names of mutants, with wildcards")
     options.add_argument("--report", action="store_true", help="run nothing")
-    options.add_argument("--processes", type=int, default=1)
     asked = options.parse_args()
     os.chdir(ROOT)
     if not asked.report:
-        # Entry points of pytest's plugins are looked up for each mutant: without them it takes half the time.
-        settings = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1"}
-        settings.pop("PYTHONPATH", None)  # the copy in mutants/ is what must be imported
-        tool = Path(sys.executable).with_name("mutmut")
-        command = [str(tool), "run", "--max-children", str(asked.processes), *asked.only]
-        subprocess.run(command, check=True, env=settings)
-    listed = tomllib.loads(LIST.read_text(encoding="utf-8"))["equivalent"]
+        generate()
+        run(asked.only)
+    listed = tomllib.loads(LIST.read_text(encoding="utf-8"))
     rows, unexplained, stale = report(listed)
     print_table(rows)
     for where, old, new in unexplained:
         print(f"\nNoticed by no test: {where}\n  - {old}\n  + {new}")
-    for entry in stale:
-        print(f"\nListed and not there: {entry['where']}: {entry['old']}")
+    for why in stale:
+        print(f"\nA reason for nothing: {why}")
     whole = not any(row["not checked"] for row in rows)
     if whole:
         write_results("mutants", rows)
     sys.exit(bool(unexplained or (whole and stale)))
 
 
-def report(listed: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[tuple[str, str, str]], list[Any]]:
-    """A row a module, the changes that no test notices and nothing explains, and entries that explain nothing."""
+def generate() -> None:
+    """Write package, tests and all mutants to ``mutants/``; results of functions that did not change are kept."""
+    from mutmut.__main__ import create_mutants
+    from mutmut.mutation.trampoline import set_mutant_under_test
+    from mutmut.utils.file_utils import copy_also_copy_files, copy_src_dir
+
+    set_mutant_under_test("mutant_generation")
+    Path("mutants").mkdir(exist_ok=True)
+    with contextlib.redirect_stdout(io.StringIO()):
+        copy_src_dir()
+        copy_also_copy_files()
+        create_mutants(1)
+
+
+def run(only: list[str]) -> None:
+    """Hold the tests against the mutants, with the settings of pyproject.toml."""
+    chosen = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["tool"]["mutmut"]
+    arguments = [*chosen["pytest_add_cli_args_test_selection"], *chosen["pytest_add_cli_args"]]
+    arguments += ["-p", "mutants_session", "-s", *(f"--only={name}" for name in only)]
+    # The copy in mutants/ is what must be imported.
+    settings = {**os.environ, "PYTHONPATH": f"{ROOT / 'mutants'}:{Path(__file__).parent}", "OMP_NUM_THREADS": "1"}
+    settings |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "MUTANT_UNDER_TEST": ""}
+    subprocess.run([sys.executable, "-m", "pytest", *arguments], check=True, env=settings, cwd="mutants")
+
+
+def report(listed: dict[str, Any]) -> tuple[list[dict[str, Any]], list[tuple[str, str, str]], list[str]]:
+    """A row a module, the changes that no test notices and nothing explains, and reasons that explain nothing."""
     from mutmut.mutation.data import SourceFileMutationData
     from mutmut.mutation.diff_apply import get_diff_for_mutant
     from mutmut.stats import status_by_exit_code
     from mutmut.utils.file_utils import walk_mutatable_files
 
-    reasons = {(entry["where"], entry["old"], new): entry for entry in listed for new in entry["new"]}
-    used: set[int] = set()
+    single = {
+        (entry["where"], entry["old"], new): entry["why"] for entry in listed["equivalent"] for new in entry["new"]
+    }
+    used: set[str] = set()
     rows, unexplained = [], []
     for path in sorted(walk_mutatable_files()):
         data = SourceFileMutationData(path=path)
         data.load()
-        module = str(path.with_suffix("").relative_to("llama_index_embft"))
+        module = path.with_suffix("").relative_to("llama_index_embft").as_posix()
         states = Counter(status_by_exit_code[code] for code in data.exit_code_by_key.values())
         explained = 0
         for name, code in data.exit_code_by_key.items():
@@ -79,12 +104,13 @@ def report(listed: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[tup
                 continue
             diff = get_diff_for_mutant(name, path=path).splitlines()[2:]
             old, new = (" ".join(line[1:].strip() for line in diff if line[0] == sign) for sign in "-+")
-            found = (f"{module}:{_function(name)}", old, new)
-            if found in reasons:
+            where = f"{module}:{_function(name)}"
+            why = single.get((where, old, new)) or _everywhere(old, new, listed["everywhere"])
+            if why:
                 explained += 1
-                used.add(id(reasons[found]))
+                used.add(why)
             else:
-                unexplained.append(found)
+                unexplained.append((where, old, new))
         rows.append(
             {
                 "module": module,
@@ -94,7 +120,21 @@ def report(listed: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[tup
                 "not checked": states["not checked"],
             }
         )
-    return rows, unexplained, [entry for entry in listed if id(entry) not in used]
+    stale = [entry["why"] for kind in listed.values() for entry in kind if entry["why"] not in used]
+    return rows, unexplained, stale
+
+
+def _everywhere(old: str, new: str, rules: list[dict[str, Any]]) -> str | None:
+    """The reason why a change of a kind is none, wherever it stands."""
+    return next(
+        (
+            rule["why"]
+            for rule in rules
+            for to in rule["new"]
+            if new in (old[: at.start()] + to + old[at.end() :] for at in re.finditer(re.escape(rule["old"]), old))
+        ),
+        None,
+    )
 
 
 def _function(name: str) -> str:

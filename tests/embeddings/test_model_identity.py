@@ -13,7 +13,7 @@ from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 from llama_index.embeddings.openai import OpenAIEmbedding
 from pydantic import BaseModel, create_model
 
-from llama_index_embft.embeddings import ModelIdentity, identify
+from llama_index_embft.embeddings import ModelIdentity, identify, identity as module
 from llama_index_embft.embeddings.fingerprint import fingerprint_sentence_transformer, hash_parts
 from llama_index_embft.embeddings.identity import (
     check_base,
@@ -174,7 +174,8 @@ class Speaking(MockEmbedding):
         return self.says or ModelIdentity.of("speaking", side, given or "")
 
 
-def test_a_class_that_is_not_known_has_the_identity_it_is_given(caplog) -> None:
+def test_a_class_that_is_not_known_has_the_identity_it_is_given(caplog, monkeypatch) -> None:
+    monkeypatch.setattr(module, "_said", set())
     model = Unknown(embed_dim=3, model_name="m")
     with caplog.at_level(logging.WARNING):
         assert known_identity(model, "query") is known_identity(model, "document") is None
