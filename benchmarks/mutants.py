@@ -5,9 +5,9 @@ of negatives, identities. What no test notices is either noticed after the next 
 reason why nothing can notice it in `benchmarks/mutants.toml`. Decorated functions (properties) are not changed: mutmut
 leaves them out.
 
-    make mutants                                # all; two hours on one core, and only what changed the next time
-    python benchmarks/mutants.py --report       # from the results that are there
-    python benchmarks/mutants.py --only 'llama_index_embft.evaluation.metrics*'
+    python benchmarks/mutants.py            # all the first time, then those whose function changed; half an hour
+    python benchmarks/mutants.py --only 'llama_index_embft.evaluation.metrics*'     # these again, after a new test
+    python benchmarks/mutants.py --report   # from the results that are there
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from _common import parser, print_table, write_results
+from _common import merged, parser, print_table, write_results
 
 ROOT = Path(__file__).parents[1]
 LIST = Path(__file__).with_suffix(".toml")
@@ -50,10 +51,12 @@ def main() -> None:
         print(f"\nNoticed by no test: {where}\n  - {old}\n  + {new}")
     for why in stale:
         print(f"\nA reason for nothing: {why}")
-    whole = not any(row["not checked"] for row in rows)
-    if whole:
-        write_results("mutants", rows)
-    sys.exit(bool(unexplained or (whole and stale)))
+    done = [
+        {key: value for key, value in row.items() if key != "not checked"} for row in rows if not row["not checked"]
+    ]
+    if done:
+        write_results("mutants", merged("mutants", done, ["module"]), mutmut=metadata.version("mutmut"))
+    sys.exit(bool(unexplained or (stale and len(done) == len(rows))))
 
 
 def generate() -> None:
