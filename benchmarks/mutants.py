@@ -6,7 +6,7 @@ reason why nothing can notice it in `benchmarks/mutants.toml`. Decorated functio
 leaves them out.
 
     python benchmarks/mutants.py            # all the first time, then those whose function changed; half an hour
-    python benchmarks/mutants.py --only 'llama_index_embft.evaluation.metrics*'     # these again, after a new test
+    python benchmarks/mutants.py --only 'llama_index_embft.evaluation.metrics*' --tests tests/evaluation/test_metrics.py
     python benchmarks/mutants.py --report   # from the results that are there
 """
 
@@ -38,12 +38,13 @@ STATES = ("killed", "survived", "timeout", "no tests")
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--only", nargs="*", default=[], help="names of mutants, with wildcards")
+    options.add_argument("--tests", nargs="*", help="test files to hold against them; else those of pyproject.toml")
     options.add_argument("--report", action="store_true", help="run nothing")
     asked = options.parse_args()
     os.chdir(ROOT)
     if not asked.report:
         generate()
-        run(asked.only)
+        run(asked.only, asked.tests)
     listed = tomllib.loads(LIST.read_text(encoding="utf-8"))
     rows, unexplained, stale = report(listed)
     print_table(rows)
@@ -73,10 +74,13 @@ def generate() -> None:
         create_mutants(1)
 
 
-def run(only: list[str]) -> None:
+def run(only: list[str], tests: list[str] | None) -> None:
     """Hold the tests against the mutants, with the settings of pyproject.toml."""
     chosen = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["tool"]["mutmut"]
-    arguments = [*chosen["pytest_add_cli_args_test_selection"], *chosen["pytest_add_cli_args"]]
+    selection = chosen["pytest_add_cli_args_test_selection"]
+    if tests:
+        selection = [*tests, *(option for option in selection if not option.startswith("tests/") or "::" in option)]
+    arguments = [*selection, *chosen["pytest_add_cli_args"]]
     arguments += ["-p", "mutants_session", "-s", *(f"--only={name}" for name in only)]
     # The copy in mutants/ is what must be imported.
     settings = {**os.environ, "PYTHONPATH": f"{ROOT / 'mutants'}:{Path(__file__).parent}", "OMP_NUM_THREADS": "1"}
