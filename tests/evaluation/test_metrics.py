@@ -103,6 +103,21 @@ def test_an_empty_place_is_never_the_last_document(few: int, monkeypatch: pytest
     assert len(m.find_hits(np.array([[-1, -1], [-1, -1]]), judgements, 2).query) == 0
 
 
+@pytest.mark.parametrize("few", [0, 1000], ids=["lookup", "comparing"])
+def test_the_first_document_of_a_corpus_is_found_too(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(m, "_FEW_RELEVANT", few)
+    judgements = m.Judgements.from_qrels({"q": {"first": 2}}, ["q"], {"first": 0, "second": 1})
+    hits = m.find_hits(np.array([[1, 0]]), judgements, 2)
+    assert [part.tolist() for part in hits] == [[0], [1], [2.0]]
+
+
+def test_where_nothing_is_found_hits_are_empty_arrays() -> None:
+    judgements = m.Judgements.from_qrels({"q": {"gone": 1}}, ["q"], {"first": 0})
+    for rows in (np.array([[0]]), np.empty((1, 0), dtype=np.int64)):
+        hits = m.find_hits(rows, judgements, 1)
+        assert [(part.shape, part.dtype.kind) for part in hits] == [((0,), "i"), ((0,), "i"), ((0,), "f")]
+
+
 def test_nothing_judged_or_nothing_found_scores_zero() -> None:
     judgements = m.Judgements.from_qrels({"q": {"a": 0}}, ["q", "unjudged"], {"a": 0})
     got = m.score_hits(m.find_hits(np.array([[0], [0]]), judgements, 1), judgements, m.metric_names((1,)))
