@@ -172,6 +172,7 @@ def test_metric_names_take_families_and_full_names() -> None:
 def test_a_search_goes_as_deep_as_the_metrics_look() -> None:
     judgements = m.Judgements.from_qrels({"q": {f"d{i}": 1 for i in range(4)}, "r": {"d0": 1}}, ["q", "r"], {"d0": 0})
     assert m.needed_depth(["ndcg@10", "mrr@3"], judgements) == 10
+    assert m.needed_depth(["mrr@3"], judgements) == 3
     assert m.needed_depth(["r_precision"], judgements) == 4  # as deep as a query has relevant documents
     assert m.needed_depth(["r_precision", "mrr@3"], judgements) == 4
     assert m.needed_depth(["r_precision", "mrr@10"], judgements) == 10

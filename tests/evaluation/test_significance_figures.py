@@ -162,6 +162,15 @@ def test_non_inferiority_is_one_sided() -> None:
     assert non_inferiority_p(symmetric(-0.01), margin=0.01) == pytest.approx(0.5, abs=0.01)
 
 
+def test_non_inferiority_is_tested_as_everything_else() -> None:
+    values = np.random.default_rng(6).normal(0.0, 0.2, 36)
+    documents = np.repeat(np.arange(9), 4)
+    for options in ({}, {"seed": 3}, {"n_resamples": 2500}, {"folds": 3}, {"alpha": 0.2}):
+        (test,) = paired_tests(values[:, None] + 0.1, documents, **options)
+        assert test.difference > 0
+        assert non_inferiority_p(values, documents, margin=0.1, **options) == test.p / 2
+
+
 def test_holm_by_hand() -> None:
     assert holm([0.04, 0.01, 0.03, 0.5]) == pytest.approx([0.09, 0.04, 0.09, 0.5])
     assert holm([0.6, 0.4]) == pytest.approx([0.8, 0.8])
