@@ -211,6 +211,12 @@ SECTIONS = (
     ),
     Section("calibration_others", "Other tests on the same data", "False gains in percent; a test promises 2.5."),
     Section("scale_simulation", "The plan past one machine", "What the plan predicts, and what was measured."),
+    Section(
+        "mutants",
+        "Whether tests notice a wrong operator",
+        "Each operator, constant and argument of the code that decides figures is changed, one at a time; "
+        "`equivalent` are those that nothing can notice, for reasons that stand in `benchmarks/mutants.toml`.",
+    ),
     Section("fuzz", "Damaged and hostile input", "How each input ended; `foreign` is an error of another library."),
 )
 

@@ -96,7 +96,8 @@ def fingerprint_sentence_transformer(model: SentenceTransformer, *, normalize: b
             described["graph"] = graph
         tokenizer = getattr(module, "tokenizer", None)
         if tokenizer is not None:
-            tokenizers.setdefault(id(tokenizer), _tokenizer(tokenizer))
+            if id(tokenizer) not in tokenizers:  # modules share one, and a large vocabulary takes a while
+                tokenizers[id(tokenizer)] = _tokenizer(tokenizer)
             described["tokenizer"] = tokenizers[id(tokenizer)]
         if described:
             settings.append([name, type(module).__name__, length, described])

@@ -252,3 +252,145 @@ def test_real_data_splits_without_leak(shared_data) -> None:
     split = split_dataset(dataset)
     assert_no_leak(split)
     assert [round(len(part.queries) / len(dataset.queries), 2) for part in split] == [0.8, 0.1, 0.1]
+
+
+# --- sides by hand ----------------------------------------------------------------------------------------------------
+
+
+def of_sizes(*sizes: int, **fields) -> EmbeddingQAFinetuneDataset:
+    """One document a number, with that many questions."""
+    relevant = {f"q{n:02}/{m}": [f"d{n:02}"] for n, size in enumerate(sizes) for m in range(size)}
+    corpus = {f"d{n:02}": passage(n) for n in range(len(sizes))}
+    asked = {query: f"question {query}" for query in relevant}
+    return EmbeddingQAFinetuneDataset(queries=asked, corpus=corpus, relevant_docs=relevant, **fields)
+
+
+def counts(parts) -> list[int]:
+    return [len(part.queries) for part in parts]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fractions", "expected"),
+    [
+        ([8, 1, 1], (0.8, 0.1, 0.1), [8, 1, 1]),
+        ([1, 1, 8], (0.8, 0.1, 0.1), [8, 1, 1]),
+        ([5, 3, 2], (0.5, 0.3, 0.2), [5, 3, 2]),
+        ([2, 3, 5, 10], (0.5, 0.25, 0.25), [10, 5, 5]),
+        ([30, 1, 1], (0.4, 0.3, 0.3), [30, 1, 1]),  # no side is left empty
+        ([1, 30, 1, 1], (0.4, 0.3, 0.3), [30, 1, 2]),
+        ([20, 3, 2], (0.1, 0.0, 0.9), [2, 0, 23]),
+        ([6, 6], (1.0, 0.0, 0.0), [12, 0, 0]),
+    ],
+)
+def test_sides_are_as_near_to_their_shares_as_whole_documents_allow(sizes, fractions, expected) -> None:
+    for seed in range(4):
+        found = counts(split_dataset(of_sizes(*sizes), fractions=fractions, seed=seed))
+        assert found == expected or (fractions[1] == fractions[2] and sorted(found) == sorted(expected))
+
+
+def test_the_best_of_many_orders_is_taken() -> None:
+    sizes = [13, 11, 7, 7, 5, 5, 3, 3, 2, 2, 1, 1]
+    wanted = [0.6 * 60, 0.2 * 60, 0.2 * 60]
+    for seed in range(5):
+        assert counts(split_dataset(of_sizes(*sizes), fractions=(0.6, 0.2, 0.2), seed=seed)) == wanted
+
+
+def test_a_side_without_a_share_gets_nothing_even_where_all_are_full() -> None:
+    for seed in range(10):
+        assert counts(split_dataset(of_sizes(9, 9, 9), fractions=(0.5, 0.0, 0.5), seed=seed))[1] == 0
+
+
+def test_each_side_says_which_it_is_and_where_it_comes_from() -> None:
+    dataset = of_sizes(8, 1, 1)
+    parts = split_dataset(dataset)
+    assert [part.provenance.split for part in parts] == ["train", "val", "test"]
+    assert {part.provenance.parent for part in parts} == {dataset.content_hash()}
+    assert parts._fields == ("train", "val", "test")
+
+
+@pytest.mark.parametrize(
+    ("fractions", "good"),
+    [
+        ((0.8, 0.1, 0.1 + 9e-7), True),
+        ((0.8, 0.1, 0.1 - 9e-7), True),
+        ((0.8, 0.1, 0.1 + 2e-6), False),
+        ((1, 0, 0), True),
+        (("0.8", 0.1, 0.1), True),
+        ((0.5, 0.25, 0.25, 0.0), False),
+        ((0.5, -0.1, 0.6), False),
+    ],
+)
+def test_shares_add_up_to_one(fractions, good: bool) -> None:
+    if good:
+        split_dataset(of_sizes(8, 1, 1), fractions=fractions)
+    else:
+        with pytest.raises(ConfigError, match="`fractions` must be three shares"):
+            split_dataset(of_sizes(8, 1, 1), fractions=fractions)
+
+
+def test_what_is_too_small_or_hangs_together_is_told_in_whole_sentences() -> None:
+    def refusal(dataset, **options) -> str:
+        with pytest.raises(DatasetError) as refused:
+            split_dataset(dataset, **options)
+        return str(refused.value)
+
+    assert refusal(of_sizes(1, 1)) == "The data set has 2 queries, too few to split into 3 parts; add queries."
+    assert counts(split_dataset(of_sizes(1, 1), fractions=(0.5, 0.5, 0))) == [1, 1, 0]
+    assert refusal(of_sizes(7)) == (
+        "Cannot split into 3 parts that share no document: all 7 queries ask about one document, counting "
+        'near-duplicates as one; add documents, split by chunk with `by="chunk"` (neighbouring chunks then land on '
+        "different sides), or give a part the fraction 0."
+    )
+    assert refusal(of_sizes(7, 2), by="chunk") == (
+        "Cannot split into 3 parts that share no chunk: there are only 2 units, counting near-duplicates as one; add "
+        "documents, or give a part the fraction 0."
+    )
+    assert "share no key: all 9 queries ask about one key, counting" in refusal(of_sizes(7, 2), by=lambda *_: "one")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "warned"),
+    [
+        ([80, 10, 10], None),
+        ([85, 8, 7], None),  # five in a hundred more are in the nature of whole documents
+        ([86, 7, 7], "86/7/7 % of the queries instead of 80/10/10 %: the largest group of queries that hang together "
+         "holds 86 of 100."),
+        ([12, 2, 2], None),
+        ([15, 1, 1], None),  # two of a few are no more than that
+        ([20, 1, 1], "91/5/5 % of the queries instead of 80/10/10 %: the largest group of queries that hang together "
+         "holds 20 of 22."),
+    ],
+)  # fmt: skip
+def test_an_uneven_split_is_told_beyond_what_whole_documents_bring(sizes, warned: str | None, caplog) -> None:
+    with caplog.at_level(logging.WARNING):
+        split_dataset(of_sizes(*sizes, source_documents={f"d{n:02}": f"f{n}" for n in range(len(sizes))}))
+    expected = [f"The split gives train/val/test {warned}"] if warned else []
+    assert [record.getMessage() for record in caplog.records] == expected
+
+
+def test_chunks_without_a_document_are_counted_in_a_warning(caplog) -> None:
+    with caplog.at_level(logging.WARNING):
+        split_dataset(of_sizes(8, 1, 1, source_documents={"d00": "f"}))
+        assert "2 of 3 chunks do not say which document" in caplog.text
+        caplog.clear()
+        split_dataset(of_sizes(8, 1, 1), by="chunk")
+        split_dataset(of_sizes(8, 1, 1, source_documents={f"d0{n}": f"f{n}" for n in range(3)}))
+    assert caplog.text == ""
+
+
+def test_options_reach_the_search_for_near_duplicates(monkeypatch) -> None:
+    from llama_index_embft.dataset import split as module
+
+    asked = []
+
+    def ties(dataset, query_ids, by, near_duplicates, *, show_progress):
+        asked.append((list(query_ids), by, near_duplicates, show_progress))
+        return original(dataset, query_ids, by, near_duplicates, show_progress=show_progress)
+
+    original = module.query_ties
+    monkeypatch.setattr(module, "query_ties", ties)
+    dataset = of_sizes(1, 8, 1)
+    split_dataset(dataset)
+    split_dataset(dataset, by="chunk", near_duplicates=0.5, show_progress=False)
+    ids = sorted(dataset.queries)
+    assert asked == [(ids, "document", 0.8, True), (ids, "chunk", 0.5, False)]

@@ -36,6 +36,7 @@ def judged_sample(rng, n=1000, labels=50, correlation=0.8, bias=0.15):
     return human, machine
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("per_document", [1, 5])
 def test_the_interval_holds_the_truth_with_a_biased_judge_and_is_as_narrow_as_theory_says(per_document):
     rng = np.random.default_rng(0)
@@ -49,6 +50,7 @@ def test_the_interval_holds_the_truth_with_a_biased_judge_and_is_as_narrow_as_th
     assert np.mean([one.bias for one in found]) == pytest.approx(0.15, abs=0.01)
 
 
+@pytest.mark.simulation
 def test_questions_about_one_document_count_as_the_dependent_ones_they_are():
     rng = np.random.default_rng(0)
     owner = np.repeat(np.arange(40), 10)
@@ -81,6 +83,7 @@ def test_labels_that_all_agree_leave_an_interval_that_is_not_empty():
     assert found.interval[1] - found.interval[0] > 0.04
 
 
+@pytest.mark.simulation
 def test_a_judge_that_agrees_on_few_rare_labels_is_not_taken_for_a_perfect_one():
     held = 0
     for seed in range(400):
@@ -103,6 +106,7 @@ def test_labels_without_spread_are_valid_json():
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["correlation"] is None
 
 
+@pytest.mark.simulation
 def test_the_number_of_labels_that_halves_the_interval_does():
     rng = np.random.default_rng(3)
     found = [prediction_powered_mean(*judged_sample(rng, n=4000, labels=40)) for _ in range(60)]

@@ -23,7 +23,7 @@ def random_case(seed: int, *, n_queries: int = 25, n_docs: int = 40, ties: bool 
     for q in range(n_queries):
         judged = rng.choice(n_docs, size=rng.integers(1, 15), replace=False)
         qrels[f"q{q}"] = {ids[d]: int(rng.integers(1, 4)) for d in judged}
-        found = rng.choice(n_docs, size=0 if q == 0 else rng.integers(1, n_docs), replace=False)
+        found = rng.choice(n_docs, size=0 if q == 1 else rng.integers(1, n_docs), replace=False)
         scores = rng.integers(0, 5, len(found)) / 4 if ties else rng.random(len(found))
         run[f"q{q}"] = {ids[d]: float(s) for d, s in zip(found, scores, strict=True)}
     return ids, qrels, run
@@ -68,7 +68,7 @@ def test_equal_to_trec_eval(seed: int, few: int, monkeypatch: pytest.MonkeyPatch
 def test_equal_to_ranx_on_thousands_of_queries() -> None:
     ranx = pytest.importorskip("ranx")
     ids, qrels, run = random_case(7, n_queries=2000, ties=False)  # ranx has no rule for ties
-    run["q0"] = {ids[0]: 1.0}  # ranx fails on an empty list
+    run["q1"] = {ids[0]: 1.0}  # ranx fails on an empty list
     names = (*m.metric_names(KS), "r_precision")
     got = ours(ids, qrels, run, names)
     theirs = ranx.evaluate(
@@ -101,6 +101,21 @@ def test_an_empty_place_is_never_the_last_document(few: int, monkeypatch: pytest
     monkeypatch.setattr(m, "_FEW_RELEVANT", few)
     judgements = m.Judgements.from_qrels({"q": {"last": 1}, "r": {"gone": 1}}, ["q", "r"], {"first": 0, "last": 1})
     assert len(m.find_hits(np.array([[-1, -1], [-1, -1]]), judgements, 2).query) == 0
+
+
+@pytest.mark.parametrize("few", [0, 1000], ids=["lookup", "comparing"])
+def test_the_first_document_of_a_corpus_is_found_too(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(m, "_FEW_RELEVANT", few)
+    judgements = m.Judgements.from_qrels({"q": {"first": 2}}, ["q"], {"first": 0, "second": 1})
+    hits = m.find_hits(np.array([[1, 0]]), judgements, 2)
+    assert [part.tolist() for part in hits] == [[0], [1], [2.0]]
+
+
+def test_where_nothing_is_found_hits_are_empty_arrays() -> None:
+    judgements = m.Judgements.from_qrels({"q": {"gone": 1}}, ["q"], {"first": 0})
+    for rows in (np.array([[0]]), np.empty((1, 0), dtype=np.int64)):
+        hits = m.find_hits(rows, judgements, 1)
+        assert [(part.shape, part.dtype.kind) for part in hits] == [((0,), "i"), ((0,), "i"), ((0,), "f")]
 
 
 def test_nothing_judged_or_nothing_found_scores_zero() -> None:
@@ -152,6 +167,17 @@ def test_metric_names_take_families_and_full_names() -> None:
         "hit_rate@7",
         "r_precision",
     )
+
+
+def test_a_search_goes_as_deep_as_the_metrics_look() -> None:
+    judgements = m.Judgements.from_qrels({"q": {f"d{i}": 1 for i in range(4)}, "r": {"d0": 1}}, ["q", "r"], {"d0": 0})
+    assert m.needed_depth(["ndcg@10", "mrr@3"], judgements) == 10
+    assert m.needed_depth(["mrr@3"], judgements) == 3
+    assert m.needed_depth(["r_precision"], judgements) == 4  # as deep as a query has relevant documents
+    assert m.needed_depth(["r_precision", "mrr@3"], judgements) == 4
+    assert m.needed_depth(["r_precision", "mrr@10"], judgements) == 10
+    nothing = m.Judgements.from_qrels({}, [], {})
+    assert m.needed_depth(["r_precision"], nothing) == m.needed_depth(["mrr@1"], nothing) == 1
 
 
 def test_not_a_number_and_wrong_shape_are_refused() -> None:

@@ -13,14 +13,18 @@ from evaluation_helpers import many_queries, noisy_report
 from llama_index_embft.errors import ConfigError, EvaluationError
 from llama_index_embft.evaluation import SwitchingCost, compare
 from llama_index_embft.evaluation.statistics import (
+    GuardResult,
     MetricComparison,
     PairedResult,
     SystemComparison,
+    decide,
     in_words,
     meaning_of,
     outcome_of,
     summary,
+    unseen_loss,
 )
+from llama_index_embft.evaluation.statistics.verdict import interval_name, p_equals, p_value, points
 
 REPORT = noisy_report(many_queries(4), 1.0, label="tuned")
 
@@ -222,3 +226,157 @@ def test_costs_reach_every_artefact() -> None:
     assert result.decision_record()["cost"] == {"texts": 0, "in_words": list(SwitchingCost(texts=0).sentences())}
     assert result.to_dict()["data"]["from"] == result.decision_record()["data"] == "Asked by users."
     assert "Nothing is embedded anew" in result.to_markdown()
+
+
+# --- the decision and its reasons -------------------------------------------------------------------------------------
+
+
+def paired(difference: float, p: float, interval=(-0.01, 0.05), *, n: int = 400, clusters: int = 100, **fields):
+    wins, losses = (30, 10) if difference > 0 else (10, 30) if difference < 0 else (0, 0)
+    values = {"standard_error": 0.01, "effect_size": 0.1, "detectable": 0.03, "wins": wins, "losses": losses, **fields}
+    return PairedResult(difference, interval, p, n=n, n_clusters=clusters, ties=n - wins - losses, **values)
+
+
+def row_of(test: PairedResult, p: float | None = None, alpha: float = 0.05) -> MetricComparison:
+    p = test.p if p is None else p
+    return MetricComparison("ndcg@10", 0.45, 0.45 + test.difference, test, p, outcome_of(test, p, alpha))
+
+
+def decided(test: PairedResult, *, p: float | None = None, clustered: str = "document", guards=(), alpha=0.05, **rest):
+    row = row_of(test, p, alpha)
+    return decide(row, row.outcome, row.p_holm, guards, clustered, alpha=alpha, **rest)
+
+
+def test_what_may_be_said_hangs_on_the_level_and_on_changes() -> None:
+    assert outcome_of(paired(0.02, 0.049), 0.049, 0.05) == "gain"
+    assert outcome_of(paired(-0.02, 0.049), 0.049, 0.05) == "loss"
+    assert outcome_of(paired(0.02, 0.05), 0.05, 0.05) == "not significant"
+    assert outcome_of(paired(0.0, 0.2), 0.2, 0.05) == "same"
+    assert outcome_of(paired(0.0, 0.2, wins=1), 0.2, 0.05) == "not significant"
+    assert outcome_of(paired(0.0, 0.2, losses=1), 0.2, 0.05) == "not significant"
+
+
+GAIN = paired(0.02, 0.004, (0.005, 0.035))
+LOSS = paired(-0.02, 0.0004, (-0.035, -0.005))
+NEITHER = paired(0.02, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("test", "options", "decision", "sentence"),
+    [
+        (GAIN, {}, "adopt",
+         "Significant gain: ndcg@10 0.450 → 0.470, +2.0 points (95 % interval +0.5 to +3.5, p = 0.004, 400 "
+         "queries about 100 documents)."),
+        (GAIN, {"p": 0.012}, "adopt",
+         "Significant gain: ndcg@10 0.450 → 0.470, +2.0 points (95 % interval +0.5 to +3.5, p = 0.012 after "
+         "Holm's correction, 400 queries about 100 documents)."),
+        (LOSS, {"clustered": "chunk"}, "do not adopt",
+         "Significant loss: ndcg@10 0.450 → 0.430, -2.0 points (95 % interval -3.5 to -0.5, p < 0.001, 400 "
+         "queries about 100 chunks)."),
+        (NEITHER, {"alpha": 0.1}, "not proven",
+         "Not significant: ndcg@10 0.450 → 0.470, +2.0 points (90 % interval -1.0 to +5.0, p = 0.200, 400 "
+         "queries about 100 documents) may be chance; this set cannot show a gain under 3.0 points."),
+        (paired(0.0, 0.2), {"clustered": "query"}, "not proven",
+         "No difference in ndcg@10: every one of 400 queries scores the same."),
+        (paired(0.5, 0.2, (-1.4, 1.2), clusters=1, n=1_234), {"clustered": "given"}, "not proven",
+         "Not significant: ndcg@10 0.450 → 0.950, +50.0 points (95 % interval -100.0 to +100.0, p = 0.200, "
+         "1,234 queries in 1 group) may be chance; this set cannot show a gain under 3.0 points."),
+        (paired(0.02, 1.0, (float("-inf"), float("inf")), clusters=1), {}, "not proven",
+         "Not significant: ndcg@10 0.450 → 0.470, +2.0 points, but 400 queries about 1 document cannot be "
+         "told from chance; evaluate queries about more documents, at least 8."),
+        (paired(0.02, 0.3, clusters=600, detectable=1.0, standard_error=0.04), {}, "not proven",
+         "Not significant: ndcg@10 0.450 → 0.470, +2.0 points (95 % interval -1.0 to +5.0, p = 0.300, 400 "
+         "queries about 600 documents) may be chance; this set cannot show a gain of any size; about 5,000 "
+         "documents like these would show a gain of 5 points."),
+        (paired(0.02, 0.3, clusters=600, detectable=1.0, standard_error=9.0), {"clustered": "query"}, "not proven",
+         "Not significant: ndcg@10 0.450 → 0.470, +2.0 points (95 % interval -1.0 to +5.0, p = 0.300, 400 "
+         "queries) may be chance; this set cannot show a gain of any size; evaluate more queries, at least 8."),
+    ],
+)  # fmt: skip
+def test_a_decision_gives_its_figures(test, options, decision: str, sentence: str) -> None:
+    assert decided(test, **options) == (decision, (sentence,))
+
+
+@pytest.mark.parametrize(
+    ("clusters", "on_these", "clustered", "decision", "sentence"),
+    [
+        (3, paired(-0.02, 0.03, clusters=400), "document", "do not adopt",
+         "On these 3 documents themselves the loss is proven: -2.0 points, p = 0.030, 400 queries; whether "
+         "other documents lose too is not shown."),
+        (1, paired(-0.02, 0.0002, clusters=25), "document", "do not adopt",
+         "On this document itself the loss is proven: -2.0 points, p < 0.001, 400 queries about 25 chunks; "
+         "whether other documents lose too is not shown."),
+        (3, paired(-0.02, 0.06), "given", "not proven", "On these 3 groups themselves no loss is proven either."),
+    ],
+)  # fmt: skip
+def test_a_loss_on_these_very_documents_is_enough(clusters, on_these, clustered, decision, sentence) -> None:
+    found = decided(paired(-0.02, 0.3, clusters=clusters), clustered=clustered, on_these=on_these)
+    assert (found[0], found[1][1:]) == (decision, (sentence,))
+    # What is proven in general needs no second look.
+    assert decided(GAIN, on_these=paired(-0.02, 0.03)) == decided(GAIN)
+
+
+def guard(kept: bool | None, **fields) -> GuardResult:
+    test = paired(-0.004, 0.04, (-0.008, -0.0001))
+    values = {"p_non_inferior": 0.0004, "on_these": None, **fields}
+    return GuardResult("general", "recall@5", 0.8, 0.796, test, 0.01, kept=kept, **values)
+
+
+KEPT = "Kept: recall@5 0.800 → 0.796, -0.4 points on general; a loss of 1 points is ruled out (p < 0.001)."
+FORGOTTEN = (
+    "Forgotten: recall@5 0.800 → 0.796, -0.4 points on general (p = 0.040); a loss of 1 points is not ruled out."
+)
+UNCLEAR = "Unclear: recall@5 0.800 → 0.796, -0.4 points on general; its 400 queries cannot rule out a loss of 1 points."
+
+
+@pytest.mark.parametrize(
+    ("test", "kept", "decision"),
+    [
+        (GAIN, [True, True], "adopt"),
+        (GAIN, [True, False], "do not adopt"),
+        (GAIN, [False, True], "do not adopt"),
+        (GAIN, [None, True], "not proven"),
+        (GAIN, [False, None], "do not adopt"),
+        (NEITHER, [True], "not proven"),
+        (NEITHER, [False], "do not adopt"),
+        (LOSS, [None], "do not adopt"),
+    ],
+)
+def test_a_gain_is_adopted_only_where_every_guard_is_kept(test, kept, decision: str) -> None:
+    found = decided(test, guards=[guard(one) for one in kept])
+    words = {True: KEPT, False: FORGOTTEN, None: UNCLEAR}
+    assert (found[0], found[1][1:]) == (decision, tuple(words[one] for one in kept))
+
+
+def test_a_guard_is_told_with_the_smaller_p() -> None:
+    found = decided(GAIN, guards=[guard(False, on_these=paired(-0.004, 0.01))])[1]
+    assert found[1] == FORGOTTEN.replace("p = 0.040", "p = 0.010")
+    assert decided(GAIN, guards=[guard(False, on_these=paired(-0.004, 0.3))])[1][1] == FORGOTTEN
+
+
+def test_what_loss_a_gate_lets_through() -> None:
+    fine, blind = paired(-0.01, 0.3, clusters=3), paired(-0.01, 0.3, clusters=3, detectable=1.0)
+    passes = "a smaller loss in ndcg@10 passes"
+    rate = "more often than one time in five."
+    assert unseen_loss(row_of(fine)) == f"Blind under 3.0 points: {passes} 400 queries {rate}"
+    assert unseen_loss(row_of(blind)) == (
+        "Blind: 400 queries cannot show a loss in ndcg@10 of any size; evaluate more queries and documents."
+    )
+    here = paired(-0.01, 0.3, clusters=30, detectable=0.012)  # the finer test sees more
+    about = "400 queries about 3 documents"
+    assert unseen_loss(row_of(blind), here) == f"Blind under 1.2 points: {passes} {about} {rate}"
+    assert (
+        unseen_loss(row_of(fine), replace(here, detectable=0.2)) == f"Blind under 3.0 points: {passes} {about} {rate}"
+    )
+    assert "3 chunks" in unseen_loss(row_of(fine), here, "chunk")
+
+
+def test_figures_in_words() -> None:
+    assert [points(value) for value in (0.0123, -0.1, 0.0)] == ["+1.2", "-10.0", "+0.0"]
+    assert [interval_name(alpha) for alpha in (0.05, 0.1, 0.0125)] == [
+        "95 % interval",
+        "90 % interval",
+        "98.75 % interval",
+    ]
+    assert [p_value(p) for p in (0.0009, 0.001, 0.04321)] == ["< 0.001", "0.001", "0.043"]
+    assert [p_equals(p) for p in (0.0009, 0.001, 0.04321)] == ["p < 0.001", "p = 0.001", "p = 0.043"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from llama_index_embft.errors import ConfigError, EvaluationError
-from llama_index_embft.evaluation import MeanSequence, anytime_mean
+from llama_index_embft.evaluation import AnytimeMean, MeanSequence, anytime_mean
 
 
 def first_miss(values, truth, **options):
@@ -19,6 +21,7 @@ def first_miss(values, truth, **options):
     return None
 
 
+@pytest.mark.simulation
 def test_intervals_at_all_looks_hold_the_mean_where_usual_ones_do_not():
     rng = np.random.default_rng(0)
     streams = (rng.random((60, 200)) < 0.3).astype(float)
@@ -67,3 +70,55 @@ def test_bounds_and_level_are_checked():
         MeanSequence(0.0, float("inf"))
     with pytest.raises(ConfigError, match="`level` is 1"):
         MeanSequence(level=1)
+
+
+def capital_interval(values, level):
+    """The hedged capital process of the paper, candidate by candidate, for values between 0 and 1."""
+    fits = []
+    for step in range(1001):
+        m, above, below, out = step / 1000, 1.0, 1.0, False
+        for t, x in enumerate(values, 1):
+            before = values[: t - 1]
+            means = [(0.5 + sum(values[: i + 1])) / (i + 2) for i in range(t - 1)]
+            variance = (0.25 + sum((x_i - mean) ** 2 for x_i, mean in zip(before, means, strict=True))) / t
+            stake = math.sqrt(2 * math.log(2 / (1 - level)) / (variance * t * math.log(t + 1)))
+            above *= 1 + (min(stake, 0.5 / m) if m else stake) * (x - m)
+            below *= 1 - (min(stake, 0.5 / (1 - m)) if m < 1 else stake) * (x - m)
+            out = out or max(above, below) / 2 >= 1 / (1 - level)
+        if not out:
+            fits.append(m)
+    return max(fits[0] - 0.001, 0.0), min(fits[-1] + 0.001, 1.0)
+
+
+@pytest.mark.parametrize("level", [0.95, 0.8])
+def test_the_interval_is_that_of_the_paper(level):
+    values = [1.0, 0.75, 1.0, 0.9, 1.0, 1.0, 0.8, 1.0, 1.0, 0.25, 0.95, 1.0]
+    expected = capital_interval(values, level)
+    assert 0 < expected[0] < 0.8
+    found = anytime_mean(values, level=level)
+    assert found.interval == pytest.approx(expected)
+    assert (found.n, found.level) == (12, level)
+    assert found.estimate == pytest.approx(np.mean(values))
+    low, high = anytime_mean([1 - value for value in values], level=level).interval  # the other side
+    assert (1 - high, 1 - low) == pytest.approx(expected)
+    assert low < 0.001 < 1.0 - expected[0] <= high + 1e-12
+
+
+def test_values_of_another_range_are_told_in_their_own_unit():
+    values = [1.0, 0.75, 1.0, 0.9, 1.0, 1.0, 0.8, 1.0, 1.0, 0.25, 0.95, 1.0]
+    low, high = capital_interval(values, 0.95)
+    found = anytime_mean([10 + 4 * value for value in values], lowest=10, highest=14)
+    assert found.interval == pytest.approx((10 + 4 * low, 10 + 4 * high))
+    assert found.estimate == pytest.approx(10 + 4 * np.mean(values))
+    assert MeanSequence().extend([0.5]).result.interval == anytime_mean([0.5]).interval == (0.0, 1.0)
+
+
+def test_the_ends_of_an_interval_are_not_excluded():
+    found = AnytimeMean(3, 0.5, (0.25, 0.75), 0.95)
+    assert [found.excludes(value) for value in (0.2, 0.25, 0.5, 0.75, 0.8)] == [True, False, False, False, True]
+    assert not AnytimeMean(3, 0.5, None, 0.95).excludes(0.5)
+
+
+@pytest.mark.parametrize("value", [-1e-10, 1 + 1e-10])
+def test_what_leaves_the_bounds_by_rounding_counts_as_the_bound(value):
+    assert anytime_mean([value]).estimate == round(value)

@@ -35,6 +35,7 @@ def skewed(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return 0.3 * (1 - rng.exponential(size=shape))
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("n", [25, 400])
 def test_two_equal_systems_differ_significantly_in_at_most_five_percent_of_cases(n: int) -> None:
     experiments = scores_like_ndcg(np.random.default_rng(1), (n, 2000))  # a column an experiment
@@ -43,6 +44,7 @@ def test_two_equal_systems_differ_significantly_in_at_most_five_percent_of_cases
     assert np.mean([r.interval[0] <= 0 <= r.interval[1] for r in results]) > 0.94
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("n_documents", [3, 8, 20])
 def test_skewed_differences_of_few_documents_are_not_taken_for_gains(n_documents: int) -> None:
     # The plain t-test calls 5 to 9 % of these a gain.
@@ -53,12 +55,14 @@ def test_skewed_differences_of_few_documents_are_not_taken_for_gains(n_documents
     assert np.mean([r.interval[0] <= 0 <= r.interval[1] for r in results]) > 0.94
 
 
+@pytest.mark.simulation
 def test_many_skewed_queries_are_judged_by_the_expansion() -> None:
     results = paired_tests(skewed(np.random.default_rng(4), (900, 3000)))
     assert np.mean([r.p < 0.05 and r.difference > 0 for r in results]) == pytest.approx(0.025, abs=0.009)
     assert 0.005 < np.mean([r.p < 0.05 and r.difference < 0 for r in results]) < 0.034
 
 
+@pytest.mark.simulation
 def test_dependent_queries_fool_the_plain_test_and_not_the_clustered_one() -> None:
     rng = np.random.default_rng(3)
     documents = np.repeat(np.arange(30), 10)
@@ -71,6 +75,7 @@ def test_dependent_queries_fool_the_plain_test_and_not_the_clustered_one() -> No
     assert (clustered[0].n, clustered[0].n_clusters) == (300, 30)
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("n_documents", [6, 8, 15, 60])
 def test_power_at_the_detectable_difference_is_eighty_percent(n_documents: int) -> None:
     documents = np.repeat(np.arange(n_documents), 15)
@@ -93,6 +98,7 @@ def test_p_and_interval_never_contradict_each_other(sizes: list[int]) -> None:
     assert all(r.p < 0.05 or abs(r.difference) < r.detectable for r in results if r.difference > 0)
 
 
+@pytest.mark.simulation
 def test_non_inferiority_is_the_lower_end_of_the_interval() -> None:
     rng = np.random.default_rng(5)
     experiments = rng.normal(-0.02, 0.3, size=(200, 200))
@@ -174,6 +180,7 @@ def test_one_observation_proves_nothing(clusters: list[str] | None) -> None:
     assert clusters_to_show(result, 0.05) is None
 
 
+@pytest.mark.simulation
 def test_how_many_clusters_would_show_a_gain() -> None:
     documents = np.repeat(np.arange(4), 20)
     (result,) = paired_tests(by_document(np.random.default_rng(8), documents, 1), documents)
@@ -197,6 +204,7 @@ def test_same_seed_same_result() -> None:
     assert paired_tests(differences, documents, seed=3) != paired_tests(differences, documents, seed=4)
 
 
+@pytest.mark.simulation
 def test_ten_thousand_queries_take_well_under_a_second() -> None:
     differences = scores_like_ndcg(np.random.default_rng(9), (10_000, 20))
     paired_tests(differences[:100])  # scipy is imported at the first call

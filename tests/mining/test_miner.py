@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import pickle
@@ -19,9 +20,11 @@ from llama_index_embft.mining import (
     RankWindow,
     RelativeMargin,
     ScoreWindow,
+    forbidden as module,
     mine_hard_negatives,
 )
 from llama_index_embft.mining.context import BLOCK_UNIT
+from llama_index_embft.mining.forbidden import ForbiddenNegatives
 
 WORDS = [a + b for a in ("am", "bir", "ce", "del", "em", "fjo") for b in ("an", "oll", "irk", "um", "ext")]
 
@@ -110,6 +113,7 @@ def test_the_absolute_margin_is_a_difference():
         assert max(scores[query, row] for row in found) <= scores[query, query] - 0.4
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("n_docs", [120, 3000])
 def test_a_score_window_draws_evenly_among_everything_inside(n_docs):
     dataset, vectors = make(n_queries=80, n_docs=n_docs)
@@ -127,6 +131,7 @@ def test_a_score_window_draws_evenly_among_everything_inside(n_docs):
     assert len({row for found in rows(dataset, mined.negative_docs) for row in found}) > min(n_docs, 300) * 0.5
 
 
+@pytest.mark.simulation
 def test_random_negatives_are_spread_over_the_corpus():
     for n_docs in (60, 2000):
         dataset, vectors = make(n_queries=50, n_docs=n_docs)
@@ -419,3 +424,199 @@ def test_own_text_may_be_asked_for_and_is_a_positive_where_it_is_labelled_one():
     labelled = dataset.model_copy(update={"relevant_docs": {f"q{i}": [f"own{i}"] for i in range(10)}})
     report = mine_hard_negatives(labelled, vectors, "rank:1-10", 4).report
     assert report.forbidden == {"positive": 10, "duplicate of a positive": 0, "overlap with a positive": 0}
+
+
+def test_a_window_without_any_candidate_says_where_the_positives_are():
+    dataset, _ = make(3, 6)
+    corpus = np.zeros((6, 4))
+    for row, cosine in enumerate((0.1, 0.9, 0.6)):
+        corpus[row, [row, 3]] = cosine, np.sqrt(1 - cosine**2)
+    corpus[3:, 3] = 1.0
+    with pytest.raises(ConfigError) as refused:
+        mine_hard_negatives(dataset, (np.eye(3, 4), corpus), "score:0.97-0.98", 2)
+    assert str(refused.value) == (
+        "The strategy 'score:0.97-0.98' found no candidate for any of 3 queries; this model scores the positives from "
+        "0.10 to 0.90 (median 0.60), so choose a window with that in mind."
+    )
+
+
+def test_every_figure_of_a_report_is_that_of_its_negative():
+    sources = {f"d{i}": f"file{i // 3}" for i in range(36)}
+    relevant = {f"q{i}": [f"d{i}", f"d{i + 12}"] if i % 3 else [f"d{i}"] for i in range(12)}
+    dataset, vectors = make(12, 36, source_documents=sources)
+    dataset = dataset.replace(
+        relevant_docs=relevant, bare_texts={doc: text[2:] for doc, text in dataset.corpus.items()}
+    )
+    strategies = ["same-document", "rank:1-3", "gap:0.3"]
+    mined = mine_hard_negatives(dataset, vectors, strategies, 6, settings=MiningSettings(pad=True), seed=3)
+    report, scores, docs = mined.report, cosines(vectors), list(dataset.corpus)
+    names = ["same-document", "rank:1-3", "padding"]
+    positive = [scores[i, docs.index(doc)] for i, query in enumerate(relevant) for doc in relevant[query]]
+    assert report.positive_scores == pytest.approx(positive, abs=1e-6)
+    assert report.negative_scores.shape == report.origin.shape == (12, 6)
+    proposed, dropped = dict.fromkeys(names[:2], 0), 0
+    for i, query in enumerate(relevant):
+        own = {docs.index(doc) for doc in relevant[query]}
+        near = [row for row in np.argsort(-scores[i]) if row not in own]
+        chunks = [row for row in near if any(row // 3 == mine // 3 for mine in own)][:6]
+        bound = min(scores[i, mine] for mine in own) - 0.3
+        proposed["same-document"] += len(chunks)
+        proposed["rank:1-3"] += 3
+        turns = [row for pair in itertools.zip_longest(chunks, near[:3]) for row in pair if row is not None]
+        merged = list(dict.fromkeys(turns))
+        kept = [row for row in merged if scores[i, row] <= bound]
+        dropped += len(merged) - len(kept)
+        found = [docs.index(doc) for doc in mined.negative_docs[query]]
+        assert found[: len(kept)] == kept
+        assert len(set(found)) == 6
+        assert not own & set(found)
+        assert report.negative_scores[i] == pytest.approx([scores[i, row] for row in found], abs=1e-6)
+        first = [
+            0 if row in chunks and (row not in near[:3] or chunks.index(row) <= near.index(row)) else 1 for row in kept
+        ]
+        assert report.origin[i].tolist() == [*first, *[2] * (6 - len(kept))]
+    assert report.proposed == proposed
+    assert report.dropped == {"gap:0.3": dropped}
+    counts = {name: int((report.origin == n).sum()) for n, name in enumerate(names)}
+    assert report.taken == {name: counts[name] for name in names[:2]}
+    assert min(counts.values()) > 0
+    assert (report.padded, report.short, report.without) == (counts["padding"], 0, 0)
+    assert (report.num_negatives, report.n_queries, report.n_documents) == (6, 12, 36)
+    assert report.strategies == strategies
+    assert mined.provenance.parent == dataset.content_hash()
+    shown = [example.query_id for example in report.examples]
+    assert len(shown) == 10
+    assert shown == [query for query in dataset.queries if query in shown]
+    assert shown != [e.query_id for e in mine_hard_negatives(dataset, vectors, "random", 2, seed=4).report.examples]
+    for example in report.examples:
+        i = list(relevant).index(example.query_id)
+        assert example.query == dataset.queries[example.query_id]
+        for kind, ids in (("", relevant), ("negative", mined.negative_docs)):
+            listed = example.negatives if kind else example.positives
+            assert [document.id for document in listed] == ids[example.query_id]
+            for place, document in enumerate(listed):
+                assert document.text == dataset.bare_text(document.id)
+                assert document.score == pytest.approx(scores[i, docs.index(document.id)], abs=1e-6)
+                assert document.source == (names[report.origin[i, place]] if kind else "")
+
+
+def test_without_padding_missing_places_have_no_figure():
+    dataset, vectors = make(12, 36)
+    report = mine_hard_negatives(dataset, vectors, ["rank:1-3", "gap:0.45"], 3).report
+    missing = report.origin < 0
+    assert missing.any()
+    assert (np.isnan(report.negative_scores) == missing).all()
+    assert not (missing[:, :-1] & ~missing[:, 1:]).any()  # what is missing stands at the end
+    counts = (~missing).sum(axis=1)
+    assert report.short == ((counts > 0) & (counts < 3)).sum()
+    assert report.without == (counts == 0).sum()
+    assert report.taken == {"rank:1-3": counts.sum()}
+    assert report.padded == 0
+
+
+def test_nothing_left_says_who_dropped_what():
+    dataset, vectors = make(4, 9)
+    with pytest.raises(ConfigError) as refused:
+        mine_hard_negatives(dataset, vectors, ["rank:1-5", "gap:1.9", "margin:0.5"], 3)
+    assert str(refused.value) == (
+        "No negative is left for any of 4 queries: of 20 candidates gap:1.9 dropped 20; use a wider window or "
+        "a weaker filter."
+    )
+    alone = dataset.replace(source_documents={f"d{i}": f"file{i}" for i in range(9)})
+    with pytest.raises(
+        ConfigError, match=r"^The strategy 'same-document' found no candidate .* 4 queries; leave it out"
+    ):
+        mine_hard_negatives(alone, vectors, ["rank:1-3", "same-document"], 2)
+
+
+# --- who must not be a negative of whom -------------------------------------------------------------------------------
+
+PAGE = [f"w{n}" for n in range(40)]
+
+
+def words(start: int, stop: int, *more: str) -> str:
+    return " ".join([*PAGE[start:stop], *more])
+
+
+CHUNKS = {
+    "page": words(0, 20),
+    "next": words(12, 20, "and then a part that begins with the end of another"),  # eight words are repeated
+    "far": words(13, 20, "seven are said by many and prove nothing here"),
+    "inside": words(4, 14),
+    "break": words(4, 14, "then", "other", "words"),  # begins inside and goes on otherwise
+    "short": "two words",
+    "SHORT": "Two words!",
+    "lone": "nothing in common with the others at all, not even a run of words",
+}
+
+
+def forbidden(relevant: dict[str, list[str]], threshold: float | None = 0.8, **options):
+    dataset = EmbeddingQAFinetuneDataset(
+        queries=dict.fromkeys(relevant, "two words") | {"own": "Two words"} | {q: f"ask {q}" for q in relevant},
+        corpus=CHUNKS,
+        relevant_docs={**relevant, "own": ["lone"]},
+    )
+    return ForbiddenNegatives(dataset, threshold, **options)
+
+
+def names(rows) -> set[str]:
+    return {list(CHUNKS)[row] for row in rows}
+
+
+def test_relatives_are_copies_and_chunks_that_share_text():
+    found = forbidden({"a": ["page"]})
+    relatives = {name: names(found.with_relatives(row)) for row, name in enumerate(CHUNKS)}
+    assert relatives == {
+        "page": {"page", "next", "inside"},
+        "next": {"next", "page"},
+        "far": {"far"},
+        "inside": {"inside", "page", "break"},
+        "break": {"break", "inside"},
+        "short": {"short", "SHORT"},
+        "SHORT": {"short", "SHORT"},
+        "lone": {"lone"},
+    }
+    assert {name: len(forbidden({"a": ["page"]}, None).with_relatives(row)) for row, name in enumerate(CHUNKS)} == (
+        dict.fromkeys(CHUNKS, 1)
+    )
+
+
+def test_a_beginning_that_a_crowd_shares_is_a_header(monkeypatch):
+    monkeypatch.setattr(module, "_CROWD", 2)
+    header = "all pages of this book begin with these nine words"
+    corpus = {f"p{i}": f"{header} {' '.join(f'{n}-{i}' for n in range(9))}" for i in range(3)} | {"whole": header}
+    dataset = EmbeddingQAFinetuneDataset(queries={"q": "?"}, corpus=corpus, relevant_docs={"q": ["whole"]})
+    assert ForbiddenNegatives(dataset, 0.9).with_relatives(3) == {3}
+    del corpus["p2"], corpus["p1"]
+    dataset = EmbeddingQAFinetuneDataset(queries={"q": "?"}, corpus=corpus, relevant_docs={"q": ["whole"]})
+    assert ForbiddenNegatives(dataset, 0.9).with_relatives(1) == {0, 1}
+
+
+def test_each_pair_counts_under_the_first_rule_and_candidates_are_held_against_it():
+    found = forbidden({"a": ["page", "inside"], "b": ["short"]})
+    assert [names(rows) for rows in found.rows] == [
+        {"page", "inside", "next", "break"}, {"short", "SHORT"}, {"lone", "short", "SHORT"}
+    ]  # fmt: skip
+    assert all((np.diff(rows) > 0).all() for rows in found.rows)
+    assert found.counts == {
+        "positive": 4, "duplicate of a positive": 1, "overlap with a positive": 2, "the query's own text": 2
+    }  # fmt: skip
+    every = np.tile(np.arange(8), (3, 1))
+    allowed = [
+        {"far", "short", "SHORT", "lone"},
+        set(CHUNKS) - {"short", "SHORT"},
+        set(CHUNKS) - {"lone", "short", "SHORT"},
+    ]
+    for line, row in enumerate(found.allows(0, every)):
+        assert names(np.flatnonzero(row)) == allowed[line]
+    assert (found.allows(1, every[:2]) == found.allows(0, every)[1:]).all()
+    assert not found.allows(0, np.full((3, 2), -1)).any()
+    assert found.allows(2, np.array([[-1, 0, 7]])).tolist() == [[False, True, False]]
+    without = forbidden({"a": ["page"]}, exclude_own_text=False)
+    assert "the query's own text" not in without.counts
+    assert names(without.rows[1]) == {"lone"}
+
+
+def test_where_nothing_is_forbidden_all_may_be_negatives():
+    found = ForbiddenNegatives(EmbeddingQAFinetuneDataset(queries={}, corpus=CHUNKS, relevant_docs={}), 0.8)
+    assert found.allows(0, np.array([[0, -1, 3]])).tolist() == [[True, False, True]]

@@ -121,7 +121,7 @@ def prediction_powered_mean(
     quantile = float(student.ppf((1 + level) / 2, n_clusters - 1))
     alone = _error(y, f, machine, group, labelled, 0.0)
     error = _error(y, f, machine, group, labelled, weight) if weight else alone
-    quantile_tuned = float(student.ppf((1 + level) / 2, max(n_clusters - 2, 1))) if weight else quantile
+    quantile_tuned = float(student.ppf((1 + level) / 2, n_clusters - 2)) if weight else quantile
     estimate = float(y.mean() + weight * (machine.mean() - f.mean()))
     varied = y.std() > _NOTHING and f.std() > _NOTHING
     return PredictionPoweredMean(
@@ -150,7 +150,7 @@ def _parts(
     mine = group[labelled]
     human = np.bincount(mine, weights=(y - y.mean()) / n_labels, minlength=size)
     seen = np.bincount(mine, weights=(f - f.mean()) / n_labels, minlength=size)
-    everywhere = np.bincount(group, weights=(machine - machine.mean()) / n, minlength=size)
+    everywhere = np.bincount(group, weights=(machine - machine.mean()) / n)
     return human.astype(np.float64), (everywhere - seen).astype(np.float64)
 
 
@@ -172,15 +172,15 @@ def _error(
     n, n_labels = len(machine), len(y)
     size = int(group.max()) + 1
     mine = group[labelled]
-    counts = np.bincount(mine, minlength=size)[mine]
+    counts = np.bincount(mine)[mine]
     leverage = counts / n_labels
     around = f - f.mean()
     if weight:
-        held = np.bincount(mine, weights=around**2, minlength=size)[mine]
+        held = np.bincount(mine, weights=around**2)[mine]
         leverage = leverage + held / float(around @ around)
     residual = (y - y.mean()) - weight * around
     by_cluster = np.bincount(mine, weights=residual / (1 - np.minimum(leverage, 0.9)) / n_labels, minlength=size)
-    by_cluster += np.bincount(group, weights=weight * (machine - machine.mean()) / n, minlength=size)
+    by_cluster += np.bincount(group, weights=weight * (machine - machine.mean()) / n)
     error = float(np.sqrt(by_cluster @ by_cluster))
     # By the line that fits the labels best: with the weight of all questions no residual would be quite 0.
     slope = float(around @ (y - y.mean())) / float(around @ around) if weight else 0.0
@@ -196,11 +196,9 @@ def _to_halve(error: float, alone: float, n_labels: int, n: int) -> int | None:
     With n questions of which m are labelled it is ``a / m + b``: ``b`` is what all n labelled would leave, the variance
     of the people's mean times m / n; ``a`` what the judge does not explain.
     """
-    if error <= _NOTHING:
-        return None
     floor = alone**2 * n_labels / n
-    unexplained = max(error**2 - floor, _NOTHING) / (1 / n_labels - 1 / n) if n_labels < n else 0.0
     target = error**2 / 4 - floor
-    if target <= 0 or not unexplained:
+    if target <= 0:  # as it is where all are labelled
         return None
-    return min(int(np.ceil(1 / (target / unexplained + 1 / n))), n)
+    unexplained = (error**2 - floor) / (1 / n_labels - 1 / n)
+    return min(int(np.ceil(1 / (target / unexplained + 1 / n) - _SAME)), n)  # rounding is no further label

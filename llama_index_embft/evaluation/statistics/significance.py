@@ -163,7 +163,7 @@ def clusters_to_show(test: PairedResult, difference: float, *, power: float = PO
     """
     if test.n_clusters < 2:
         return None
-    for wanted in (3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 40, 60, 80, 100, 150, 200, 300, 500, 1_000, 2_000, 5_000, 10_000):
+    for wanted in (6, 8, 10, 12, 15, 20, 30, 40, 60, 80, 100, 150, 200, 300, 500, 1_000, 2_000, 5_000, 10_000):
         error = test.standard_error * (test.n_clusters / wanted) ** 0.5
         if wanted > test.n_clusters and detectable_difference(error, wanted, power=power) <= difference:
             return wanted

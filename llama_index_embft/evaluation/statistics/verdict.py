@@ -117,12 +117,12 @@ def _more(test: PairedResult, clustered: str) -> str:
     word = f"{_WORDS[clustered]}s" if clustered in _WORDS else "queries"
     wanted = clusters_to_show(test, _WORTHWHILE)
     if wanted is None:
-        return f"evaluate queries about more {word}, at least {_FEWEST}"
+        return f"evaluate {'queries about ' if clustered in _WORDS else ''}more {word}, at least {_FEWEST}"
     return f"about {wanted:,} {word} like these would show a gain of {100 * _WORTHWHILE:g} points"
 
 
 def _sentence_on_these(row: MetricComparison, test: PairedResult, clustered: str, *, worse: bool) -> str:
-    n, word = row.test.n_clusters, _WORDS.get(clustered, "query")
+    n, word = row.test.n_clusters, _WORDS[clustered]
     unit = "query" if test.n_clusters == test.n else "chunk"
     few = f"this {word} itself" if n == 1 else f"these {n:,} {word}s themselves"
     if not worse:

@@ -1,0 +1,256 @@
+"""Fingerprints that are kept on disk: of all that decides vectors, of nothing else, and the same in every version."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from llama_index_embft.embeddings.fingerprint import (
+    fingerprint_module,
+    fingerprint_sentence_transformer,
+    hash_files,
+    hash_parts,
+)
+
+
+def blake(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def test_parts_are_hashed_with_their_lengths_in_bytes() -> None:
+    expected = b"\x03\0\0\0\0\0\0\0a\xc3\xa9" + b"\0" * 8 + b"\x03\0\0\0\0\0\0\0\xed\xa0\x80"
+    assert hash_parts("aé", "", "\ud800") == blake(expected)  # the last is half a character
+
+
+def test_files_are_hashed_with_their_names_and_lengths(tmp_path) -> None:
+    for name, content in (("a", b"one"), ("b", b"")):
+        (tmp_path / name).write_bytes(content)
+    assert hash_files([tmp_path / "a", tmp_path / "b"]) == blake(b"a\n3\none" + b"b\n0\n")
+
+
+def test_modules_are_hashed_with_names_shapes_types_and_values() -> None:
+    module = nn.Module()
+    module.weight = nn.Parameter(torch.tensor([[1.0, 2.0], [3.0, 4.0]]).t())  # laid out by columns
+    module.register_buffer("an", torch.tensor([], dtype=torch.int32))
+    values = torch.tensor([1.0, 3.0, 2.0, 4.0]).numpy().tobytes()
+    assert fingerprint_module(module) == blake(b"an(0,)torch.int32" + b"weight(2, 2)torch.float32" + values)
+
+
+# --- whole models ---------------------------------------------------------------------------------------------------
+
+
+class Fields:
+    """An object with these fields."""
+
+    def __init__(self, **fields) -> None:
+        vars(self).update(fields)
+
+
+class Part(nn.Module):
+    """A module of a SentenceTransformer, with what such modules say of themselves."""
+
+    def __init__(self, config=None, **fields) -> None:
+        super().__init__()
+        if config is not None:
+            self.get_config_dict = lambda: config
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+
+class Whole(nn.Module):
+    def __init__(self, *parts: nn.Module, max_seq_length: int | None = 64, **fields) -> None:
+        super().__init__()
+        self.max_seq_length = max_seq_length
+        for name, value in fields.items():
+            setattr(self, name, value)
+        for number, part in enumerate(parts):
+            self.add_module(str(number), part)
+
+
+def expected(settings: list, model: nn.Module) -> str:
+    return hash_parts(json.dumps(settings, sort_keys=True), fingerprint_module(model))
+
+
+def fingerprint(*parts: nn.Module, normalize: bool = True, **fields) -> str | None:
+    return fingerprint_sentence_transformer(Whole(*parts, **fields), normalize=normalize)
+
+
+def test_a_model_is_its_settings_its_modules_and_its_weights() -> None:
+    pooling = Part({"pooling": "mean", "cls": False, "modality_config": {"a": 1}, "transformer_task": "x"})
+    weights = Part(max_seq_length=32)
+    weights.linear = nn.Linear(2, 2)
+    model = Whole(pooling, weights, Part({"width": 3}, max_seq_length=16), truncate_dim=8)
+    settings = [True, 64, 8, ["0", "Part", None, {"pooling": "mean"}], ["2", "Part", 16, {"width": 3}]]
+    assert fingerprint_sentence_transformer(model, normalize=True) == expected(settings, model)
+    settings[0] = False
+    assert fingerprint_sentence_transformer(model, normalize=False) == expected(settings, model)
+    bare = Whole(max_seq_length=None)
+    assert fingerprint_sentence_transformer(bare, normalize=True) == expected([True, None, None], bare)
+
+
+class Configuration:
+    """A configuration as transformers has it: all of it, or what differs from the defaults."""
+
+    def __init__(self, **different) -> None:
+        self.different = different
+
+    def to_dict(self) -> dict:
+        return {**self.different, "a_default": 1}
+
+    def to_diff_dict(self) -> dict:
+        return self.different
+
+
+def transformer(config, peft=None) -> Part:
+    inner = nn.Module()
+    object.__setattr__(inner, "config", config)
+    if peft is not None:
+        object.__setattr__(inner, "peft_config", peft)
+    return Part(auto_model=inner)
+
+
+def test_a_configuration_counts_where_it_differs_and_decides() -> None:
+    text = Configuration(width=8, attention_dropout=0.1, dtype="float32")
+    given = Configuration(hidden_act="relu", hidden_dropout_prob=0.1, _name_or_path="x", text=text, layers={3: "a"})
+    plain = Fields(to_dict=lambda: {"r": 4, "lora_dropout": 0.1})
+    model = Whole(transformer(given, {"default": plain}))
+    described = {
+        "config": {"hidden_act": "relu", "layers": {"3": "a"}, "text": {"width": 8}},
+        "graph": "",
+        "peft": {"default": {"r": 4}},
+    }
+    assert fingerprint_sentence_transformer(model, normalize=True) == expected(
+        [True, 64, None, ["0", "Part", None, described]], model
+    )
+    bare = Whole(Part(auto_model=nn.Module()))
+    nothing = {"config": None, "graph": "", "peft": None}
+    assert fingerprint_sentence_transformer(bare, normalize=True) == expected(
+        [True, 64, None, ["0", "Part", None, nothing]], bare
+    )
+
+
+class Backend:
+    """A fast tokenizer."""
+
+    def __init__(self, **state) -> None:
+        self.state = state
+
+    def to_str(self) -> str:
+        return json.dumps(self.state)
+
+
+def of_tokenizer(tokenizer, state, sides=(None, None, None), limit=None) -> bool:
+    """Whether a tokenizer's part of the fingerprint is this."""
+    model = Whole(Part(tokenizer=tokenizer))
+    hashed = hash_parts(json.dumps([state, list(sides), limit], sort_keys=True))
+    return fingerprint_sentence_transformer(model, normalize=True) == expected(
+        [True, 64, None, ["0", "Part", None, {"tokenizer": hashed}]], model
+    )
+
+
+def test_a_tokenizer_counts_whole_but_for_what_the_last_call_used() -> None:
+    backend = Backend(model={"vocab": {"a": 1}}, padding={"length": 3}, truncation={"max_length": 9})
+    state = {"model": {"vocab": {"a": 1}}}
+    assert of_tokenizer(backend, state)  # a bare one, as static models have
+    assert of_tokenizer(Backend(**state), state)
+    wrapped = Fields(
+        backend_tokenizer=backend, padding_side="left", truncation_side="right", pad_token="<p>", model_max_length=512
+    )
+    assert of_tokenizer(wrapped, state, ("left", "right", "<p>"), 512)
+    for unlimited in (1_000_000, 10**30, 1e30, None):
+        assert of_tokenizer(Fields(backend_tokenizer=backend, model_max_length=unlimited), state)
+    assert of_tokenizer(Fields(backend_tokenizer=backend, model_max_length=999_999), state, limit=999_999)
+
+
+class Words:
+    """A tokenizer of words, with a vocabulary of any kind."""
+
+    def __init__(self, vocabulary, **fields) -> None:
+        self._vocabulary = {"of": vocabulary}
+        vars(self).update(fields)
+
+    def get_vocab(self):
+        return self._vocabulary["of"]
+
+
+def test_a_tokenizer_of_words_counts_by_its_fields() -> None:
+    fields = {"lower": True, "n": 3, "name": "x"}
+    state = ["Words", [["a", 1], ["b", 0]], fields, ["and", "the"]]
+    assert of_tokenizer(Words({"b": 0, "a": 1}, stop_words={"the", "and"}, **fields), state)
+    assert of_tokenizer(Words(["b", "a"]), ["Words", ["b", "a"], {}, []])  # the order is that of the vectors
+    assert of_tokenizer(Words(["b"], stop_words=None), ["Words", ["b"], {}, []])
+    assert of_tokenizer(Fields(lower=False), ["Fields", [], {"lower": False}, []])
+
+
+def test_a_tokenizer_that_two_modules_share_is_read_once() -> None:
+    read = []
+
+    class Counted(Backend):
+        def to_str(self) -> str:
+            read.append(self)
+            return super().to_str()
+
+    one, other = Counted(a=1), Counted(a=1)
+    assert fingerprint(Part(tokenizer=one), Part(tokenizer=one)) == fingerprint(
+        Part(tokenizer=one), Part(tokenizer=other)
+    )
+    assert len(read) == 3
+
+
+# --- graphs ---------------------------------------------------------------------------------------------------------
+
+
+def graph(**places) -> str | None:
+    return fingerprint(Part(auto_model=Fields(config=None, **places)))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, content in (("model.onnx", "one"), ("model.onnx_data", "weights"), ("config.json", "{}")):
+        (tmp_path / name).write_text(content)
+    return tmp_path
+
+
+def test_a_graph_is_its_files_wherever_its_place_is_written(folder) -> None:
+    model = Whole(Part(auto_model=Fields(config=None, path=folder / "model.onnx")))
+    files = hash_files([folder / "model.onnx", folder / "model.onnx_data"])
+    assert fingerprint_sentence_transformer(model, normalize=True) == expected(
+        [True, 64, None, ["0", "Part", None, {"config": None, "peft": None, "graph": files}]], model
+    )
+    found = graph(path=folder / "model.onnx")
+    place = str(folder / "model.onnx")
+    for name in ("path", "model_path", "_model_path"):
+        assert graph(**{name: place}) == found
+        assert graph(session=Fields(**{name: place})) == found
+        assert graph(model=Fields(**{name: place})) == found
+    assert graph(model_save_dir=folder) == graph(path=folder) == found
+    assert graph(path=7, model_path=folder / "gone.onnx", model_save_dir=folder) == found
+
+
+def test_of_a_folder_with_several_graphs_the_named_one_counts(folder) -> None:
+    found = graph(path=folder / "model.onnx")
+    (folder / "model_q[8].onnx").write_text("small")
+    assert graph(path=folder) is None  # nothing says which
+    assert graph(path=folder / "model.onnx") == found
+    small = graph(path=folder / "model_q[8].onnx")
+    assert small not in (None, found)
+    (folder / "model_q[8].onnx").write_text("other")
+    assert graph(path=folder / "model_q[8].onnx") != small
+    assert graph(path=folder) is None
+    assert graph() is None
+    assert graph(path=folder / "gone.onnx") is None
+
+
+def test_an_openvino_graph_is_its_xml_and_its_weights(tmp_path) -> None:
+    (tmp_path / "openvino_model.xml").write_text("<net/>")
+    (tmp_path / "openvino_model.bin").write_bytes(b"1")
+    found = graph(model_save_dir=tmp_path)
+    assert found is not None
+    (tmp_path / "openvino_model.bin").write_bytes(b"2")
+    assert graph(model_save_dir=tmp_path) != found
+    (tmp_path / "openvino_model.xml").unlink()
+    assert graph(model_save_dir=tmp_path) is None  # weights alone are no graph
