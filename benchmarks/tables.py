@@ -186,6 +186,12 @@ SECTIONS = (
         leave_out=frozenset({"hit_rate@1", "hit_rate@5"}),
     ),
     Section(
+        "without_labels",
+        "The whole model, trained without labels",
+        "Questions from the text train it, people ask the test, alone and beside BM25; intervals by document.",
+        leave_out=frozenset({"alone: of each seed", "mixed: of each seed"}),
+    ),
+    Section(
         "generation",
         "Questions by an LLM",
         "A local server answers after a fixed time; what is measured is the package, not a model.",

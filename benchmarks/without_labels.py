@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +68,6 @@ class Values:
     alone: NDArray[np.float64]
     mixed: NDArray[np.float64]
     n_pairs: int = 0
-    seconds: float = 0.0
 
 
 class Trial:
@@ -124,7 +122,7 @@ class Trial:
                 f"{name}: high": round(test.interval[1], 4),
                 f"{name}: of each seed": [round(float(one.mean()), 4) for one in each],
             }
-        return row | {"minutes a seed": round(float(np.mean([s.seconds for s in seeds])) / 60, 1), "command": command()}
+        return row | {"command": command()}
 
     def trained(self, kinds: str, seed: int) -> Values:
         """One seed, read from the folder where it was finished before."""
@@ -133,8 +131,7 @@ class Trial:
         kept = a.folder / f"{name}.npz"
         if kept.exists():
             with np.load(kept) as found:
-                return Values(found["alone"], found["mixed"], int(found["n_pairs"]), float(found["seconds"]))
-        begin = time.perf_counter()
+                return Values(found["alone"], found["mixed"], int(found["n_pairs"]))
         questions = generate_extractive_pairs(
             self.data.nodes(),
             kinds=None if kinds == DEFAULT else kinds.split("+"),
@@ -154,9 +151,9 @@ class Trial:
                 text=TextSettings(max_seq_length=a.max_seq_length),
             ).finetune()
             values = self.values(as_encoder(load_embed_model(folder, device=a.device), cache=None))
-        values.n_pairs, values.seconds = len(questions.queries), time.perf_counter() - begin
+        values.n_pairs = len(questions.queries)
         a.folder.mkdir(parents=True, exist_ok=True)
-        np.savez(kept, alone=values.alone, mixed=values.mixed, n_pairs=values.n_pairs, seconds=round(values.seconds, 1))
+        np.savez(kept, alone=values.alone, mixed=values.mixed, n_pairs=values.n_pairs)
         return values
 
 
