@@ -177,7 +177,7 @@ def _enough(n_bytes: float, text: str, advice: str) -> tuple[Status, str, str]:
 
 
 def _cache() -> tuple[Status, str, str]:
-    advice = "vectors are computed anew each time; set EMBFT_CACHE_DIR to a folder that can be written"
+    advice = "embft run needs it, and so does whoever wants no vector computed twice; set EMBFT_CACHE_DIR to another"
     try:
         folder = default_cache_dir()
         folder.mkdir(parents=True, exist_ok=True)

@@ -86,3 +86,21 @@ def test_a_path_that_a_library_cannot_take_is_a_sentence():
         "Error: A path holds bytes that are no letters in this locale (\\udcf6); set PYTHONUTF8=1 or LANG=C.UTF-8, or "
         "rename it."
     )
+
+
+def test_a_cache_that_cannot_be_written_is_said_before_any_work(data, tiny_model_path, tmp_path):
+    (tmp_path / "file").write_text("no folder can be made below a file", encoding="utf-8")
+    here = {"EMBFT_CACHE_DIR": str(tmp_path / "file" / "cache")}
+    said = embft("run", data, "--embed-model", tiny_model_path, "--out", tmp_path / "out", env=here)
+    assert said.returncode == 2
+    assert said.stderr.splitlines()[-1].startswith("Error: Cannot write the cache folder ")
+    assert "set EMBFT_CACHE_DIR to a folder that you may write to." in said.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_demo_says_at_once_that_it_cannot_write(tmp_path):
+    (tmp_path / "file").write_text("no folder can be made below a file", encoding="utf-8")
+    said = embft("demo", "--out", tmp_path / "file" / "demo")
+    assert said.returncode == 2
+    assert said.stderr.startswith(f"Error: Cannot write {tmp_path / 'file' / 'demo'}: ")
+    assert said.stdout == ""
