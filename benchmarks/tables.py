@@ -211,6 +211,12 @@ SECTIONS = (
     ),
     Section("calibration_others", "Other tests on the same data", "False gains in percent; a test promises 2.5."),
     Section("scale_simulation", "The plan past one machine", "What the plan predicts, and what was measured."),
+    Section(
+        "soak",
+        "Half an hour of traffic",
+        "Twenty questions a second to a retriever, an interleaved one and an engine that a `LiveScorer` watches: what "
+        "memory, files and time do, and whether anything was lost or answered otherwise than at first.",
+    ),
     Section("fuzz", "Damaged and hostile input", "How each input ended; `foreign` is an error of another library."),
 )
 
