@@ -23,7 +23,7 @@ group-index := tests/index tests/embeddings tests/export
 GROUPS := finetune faults generation cli index
 group-rest = tests $(addprefix --ignore=,$(foreach group,$(GROUPS),$(group-$(group))))
 
-.PHONY: help demo test test-fast test-all test-system test-lowest test-latest coverage lint format api docs wheel smoke pins audit clean
+.PHONY: help demo test test-fast test-all test-system test-lowest test-latest coverage mutants lint format api docs wheel smoke pins audit clean
 .DELETE_ON_ERROR:
 
 help:
@@ -34,6 +34,7 @@ help:
 	@echo "make test-lowest  unit tests with the lowest versions that pyproject.toml admits"
 	@echo "make test-latest  unit tests with the newest versions, without the pins"
 	@echo "make coverage     make test in one process, with the lines and branches that no test runs"
+	@echo "make mutants      change each operator of what decides figures, and see whether a fast test notices"
 	@echo "make lint         ruff, spelling, unused code, the import contract and mypy"
 	@echo "make format       ruff format, with safe fixes"
 	@echo "make api          write the public interface anew (tests/public_api.txt)"
@@ -86,6 +87,10 @@ test-fast-%: $(VENV)/dev.stamp
 
 coverage: $(VENV)/dev.stamp
 	$(PYTEST) -m "not system" --cov --cov-report=term:skip-covered --cov-report=html:.coverage-html tests
+
+mutants: $(VENV)/dev.stamp
+	$(PIP_INSTALL) --group mutants
+	$(BIN)/python benchmarks/mutants.py
 
 # Environments of their own: their versions are not those of constraints.txt. Copies, since nltk refuses files that are
 # linked from uv's cache.
@@ -142,7 +147,7 @@ pins: $(VENV)/dev.stamp
 	cp constraints.txt constraints.new
 	$(BIN)/uv pip compile --quiet $(UPGRADE) --no-annotate --no-header --output-file constraints.new \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
-	  $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) --group dev --group docs --group release pyproject.toml
+	  $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) --group dev --group docs --group release --group mutants pyproject.toml
 	{ echo "# A tested set of versions (Python 3.11, Linux x86-64, CPU), written by \`make pins\`; the Makefile and CI install with it."; \
 	  grep -v -E '^(nvidia|cuda|triton)' constraints.new; } > constraints.txt
 	rm constraints.new
@@ -152,4 +157,4 @@ audit: $(VENV)/dev.stamp
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 clean:
-	rm -rf $(VENV) .venv-wheel .venv-lowest .venv-latest site dist .mypy_cache .ruff_cache .pytest_cache .coverage .coverage-html .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-wheel .venv-lowest .venv-latest site dist .mypy_cache .ruff_cache .pytest_cache .coverage .coverage-html mutants .hypothesis .import_linter_cache

@@ -43,9 +43,9 @@ CHUNKS, LATENCY = 344, 0.2
 
 
 @contextmanager
-def server(latency: float) -> Iterator[str]:
+def server(latency: float, *options: str) -> Iterator[str]:
     """The loopback server in its own process; yields its API base."""
-    command = [sys.executable, str(TOOLS / "loopback_llm.py"), "--latency", str(latency)]
+    command = [sys.executable, str(TOOLS / "loopback_llm.py"), "--latency", str(latency), *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:

@@ -223,6 +223,12 @@ SECTIONS = (
         "Each operator, constant and argument of the code that decides figures is changed, one at a time; "
         "`equivalent` are those that nothing can notice, for reasons that stand in `benchmarks/mutants.toml`.",
     ),
+    Section(
+        "soak",
+        "Half an hour of traffic",
+        "Twenty questions a second to a retriever, an interleaved one and an engine that a `LiveScorer` watches: what "
+        "memory, files and time do, and whether anything was lost or answered otherwise than at first.",
+    ),
     Section("fuzz", "Damaged and hostile input", "How each input ended; `foreign` is an error of another library."),
 )
 

@@ -26,14 +26,27 @@ if TYPE_CHECKING:
 StrPath: TypeAlias = str | os.PathLike[str]
 MARK: Final = ".embft-files.json"
 # Errors that are about the disk itself, whoever raised them while a result folder was being filled.
-_DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
+DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 # safetensors reports the operating system's error in its own exception, as text.
 _DISK_FULL_TEXTS: Final = ("No space left on device", "os error 28")
 
 
 def atomic_write_text(path: StrPath, text: str) -> None:
-    """Write a text file as UTF-8, whole or not at all; see `atomic_write_bytes`."""
-    atomic_write_bytes(path, text.encode("utf-8"))
+    """Write a text file as UTF-8, whole or not at all; see `atomic_write_bytes`.
+
+    Bytes of a file name that Python could not read, where the locale is not UTF-8 or the name is not, are written as
+    they are if that is UTF-8, else as question marks.
+    """
+    atomic_write_bytes(path, _utf8(text))
+
+
+def _utf8(text: str) -> bytes:
+    for errors in ("strict", "surrogateescape"):
+        with suppress(UnicodeError):
+            data = text.encode("utf-8", errors)
+            data.decode("utf-8")
+            return data
+    return text.encode("utf-8", "replace")
 
 
 def atomic_write_bytes(path: StrPath, data: bytes) -> None:
@@ -56,9 +69,10 @@ def open_atomically(path: StrPath) -> Iterator[BinaryIO]:
     target = _real(path)
     if target.is_dir():
         raise OutputError(f"Cannot write {path}: it is a folder; give the name of a file.")
-    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
+    given = Path(path)  # ``/dev/stdout`` leads to a pipe, which has no place in the file system
+    if given.exists() and not stat.S_ISREG(given.stat().st_mode):
         try:
-            with target.open("wb") as device:  # renaming over a device would destroy the device
+            with given.open("wb") as device:  # renaming over a device would destroy the device
                 yield device
         except OSError as err:
             raise OutputError(cannot_write(path, err)) from err
@@ -304,7 +318,7 @@ def _is_about_output(err: BaseException, folder: Path) -> bool:
         return False
     if isinstance(err, OSError):
         names = [str(name) for name in (err.filename, err.filename2) if name is not None]
-        return err.errno in _DISK_ERRORS or any(name.startswith(str(folder)) for name in names)
+        return err.errno in DISK_ERRORS or any(name.startswith(str(folder)) for name in names)
     return any(text in str(err) for text in _DISK_FULL_TEXTS)
 
 

@@ -50,7 +50,7 @@ def scratch_folder(beside: Path | None = None) -> Iterator[Path]:
 
 def aside_of(target: Path) -> Path:
     """Where an older result waits between two renames; the same for every process, so that the next one finds it."""
-    return target.parent / f".embft-old-{hashlib.sha256(target.name.encode()).hexdigest()[:16]}"
+    return target.parent / f".embft-old-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}"
 
 
 def is_dead(path: Path) -> bool:

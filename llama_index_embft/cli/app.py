@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import traceback
@@ -10,6 +11,7 @@ from typing import Annotated
 import typer
 
 from llama_index_embft._core.checks import first_line
+from llama_index_embft._core.files import DISK_ERRORS, cannot_write
 from llama_index_embft._core.redaction import redact
 from llama_index_embft.cli.commands import LazyGroup
 from llama_index_embft.errors import EmbftError
@@ -52,6 +54,10 @@ def main() -> None:
     """Run the command line. A failure is one sentence: exit code 2 if the user can mend it, 3 if not."""
     from llama_index_embft.cli.shared.progress import plain_progress
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A letter that a terminal or a pipe cannot take is no reason to lose the result of hours.
+            stream.reconfigure(errors="replace")
     logging.basicConfig(level=logging.WARNING)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_RedactingFormatter("%(levelname)s: %(message)s"))
@@ -63,6 +69,17 @@ def main() -> None:
         typer.echo(f"Error: {redact(str(err))}", err=True)
         sys.exit(2)
     except Exception as err:  # noqa: BLE001 - a fault of ours or of a library; its traceback is for a report
+        if isinstance(err, UnicodeEncodeError) and "surrogates" in err.reason:
+            part = err.object[err.start : err.end].encode(errors="backslashreplace").decode()
+            typer.echo(
+                f"Error: A path holds bytes that are no letters in this locale ({part}); set PYTHONUTF8=1 or "
+                "LANG=C.UTF-8, or rename it.",
+                err=True,
+            )
+            sys.exit(2)
+        if isinstance(err, OSError) and err.errno in DISK_ERRORS:
+            typer.echo(f"Error: {cannot_write(err.filename or 'the output', err)}", err=True)
+            sys.exit(2)
         if logging.getLogger("llama_index_embft").isEnabledFor(logging.INFO):
             typer.echo(redact("".join(traceback.format_exception(err))), err=True)
         what = type(err).__name__ + (f": {first_line(err)}" if str(err).strip() else "")

@@ -33,11 +33,13 @@ def demo(
     embft demo
     embft demo --method full --out runs/demo-full
     """
+    from llama_index_embft._core.files import check_output_folder
     from llama_index_embft.dataset import build_stdlib_dataset
     from llama_index_embft.embeddings.describe import DEMO_MODEL
     from llama_index_embft.pipeline import tune
     from llama_index_embft.pipeline.status import printed_to
 
+    check_output_folder(out)
     with steps().status("Loading the libraries"):
         quiet_libraries()
         dataset = build_stdlib_dataset()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.checks import first_line
+from llama_index_embft._core.environment import hub_failure
 from llama_index_embft.embeddings.sentence_transformer import inner_model
 from llama_index_embft.errors import EmbftError, ModelError
 
@@ -155,6 +156,8 @@ def load_local(
 def loading(what: str, folder: str | Path) -> Iterator[None]:
     """Whatever goes wrong while a model is loaded, as one sentence.
 
+    Where the hub does not answer, models come from its cache on this disk, as with ``HF_HUB_OFFLINE=1``.
+
     Args:
         what: The model, as the sentence begins.
         folder: Where it is, if it is a folder.
@@ -162,12 +165,31 @@ def loading(what: str, folder: str | Path) -> Iterator[None]:
     Raises:
         ModelError: It cannot be loaded; the sentence says whether it is damaged or something else is in the way.
     """
+    failure = None if Path(folder).is_dir() else hub_failure()
     try:
-        yield
+        with _without_hub() if failure is not None else nullcontext():
+            yield
     except EmbftError:
         raise
     except Exception as err:  # transformers, hub and safetensors each raise their own kinds
+        if failure is not None and not _is_damaged(err):
+            raise ModelError(
+                f"{what} is not on this disk, and the hub cannot be reached ({failure}); give a local folder, or mend "
+                "the network (a proxy goes into HTTPS_PROXY)."
+            ) from err
         raise ModelError(f"{what} cannot be loaded: {first_line(err)}. {_advice(err, Path(folder))}") from err
+
+
+@contextmanager
+def _without_hub() -> Iterator[None]:
+    """Switch the hub off: `local_files_only` does not reach every file that transformers looks for."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -186,10 +208,13 @@ def _advice(err: Exception, folder: Path) -> str:
         return "Install the package that it needs."
     if not folder.is_dir():
         return "Check the name, the network, or give a local folder."
-    damaged = any(
-        type(one).__name__ in _DAMAGE or any(word in str(one) for word in _DAMAGE_WORDS) for one in _chain(err)
-    )
-    return "The folder is damaged." if damaged else "Load it with sentence-transformers alone to see the whole error."
+    if _is_damaged(err):
+        return "The folder is damaged."
+    return "Load it with sentence-transformers alone to see the whole error."
+
+
+def _is_damaged(err: Exception) -> bool:
+    return any(type(one).__name__ in _DAMAGE or any(word in str(one) for word in _DAMAGE_WORDS) for one in _chain(err))
 
 
 def _chain(err: BaseException | None) -> Iterator[BaseException]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from llama_index_embft._core.checks import first_line
-from llama_index_embft._core.environment import default_cache_dir, package_versions
+from llama_index_embft._core.environment import default_cache_dir, hub_failure, package_versions
 from llama_index_embft._core.temporary import scratch_folder
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def _enough(n_bytes: float, text: str, advice: str) -> tuple[Status, str, str]:
 
 
 def _cache() -> tuple[Status, str, str]:
-    advice = "vectors are computed anew each time; set EMBFT_CACHE_DIR to a folder that can be written"
+    advice = "embft run needs it, and so does whoever wants no vector computed twice; set EMBFT_CACHE_DIR to another"
     try:
         folder = default_cache_dir()
         folder.mkdir(parents=True, exist_ok=True)
@@ -190,9 +190,6 @@ def _cache() -> tuple[Status, str, str]:
 
 
 def _hub() -> tuple[Status, str, str]:
-    from urllib.error import HTTPError
-    from urllib.request import Request, urlopen
-
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -200,14 +197,10 @@ def _hub() -> tuple[Status, str, str]:
     address = constants.ENDPOINT
     if not address.startswith(("http://", "https://")):
         return "warning", f"HF_ENDPOINT is {address!r}, which is no address of the web", "correct or unset HF_ENDPOINT"
-    try:
-        with urlopen(Request(address, method="HEAD"), timeout=_NETWORK_SECONDS):  # noqa: S310 - checked above
-            pass
-    except HTTPError:
-        pass  # it answers
-    except (OSError, ValueError) as err:
+    failure = hub_failure(_NETWORK_SECONDS)
+    if failure is not None:
         advice = "models must be folders on this disk, or copied into the hub's cache; HF_HUB_OFFLINE=1 spares the wait"
-        return "warning", f"{address} does not answer: {first_line(err)}", advice
+        return "warning", f"{address} does not answer: {failure}", advice
     return "ok", f"{address} answers", ""
 
 

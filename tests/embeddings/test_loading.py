@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import time
+from types import SimpleNamespace
+
 import pytest
 
-from llama_index_embft.embeddings import as_encoder, load_embed_model, resolve_model_name
+from llama_index_embft._core import environment
+from llama_index_embft.embeddings import as_encoder, load_cross_encoder, load_embed_model, resolve_model_name
 from llama_index_embft.embeddings.describe import DEMO_MODEL, describe_base
 from llama_index_embft.errors import ModelError
 
@@ -51,9 +56,63 @@ def test_a_file_an_empty_folder_and_an_unreachable_hub_name(tmp_path):
         load_embed_model("nobody/no-such-model")
 
 
-def test_damaged_weights(tiny_model_path, tmp_path):
-    import shutil
+@pytest.fixture
+def _hub_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub at whose address nobody listens."""
+    from huggingface_hub import constants
 
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+
+
+@pytest.mark.usefixtures("_hub_gone")
+@pytest.mark.parametrize("load", [load_embed_model, load_cross_encoder])
+def test_without_the_hub_a_name_is_refused_at_once_instead_of_after_minutes(load):
+    started = time.monotonic()
+    with pytest.raises(ModelError, match=r"nobody/no-such-model is not on this disk, and the hub cannot be reached"):
+        load("nobody/no-such-model")
+    assert time.monotonic() - started < 30  # the hub itself tries for two minutes
+
+
+@pytest.mark.usefixtures("_hub_gone")
+def test_without_the_hub_what_is_in_its_cache_is_loaded(tiny_model_path, tmp_path, monkeypatch):
+    repository = tmp_path / "models--nobody--tiny"
+    shutil.copytree(tiny_model_path, repository / "snapshots" / "0123abcd")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123abcd")
+    monkeypatch.setenv("LLAMA_INDEX_CACHE_DIR", str(tmp_path))
+    started = time.monotonic()
+    model = load_embed_model("nobody/tiny")
+    assert time.monotonic() - started < 30  # the hub itself tries for two minutes
+    assert model.get_text_embedding("lamp") == load_embed_model(tiny_model_path).get_text_embedding("lamp")
+
+
+def test_the_hub_is_asked_once_and_again_a_minute_after_it_failed(monkeypatch):
+    from huggingface_hub import constants, utils
+
+    now, asked, broken = [1000.0], [], [True]
+
+    def head(address, timeout):
+        asked.append(timeout)
+        if broken[0]:
+            raise OSError("no route")
+
+    monkeypatch.setattr(environment, "_hub_answers", {})
+    monkeypatch.setattr(environment.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(utils, "get_session", lambda: SimpleNamespace(head=head))
+    assert environment.hub_failure() is None  # switched off, as in all tests
+    assert asked == []
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert [environment.hub_failure(), environment.hub_failure(3)] == ["no route"] * 2
+    assert asked == [constants.HF_HUB_ETAG_TIMEOUT]
+    now[0], broken[0] = 1061.0, False
+    assert environment.hub_failure(3) is None
+    now[0], broken[0] = 1e9, True
+    assert environment.hub_failure() is None
+    assert len(asked) == 2
+
+
+def test_damaged_weights(tiny_model_path, tmp_path):
     shutil.copytree(tiny_model_path, tmp_path / "m")
     weights = tmp_path / "m" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])

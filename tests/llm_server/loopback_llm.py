@@ -350,8 +350,15 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.0)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--queries", type=int, default=2)
+    parser.add_argument("--text", help="what the model says to everything")
     arguments = parser.parse_args()
-    server = LoopbackLLM(latency=arguments.latency, port=arguments.port, queries=arguments.queries, keep_requests=False)
+    server = LoopbackLLM(
+        latency=arguments.latency,
+        script=None if arguments.text is None else lambda _: Behaviour(text=arguments.text),
+        port=arguments.port,
+        queries=arguments.queries,
+        keep_requests=False,
+    )
 
     async def serve() -> None:
         serving = asyncio.create_task(server.serve())

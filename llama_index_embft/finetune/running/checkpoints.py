@@ -189,7 +189,7 @@ def checkpoint_folder(output_path: str | os.PathLike[str]) -> Path:
     """
     whole = os.path.realpath(output_path)
     name = re.sub(r"[^\w.-]", "_", Path(whole).name)[:80] or "model"
-    return Path("checkpoints") / f"{name}-{hashlib.blake2b(whole.encode(), digest_size=4).hexdigest()}"
+    return Path("checkpoints") / f"{name}-{hashlib.blake2b(os.fsencode(whole), digest_size=4).hexdigest()}"
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:

@@ -1,13 +1,13 @@
-"""The file of a TruLens database, looked at without TruLens: its address, and the rows that make it unreadable."""
+"""The file of a TruLens database: its address, the rows that make it unreadable, an index of its records."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sqlite3
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.checks import first_line
 from llama_index_embft._core.temporary import scratch_folder
@@ -95,6 +95,32 @@ def _refuse_nan(broken: int, file: Path | None) -> None:
             f"{file} holds {broken} rows with NaN, which SQLite before 3.42 cannot read (a TruLens metric returned "
             "NaN); `embft dashboard --repair` or `repair_database` removes them."
         )
+
+
+def index_records(database: Any, record_id: str) -> None:
+    """Let TruLens find the rows of a record in SQLite by an index.
+
+    It looks for the id inside of the JSON of every row, four times for each answer that is stored: after ten thousand
+    answers a live one would take a second. Rows with NaN, which no function for JSON reads, have no id here.
+
+    Args:
+        database: TruLens' own object, whose queries are worded as the index is.
+        record_id: Name of the id in the attributes of a row.
+    """
+    import sqlalchemy as sa
+
+    of_any = database._json_path_expr
+    found = "CASE WHEN json_valid({0}) THEN json_extract({0}, '$.\"" + record_id + "\"') END"
+    by_index: Any = sa.literal_column(found.format("trulens_events.record_attributes"), sa.String)
+
+    def of_path(column: Any, path: str) -> Any:
+        return by_index if (column.key, path) == ("record_attributes", record_id) else of_any(column, path)
+
+    # Where it cannot be made, because another process writes just now, the same queries read all rows as before.
+    with suppress(sa.exc.SQLAlchemyError), database.engine.begin() as connection:
+        wanted = f"ON trulens_events ({found.format('record_attributes')})"
+        connection.exec_driver_sql(f"CREATE INDEX IF NOT EXISTS embft_record_id {wanted}")
+    vars(database)["_json_path_expr"] = of_path
 
 
 def repair_database(database: str | os.PathLike[str]) -> int:

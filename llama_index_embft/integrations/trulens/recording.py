@@ -24,7 +24,7 @@ from llama_index_embft._core.redaction import without_secret_addresses
 from llama_index_embft.errors import ConfigError, EvaluationError, OutputError
 from llama_index_embft.evaluation.systems.query_engine import answer_text
 from llama_index_embft.evaluation.systems.retriever import RetrieverResponse
-from llama_index_embft.integrations.trulens.database import database_url, refuse_broken_rows, sqlite_file
+from llama_index_embft.integrations.trulens.database import database_url, index_records, refuse_broken_rows, sqlite_file
 from llama_index_embft.integrations.trulens.feedback import Exchange, FeedbackVerdict
 
 if TYPE_CHECKING:
@@ -76,12 +76,15 @@ def open_session(database: str | os.PathLike[str]) -> TruSession:
         _forget_singleton()
     try:
         with _silent("opentelemetry.trace", "alembic"):
-            return TruSession(database_url=url)
+            session = TruSession(database_url=url)
     except (SQLAlchemyError, OSError) as err:
         _forget_singleton()
         raise OutputError(
             f"Cannot open the TruLens database {without_secret_addresses(url)}: {first_line(err)}."
         ) from err
+    if file is not None:
+        index_records(session.connector.db, SpanAttributes.RECORD_ID)  # type: ignore[union-attr, unused-ignore]
+    return session
 
 
 def open_reader(url: str) -> Any:

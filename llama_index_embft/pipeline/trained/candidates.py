@@ -16,7 +16,7 @@ from llama_index_embft._core.files import atomic_write_text
 from llama_index_embft.embeddings.describe import describe_base
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.loading import load_embed_model
-from llama_index_embft.errors import ConfigError
+from llama_index_embft.errors import ConfigError, OutputError
 from llama_index_embft.evaluation.tasks import hash_of
 from llama_index_embft.pipeline.parts import DenseModel, is_trainable
 
@@ -222,16 +222,30 @@ def train_candidate(
 
 @contextlib.contextmanager
 def only_here(output_path: str | os.PathLike[str] | None) -> Iterator[None]:
-    """Two searches never write to one folder at the same time."""
+    """Two searches never write to one folder at the same time.
+
+    Raises:
+        ConfigError: Another one does.
+        OutputError: The cache folder, where searches keep what they have trained, cannot be written.
+    """
     if output_path is None:
         yield
         return
     from filelock import FileLock, Timeout
 
-    lock = work_folder("lock", Path(output_path).absolute()).with_suffix(".lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    place = work_folder("lock", Path(output_path).absolute()).with_suffix(".lock")
+    lock = FileLock(place)
     try:
-        with FileLock(lock, timeout=0):
-            yield
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
     except Timeout:
         raise ConfigError(f"Another search is writing to {output_path}; wait for it, or name another folder.") from None
+    except OSError as err:
+        raise OutputError(
+            f"Cannot write the cache folder {place.parent}: {err.strerror or err}; set EMBFT_CACHE_DIR to a folder "
+            "that you may write to."
+        ) from err
+    try:
+        yield
+    finally:
+        lock.release()

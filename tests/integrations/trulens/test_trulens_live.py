@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import sqlalchemy
 from trulens_helpers import DATASET, FruitEmbedding, LoopbackLLM, app_and_judge, fruit_engine, model, verdict
 
 pytest.importorskip("trulens.feedback", reason="extra trulens")
@@ -95,6 +98,28 @@ def test_answers_are_scored_after_the_request_and_stand_on_the_leaderboard(datab
     assert list(board.index) == ["live", "tuned"]
     for name in ("context_relevance", "groundedness", "answer_relevance"):
         assert board[name].tolist() == pytest.approx([2 / 3, 2 / 3])
+
+
+def test_no_statement_reads_the_whole_database_for_one_answer(database: Path) -> None:
+    statements: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        statements.append((statement, parameters))
+
+    with LiveScorer("fruit", "indexed", embed_model=FruitEmbedding(), database=database, rate=1.0) as scorer:
+        engine = scorer._sink._session.connector.db.engine
+        sqlalchemy.event.listen(engine, "before_cursor_execute", note)
+        scorer.observe("what?", answer("Red.", "apples"))
+        assert scorer.flush(LONG)
+        sqlalchemy.event.remove(engine, "before_cursor_execute", note)
+        assert scorer.stats.scored == 1
+    looks = [(statement, values) for statement, values in statements if statement.startswith("SELECT")]
+    assert len(looks) >= 3
+    with closing(sqlite3.connect(database)) as connection:
+        for statement, values in looks:
+            plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values))
+            assert "USING INDEX embft_record_id" in plan, statement
+            assert "SCAN trulens_events" not in plan, statement
 
 
 def test_the_very_response_is_handed_on(database: Path) -> None:
