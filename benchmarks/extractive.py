@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import minilm, parser, print_table, write_results
+from _common import command, merged, minilm, parser, print_table, write_results
 
 from llama_index_embft.embeddings import Encoder, as_encoder
 from llama_index_embft.evaluation import Judgements, find_hits, paired_tests, score_hits
@@ -38,6 +38,8 @@ DATA_SETS = {
     **{name: (f"human/{name}", f"human/{name}") for name in ("covidqa_en", "norquad_no", "cosqa_en", "stard_zh_law")},
 }
 USUAL = ("lyft-uber", "uber", "pubmedqa", "cmrc")
+# What the package does where no kind is named: patterns, and others for chunks that no template fits.
+DEFAULT = "default"
 # Not a kind: the questions that came with the training passages, as the mark to compare with. Only where the test
 # questions are others.
 LABELS = "labels"
@@ -86,7 +88,7 @@ def make_pairs(task: Task, kinds: str, args: Any, seed: int) -> list[tuple[str, 
         return [(question, doc) for doc, questions in task.labels.items() for question in questions]
     dataset = generate_extractive_pairs(
         [TextNode(id_=doc, text=text) for doc, text in task.passages.items()],
-        kinds=kinds.split("+"),
+        kinds=None if kinds == DEFAULT else kinds.split("+"),
         num_questions_per_chunk=args.questions_per_chunk,
         seed=seed,
     )
@@ -186,7 +188,7 @@ def main() -> None:
     options.add_argument("--model-path", default=None, help="SentenceTransformer folder; default all-MiniLM-L6-v2")
     options.add_argument("--data", nargs="+", choices=list(DATA_SETS), default=list(USUAL))
     # No data set here has titles or headings to make questions from.
-    kinds = [*(kind for kind in KINDS if kind != "title"), "pattern+phrases", "pattern+phrases+cloze", LABELS]
+    kinds = [DEFAULT, *(kind for kind in KINDS if kind != "title"), "pattern+phrases", "pattern+phrases+cloze", LABELS]
     options.add_argument("--kinds", nargs="+", default=kinds, help="names, mixes joined by +")
     options.add_argument("--questions-per-chunk", type=int, default=2)
     options.add_argument("--round-trip", type=int, help="keep questions whose passage the base finds in its first N")
@@ -229,12 +231,13 @@ def main() -> None:
                 results.append(adapter_scores(task, pairs, encoder, args, seed))
             seconds = (time.perf_counter() - started) / args.seeds
             row = make_row(name, kinds, len(pairs), base, np.mean(results, axis=0), task)
-            rows.append(row | {"copied hit@10": copied, "seconds": round(seconds, 1)})
+            rows.append(row | {"copied hit@10": copied, "seconds": round(seconds, 1), "command": command()})
             print_table(rows[-1:])
     print()
     print_table(rows)
     print_table(leave_one_out(rows))
     settings = {k: v for k, v in vars(args).items() if k not in ("data_dir", "model_path", "out", "kinds", "data")}
+    rows = merged(args.out, rows, ("data", "kinds"))
     write_results(args.out, rows, device=args.device, settings=settings, model=Path(args.model_path).name)
 
 

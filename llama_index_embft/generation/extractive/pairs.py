@@ -59,8 +59,8 @@ def generate_extractive_pairs(
 
     Args:
         nodes: The chunks, as they will be indexed.
-        kinds: Names from `KINDS`, used in turn. The default None means ``"pattern"``, the kind that helped most where
-            it was measured, for which there are templates in English, Chinese, Japanese, German, Norwegian, French,
+        kinds: Names from `KINDS`, used in turn. The default None means ``"pattern"``: these read as people ask, and no
+            other kind helped more than chance where all were measured. There are templates in English, Chinese, Japanese, German, Norwegian, French,
             Spanish and Portuguese. A chunk that no template fits, in whatever language, gives ``"dropout"`` questions
             instead, ``"keywords"`` where it has no sentence, and ``"cloze"`` ones last; in English ``"cloze"`` ones.
         num_questions_per_chunk: Most questions a chunk, over all kinds; a chunk with little prose gives fewer.
