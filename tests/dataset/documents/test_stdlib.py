@@ -136,6 +136,7 @@ def test_a_folder_without_sources_is_explained(tmp_path: Path) -> None:
         build_stdlib_dataset(tmp_path)
 
 
+@pytest.mark.e2e  # reads the whole library, for ten seconds
 def test_the_running_interpreter_has_thousands_and_nothing_is_imported() -> None:
     before = set(sys.modules)
     dataset = build_stdlib_dataset()
@@ -154,6 +155,7 @@ def test_the_running_interpreter_has_thousands_and_nothing_is_imported() -> None
     assert sum(map(len, modules)) == len(set().union(*modules))
 
 
+@pytest.mark.e2e  # reads the whole library, for ten seconds
 def test_the_general_guard_is_small_prose_of_many_modules_and_each_time_the_same() -> None:
     guard = general_guard()
     assert (len(guard.queries), len(guard.corpus)) == (300, 600)
