@@ -13,9 +13,8 @@ from llama_index_embft._core.checks import first_line
 
 _PACKAGES: Final = ("llama-index-embft", "llama-index-core", "sentence-transformers", "transformers", "torch")
 _ASKED_AGAIN_AFTER: Final = 60.0  # seconds that the hub counts as out of reach; a command loads a few models
-_hub_answers: dict[
-    str, tuple[float, str | None]
-] = {}  # address -> until when it is not asked again, and what was wrong
+# Address -> until when it is not asked again, and what was wrong.
+_hub_answers: dict[str, tuple[float, str | None]] = {}
 
 
 def package_versions() -> dict[str, str]:

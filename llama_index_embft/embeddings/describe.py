@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -180,16 +181,20 @@ def loading(what: str, folder: str | Path) -> Iterator[None]:
         raise ModelError(f"{what} cannot be loaded: {first_line(err)}. {_advice(err, Path(folder))}") from err
 
 
+_one_at_a_time = threading.RLock()  # a second thread would take the switch for what the user had set
+
+
 @contextmanager
 def _without_hub() -> Iterator[None]:
     """Switch the hub off: `local_files_only` does not reach every file that transformers looks for."""
     from huggingface_hub import constants
 
-    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
+    with _one_at_a_time:
+        before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+        try:
+            yield
+        finally:
+            constants.HF_HUB_OFFLINE = before
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Transformer
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import TrainerCallback
+from transformers import AutoConfig, AutoModel, TrainerCallback
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.embeddings.encoding import masks
@@ -120,7 +121,7 @@ def test_pairs_are_kept_as_pairs(tiny_model_path):
 
 
 def test_what_has_no_room_is_read_each_time(model, calls):
-    tokens = KeptTokens(model, most_tokens=4)
+    tokens = KeptTokens(model, most_bytes=4)
     tokens(TEXTS)
     assert tokens.full
     expected = preprocess(model, ["unseen", *TEXTS])
@@ -158,26 +159,49 @@ def test_a_mask_that_nobody_looks_at_gives_the_same_vectors(model):
     assert counted.waits  # so that the count above can fail
 
 
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "camembert", "electra"])
+def test_each_kind_of_encoder_takes_the_mask_as_a_matrix(kind):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        kind, vocab_size=50, hidden_size=16, embedding_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=40, attn_implementation="sdpa",
+    )  # fmt: skip
+    model = AutoModel.from_config(config).eval()
+    ids = torch.randint(5, 50, (3, 9))
+    mask = (torch.arange(9) < torch.tensor([[9], [4], [6]])).long()
+    with torch.no_grad():
+        expected = model(input_ids=ids, attention_mask=mask).last_hidden_state
+        matrix = mask.bool()[:, None, None, :].expand(3, 1, 9, 9)
+        with Counted() as counted:
+            found = model(input_ids=ids, attention_mask=matrix).last_hidden_state
+    assert torch.equal(found, expected)
+    assert not counted.waits
+
+
 def test_a_step_reads_no_text_again_and_waits_for_nothing(tiny_model_path, tmp_path, monkeypatch, calls):
     """As on a GPU: the whole batch at once, with masks that nobody looks at."""
     watch = EachStep(calls)
     original = trainer_module.EngineTrainer.__init__
+    trainers = []
 
     def watched(self: Any, **options: Any) -> None:
         original(self, **options)
         self.add_callback(watch)
-        self.look_every = 100
+        self.ahead, self.look_every = True, 100
+        trainers.append(self)
 
     monkeypatch.setattr(trainer_module.EngineTrainer, "__init__", watched)
     engine = SentenceTransformersFinetuneEngine(
         rows(), tiny_model_path, str(tmp_path / "m"), epochs=2, batch_size=16, show_progress_bar=False, device="cpu",
         hardware=HardwareSettings(mini_batch_size=16),
     )  # fmt: skip
-    with masks.masks_without_looking(engine.model):
-        engine.finetune()
+    engine.finetune()
+    (trainer,) = trainers
     assert [dict(step.waits) for step in watch.steps] == [{}] * 4
     assert max(step.all for step in watch.steps[1:]) <= 650
-    assert watch.read == [64, 0]  # 32 questions and 32 passages, once
+    assert watch.read[1] == 0
+    assert [sorted(batch) for batch in trainer.first_batches()] == [sorted(batch) for batch in trainer.plan.epoch(0)]
+    assert not [one for one in threading.enumerate() if one.name == "read-ahead"]
 
 
 def test_an_encoded_batch_waits_for_nothing(model):

@@ -41,15 +41,16 @@ def masks_without_looking(model: nn.Module, wanted: bool = True) -> Iterator[Non
 
 def _is_plain_encoder(module: nn.Module) -> bool:
     from sentence_transformers.sentence_transformer.modules import Transformer
+    from torch import nn
 
-    if type(module) is not Transformer:
+    encoder: Any = module.model if type(module) is Transformer else None
+    if not isinstance(encoder, nn.Module):  # another module, or a graph of ONNX or OpenVINO
         return False
-    encoder: Any = module.model
-    config = encoder.config
+    config: Any = encoder.config
     return (
         config.model_type in _PLAIN
         and config._attn_implementation == "sdpa"
-        and not config.is_decoder
+        and not getattr(config, "is_decoder", False)
         and encoder._compiled_call_impl is None
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_MOST_TOKENS: Final = 64_000_000  # kept at once: 256 MiB for each feature that differs from text to text
+_MOST_BYTES: Final = 512 << 20  # kept at once
+_BYTES_A_TEXT: Final = 320  # beside its ids: the array, its key and their place
 _MATRICES: Final = ("input_ids", "token_type_ids")
 _KNOWN: Final = frozenset({*_MATRICES, "attention_mask", "modality", "prompt_length"})
 
@@ -29,12 +30,12 @@ class KeptTokens:
 
     Args:
         model: A SentenceTransformer or CrossEncoder.
-        most_tokens: Most tokens that are kept; texts that come later are read each time.
+        most_bytes: Memory for what is kept, about; texts that come later are read each time.
     """
 
-    def __init__(self, model: Any, *, most_tokens: int = _MOST_TOKENS) -> None:
+    def __init__(self, model: Any, *, most_bytes: int = _MOST_BYTES) -> None:
         self._model = model
-        self._room = most_tokens
+        self._room = most_bytes
         self._plain = reads_plain_text(model)
         self._rows: dict[bytes, NDArray[np.int32]] = {}  # (n_features, n_tokens) by the text and how it is read
         self._constant: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -62,7 +63,7 @@ class KeptTokens:
             if self.full:
                 return preprocess(self._model, inputs, prompt, **options)
             features = preprocess(self._model, [inputs[place] for place in new.values()], prompt, **options)
-            if not set(features) <= _KNOWN:
+            if not {"input_ids", "attention_mask"} <= set(features) <= _KNOWN:
                 self._plain = False
                 return preprocess(self._model, inputs, prompt, **options)
             self._keep(way, list(new), features)
@@ -79,7 +80,7 @@ class KeptTokens:
                 for name, value in features.items()
             }
             self._rows |= rows
-            self._room -= int(mask.sum())
+            self._room -= sum(row.nbytes + _BYTES_A_TEXT for row in rows.values())
 
     def _batch(self, way: tuple[Any, ...], keys: list[bytes]) -> dict[str, Any]:
         """Pad kept rows as the tokenizer does, to the longest."""
@@ -124,7 +125,8 @@ def read_ahead(
     stop = threading.Event()
 
     def read() -> None:
-        with on_all_cores():
+        # What goes wrong here goes wrong again in the step that needs the batch, which says so.
+        with suppress(Exception), on_all_cores():
             for batch in batches:
                 if stop.is_set() or tokens.full:
                     return

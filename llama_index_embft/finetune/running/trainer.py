@@ -66,6 +66,8 @@ class ResumableTrainer(BaseTrainer):
             self.add_callback(LossBar)
         # Reading a number from a GPU waits for all work that was sent there, so many are read at once.
         self.look_every = 1 if self.args.device.type == "cpu" else _LOOK_EVERY
+        # Beside a GPU nothing in a step may wait for it, nor it for the tokenizer.
+        self.ahead = self.args.device.type == "cuda"
 
     def get_data_collator(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         """The usual one, with our way to token ids, which reads no text twice."""
@@ -105,10 +107,9 @@ class ResumableTrainer(BaseTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train; the losses that nobody has looked at are looked at in the end."""
-        on_gpu = self.args.device.type == "cuda"
-        batches = self.first_batches() if on_gpu else []
+        batches = self.first_batches() if self.ahead else []
         with (
-            masks_without_looking(self.model, on_gpu and not self.args.torch_compile),
+            masks_without_looking(self.model, self.ahead and not self.args.torch_compile),
             read_ahead(self.tokens, self.data_collator, self.train_dataset, batches),
         ):
             result = super().train(*args, **kwargs)
