@@ -22,15 +22,15 @@ import json
 import os
 import random
 import sqlite3
-import statistics
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +42,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from _common import parser, print_table, write_results
 from generation import client, server, stats
+from soak_verdict import MIB, Row, verdict
 from tiny_bert import save_tiny_bert
 
 QUESTIONS, CHUNKS, K = 200, 160, 5
 SCORED = 0.1  # share of the engine's answers
-MIB = 2**20
-# What the second half may add: a leak of 1 KiB a question would add 26 MiB in half an hour.
-MOST_MEMORY = 8.0
 WARM_UP = 120.0  # seconds at most
-SLOWER = 1.5  # the machine has other work too
 NAMES = ["valve", "harbour", "orchard", "engine", "ledger", "bridge", "lantern", "kettle", "saddle", "compass"]
 VERDICT = json.dumps({"criteria": "as asked", "supporting_evidence": "the text", "score": 2})
-Row = dict[str, Any]
 
 
 @dataclass
@@ -165,10 +161,10 @@ def soak(folder: Path, api_base: str, seconds: float, rate: float) -> tuple[list
         traffic.first["engine", question] = traffic.first["stack", question]
     log.attach()
     stop, pace = threading.Event(), rate / 6
-    asking = (ask_stack, ask_stack, ask_mixed, ask_engine)
-    later = (ask_stack_later, ask_engine_later)
-    works = [worker(keep_asking, ask, known, pace, stop, traffic, n) for n, ask in enumerate(asking)]
-    works += [worker(keep_asking_later, ask, known, pace, stop, traffic, n + 4) for n, ask in enumerate(later)]
+    workers = [Worker(known, pace, stop, traffic, seed) for seed in range(6)]
+    asking, later = (ask_stack, ask_stack, ask_mixed, ask_engine), (ask_stack_later, ask_engine_later)
+    works = [partial(one.ask, ask) for one, ask in zip(workers[:4], asking, strict=True)]
+    works += [partial(one.ask_later, ask) for one, ask in zip(workers[4:], later, strict=True)]
     threads = [threading.Thread(target=work, name=f"soak-{n}") for n, work in enumerate(works)]
     for thread in threads:
         thread.start()
@@ -182,63 +178,61 @@ def soak(folder: Path, api_base: str, seconds: float, rate: float) -> tuple[list
     return samples, final_counts(work, traffic, scorer, api_base)
 
 
-def worker(function: Callable[..., Any], *arguments: Any) -> Callable[[], None]:
-    return lambda: function(*arguments)
-
-
-def stream(known: Sequence[str], seed: int) -> Any:
+def stream(known: Sequence[str], seed: int) -> Iterator[str]:
     """Questions without an end: three of four are known ones, in another order for each worker."""
     dice = random.Random(seed)
     for n in itertools.count():
         yield f"{dice.choice(NAMES)} {dice.choice(NAMES)} number {seed}-{n}?" if n % 4 == 3 else dice.choice(known)
 
 
-def keep_asking(
-    ask: Callable[[str], None],
-    known: Sequence[str],
-    pace: float,
-    stop: threading.Event,
-    traffic: Traffic,
-    seed: int,
-) -> None:
-    """Ask so many questions a second until told to stop."""
-    begun = time.monotonic()
-    for n, question in enumerate(stream(known, seed)):
-        if stop.wait(max(0.0, begun + n / pace - time.monotonic())):
-            return
-        try:
-            ask(question)
-        except Exception as err:  # noqa: BLE001  # counted, and the verdict says so
-            traffic.fail(err)
+@dataclass
+class Worker:
+    """Asks so many questions a second until told to stop.
 
+    Attributes:
+        known: What is asked again and again.
+        pace: Questions a second.
+        stop: Told to.
+        traffic: Counts.
+        seed: Of the order.
+    """
 
-def keep_asking_later(
-    ask: Callable[[str], Coroutine[Any, Any, None]],
-    known: Sequence[str],
-    pace: float,
-    stop: threading.Event,
-    traffic: Traffic,
-    seed: int,
-) -> None:
-    """The same in an event loop of its own, four questions at a time."""
+    known: Sequence[str]
+    pace: float
+    stop: threading.Event
+    traffic: Traffic
+    seed: int
 
-    async def one(question: str) -> None:
+    def ask(self, ask: Callable[[str], None]) -> None:
+        """One after another."""
+        begun = time.monotonic()
+        for n, question in enumerate(stream(self.known, self.seed)):
+            if self.stop.wait(max(0.0, begun + n / self.pace - time.monotonic())):
+                return
+            try:
+                ask(question)
+            except Exception as err:  # noqa: BLE001  # counted, and the verdict says so
+                self.traffic.fail(err)
+
+    def ask_later(self, ask: Callable[[str], Coroutine[Any, Any, None]]) -> None:
+        """In an event loop of its own, four at a time."""
+        asyncio.run(self._all(ask))
+
+    async def _all(self, ask: Callable[[str], Coroutine[Any, Any, None]]) -> None:
+        # The loop's threads grow up to their limit whenever many are busy at once: here all at the start.
+        await asyncio.gather(*(asyncio.to_thread(time.sleep, 0.1) for _ in range(40)))
+        begun, source = time.monotonic(), stream(self.known, self.seed)
+        for n in itertools.count():
+            await asyncio.sleep(max(0.0, begun + 4 * n / self.pace - time.monotonic()))
+            if self.stop.is_set():
+                return
+            await asyncio.gather(*(self._one(ask, next(source)) for _ in range(4)))
+
+    async def _one(self, ask: Callable[[str], Coroutine[Any, Any, None]], question: str) -> None:
         try:
             await ask(question)
         except Exception as err:  # noqa: BLE001  # counted, and the verdict says so
-            traffic.fail(err)
-
-    async def all_of_them() -> None:
-        # The loop's threads grow up to their limit whenever many are busy at once: here all at the start.
-        await asyncio.gather(*(asyncio.to_thread(time.sleep, 0.1) for _ in range(40)))
-        begun, source = time.monotonic(), stream(known, seed)
-        for n in itertools.count():
-            await asyncio.sleep(max(0.0, begun + 4 * n / pace - time.monotonic()))
-            if stop.is_set():
-                return
-            await asyncio.gather(*(one(next(source)) for _ in range(4)))
-
-    asyncio.run(all_of_them())
+            self.traffic.fail(err)
 
 
 @dataclass(frozen=True)
@@ -382,78 +376,6 @@ def final_counts(work: Path, traffic: Traffic, scorer: Any, api_base: str) -> Ro
 def of_sqlite(file: Path, query: str) -> int:
     with closing(sqlite3.connect(file)) as connection:
         return int(connection.execute(query).fetchone()[0])
-
-
-# --- the verdict ------------------------------------------------------------------------------------------------------
-
-
-def verdict(samples: list[Row], counts: Row) -> list[Row]:
-    """A row for each promise: what was found, what it may be, whether it holds."""
-    half = len(samples) // 2
-    first, second = samples[:half], samples[half:]
-
-    def row(what: str, found: float, limit: str, holds: bool) -> Row:
-        return {"what": what, "found": found, "promised": limit, "holds": holds}
-
-    memory = growth(second, lambda sample: sample["resident_mib"])
-    rows = [
-        row("memory added in the second half, MiB", round(memory, 2), f"at most {MOST_MEMORY:g}", memory <= MOST_MEMORY)
-    ]
-    early, late = samples[: -len(samples) // 4], samples[-len(samples) // 4 :]
-    for what, key in (("open files", "open_files"), ("threads", "threads"), ("files on disk", "files")):
-        most, end = max(sample[key] for sample in early), statistics.median(sample[key] for sample in late)
-        rows.append(row(f"{what}, last quarter", end, f"at most {most}, as before", end <= most))
-    cost = [1000 * each_of(part, "processor_seconds") for part in (first, second)]
-    limit = f"at most {SLOWER:g} times {cost[0]:.1f} as in the first"
-    rows.append(row("processor ms a question, second half", round(cost[1], 1), limit, cost[1] <= SLOWER * cost[0]))
-    for name, of in (
-        ("retrieval.jsonl", "answered"),
-        ("interleaved.jsonl", "answered"),
-        ("judge.sqlite", "scored"),
-        ("trulens.sqlite", "scored"),
-    ):
-        each = [bytes_each(part, name, of) for part in (first, second)]
-        what = f"{name}, bytes for each {'question' if of == 'answered' else 'scored answer'}, second half"
-        rows.append(
-            row(what, round(each[1]), f"at most 1.1 times {each[0]:,.0f} as in the first", each[1] <= 1.1 * each[0])
-        )
-    pending = max(sample["bytes"].get("judge.sqlite-wal", 0) for sample in samples)
-    rows.append(row("judge.sqlite-wal at its largest, bytes", pending, f"at most {5 * MIB:,}", pending <= 5 * MIB))
-    for what, found, whole in (
-        ("retrievals in the log", "retrievals in the log", "retrievals"),
-        ("clicks in the log", "clicks in the log", "clicks"),
-        ("interleaved answers in the log", "interleaved in the log", "interleaved"),
-        ("interleaved answers with clicks", "interleaved with clicks", "interleaved"),
-        ("answers that the scorer saw", "answers seen", "answers"),
-        ("records in the database", "records in the database", "scored"),
-        ("answers in the journal", "answers in the journal", "questions to the judge"),
-        ("live answers scored, or dropped by a full queue", "scored or dropped", "sampled"),
-    ):
-        same = counts[found] == counts[whole] and counts[whole] > 0
-        rows.append(row(what, counts[found], f"{counts[whole]:,}, all", same))
-    rows += [row(what, counts[what], "0", counts[what] == 0) for what in ("different answers", "errors", "failed")]
-    return rows
-
-
-def growth(samples: list[Row], of: Callable[[Row], float]) -> float:
-    """What a straight line through the samples adds from the first to the last."""
-    times = [sample["seconds"] for sample in samples]
-    return statistics.linear_regression(times, [of(sample) for sample in samples]).slope * (times[-1] - times[0])
-
-
-def each_of(samples: list[Row], key: str) -> float:
-    """What is used for each question."""
-    begin, end = samples[0], samples[-1]
-    return (end[key] - begin[key]) / max(1, end["answered"] - begin["answered"])
-
-
-def bytes_each(samples: list[Row], name: str, of: str) -> float:
-    """What a file, with what SQLite has still to move into it, grows by for each unit of work."""
-    begin, end = (
-        sum(size for file, size in sample["bytes"].items() if file in (name, f"{name}-wal"))
-        for sample in (samples[0], samples[-1])
-    )
-    return (end - begin) / max(1, samples[-1][of] - samples[0][of])
 
 
 if __name__ == "__main__":
