@@ -67,6 +67,13 @@ class CandidateQuery:
         """What answers it, as the LLM read it."""
         return "\n\n".join(passage.bare for passage in self.written_from or self.passages[:1])
 
+    @property
+    def answers(self) -> list[tuple[Passage, ...]]:
+        """The ways to answer it: by any of ``passages`` alone, or by the two of a comparison together."""
+        if len(self.written_from) > 1:
+            return [self.written_from]
+        return [(passage,) for passage in self.passages]
+
 
 def query_id(passage_id: str, query: str) -> str:
     """Deterministic id of a query: 128 bits of a hash over the chunk's id and the query."""

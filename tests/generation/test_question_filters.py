@@ -239,6 +239,18 @@ def test_any_passage_of_a_shared_query_counts(table: Table) -> None:
     assert dropped(RoundTrip(retriever=Fixed(), top_k=1), [items[3]], passages) == set()
 
 
+def test_a_comparison_needs_both_of_its_passages(table: Table) -> None:
+    _, passages = retrieval_items()
+    both = (passages[0], passages[1])
+    items = [CandidateQuery(query, query, "", list(both), both) for query in ("easy", "lost")]
+    assert dropped(RoundTrip(table, top_k=1, dense_weight=1), items, passages) == {1}  # before "lost" stand two others
+    assert dropped(RoundTrip(table, top_k=3, dense_weight=1), items, passages) == set()
+    assert dropped(Difficulty(table, too_easy_margin=None, too_hard_rank=2), items, passages) == {1}
+    one = (passages[0], passages[2])  # d2 is never among what the retriever finds
+    halves = [CandidateQuery("easy", "easy", "", list(pair), pair) for pair in (both, one)]
+    assert dropped(RoundTrip(retriever=Fixed(), top_k=1), halves, passages) == {1}
+
+
 def test_too_easy_and_too_hard(table: Table) -> None:
     items, passages = retrieval_items()
     # Margins of the two on rank 1: cos 20 - cos 50 = 0.30, and cos 14 - cos 16 = 0.01.

@@ -10,7 +10,7 @@ from llama_index_embft.errors import ConfigError
 from llama_index_embft.generation.filters.base import FilterContext, QuestionFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Hashable, Iterable, Mapping, Sequence, Set as AbstractSet
 
     from llama_index.core.base.base_retriever import BaseRetriever
 
@@ -23,10 +23,10 @@ _RETRIEVALS: Final = 8
 
 
 class _Place(NamedTuple):
-    """Where a query's own passage stands.
+    """Where a query's own passage stands; of a comparison, the later of the two that it needs.
 
     Attributes:
-        rank: 1 is best; None if it is not among those looked at.
+        rank: 1 is best, not counting other passages of its own; None if it is not among those looked at.
         margin: Cosine of the own passage minus that of the best other one; NaN without both.
     """
 
@@ -39,7 +39,8 @@ class RoundTrip(QuestionFilter):
 
     A query that does not find its source is vague, wrong, or better answered elsewhere: training on it teaches noise.
     But the finding is done with the model at hand, and what it cannot find is also what it has to learn. So it searches
-    as a `StackRetriever` does, by vectors and by words (BM25) together, and ``top_k`` should be generous.
+    as a `StackRetriever` does, by vectors and by words (BM25) together, and ``top_k`` should be generous. Of a
+    comparison both passages must come back: with one of them it cannot be answered.
 
     Args:
         embed_model: A LlamaIndex embedding model (or SentenceTransformer) that searches the whole corpus, exactly.
@@ -93,8 +94,9 @@ class RoundTrip(QuestionFilter):
         async def finds(candidate: CandidateQuery) -> bool:
             async with turns:
                 nodes = await retriever.aretrieve(candidate.query)
-            hits = {node.node.node_id for node in nodes[: self.top_k]}
-            return any(passage.id in hits for passage in candidate.passages)
+            answers = [{passage.id for passage in answer} for answer in candidate.answers]
+            rank = _rank(dict.fromkeys(node.node.node_id for node in nodes), answers)
+            return rank is not None and rank <= self.top_k
 
         results: list[bool] = []
         for start in range(0, len(candidates), 1000):  # not a task for each of a million queries at once
@@ -180,11 +182,26 @@ def _search(
         hits = fuse(hits, index.search(texts, depth), dense_weight, depth=depth)
     places: list[_Place] = []
     for candidate, rows, scores in zip(candidates, hits.rows.tolist(), hits.scores.tolist(), strict=True):
+        answers = [{own_rows[passage.id] for passage in answer} for answer in candidate.answers]
         own = {own_rows[passage.id] for passage in candidate.passages}
-        rank = next((n for n, row in enumerate(rows, 1) if row in own), None)
-        best_own = next((score for row, score in zip(rows, scores, strict=True) if row in own), float("nan"))
-        best_other = next(
-            (score for row, score in zip(rows, scores, strict=True) if row not in own and row >= 0), float("nan")
-        )
-        places.append(_Place(rank, best_own - best_other))
+        score_of = {row: score for row, score in zip(rows, scores, strict=True) if row >= 0}
+        whole = [min(score_of[row] for row in answer) for answer in answers if answer <= score_of.keys()]
+        best_other = next((score for row, score in score_of.items() if row not in own), float("nan"))
+        places.append(_Place(_rank(score_of, answers), max(whole, default=float("nan")) - best_other))
     return places
+
+
+def _rank(found: Iterable[Hashable], answers: Sequence[AbstractSet[Hashable]]) -> int | None:
+    """1 plus the number of other hits before one of the answers is whole; None if none is."""
+    others = 0
+    missing = [set(answer) for answer in answers]
+    own = frozenset().union(*missing)
+    for hit in found:
+        if hit not in own:
+            others += 1
+            continue
+        for answer in missing:
+            answer.discard(hit)
+        if not all(missing):
+            return others + 1
+    return None
