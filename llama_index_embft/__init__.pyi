@@ -51,6 +51,7 @@ from .integrations.trulens import evaluate_app as evaluate_app
 from .mining import mine_hard_negatives as mine_hard_negatives
 from .pipeline import TuneResult as TuneResult, TuneSettings as TuneSettings, tune as tune
 from .retrievers import (
+    LateInteractionReranker as LateInteractionReranker,
     StackRetriever as StackRetriever,
     load_reranker as load_reranker,
     load_retriever as load_retriever,

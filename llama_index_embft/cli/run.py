@@ -52,7 +52,7 @@ def run(
         str | None,
         typer.Option(
             help="A cross-encoder to try on top, by name or folder; train: one trained from the model in use, on the "
-            "questions that people asked."
+            "questions that people asked; late-interaction: the model in use itself, token by token, untrained."
         ),
     ] = None,
     llm: Annotated[

@@ -34,7 +34,7 @@ from llama_index_embft.export.formats import (
 )
 from llama_index_embft.export.graph import size_in_bytes
 from llama_index_embft.export.report import ExportReport, ExportRow
-from llama_index_embft.retrievers.reranking import load_reranker
+from llama_index_embft.retrievers.loading import load_reranker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

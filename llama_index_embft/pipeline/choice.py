@@ -124,7 +124,7 @@ def with_reranker(
     judgements = Judgements.from_qrels(
         questions.qrels(), tuple(questions.queries), {doc: row for row, doc in enumerate(parts.ids)}
     )
-    found = learn_weight(ranked_hits(scores, first.rows), first, judgements, prior=0.0, depth=RERANK_DEPTH)
+    found = learn_weight(ranked_hits(scores, first.rows), first, judgements, prior=reranker.prior, depth=RERANK_DEPTH)
     return replace(stack, reranked=True, rerank_weight=found.weight)
 
 
@@ -330,7 +330,7 @@ def reading_seconds(reranker: Any, parts: StackParts, questions: EmbeddingQAFine
     """
     if not isinstance(reranker, CrossEncoderReranker):
         return 0.0
-    fresh = reranker.model_copy(update={"remember": False})
+    fresh = reranker.forgetful()
     texts = [parts.corpus.corpus[doc] for doc in parts.ids[:candidates]]
     seconds = []
     for question in list(questions.queries.values())[:_READ]:

@@ -20,7 +20,7 @@ from llama_index_embft.pipeline.parts import DEPTH
 from llama_index_embft.pipeline.status import candidate_table
 from llama_index_embft.pipeline.trained.engines import save_base, trusts_code, write_decision
 from llama_index_embft.retrievers import StackRetriever, StackSettings, load_retriever, save_retriever
-from llama_index_embft.retrievers.reranking import as_postprocessor
+from llama_index_embft.retrievers.loading import as_postprocessor
 
 if TYPE_CHECKING:
     import os

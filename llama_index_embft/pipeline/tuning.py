@@ -36,6 +36,7 @@ from llama_index_embft.pipeline.trained.candidates import (
 )
 from llama_index_embft.pipeline.trained.distilling import JUDGED, NEGATIVES, judged_by, why_no_teacher
 from llama_index_embft.pipeline.trained.reranking import (
+    LATE_INTERACTION,
     TRAIN_RERANKER,
     no_time_to_read,
     price_of_reading,
@@ -43,7 +44,9 @@ from llama_index_embft.pipeline.trained.reranking import (
     train_reranker_candidate,
     why_no_reranker,
 )
-from llama_index_embft.retrievers.reranking import as_postprocessor, remembering
+from llama_index_embft.retrievers.late_interaction import LateInteractionReranker
+from llama_index_embft.retrievers.loading import as_postprocessor
+from llama_index_embft.retrievers.reranking import remembering
 
 if TYPE_CHECKING:
     import os
@@ -112,7 +115,8 @@ def tune(
         reranker: Reads the first 30 hits, and is kept only where it wins: a name or folder, a ``CrossEncoder``, a
             function of query and texts, or a LlamaIndex node postprocessor. ``"train"`` trains one from the model in
             use on what people asked. People's questions also say how much it counts beside the order of the hits
-            (not for a postprocessor of another class). One that fails is left out, and the notes say so.
+            (not for a postprocessor of another class). ``"late-interaction"`` is the model in use itself, token by
+            token, without training, see `LateInteractionReranker`. One that fails is left out, and the notes say so.
         budget: How long the search may take, such as ``"10 min"`` or seconds. What would take longer is left out, and
             named.
         output_path: Folder to save to; None saves nothing, see `TuneResult.save`.
@@ -133,13 +137,15 @@ def tune(
     check_number("seed", seed, at_least=0)
     watch = watch or (printed() if show_progress else silent)
     settings = settings or TuneSettings()
-    if reranker is not None and reranker != TRAIN_RERANKER:  # what cannot be loaded is said before the work
+    if reranker not in (None, TRAIN_RERANKER, LATE_INTERACTION):  # what cannot be loaded is said before the work
         reranker = as_postprocessor(reranker, trust_remote_code=settings.trust_remote_code)
     search = _Search(clock, watch, seed, show_progress, settings)
     with only_here(output_path):
         if output_path is not None:
             check_output_folder(output_path)
         base = base_model_of(source, model, settings.trust_remote_code)
+        if reranker == LATE_INTERACTION:
+            reranker = LateInteractionReranker(base)
         wanted = methods_for(methods, base, reranker=reranker)
         found = read_source(
             source,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
@@ -12,10 +12,9 @@ from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore
 
-from llama_index_embft._core.checks import check_number, first_line
+from llama_index_embft._core.checks import check_number
 from llama_index_embft.embeddings.cross_encoder import as_scores, load_cross_encoder, pair_logits
-from llama_index_embft.embeddings.graph.cross_encoder import GraphCrossEncoder
-from llama_index_embft.errors import ConfigError, ModelError
+from llama_index_embft.errors import ModelError
 from llama_index_embft.search.fusion import fuse
 from llama_index_embft.search.topk import TopK
 
@@ -23,8 +22,10 @@ if TYPE_CHECKING:
     from llama_index.core.schema import QueryBundle
     from numpy.typing import NDArray
 
-_RECORD: Final = "embft.json"
-_BATCH: Final = 32
+RECORD: Final = "embft.json"
+"""What is written beside a reranker's model."""
+BATCH: Final = 32
+"""Pairs at a time."""
 
 
 class CrossEncoderReranker(BaseNodePostprocessor):
@@ -50,10 +51,12 @@ class CrossEncoderReranker(BaseNodePostprocessor):
         ModelError: The model cannot be loaded, or is no cross-encoder.
     """
 
+    prior: ClassVar[float] = 0.0
+    """Share in the ranking before any question says more, see `learn_weight`."""
     model: str = Field(description="Folder or name of the model, or its class.")
     top_n: int | None = Field(default=None, description="Nodes to return.")
     weight: float = Field(default=1.0, description="Share of the reranker in the ranking.")
-    batch_size: int = Field(default=_BATCH, description="Pairs at a time.")
+    batch_size: int = Field(default=BATCH, description="Pairs at a time.")
     remember: bool = Field(default=False, description="Keep the scores of what was read.")
     _model: Any = PrivateAttr()
     _known: dict[tuple[str, str], float] = PrivateAttr(default_factory=dict)
@@ -64,7 +67,7 @@ class CrossEncoderReranker(BaseNodePostprocessor):
         *,
         top_n: int | None = None,
         weight: float = 1.0,
-        batch_size: int = _BATCH,
+        batch_size: int = BATCH,
         remember: bool = False,
         device: str | None = None,
         max_length: int | None = None,
@@ -100,8 +103,12 @@ class CrossEncoderReranker(BaseNodePostprocessor):
     def save_model(self, folder: Path) -> None:
         """Write the model into a folder, for `load_reranker` and for ``CrossEncoder`` of sentence-transformers."""
         self._model.save_pretrained(str(folder), create_model_card=False)
+        (folder / RECORD).write_text(json.dumps(self._record(), indent=2) + "\n", encoding="utf-8")
+
+    def _record(self) -> dict[str, Any]:
+        """What is written beside the model."""
         length = getattr(self._model, "max_seq_length", None)
-        record = {
+        return {
             "format": 1,
             "kind": "reranker",
             "weight": self.weight,
@@ -109,7 +116,6 @@ class CrossEncoderReranker(BaseNodePostprocessor):
             "top_n": self.top_n,
             "batch_size": self.batch_size,
         }
-        (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     def scores(self, query: str, texts: list[str]) -> NDArray[np.float32]:
         """What the reranker alone says of texts: shape ``(n,)``.
@@ -133,6 +139,10 @@ class CrossEncoderReranker(BaseNodePostprocessor):
         """
         check_number("weight", weight, at_least=0, at_most=1)
         return self.model_copy(update={"weight": weight})
+
+    def forgetful(self) -> CrossEncoderReranker:
+        """The same reranker without a memory: to see how long it takes."""
+        return self.model_copy(update={"remember": False})
 
     def _scored(self, query: str, texts: list[str]) -> NDArray[np.float32]:
         if hasattr(self._model, "predict"):
@@ -208,53 +218,6 @@ def first_scores(scores: list[float | None]) -> NDArray[np.float32]:
     return found if np.isfinite(found).all() else -np.arange(len(scores), dtype=np.float32)
 
 
-def load_reranker(
-    folder: str | Path,
-    *,
-    top_n: int | None = None,
-    device: str | None = None,
-    weight: float | None = None,
-    trust_remote_code: bool = False,
-) -> CrossEncoderReranker:
-    """Load a reranker that `RerankerFinetuneEngine` saved, one that was exported, or any cross-encoder by its name.
-
-    Args:
-        folder: The folder, or a hub name.
-        top_n: Nodes to return; None: as saved with a retriever, else all.
-        device: Torch device; None takes a GPU where there is one.
-        weight: Share of the reranker in the ranking; None: the one learnt on validation, else 1.
-        trust_remote_code: Run code that comes with the model. Only for repositories you have read.
-
-    Raises:
-        ModelError: It cannot be loaded, or is no reranker.
-    """
-    record = _record(Path(folder))
-    kind = str(record.get("export", {}).get("format", ""))
-    return CrossEncoderReranker(
-        GraphCrossEncoder(folder, record) if kind.startswith(("onnx", "openvino")) else folder,
-        top_n=record.get("top_n") if top_n is None else top_n,
-        weight=record.get("weight", 1.0) if weight is None else weight,
-        batch_size=record.get("batch_size", _BATCH),
-        device=device,
-        max_length=record.get("max_length"),
-        trust_remote_code=trust_remote_code,
-    )
-
-
-def as_postprocessor(reranker: Any, *, trust_remote_code: bool = False) -> BaseNodePostprocessor:
-    """A reranker as a node postprocessor: one as it is, or a name, a folder, a ``CrossEncoder`` or a function."""
-    if isinstance(reranker, BaseNodePostprocessor):
-        return reranker
-    if isinstance(reranker, (str, Path)):
-        return load_reranker(reranker, trust_remote_code=trust_remote_code)
-    if not (hasattr(reranker, "predict") or callable(reranker)):
-        raise ConfigError(
-            f"`reranker` is a {type(reranker).__name__}; give a name or a folder, a CrossEncoder, a function of query "
-            "and texts, or a node postprocessor of LlamaIndex."
-        )
-    return CrossEncoderReranker(reranker)
-
-
 def remembering(reranker: BaseNodePostprocessor) -> BaseNodePostprocessor:
     """The reranker, keeping the scores of what it reads where it is one of ours; see `CrossEncoderReranker`."""
     if not isinstance(reranker, CrossEncoderReranker):
@@ -262,33 +225,3 @@ def remembering(reranker: BaseNodePostprocessor) -> BaseNodePostprocessor:
     copy = reranker.model_copy(update={"remember": True})
     copy._known = {}
     return copy
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    """What ``embft.json`` says; empty where there is none."""
-    file = folder / _RECORD
-    if not file.is_file():
-        return {}
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        kind, weight = record["kind"], record.get("weight", 1.0)
-        sound = 0 <= weight <= 1 and all(value is None or value > 0 for value in _counts(record))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as err:
-        raise ModelError(f"{file} is damaged ({first_line(err)}); restore the folder, or train again.") from err
-    if kind != "reranker" and not (kind == "export" and "weight" in record and isinstance(record.get("export"), dict)):
-        raise ModelError(f"{folder} holds a saved result of the kind {kind!r} and no reranker; see load_embed_model.")
-    if not sound:
-        raise ModelError(f"{file} is damaged (weight {weight!r}, or a number below 1); restore the folder.")
-    return dict(record)
-
-
-def _counts(record: dict[str, Any]) -> list[int | None]:
-    """Whole numbers of the record that must be at least 1.
-
-    Raises:
-        TypeError: One is no whole number.
-    """
-    found = [record.get("top_n"), record.get("batch_size"), record.get("max_length")]
-    if not all(value is None or isinstance(value, int) for value in found):
-        raise TypeError("an entry of the wrong kind")
-    return found

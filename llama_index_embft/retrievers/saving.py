@@ -17,7 +17,8 @@ from llama_index_embft.index.canaries import check_canaries
 from llama_index_embft.index.identity import check_stamp, verify_vectors
 from llama_index_embft.index.stores.base import capital
 from llama_index_embft.index.stores.opening import open_table
-from llama_index_embft.retrievers.reranking import CrossEncoderReranker, load_reranker
+from llama_index_embft.retrievers.loading import load_reranker
+from llama_index_embft.retrievers.reranking import CrossEncoderReranker
 from llama_index_embft.retrievers.settings import StackSettings
 from llama_index_embft.retrievers.stack import StackRetriever
 from llama_index_embft.search.lexical import LexicalIndex

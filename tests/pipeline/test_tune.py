@@ -22,6 +22,7 @@ from llama_index_embft import (
 )
 from llama_index_embft.errors import ConfigError, DatasetError, EmbftError
 from llama_index_embft.pipeline.trained.candidates import methods_for
+from llama_index_embft.retrievers import LateInteractionReranker
 
 SUBJECTS = ["harbour", "violin", "glacier", "printer", "orchard", "volcano", "lighthouse", "tractor"]
 PLACES = ["Norway", "Chile", "Kenya", "Japan", "Malta", "Peru", "Estonia", "Canada", "Nepal", "Portugal"]
@@ -224,6 +225,20 @@ def test_a_reranker_is_trained_and_saved_with_the_stack(labelled, tiny_model_pat
     query = next(iter(labelled.queries.values()))
     expected = [hit.node.node_id for hit in result.retriever().retrieve(query)]
     assert [hit.node.node_id for hit in loaded.retrieve(query)] == expected
+
+
+def test_the_model_in_use_reranks_token_by_token(labelled, tiny_model_path, tmp_path, monkeypatch):
+    from llama_index_embft.pipeline import choice
+
+    monkeypatch.setattr(choice, "best_of", lambda scores: len(scores) - 1)  # the dearest, whatever it scores
+    options = {"model": tiny_model_path, "methods": "none", "reranker": "late-interaction", "show_progress": False}
+    result = tune(labelled, **options, output_path=tmp_path / "out")
+    assert isinstance(result.reranker, LateInteractionReranker)
+    assert result.reranker.weight == result.chosen.rerank_weight > 0
+    assert result.rows[-1].name.endswith(f"reranked {result.chosen.rerank_weight:.0%}")
+    query = next(iter(labelled.queries.values()))
+    expected = [(hit.node.node_id, hit.score) for hit in result.retriever().retrieve(query)]
+    assert [(hit.node.node_id, hit.score) for hit in result.reloaded().retrieve(query)] == expected
 
 
 def test_a_reranker_that_takes_longer_than_the_budget_is_left_out(labelled, tiny_model_path):

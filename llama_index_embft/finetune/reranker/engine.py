@@ -32,7 +32,7 @@ from llama_index_embft.finetune.running.checkpoints import Checkpoints, checkpoi
 from llama_index_embft.finetune.running.lora import add_lora, merge_lora
 from llama_index_embft.finetune.running.loss_identity import loss_identity
 from llama_index_embft.finetune.running.run import RunEnvironment
-from llama_index_embft.retrievers.reranking import CrossEncoderReranker, load_reranker
+from llama_index_embft.retrievers.loading import load_reranker
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from llama_index_embft.embeddings.encoding.cache import EmbeddingCache
     from llama_index_embft.finetune.reranker.rows import RerankerRow
     from llama_index_embft.finetune.reranker.training import TrainedReranker
+    from llama_index_embft.retrievers.reranking import CrossEncoderReranker
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from llama_index_embft.pipeline.budget import in_words
 from llama_index_embft.pipeline.choice import RERANK_DEPTH, reading_seconds
 from llama_index_embft.pipeline.parts import is_trainable
 from llama_index_embft.pipeline.trained.engines import trusts_code
-from llama_index_embft.retrievers.reranking import CrossEncoderReranker, load_reranker
+from llama_index_embft.retrievers.loading import load_reranker
+from llama_index_embft.retrievers.reranking import CrossEncoderReranker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 TRAIN_RERANKER: Final = "train"
 """What `tune` is told to have one trained."""
+LATE_INTERACTION: Final = "late-interaction"
+"""What `tune` is told to have the model in use read the hits token by token."""
 _EPOCHS: Final = 2
 _NEGATIVES: Final = 4
 _MOST_VAL: Final = 100

@@ -1,0 +1,113 @@
+"""The embedding model as a reranker, token by token."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+from hash_embedding import HashEmbedding
+from llama_index.core.schema import NodeWithScore, TextNode
+from sentence_transformers import SentenceTransformer
+
+from llama_index_embft import load_embed_model
+from llama_index_embft.errors import ConfigError, ModelError
+from llama_index_embft.retrievers import LateInteractionReranker, load_reranker
+
+TEXTS = ["a fox by the river", "owls", "the bear, the crow and the deer live far away from here", "a fox by the river"]
+QUERY = "where is the fox?"
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model_path):
+    return SentenceTransformer(tiny_model_path, device="cpu")
+
+
+def by_hand(model: SentenceTransformer, query: str, texts: list[str]) -> list[float]:
+    """MaxSim of what sentence-transformers gives for each token."""
+
+    def tokens(text: str) -> np.ndarray:
+        found = model.encode(text, output_value="token_embeddings").numpy()
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+    return [float((tokens(query) @ tokens(text).T).max(axis=1).sum()) for text in texts]
+
+
+def test_each_token_of_the_query_counts_by_its_best_match(model):
+    found = LateInteractionReranker(model).scores(QUERY, TEXTS)
+    np.testing.assert_allclose(found, by_hand(model, QUERY, TEXTS), rtol=1e-3)
+    assert found[0] == found[3]
+
+
+def test_prompts_of_the_model_are_put_before(model, tiny_model_path):
+    prompted = load_embed_model(tiny_model_path, query_prompt="query: ", document_prompt="text: ", device="cpu")
+    found = LateInteractionReranker(prompted).scores(QUERY, TEXTS)
+    by = by_hand(model, f"query: {QUERY}", [f"text: {text}" for text in TEXTS])
+    np.testing.assert_allclose(found, by, rtol=1e-3)
+
+
+def test_half_of_the_order_is_its_own(model):
+    hits = [NodeWithScore(node=TextNode(text=text), score=1 - n / 10) for n, text in enumerate(TEXTS)]
+    alone = LateInteractionReranker(model, weight=1).postprocess_nodes(hits, query_str=QUERY)
+    scores = by_hand(model, QUERY, TEXTS)
+    assert [hit.node.text for hit in alone] == [TEXTS[n] for n in np.argsort([-s for s in scores], kind="stable")]
+    assert LateInteractionReranker(model).weight == 0.5
+    assert LateInteractionReranker(model, top_n=2).postprocess_nodes(hits, query_str=QUERY)[0].node.text == TEXTS[0]
+
+
+def reads(model: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many texts each call of the model reads from now on."""
+    rows: list[int] = []
+    forward = type(model).forward
+
+    def counted(self, features, **options):
+        rows.append(len(features["input_ids"]))
+        return forward(self, features, **options)
+
+    monkeypatch.setattr(type(model), "forward", counted)
+    return rows
+
+
+def test_a_passage_is_read_once(model, monkeypatch):
+    reranker, rows = LateInteractionReranker(model), reads(model, monkeypatch)
+    first = reranker.scores(QUERY, TEXTS)
+    assert sum(rows) == 4  # the query, and three different texts
+    again = reranker.scores(QUERY, TEXTS[::-1])
+    assert sum(rows) == 5
+    assert again.tolist() == first[::-1].tolist()
+    assert copy.deepcopy(reranker).scores(QUERY, TEXTS).tolist() == first.tolist()
+    rows.clear()
+    reranker.forgetful().scores(QUERY, TEXTS)
+    assert sum(rows) == 4
+
+
+def test_memory_has_a_limit(model, monkeypatch):
+    size = LateInteractionReranker(model).cross_encoder._tokens("document", [TEXTS[0]])[0].nbytes
+    small = LateInteractionReranker(model, cache_mb=1.5 * size / 2**20)
+    rows = reads(model, monkeypatch)
+    for text in (TEXTS[0], TEXTS[0], TEXTS[1], TEXTS[2], TEXTS[0]):  # TEXTS[2] is longer than the limit
+        small.scores(QUERY, [text])
+    assert sum(rows) == 5 + 3
+    assert small.cross_encoder._bytes <= 1.5 * size
+    assert LateInteractionReranker(model, cache_mb=0).scores(QUERY, TEXTS[:1]).shape == (1,)
+
+
+def test_it_is_saved_with_all_that_decides_its_scores(tiny_model_path, tmp_path):
+    prompted = load_embed_model(tiny_model_path, query_prompt="query: ", device="cpu")
+    reranker = LateInteractionReranker(prompted, weight=0.3, top_n=3, cache_mb=7)
+    reranker.save_model(tmp_path)
+    loaded = load_reranker(tmp_path, device="cpu")
+    assert isinstance(loaded, LateInteractionReranker)
+    assert (loaded.weight, loaded.top_n, loaded.cache_mb) == (0.3, 3, 7)
+    assert loaded.scores(QUERY, TEXTS).tolist() == reranker.scores(QUERY, TEXTS).tolist()
+    file = tmp_path / "embft.json"
+    file.write_text(file.read_text("utf-8").replace('"query: "', "7"), "utf-8")
+    with pytest.raises(ModelError, match="is damaged"):
+        load_reranker(tmp_path)
+
+
+def test_a_model_without_token_vectors_is_refused():
+    with pytest.raises(ModelError, match="keeps those of its tokens to itself"):
+        LateInteractionReranker(HashEmbedding(model_name="hash-1"))
+    with pytest.raises(ConfigError, match="`cache_mb` is -1"):
+        LateInteractionReranker(HashEmbedding(model_name="hash-1"), cache_mb=-1)
