@@ -128,7 +128,7 @@ def _assign(sizes: Counter[int], wanted: list[float], seed: int) -> dict[int, in
         room = list(targets)
         side_of: dict[int, int] = {}
         for group in rng.sample(groups, len(groups)):
-            side = max(range(len(room)), key=lambda n: (targets[n] > 0.0, room[n]))
+            side = max(range(len(room)), key=room.__getitem__)
             side_of[group] = side
             room[side] -= sizes[group]
         _fill_empty_sides(side_of, sizes, targets, room)

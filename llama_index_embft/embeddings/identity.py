@@ -126,10 +126,8 @@ def known_identity(model: BaseEmbedding, side: TextKind, *, given: str | None = 
         return own if isinstance(own, ModelIdentity) else None
     inner = inner_model(model)
     found: ModelIdentity | None = None
-    if inner is not None:
-        found = sentence_transformer_identity(
-            inner.model, inner.prompts[side], side if inner.routes else "", inner.normalize, model.model_name
-        )
+    if inner is not None:  # of LlamaIndex, which tells a `Router` nothing; ours speaks for itself
+        found = sentence_transformer_identity(inner.model, inner.prompts[side], "", inner.normalize, model.model_name)
     elif is_known_service(model):
         found = ModelIdentity.of(model.model_name, json.dumps(_service(model, side), sort_keys=True, default=str))
     if found is None and given is not None:
@@ -216,9 +214,9 @@ def _service(model: BaseEmbedding, side: TextKind) -> dict[str, Any]:
     """What decides the vectors of a hosted model: its class, its name, and each setting that is not the default."""
     found: dict[str, Any] = {"provider": type(model).__name__, "model_name": model.model_name}
     for name, info in type(model).model_fields.items():
-        value = getattr(model, name, None)
+        value = getattr(model, name)
         usual = value == info.get_default(call_default_factory=True)
-        if name in _NOT_DECIDING or name.endswith(_SECRET_ENDS) or (usual and name != "additional_kwargs"):
+        if usual or name in _NOT_DECIDING or name.endswith(_SECRET_ENDS):
             continue
         if name in _ADDRESSES:
             parts = urlsplit(str(value))

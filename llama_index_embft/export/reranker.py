@@ -34,6 +34,7 @@ from llama_index_embft.export.formats import (
 )
 from llama_index_embft.export.graph import size_in_bytes
 from llama_index_embft.export.report import ExportReport, ExportRow
+from llama_index_embft.retrievers.late_interaction import LateInteractionReranker
 from llama_index_embft.retrievers.loading import load_reranker
 
 if TYPE_CHECKING:
@@ -111,6 +112,11 @@ def export_reranker(
     saved: dict[str, Any] = {}
     if isinstance(model, str | Path):
         reranker = load_reranker(model, trust_remote_code=trust_remote_code)
+        if isinstance(reranker, LateInteractionReranker):
+            raise ConfigError(
+                f"{model} ranks by the token vectors of an embedding model, and no graph is made of that; export the "
+                "embedding model, or keep the reranker as it is."
+            )
         saved = {"weight": reranker.weight, "top_n": reranker.top_n, "batch_size": reranker.batch_size}
         name, source = resolve_model_name(model), reranker.cross_encoder
     else:

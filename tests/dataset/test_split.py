@@ -295,6 +295,31 @@ def test_the_best_of_many_orders_is_taken() -> None:
         assert counts(split_dataset(of_sizes(*sizes), fractions=(0.6, 0.2, 0.2), seed=seed)) == wanted
 
 
+def test_large_sets_are_tried_less_often(monkeypatch) -> None:
+    from collections import Counter
+
+    from llama_index_embft.dataset import split as module
+
+    sizes, wanted = Counter(dict(enumerate([13, 11, 7, 7, 5, 5, 3, 3, 2, 2, 1, 1]))), [0.6, 0.2, 0.2]
+
+    def tried(times: int, placements: int) -> dict[int, int]:
+        monkeypatch.setattr(module, "_TRIES", times)
+        monkeypatch.setattr(module, "_PLACEMENTS", placements)
+        return module._assign(sizes, wanted, 0)
+
+    once, twice, often = (tried(times, 10**6) for times in (1, 2, 50))
+    assert once != twice  # else this shows nothing
+    assert tried(50, 1) == tried(50, 23) == once
+    assert tried(50, 24) == twice
+    assert tried(50, 600) == often
+
+
+def test_a_share_of_less_than_a_question_gets_one() -> None:
+    for seed in range(4):
+        parts = split_dataset(of_sizes(*[1] * 10), fractions=(0.9, 0.05, 0.05), seed=seed)
+        assert counts(parts) == [8, 1, 1]
+
+
 def test_a_side_without_a_share_gets_nothing_even_where_all_are_full() -> None:
     for seed in range(10):
         assert counts(split_dataset(of_sizes(9, 9, 9), fractions=(0.5, 0.0, 0.5), seed=seed))[1] == 0
@@ -357,6 +382,7 @@ def test_what_is_too_small_or_hangs_together_is_told_in_whole_sentences() -> Non
          "holds 86 of 100."),
         ([12, 2, 2], None),
         ([15, 1, 1], None),  # two of a few are no more than that
+        ([18, 1, 1], None),
         ([20, 1, 1], "91/5/5 % of the queries instead of 80/10/10 %: the largest group of queries that hang together "
          "holds 20 of 22."),
     ],

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import AddedToken
 from torch import nn
 
 from llama_index_embft.embeddings.fingerprint import (
@@ -164,6 +166,17 @@ def test_a_tokenizer_counts_whole_but_for_what_the_last_call_used() -> None:
     for unlimited in (1_000_000, 10**30, 1e30, None):
         assert of_tokenizer(Fields(backend_tokenizer=backend, model_max_length=unlimited), state)
     assert of_tokenizer(Fields(backend_tokenizer=backend, model_max_length=999_999), state, limit=999_999)
+
+
+def test_what_is_no_json_counts_by_its_text_and_order_does_not_count() -> None:
+    odd = Part({"place": Path("weights"), "pooling": "mean"})
+    described = {"place": "weights", "pooling": "mean"}
+    assert fingerprint(odd) == expected([True, 64, None, ["0", "Part", None, described]], Whole(odd))
+    token = AddedToken("[PAD]")
+    assert of_tokenizer(Fields(backend_tokenizer=Backend(a=1), pad_token=token), {"a": 1}, (None, None, str(token)))
+    one, other = (Whole(Part(tokenizer=Backend(**state))) for state in ({"a": 1, "b": 2}, {"b": 2, "a": 1}))
+    both = {fingerprint_sentence_transformer(model, normalize=True) for model in (one, other)}
+    assert len(both) == 1
 
 
 class Words:

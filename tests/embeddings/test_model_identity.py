@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import logging
 from enum import Enum
+from pathlib import Path
 
 import pytest
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.embeddings import MockEmbedding
 from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 from llama_index.embeddings.openai import OpenAIEmbedding
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, Field, create_model
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Router
 
-from llama_index_embft.embeddings import ModelIdentity, identify, identity as module
+from llama_index_embft.embeddings import ModelIdentity, identify, identity as module, load_embed_model
 from llama_index_embft.embeddings.fingerprint import fingerprint_sentence_transformer, hash_parts
 from llama_index_embft.embeddings.identity import (
     check_base,
@@ -66,6 +69,29 @@ def test_a_local_model_is_its_parts_its_prompt_and_its_route(tiny_model_path: st
     # A model that does not route is told no route.
     assert sentence_transformer_identity(inner, "passage: ", "query", False, "name") == who
     assert sentence_transformer_identity(inner, "passage: ", "", True, "name") != who
+
+
+def test_a_model_with_a_router_is_told_what_it_reads_by_our_class_alone(tiny_model_path: str) -> None:
+    query, document = (SentenceTransformer(tiny_model_path, device="cpu") for _ in range(2))
+    routed = SentenceTransformer(
+        modules=[Router.for_query_document(list(query.children()), list(document.children()))], device="cpu"
+    )
+    parts = fingerprint_sentence_transformer(routed, normalize=True)
+    model = HuggingFaceEmbedding(tiny_model_path, device="cpu")
+    model._model = routed
+    assert identify(model, "query").fingerprint == "2:" + hash_parts(parts, "", "")
+    own = load_embed_model(tiny_model_path, device="cpu")
+    own._model = routed
+    for side in ("query", "document"):
+        found = sentence_transformer_identity(routed, "", side, True, "name")
+        assert found.fingerprint == "2:" + hash_parts(parts, "", side)
+        assert known_identity(own, side) == found
+
+
+def test_parts_that_cannot_be_hashed_give_no_identity(tiny_model_path: str, monkeypatch) -> None:
+    model = SentenceTransformer(tiny_model_path, device="cpu")
+    monkeypatch.setattr(module, "fingerprint_sentence_transformer", lambda model, normalize: None)
+    assert sentence_transformer_identity(model, "", "", True, "name") is None
 
 
 # --- hosted models --------------------------------------------------------------------------------------------------
@@ -145,6 +171,10 @@ def test_settings_of_any_service_count_where_somebody_changed_them() -> None:
     assert identify(made(embed_dim=3, model_name="m")).fingerprint == of(plain)
     assert identify(made(embed_dim=3, model_name="m", api_key="s", a_token="t", level=1)).fingerprint == of(plain)
     assert identify(made(embed_dim=3, model_name="m", embed_batch_size=7, num_workers=2)).fingerprint == of(plain)
+    lists = other_service(parts=(list[str], Field(default_factory=lambda: ["a"])), place=(Path | None, None))
+    assert identify(lists(embed_dim=3, model_name="m")).fingerprint == of(plain)
+    odd = lists(embed_dim=3, model_name="m", parts=["b"], place=Path("weights"))
+    assert identify(odd).fingerprint == of({**plain, "parts": ["b"], "place": "weights"})
     changed = made(embed_dim=3, model_name="m", level=2, task=Task.SEARCH, pooling=Pooling(kind="last"))
     expected = {**plain, "level": 2, "task": "search", "pooling": {"kind": "last"}}
     assert identify(changed).fingerprint == of(expected)
@@ -219,6 +249,9 @@ def test_a_saved_result_sits_on_its_own_base_or_is_refused() -> None:
     base, unknown = hosted(), Unknown(embed_dim=3, model_name="u")
     whole = whole_fingerprint(identify(base, "query"), identify(base, "document"))
     check_base(base, whole, "The adapter in runs/a", force=False)
+    babbage = OpenAIEmbedding(model="babbage", mode="text_search", api_key="x")  # of another engine for each side
+    sides = identify(babbage, "query"), identify(babbage, "document")
+    check_base(babbage, whole_fingerprint(*sides), "The adapter in runs/a", force=False)
     for expected in ("2:" + "0" * 32, "5f0e", None):
         check_base(base, expected, "The adapter in runs/a", force=True)
     check_base(unknown, None, "The adapter in runs/a", force=True)

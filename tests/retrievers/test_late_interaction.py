@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 
 from llama_index_embft import load_embed_model
 from llama_index_embft.errors import ConfigError, ModelError
+from llama_index_embft.export import export_model
 from llama_index_embft.retrievers import LateInteractionReranker, load_reranker
 
 TEXTS = ["a fox by the river", "owls", "the bear, the crow and the deer live far away from here", "a fox by the river"]
@@ -100,6 +101,8 @@ def test_it_is_saved_with_all_that_decides_its_scores(tiny_model_path, tmp_path)
     assert isinstance(loaded, LateInteractionReranker)
     assert (loaded.weight, loaded.top_n, loaded.cache_mb) == (0.3, 3, 7)
     assert loaded.scores(QUERY, TEXTS).tolist() == reranker.scores(QUERY, TEXTS).tolist()
+    with pytest.raises(ConfigError, match="ranks by the token vectors of an embedding model"):
+        export_model(tmp_path, tmp_path / "served", "onnx")
     file = tmp_path / "embft.json"
     file.write_text(file.read_text("utf-8").replace('"query: "', "7"), "utf-8")
     with pytest.raises(ModelError, match="is damaged"):
