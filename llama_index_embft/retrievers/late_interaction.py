@@ -21,6 +21,8 @@ from llama_index_embft.errors import ModelError
 from llama_index_embft.retrievers.reranking import CrossEncoderReranker
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 _SHARE: Final = 0.5
 _CACHE_MB: Final = 512
+_READ_AT_ONCE: Final = 64
+_FULL: Final = 0.05  # room that is left for what is read while questions are asked
 
 
 class LateInteraction:
@@ -68,6 +72,19 @@ class LateInteraction:
             cosines = wanted @ np.concatenate(documents).astype(np.float32).T
             scores[filled] = np.maximum.reduceat(cosines, starts, axis=1).sum(axis=0)
         return scores
+
+    def read(self, texts: Iterable[str]) -> int:
+        """See `LateInteractionReranker.read`."""
+        block: list[str] = []
+        for text in texts:
+            if self._bytes >= (1 - _FULL) * self.cache_mb * 2**20:
+                break
+            block.append(text)
+            if len(block) == _READ_AT_ONCE:
+                self._documents(block)
+                block = []
+        self._documents(block)
+        return len(self._kept)
 
     def keeping_nothing(self) -> LateInteraction:
         """The same without a memory."""
@@ -147,6 +164,18 @@ class LateInteractionReranker(CrossEncoderReranker):
     def class_name(cls) -> str:
         """Name of the class, for LlamaIndex."""
         return "LateInteractionReranker"
+
+    def read(self, texts: Iterable[str]) -> int:
+        """Read passages before anybody asks, as far as there is room for their vectors.
+
+        Args:
+            texts: The passages as they are embedded: ``node.get_content(MetadataMode.EMBED)``.
+
+        Returns:
+            How many are in memory now.
+        """
+        scorer: LateInteraction = self._model
+        return scorer.read(texts)
 
     def forgetful(self) -> LateInteractionReranker:
         """See `CrossEncoderReranker.forgetful`."""

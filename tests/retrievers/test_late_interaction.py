@@ -82,6 +82,16 @@ def test_a_passage_is_read_once(model, monkeypatch):
     assert sum(rows) == 4
 
 
+def test_passages_can_be_read_before_anybody_asks(model, monkeypatch):
+    reranker, rows = LateInteractionReranker(model), reads(model, monkeypatch)
+    assert reranker.read(text for text in TEXTS) == 3
+    assert sum(rows) == 3
+    reranker.scores(QUERY, TEXTS)
+    assert sum(rows) == 4
+    assert LateInteractionReranker(model, cache_mb=0.01).read([f"number {n}" for n in range(900)]) < 30  # and it ends
+    assert LateInteractionReranker(model, cache_mb=0).read(TEXTS) == 0
+
+
 def test_memory_has_a_limit(model, monkeypatch):
     size = LateInteractionReranker(model).cross_encoder._tokens("document", [TEXTS[0]])[0].nbytes
     small = LateInteractionReranker(model, cache_mb=1.5 * size / 2**20)
