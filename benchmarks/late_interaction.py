@@ -1,13 +1,14 @@
 """Does the embedding model as it is, reading hits token by token, rank better than its single vectors?
 
-Nothing is trained. Data sets with questions that people asked, split by document (60/10/30); the test questions are
-searched by the base model, and by its mixture with BM25 at the weight that `prior_weight` gives. The first hits of each
-are put in order by `LateInteractionReranker` at several shares: 0 leaves them as they are, 1 is the reranker alone, 0.5
-the default. Intervals are paired and resampled by document. What a question costs is measured twice: with token vectors
-of its hits to be computed, and with all of them in memory.
+Nothing is trained. ``quality``: data sets with questions that people asked, split by document (60/10/30); the test
+questions are searched by the base model, and by its mixture with BM25 at the weight that `prior_weight` gives. The
+first hits of each are put in order by `LateInteractionReranker` at several shares: 0 leaves them as they are, 1 is the
+reranker alone, 0.5 the default. Intervals are paired and resampled by document.
 
-    python benchmarks/late_interaction.py --limit 120
-    python benchmarks/late_interaction.py --data pubmedqa_labeled cmrc2018_dev_zh --limit 120
+``price`` is what a question costs, with the token vectors of its hits to be computed, and with all of them in memory.
+
+    python benchmarks/late_interaction.py --limit 200 --parts quality
+    python benchmarks/late_interaction.py --data covidqa_en --parts price
 """
 
 from __future__ import annotations
@@ -30,20 +31,23 @@ TIMED = 20
 
 def main() -> None:
     options = parser(__doc__)
+    options.add_argument("--parts", nargs="+", default=["quality", "price"], choices=("quality", "price"))
     options.add_argument("--data", nargs="+", default=list(SETS), metavar="SET", help=", ".join(SETS))
     options.add_argument("--model", default=minilm(), help="folder or name of an embedding model")
     options.add_argument("--limit", type=int, default=400, help="most test questions")
     options.add_argument("--depth", type=int, default=30, help="hits that are reranked; `tune` reads so many")
     args = options.parse_args()
     for name in args.data:
-        rows = measured(HumanSet.load(args.data_dir, name, args.limit), args)
+        data = HumanSet.load(args.data_dir, name, args.limit)
+        rows = quality(data, args) if "quality" in args.parts else []
+        rows += price(data, args) if "price" in args.parts else []
         print_table(rows)
-        keys = ("data", "model", "first stage", "share")
+        keys = ("part", "data", "model", "first stage", "share")
         # Now, and not at the end: a set takes minutes.
         write_results("late_interaction", merged("late_interaction", rows, keys), device=args.device)
 
 
-def measured(data: HumanSet, args: Any) -> list[dict[str, Any]]:
+def quality(data: HumanSet, args: Any) -> list[dict[str, Any]]:
     """Both first stages of one data set, and the reranker on top at each share."""
     from llama_index_embft.embeddings import as_encoder, load_embed_model
     from llama_index_embft.evaluation import compare
@@ -56,8 +60,7 @@ def measured(data: HumanSet, args: Any) -> list[dict[str, Any]]:
     weight = prior_weight(copied_share(data, encoder))
     dense = data.documents(encoder).search(encoder.encode_queries(data.test.texts), 100)
     mixture = fuse(dense, data.lexical.search(data.test.texts, 100), weight)
-    times = {"ms a question, cold": price(reranker.forgetful(), data, dense, args.depth)}
-    head = {"data": data.name, "model": "all-MiniLM-L6-v2" if args.model == minilm() else args.model}
+    head = {"part": "quality", **named(data, args)}
     rows = []
     for stage, hits in (("dense", dense), (f"dense {weight:.0%} + BM25", mixture)):
         first = TopK(hits.rows[:, : args.depth], hits.scores[:, : args.depth])
@@ -78,21 +81,35 @@ def measured(data: HumanSet, args: Any) -> list[dict[str, Any]]:
             if share:
                 found = compare(reports[0.0], report, primary=METRIC).systems[0].metrics[METRIC].test
                 row["gain"], row["gain, 95 %"] = round(found.difference, 4), [round(end, 4) for end in found.interval]
-                row["p"] = round(found.p_value, 4)
+                row["p"] = round(found.p, 4)
             rows.append(row | {"depth": args.depth, "command": command()})
-    times["ms a question, in memory"] = price(reranker, data, dense, args.depth)
-    return [row | times for row in rows]
+    return rows
 
 
-def price(reranker: Any, data: HumanSet, hits: Any, depth: int) -> float:
-    """Median milliseconds to read the first hits of a question."""
-    took = []
-    for query, rows in list(zip(data.test.texts, hits.rows.tolist(), strict=True))[:TIMED]:
-        texts = [data.dataset.corpus[data.ids[row]] for row in rows[:depth] if row >= 0]
-        begin = time.perf_counter()
-        reranker.scores(query, texts)
-        took.append(time.perf_counter() - begin)
-    return round(1000 * float(np.median(took)), 1)
+def price(data: HumanSet, args: Any) -> list[dict[str, Any]]:
+    """Median milliseconds to read the first hits of BM25, for some questions one after another."""
+    from llama_index_embft.embeddings import load_embed_model
+    from llama_index_embft.retrievers import LateInteractionReranker
+
+    questions = data.test.texts[:TIMED]
+    found = data.lexical.search(questions, args.depth).rows.tolist()
+    hits = [[data.dataset.corpus[data.ids[row]] for row in rows if row >= 0] for rows in found]
+    reranker = LateInteractionReranker(load_embed_model(args.model, device=args.device), cache_mb=4096)
+    row: dict[str, Any] = {"part": "price", **named(data, args), "n": len(questions), "depth": args.depth}
+    for name, asked in (("ms, nothing in memory", reranker.forgetful()), ("", reranker), ("ms, in memory", reranker)):
+        took = []
+        for query, texts in zip(questions, hits, strict=True):
+            begin = time.perf_counter()
+            asked.scores(query, texts)
+            took.append(time.perf_counter() - begin)
+        if name:
+            row[name] = round(1000 * float(np.median(took)), 1)
+    return [row | {"command": command()}]
+
+
+def named(data: HumanSet, args: Any) -> dict[str, Any]:
+    """Data set and model of a row."""
+    return {"data": data.name, "model": "all-MiniLM-L6-v2" if args.model == minilm() else args.model}
 
 
 if __name__ == "__main__":

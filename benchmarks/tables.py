@@ -180,6 +180,12 @@ SECTIONS = (
         leave_out=frozenset({"train s", "ms a query", "seed"}),
     ),
     Section(
+        "late_interaction",
+        "The model in use as a reranker, token by token",
+        "Nothing is trained; `share` is the reranker's part in the order of 30 hits, 0.5 the default. Intervals by "
+        "document; then the price of a question.",
+    ),
+    Section(
         "extractive",
         "Questions without an LLM",
         "Training on questions taken from the text, tested on other questions.",

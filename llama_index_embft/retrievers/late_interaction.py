@@ -39,8 +39,7 @@ class LateInteraction:
     """Scores passages by the sum, over the tokens of a query, of the best cosine to a token of the passage.
 
     That is ColBERT's score (https://arxiv.org/abs/2004.12832), with the token vectors of a model that was trained to
-    give one vector a text. Token vectors of passages are kept in memory: some 100 to 200 KB each for a model of 384
-    dimensions.
+    give one vector a text. Token vectors of passages are kept in memory: 200 KB for 256 tokens with 384 dimensions.
 
     Args:
         model: The model.
@@ -136,7 +135,8 @@ class LateInteractionReranker(CrossEncoderReranker):
             tried, beside BM25 and beside dense search (docs/how-to/rerank.md).
         remember: See `CrossEncoderReranker`.
         cache_mb: Megabytes of token vectors to keep, so that a passage is read once; default 512, which holds some
-            4,000 passages. 0 keeps none: each question then costs as much as embedding its hits.
+            2,700 passages of 256 tokens with 384 dimensions. 0 keeps none: each question then costs as much as
+            embedding its hits.
 
     Raises:
         ConfigError: A value is out of range.
