@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from llama_index_embft._core.checks import check_number
 from llama_index_embft.dataset.formats.build import as_number, as_text, as_texts
 from llama_index_embft.dataset.formats.rows import Row, read_rows
 from llama_index_embft.dataset.sources import At, FaultError
@@ -315,7 +316,10 @@ def read_scored(
 
     Raises:
         DatasetError: The scores have another scale than 0 to 1, and no threshold is given.
+        ConfigError: ``threshold`` is no finite number.
     """
+    if threshold is not None:
+        check_number("threshold", threshold, above=float("-inf"), below=float("inf"))
     roles = ColumnRoles(build.source, columns, scored=True)
     judged: list[tuple[At, str, str, float]] = []
     for at, row in read_rows(source, build, split=split):

@@ -362,7 +362,7 @@ def write_air_bench(
 
 
 def _check_split(split: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9]+", split):
+    if not re.fullmatch(r"[A-Za-z0-9]+", str(split)):
         raise ConfigError(f"`split` is a part of file names here: letters and digits, got {split!r}.")
 
 
