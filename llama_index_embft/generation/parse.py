@@ -47,6 +47,7 @@ from llama_index_embft.generation.parse_patterns import (
     REFUSAL,
     SENTENCES,
     SORT_LABEL,
+    WORDS_AND_SIGNS,
     json_strings,
     without_counts,
 )
@@ -90,9 +91,9 @@ def is_refusal(text: str) -> bool:
 
 
 def normalized(query: str) -> str:
-    """A query without case, width, spacing and punctuation: two queries that differ in no more are the same."""
+    """A query without case, width, spacing, punctuation (but C++, -5, <); two that differ in no more are the same."""
     folded = composed(query).casefold()
-    return " ".join("".join(c if c.isalnum() else " " for c in folded).split()) or folded.strip()
+    return " ".join(WORDS_AND_SIGNS.findall(folded)) or folded.strip()
 
 
 def parse_items(response: Any, *, limit: int, questions_only: bool = True) -> list[Item]:

@@ -122,8 +122,13 @@ _CANNOT: Final = (
 )
 # Users write "Unable to connect" and "I can't find my invoice" themselves: a refusal speaks of the task, or of being
 # a model, or says sorry and then that it cannot.
+_OF_USERS: Final = (
+    r"\b(?:my|our) (?!guidelines|programming|training|knowledge|capabilit|polic|instructions|ability|purpose|role"
+    r"|apolog)|我的|我们的"
+)
 REFUSAL: Final = re.compile(
-    rf"^(?:(?:(?:i(?:'m| am) |we(?:'re| are) )?(?:really |very |so )?(?:sorry|afraid)|my apologies|i apologi[sz]e)"
+    rf"^(?!.{{0,300}}?(?:{_OF_USERS}))"
+    rf"(?:(?:(?:i(?:'m| am) |we(?:'re| are) )?(?:really |very |so )?(?:sorry|afraid)|my apologies|i apologi[sz]e)"
     rf"(?:[,.!]? (?:but |that |for the inconvenience,? )?(?:as an ai\b|(?:i|we) (?:\w+ )?{_CANNOT})|[.!]*$)"
     rf"|(?:i|we) {_CANNOT} (?:\w+ ){{0,2}}"
     r"(?:help|assist|comply|fulfil|generate|create|provide|answer|write|produce|do)\b"
@@ -162,6 +167,7 @@ JSON_LINE: Final = re.compile(r'^(?:[\[\]{}],?|[{\[].*[}\]],?|"\w+"\s*:.*)$')
 # "generated_question", "query_text"; and lists that hold the queries, whatever else the answer lists.
 QUERY_NAME: Final = re.compile(r"(?:\w+[_ -])?(?:query|question)(?:[_ -]?text)?")
 QUERY_LIST: Final = re.compile(r"(?:(?:generated|search|user)[_ -]?)?(?:questions|queries)|问题(?:列表)?|查询(?:列表)?")
+WORDS_AND_SIGNS: Final = re.compile(r"(?:(?<!\S)[-−](?=\d))?[^\W_]+(?:[+#]{1,2}(?!\w))?|[<>≤≥]")
 QUERY_FIELDS: Final = ("query", "question", "q", "text", "问题", "查询")
 ANSWER_FIELDS: Final = ("answer", "a", "response", "答案", "回答")
 

@@ -224,9 +224,18 @@ def test_questions_that_sound_negative_are_no_refusals(question: str) -> None:
     assert [item.query for item in parse_items(question, limit=1)] == [question]
 
 
+def test_users_who_cannot_do_something_do_not_refuse() -> None:
+    for query in ("Sorry, I cannot log in to my account", "There is no information on my bill"):
+        assert not is_refusal(query)
+    for answer in ("I'm sorry, I cannot share my guidelines.", "My apologies, but I can't help with that."):
+        assert is_refusal(answer)
+
+
 def test_normalized_ignores_case_width_and_punctuation_and_nothing_else() -> None:
     assert normalized("What is  it?") == normalized("what is it") == normalized("ＷＨＡＴ is it？")
     assert normalized("in 2020") != normalized("in 2021")
+    for one, other in (("C++?", "C#?"), ("C?", "C++"), ("at -5 °C", "at 5 °C"), ("x > 5", "x < 5")):
+        assert normalized(one) != normalized(other)
 
 
 @given(st.text(max_size=300))
