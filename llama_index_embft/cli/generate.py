@@ -144,7 +144,7 @@ def generate(
     from llama_index_embft.cli.shared.options import changed, check_not_with, check_only_for
     from llama_index_embft.cli.shared.ray import check_ray
     from llama_index_embft.dataset import load_documents
-    from llama_index_embft.errors import ConfigError
+    from llama_index_embft.errors import ConfigError, OutputError
     from llama_index_embft.generation import (
         estimate_qa_embedding_pairs,
         generate_negatives,
@@ -167,6 +167,11 @@ def generate(
     )
     asked, client = questions.settings(chat=llm.chat), llm.client()
     OutputFile(out, [])  # a folder of that name should show before the work
+    for folder in docs:
+        if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
+            raise OutputError(
+                f"{out} lies in {folder}, and the next run would read it as a document; choose another --out."
+            )
     sample = sampling.sample(chunks.embed_model)
     wanted = filters.wanted()
     if not dry_run:

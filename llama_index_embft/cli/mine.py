@@ -16,7 +16,7 @@ from llama_index_embft.mining.settings import MiningSettings  # noqa: TC001
 from llama_index_embft.scale.ray.settings import MiningWorkers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
     from llama_index_embft.mining import MinedDataset
@@ -76,7 +76,7 @@ def mine(
     from llama_index_embft.cli.shared.console import console, written
     from llama_index_embft.cli.shared.options import changed, check_not_with, check_only_for
     from llama_index_embft.cli.shared.ray import check_ray
-    from llama_index_embft.dataset.formats import write_rows
+    from llama_index_embft.errors import OutputError
     from llama_index_embft.mining import LLMJudge
 
     of_workers = asdict(workers).items() - asdict(MiningWorkers(batch_size=batch_size)).items()
@@ -86,6 +86,9 @@ def mine(
     check_only_for("--strategy judge", "judge" in given, {**changed(llm), **changed(calls), "yes": yes})
     exports = [_export(item) for item in export or ()]
     out = out if out is not None else data.with_name(f"{data.stem}-mined.json")
+    for file in (out, html, report, *(path for _, path in exports)):
+        if file is not None and file.is_dir():  # known before the work, not after it
+            raise OutputError(f"Cannot write {file}: it is a folder; give the name of a file.")
     strategies = [LLMJudge(llm.client(), calls) if text == "judge" else text for text in given]
     dataset = read_data(data)
     if "judge" in given:
@@ -114,7 +117,7 @@ def mine(
         console.print("\n" + mined.report.examples_text(), markup=False, soft_wrap=True)
     mined.save_json(out)
     for write, path in exports:
-        write_rows(write(mined), path)
+        _write_export(write(mined), path, set(mined.queries.values()))
     if html is not None:
         mined.report.to_html(html)
     if report is not None:
@@ -143,11 +146,28 @@ def _confirm(
     check_llm(judge.llm)
 
 
+def _write_export(rows: Iterable[dict[str, Any]], path: Path, queries: set[str]) -> None:
+    """Write rows, and say how many queries gave none: they lack negatives, or a teacher's scores."""
+    from llama_index_embft.cli.shared.console import console
+    from llama_index_embft.dataset.formats import write_rows
+
+    def seen() -> Iterator[dict[str, Any]]:
+        for row in rows:
+            left.discard(next(iter(row.values())))  # the query stands first in every format
+            yield row
+
+    left = set(queries)
+    count = write_rows(seen(), path)
+    missing = f"; {len(left):,} of {len(queries):,} queries give none" if left else ""
+    console.print(f"{path}: {count:,} rows{missing}", markup=False, soft_wrap=True)
+
+
 def _export(item: str) -> tuple[Callable[[MinedDataset], Iterable[dict[str, Any]]], Path]:
     """The writer of rows that ``FORMAT=FILE`` names, and the file."""
     from pathlib import Path
 
     from llama_index_embft.dataset import formats
+    from llama_index_embft.dataset.formats.rows import container_of
     from llama_index_embft.errors import ConfigError
 
     writers: dict[str, Callable[[MinedDataset], Iterable[dict[str, Any]]]] = {
@@ -160,4 +180,7 @@ def _export(item: str) -> tuple[Callable[[MinedDataset], Iterable[dict[str, Any]
     form, sign, path = item.partition("=")
     if form not in writers or not sign or not path:
         raise ConfigError(f"--export {item!r} is not understood: write FORMAT=FILE with one of {', '.join(writers)}.")
+    kinds = ("jsonl", "json", "parquet", *(("csv", "tsv") if form != "flag-embedding" else ()))
+    if container_of(path) not in kinds or path.lower().endswith(".gz"):
+        raise ConfigError(f"--export {item!r}: the file must end in one of .{', .'.join(kinds)}.")
     return writers[form], Path(path)

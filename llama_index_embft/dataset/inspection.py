@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from llama_index_embft._core.checks import check_number
 from llama_index_embft._core.language import detect_language
 from llama_index_embft.dataset.near_duplicates import near_duplicate_groups, normalise
 from llama_index_embft.dataset.prepared import own_text_documents, prepare_corpus
@@ -120,7 +121,11 @@ def inspect_dataset(
         samples: How many queries to show.
         seed: Chooses them.
         show_progress: Show a bar where the search for near-duplicates takes more than two seconds.
+
+    Raises:
+        ConfigError: `samples` is below 0.
     """
+    check_number("samples", samples, at_least=0)
     ids = sorted(dataset.queries)
     chosen = random.Random(seed).sample(ids, min(samples, len(ids)))
     return Inspection(

@@ -96,7 +96,7 @@ def split_dataset(
 
 def _checked_fractions(fractions: Sequence[float]) -> list[float]:
     wanted = [float(fraction) for fraction in fractions]
-    if len(wanted) != len(SIDES) or min(wanted) < 0.0 or abs(sum(wanted) - 1.0) > 1e-6 or wanted[0] == 0.0:
+    if len(wanted) != len(SIDES) or min(wanted) < 0.0 or not abs(sum(wanted) - 1.0) <= 1e-6 or wanted[0] == 0.0:
         raise ConfigError(
             "`fractions` must be three shares for train, validation and test that add up to 1, the first above 0, "
             f"got {tuple(fractions)}."

@@ -6,9 +6,11 @@ query (preamble, heading, answer, option, refusal, good wishes) is left out; wha
 
 from __future__ import annotations
 
+import ast
 import itertools
 import json
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from llama_index_embft._core.language import composed
@@ -17,30 +19,41 @@ from llama_index_embft.generation.parse_patterns import (
     ANSWER_LABEL,
     ANSWER_TAG,
     ASKS,
+    BETWEEN_TAGS,
     BULLET,
     CLOSING,
     EMPHASIS,
+    END_TOKEN,
     FENCE,
     FINAL_CHANNEL,
+    FINAL_HEADING,
     HEADING,
     HEADING_LINE,
     IMPERATIVE,
     INLINE_ANSWER,
+    INVISIBLE,
     JSON_LINE,
+    LINE_TAG,
     NUMBERED,
     NUMBERED_LABEL,
     OPTION,
     PREAMBLE,
     QUERY_FIELDS,
+    QUERY_LIST,
+    QUERY_NAME,
     QUESTION_LABEL,
     QUOTES,
     REASONING_TAG,
     REFUSAL,
     SENTENCES,
+    SORT_LABEL,
+    WORDS_AND_SIGNS,
+    json_strings,
+    without_counts,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
 
 # What is looked at: no LLM writes more queries than fit, and patterns that go back and forth stay quick on this much.
@@ -78,9 +91,9 @@ def is_refusal(text: str) -> bool:
 
 
 def normalized(query: str) -> str:
-    """A query without case, width, spacing and punctuation: two queries that differ in no more are the same."""
+    """A query without case, width, spacing, punctuation (but C++, -5, <); two that differ in no more are the same."""
     folded = composed(query).casefold()
-    return " ".join("".join(c if c.isalnum() else " " for c in folded).split()) or folded.strip()
+    return " ".join(WORDS_AND_SIGNS.findall(folded)) or folded.strip()
 
 
 def parse_items(response: Any, *, limit: int, questions_only: bool = True) -> list[Item]:
@@ -114,7 +127,9 @@ def without_reasoning(text: str) -> str:
             thinking = True
     if not thinking:
         kept.append(text[start:])
-    return ANSWER_TAG.sub("", "".join(kept))
+    turns = END_TOKEN.split(ANSWER_TAG.sub("", "".join(kept)))
+    text = next((turn for turn in turns if turn.strip()), "")
+    return next((part for part in reversed(FINAL_HEADING.split(text)) if part.strip()), "")
 
 
 def _usable(items: Iterable[Item]) -> list[Item]:
@@ -153,9 +168,11 @@ def _from_text(response: str, questions_only: bool) -> list[Item]:
     structured = _find_json(text)
     if structured is not None:
         return structured
-    lines = [" ".join(line.split())[:_LONGEST_LINE] for line in text.splitlines()]
-    lines = [line for line in lines if line][:_MOST_LINES]
-    lines = _without_labels(_without_table(lines))
+    text = LINE_TAG.sub("", BETWEEN_TAGS.sub(r"\1\n", text))
+    lines = [" ".join(line.split()).strip(INVISIBLE)[:_LONGEST_LINE] for line in text.splitlines()]
+    # A line of JSON or of Python, without the brackets around it.
+    lines = [re.sub(r"([?？؟\"'”’」])[,;，；]$", r"\1", line) for line in lines if line][:_MOST_LINES]
+    lines = _without_labels(without_counts(_without_table(lines), asks))
     return _assemble(_without_options([_classify(line) for line in lines]), questions_only)
 
 
@@ -220,12 +237,14 @@ def _find_json(text: str) -> list[Item] | None:
         except (ValueError, RecursionError):
             continue
         return _from_json(data) if isinstance(data, dict | list) else None
+    with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return _from_json(ast.literal_eval(body[:end])) or _salvage(body)  # a list as Python writes it
     return _salvage(body)
 
 
 def _salvage(body: str) -> list[Item] | None:
     """The complete strings of JSON that was cut off or has a comma too few."""
-    strings = list(_json_strings(body))
+    strings = list(json_strings(body))
     items: list[Item] = []
     for (name, is_name), (value, value_is_name) in itertools.pairwise(strings):
         if is_name and not value_is_name:
@@ -240,26 +259,6 @@ def _salvage(body: str) -> list[Item] | None:
     return [Item(text, certain=True) for text, is_name in strings if not is_name] or None
 
 
-def _json_strings(body: str) -> Iterator[tuple[str, bool]]:
-    """The strings that are closed, in one pass; True for a name, which a colon follows."""
-    start = -1
-    for mark in re.finditer(r'\\.|"', body, re.DOTALL):
-        if mark[0] != '"':
-            continue
-        if start < 0:
-            start = mark.end()
-        else:
-            yield _unescape(body[start : mark.start()]), body[mark.end() : mark.end() + 20].lstrip().startswith(":")
-            start = -1
-
-
-def _unescape(string: str) -> str:
-    try:
-        return str(json.loads(f'"{string}"', strict=False))
-    except ValueError:
-        return string
-
-
 def _from_json(data: Any, depth: int = 0) -> list[Item]:
     if isinstance(data, str):
         return [Item(data, certain=True)]
@@ -268,14 +267,20 @@ def _from_json(data: Any, depth: int = 0) -> list[Item]:
     if isinstance(data, list):
         return [item for entry in data[:_MOST_ITEMS] for item in _from_json(entry, depth + 1)]
     lowered = {str(name).lower(): value for name, value in data.items()}
-    for name in QUERY_FIELDS:
+    of_queries = [value for name, value in lowered.items() if QUERY_LIST.fullmatch(name) and value]
+    if of_queries:  # and none of what else it lists: facts, topics
+        texts = [value.splitlines() if isinstance(value, str) else value for value in of_queries]
+        return [item for value in texts for item in _from_json(value, depth + 1)]
+    for name in (*QUERY_FIELDS, *filter(QUERY_NAME.fullmatch, lowered)):
         if isinstance(lowered.get(name), str):
             answer = next((lowered[field] for field in ANSWER_FIELDS if isinstance(lowered.get(field), str)), "")
             return [Item(lowered[name], answer, certain=True)]
     lists = [value for value in lowered.values() if isinstance(value, (list, dict))]
     if lists:
         return [item for value in lists for item in _from_json(value, depth + 1)]
-    # {"1": "What ...?", "question_2": "How ...?"}; other fields ("count": "2", "topic": "x") hold no query.
+    if any(map(asks, map(str, data))):  # {"What ...?": "The answer."}
+        return [Item(name, value if isinstance(value, str) else "", certain=True) for name, value in data.items()]
+    # {"1": "What ...?", "question_2": "How ...?"}; other fields ("count": "2") hold no query.
     return [
         Item(value, certain=True)
         for name, value in lowered.items()
@@ -302,10 +307,10 @@ def _classify(raw: str) -> _AnswerLine:
 
 def _strip_mark(line: str) -> tuple[str, bool]:
     """Take one mark off the front; True if it says that a query follows."""
-    for pattern, says_query in ((HEADING, False), (BULLET, True), (NUMBERED, True), (QUESTION_LABEL, True)):
+    for pattern in (HEADING, BULLET, NUMBERED, QUESTION_LABEL, SORT_LABEL):
         found = pattern.match(line)
         if found:
-            return line[found.end() :].strip(), says_query
+            return line[found.end() :].strip(), pattern not in (HEADING, SORT_LABEL)
     emphasis = EMPHASIS.match(line)
     if emphasis and (inner := emphasis[2]):
         rest = line[emphasis.end() :]
@@ -373,7 +378,8 @@ def _split_questions(line: str) -> list[str]:
 def _split_marked(line: str) -> list[str]:
     """Several questions on one line, each with its own number or label."""
     parts = SENTENCES.split(line)
-    return parts if all(_strip_mark(part)[1] for part in parts[1:]) else [line]
+    marked = all(_strip_mark(part)[1] and (asks(part) or not BULLET.match(part)) for part in parts[1:])
+    return parts if marked else [line]
 
 
 def _plain(line: str) -> str:

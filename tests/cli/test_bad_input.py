@@ -68,6 +68,14 @@ def test_run_refuses_in_one_sentence(embft, tmp_path, tiny_model_path, case):
     assert_refused(embft("run", *arguments, *model, "--out", out), message, out)
 
 
+def test_the_questions_do_not_lie_among_the_documents(embft, tmp_path):
+    write_note(tmp_path)
+    llm = ["--llm", "openai-like", "--llm-model", "m", "--api-base", "http://127.0.0.1:9/v1"]
+    code, _, err = embft("generate", ".", "--out", "train.json", *llm)
+    assert code == 2
+    assert "train.json lies in ., and the next run would read it as a document; choose another --out." in err
+
+
 def test_an_llm_is_not_paid_for_questions_about_one_document(embft, tmp_path, tiny_model_path, monkeypatch):
     from llama_index_embft.calls import trial
 

@@ -96,6 +96,8 @@ def test_the_list_names_every_format_and_option() -> None:
         (["IN", "x.json", "--write-option", "n"], "--write-option 'n' is not understood"),
         (["IN", "x.json", "--write-option", "n=1"], "The format 'rag' has no option 'n' for writing; it has none"),
         (["IN", "x.docx", "--to", "pairs"], "Cannot write rows as"),
+        (["IN", "x.json", "--column", "anchor=a", "--column", "anchor=b"], "--column gives anchor twice; keep one"),
+        (["IN", "x", "--to", "beir", "--write-option", "split=te.st"], "`split` is a part of file names here"),
     ],
 )
 def test_what_is_refused(source: Path, arguments: list[str], message: str) -> None:
@@ -130,6 +132,22 @@ def test_nothing_is_lost_by_writing_onto_the_input_or_by_writing_nothing(tmp_pat
         embft(none, there, "--to", "pairs")
     assert there.read_text() == "good"
     assert "anchor" in path.read_text()
+
+
+@pytest.mark.parametrize("threshold", ["0.5", "5e-1", "1.", "half", "nan"])
+def test_a_threshold_is_a_number(threshold: str, tmp_path: Path) -> None:
+    (tmp_path / "s.jsonl").write_text('{"sentence1": "q", "sentence2": "d", "score": 1.0}\n')
+    arguments = (tmp_path / "s.jsonl", tmp_path / "d.json", "--read-option", f"threshold={threshold}")
+    if threshold in ("half", "nan"):
+        with pytest.raises(ConfigError, match="`threshold` is"):
+            embft(*arguments)
+    else:
+        assert "1 judged relevant" in embft(*arguments)
+
+
+def test_a_split_of_digits_is_a_name(source: Path) -> None:
+    embft(source, source.with_name("b"), "--to", "beir", "--write-option", "split=2024")
+    assert (source.with_name("b") / "qrels" / "2024.tsv").exists()
 
 
 def test_false_is_not_true(tmp_path: Path) -> None:

@@ -161,6 +161,7 @@ BAD = [
         "`by` must be 'document', 'chunk' or a function of (dataset, query_id), got 'Document'",
     ),
     (make(9), {"fractions": (0.8, 0.2)}, "`fractions` must be three shares"),
+    (make(9), {"fractions": (0.8, float("nan"), 0.2)}, "`fractions` must be three shares"),
     (make(9), {"fractions": (0.8, 0.1, 0.2)}, "that add up to 1, the first above 0, got (0.8, 0.1, 0.2)"),
     (make(9), {"fractions": (1.2, -0.1, -0.1)}, "`fractions` must be three shares"),
     (make(9), {"fractions": (0.0, 0.5, 0.5)}, "the first above 0"),

@@ -70,6 +70,18 @@ def test_a20_values_of_yes_and_no_stop_whatever_the_name(tmp_path: Path) -> None
         ("esci", ("exact", "substitute", "irrelevant"), "a label or grade"),
         ("cosine", (0.12, 0.93), "a score"),
         ("cosine", ("0,12", "0,93"), "a score"),
+        ("opinion", ("12%", "93 %"), "a score"),
+        ("opinion", (1.5, 4.0), "a label or grade"),
+        ("opinion", ("1/5", "4/5"), "a label or grade"),
+        ("opinion", ("high", "low"), "a label or grade"),
+        ("opinion", ("✓", "✗"), "a label or grade"),
+        ("opinion", ("x", None), "a label or grade"),
+        ("opinion", ("", 0, 1), "a label or grade"),
+        ("relevance", (None, "", "none at all"), "a label, grade or score"),
+        ("hard_negative_passage", ("", "n1"), "a negative"),
+        ("rejected", ("n0", "n1"), "a negative"),
+        ("page_content", ("c0", "c1"), "another document"),
+        ("reference_context", (None, "c1"), "another document"),
     ],
 )
 def test_a20_values_that_say_how_good_a_pair_is_stop(
@@ -88,11 +100,29 @@ def test_a20_values_that_say_how_good_a_pair_is_stop(
         ("price", (0.5, 12.99)),
         ("offset", (0.1, 0.2)),
         ("part", ("x", "y")),
+        ("", (0, 1)),
+        ("Unnamed: 0", (0, 1)),
+        ("query_text", ("a", "b")),
+        ("document_title", ("a", "b")),
+        ("passage_length", (1, 2)),
     ],
 )
 def test_a20_other_columns_do_not_stop(name: str, values: tuple[object, ...], tmp_path: Path) -> None:
     rows = [{"query": "q", "passage": f"p{n}", name: value} for n, value in enumerate(values)]
     assert len(read_dataset(lay(tmp_path / "p.jsonl", rows)).corpus) == 2
+
+
+def test_a20_a_distance_is_no_score(tmp_path: Path) -> None:
+    rows = [{"query": "q", "passage": f"p{n}", "distance": n / 3} for n in (0, 1)]
+    with pytest.raises(DatasetError, match=r"'distance' looks like .*in which more means more relevant"):
+        read_dataset(lay(tmp_path / "p.jsonl", rows))
+
+
+@pytest.mark.parametrize("text", ["text", "content", "passage_text"])
+def test_a20_an_answer_is_not_taken_for_the_passage_beside_it(text: str, tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text(f"question,answer,{text}\nWho pays?,Alice,Alice pays.\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match=f"--column positive={text}"):
+        read_dataset(tmp_path / "p.csv")
 
 
 @pytest.mark.parametrize("order", [("question", "answer", "context"), ("context", "answer", "question")])
@@ -116,6 +146,44 @@ def test_a21_marks_of_hops_leave_the_corpus() -> None:
         {"user_input": "one?", "reference_contexts": ["one"]},
     ]
     assert sorted(read_dataset(rows, "ragas").corpus.values()) == ["one", "two"]
+
+
+def test_a20_contexts_beside_an_answer_are_those_that_were_found() -> None:
+    row = {"question": "q?", "answer": "a", "contexts": ["c1", "c2"], "ground_truth": "g"}
+    with pytest.raises(DatasetError, match="`contexts` are what it found, relevant or not"):
+        read_dataset([row], "ragas")
+
+
+def test_e13_lists_in_csv_as_numpy_and_json_write_them(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    for cell in ("['one' 'two']", "['one'\n 'two']", '[""one"", ""\\u0074wo""]'):
+        path.write_text(f'user_input,reference_contexts\nq?,"{cell}"\n', encoding="utf-8")
+        assert texts(read_dataset(path)) == {"q?": ["one", "two"]}
+
+
+@pytest.mark.parametrize("said", [1, "True", None])
+def test_a20_impossible_questions_in_other_words(said: object, tmp_path: Path) -> None:
+    questions = [{"id": "1", "question": "a?", "answers": ["x"]}, {"id": "2", "question": "b?", "answers": []}]
+    questions[1]["is_impossible"] = said
+    paragraph = {"context": "x y z", "qas": questions}
+    (tmp_path / "s.json").write_text(json.dumps({"data": [{"title": "t", "paragraphs": [paragraph]}]}))
+    assert texts(read_dataset(tmp_path / "s.json")) == {"a?": ["x y z"]}
+
+
+def test_a20_rows_of_numpy_and_names_in_capitals() -> None:
+    np = pytest.importorskip("numpy")
+    rows = [{"Query": np.str_("q"), "Document_ID": np.int64(4), "Document": "c", "Relevance": np.float32(2)}]
+    dataset = read_dataset(rows, "table")
+    assert dataset.qrels() == {next(iter(dataset.queries)): {"4": 2}}
+    dataset = read_dataset([{"query": "q", "pos": np.array(["c"]), "neg": np.array(["n", "m"])}], "flag-embedding")
+    assert [dataset.corpus[doc] for docs in dataset.negative_docs.values() for doc in docs] == ["n", "m"]
+
+
+def test_d8_a_table_of_other_separators_is_told_so(tmp_path: Path) -> None:
+    for mark in (";", "\t", "|"):
+        (tmp_path / "p.csv").write_text(f"query{mark}passage\nq{mark}p\n", encoding="utf-8")
+        with pytest.raises(DatasetError, match="line 1: the columns are parted by"):
+            read_dataset(tmp_path / "p.csv")
 
 
 def test_a24_printed_words_are_made_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,6 +268,23 @@ def test_d8_beir_without_a_header(tmp_path: Path) -> None:
     write_dataset(DATA, tmp_path / "b", "beir")
     (tmp_path / "b" / "qrels" / "test.tsv").write_text("q\td\t1\n")
     assert read_dataset(tmp_path / "b").qrels() == {"q": {"d": 1}}
+
+
+def test_d8_ids_with_spaces_in_lines_between_tabs(tmp_path: Path) -> None:
+    lay(tmp_path / "corpus.jsonl", [{"_id": "1", "text": "wrong"}, {"_id": "doc 1", "text": "right"}])
+    lay(tmp_path / "queries.jsonl", [{"_id": "q", "text": "q?"}])
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels" / "test.tsv").write_text("q\tdoc 1\t1\n")
+    assert texts(read_dataset(tmp_path)) == {"q?": ["right"]}
+
+
+def test_d8_a_line_of_names_over_trec_texts_is_no_document(tmp_path: Path) -> None:
+    (tmp_path / "qrels.txt").write_text("q1 0 d1 1\n")
+    (tmp_path / "topics.tsv").write_text("qid\tquery\nq1\tq?\n")
+    (tmp_path / "docs.tsv").write_text("docid\ttext\nd1\tworld\n")
+    dataset = read_dataset(tmp_path)
+    assert dataset.corpus == {"d1": "world"}
+    assert not dataset.dropped
 
 
 def test_d11_older_encodings_and_counts_of_what_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

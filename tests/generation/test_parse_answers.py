@@ -23,6 +23,34 @@ ZWEI = ["公司2021年的收入是多少？", "平台上有多少司机？"]
         pytest.param("[1] {0}\n[2] {1}", id="[1]"),
         pytest.param("1: {0}\n2: {1}", id="1:"),
         pytest.param("#1 {0}\n#2 {1}", id="#1"),
+        pytest.param("Q.1 {0}\nQ.2 {1}", id="Q.1"),
+        pytest.param("1 - {0}\n2 - {1}", id="1 -"),
+        pytest.param("1/ {0}\n2/ {1}", id="1/"),
+        pytest.param("1,{0}\n2,{1}", id="CSV"),
+        pytest.param("a) {0}\nb) {1}", id="a)"),
+        pytest.param("A. {0}\nB. {1}", id="A."),
+        pytest.param("i. {0}\nii. {1}", id="i."),
+        pytest.param("1\ufe0f\u20e3 {0}\n2\ufe0f\u20e3 {1}", id="keycaps"),
+        pytest.param("\ufeff1. {0}\n\u200b2. {1}", id="invisible marks"),
+        pytest.param("🔹 {0}\n🔹 {1}", id="emoji"),
+        pytest.param("- [ ] {0}\n- [ ] {1}", id="check boxes"),
+        pytest.param("**Easy:** {0}\n(Hard) {1}", id="how hard"),
+        pytest.param("User: {0}\nAssistant: a lot\nUser: {1}", id="a chat"),
+        pytest.param("<query>{0}</query>\n<query>{1}</query>", id="query tags"),
+        pytest.param('<question id="1">{0}</question><question id="2">{1}</question>', id="tags with attributes"),
+        pytest.param("<ol>\n<li>{0}</li>\n<li>{1}</li>\n</ol>", id="HTML"),
+        pytest.param('"{0}",\n"{1}"', id="lines of JSON"),
+        pytest.param("1. {0}\n2. {1}<|im_end|>\n<|im_start|>user\n3. Who?", id="end token"),
+        pytest.param("1. {0}\n2. {1}</s>", id="end of sequence"),
+        pytest.param("**Thinking:** What would they ask?\n\n**Final Answer:**\n{0}\n{1}", id="untagged reasoning"),
+        pytest.param("1. {0} - A lot.\n2. {1} → many", id="answers behind a dash"),
+        pytest.param("['{0}', '{1}']", id="Python's list"),
+        pytest.param("{{'questions': ['{0}', '{1}']}}", id="Python's dict"),
+        pytest.param('{{"text": "The passage.", "questions": ["{0}", "{1}"]}}', id="JSON with the passage"),
+        pytest.param('{{"key_facts": ["X is Y"], "questions": ["{0}", "{1}"]}}', id="JSON with facts"),
+        pytest.param('{{"questions": "1. {0}\\n2. {1}"}}', id="JSON of one string"),
+        pytest.param('[{{"generated_question": "{0}"}}, {{"queryText": "{1}"}}]', id="JSON with other names"),
+        pytest.param('{{"{0}": "A lot.", "{1}": "Many."}}', id="JSON of questions as names"),
         pytest.param("- {0}\n- {1}", id="dash"),
         pytest.param("* {0}\n* {1}", id="star"),
         pytest.param("• {0}\n• {1}", id="bullet"),
@@ -152,6 +180,33 @@ def test_quotes_inside_a_question_stay() -> None:
     assert parse_items('1. What does "driver" mean?', limit=1)[0].query == 'What does "driver" mean?'
 
 
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Q-learning: how does it converge?",
+        "Query-time boosting in Elasticsearch?",
+        "User-defined functions in SQL?",
+        "__init__ vs __new__ in Python?",
+        "#1 selling album of 1990?",
+        "How do I style <li> elements?",
+        "Is my phone covered? It fell into water.",
+        "Okinawa hotel booking queries",
+        "1-year bond yield?",
+    ],
+)
+def test_the_beginning_of_a_question_is_no_mark(question: str) -> None:
+    for text in (f"1. {question}\n2. What is Z?", json.dumps({"queries": [question, "What is Z?"]})):
+        assert [item.query for item in parse_items(text, limit=5)] == [question, "What is Z?"]
+
+
+def test_headings_with_numbers_are_no_keyword_queries() -> None:
+    text = "### Query 1\nbest hotels rome\n### Query 2\ncheap hostel"
+    assert [item.query for item in parse_items(text, limit=5, questions_only=False)] == [
+        "best hotels rome",
+        "cheap hostel",
+    ]
+
+
 def test_the_limit_is_kept() -> None:
     assert len(parse_items("\n".join(f"{n}. What is item {n}?" for n in range(1, 9)), limit=3)) == 3
 
@@ -169,9 +224,18 @@ def test_questions_that_sound_negative_are_no_refusals(question: str) -> None:
     assert [item.query for item in parse_items(question, limit=1)] == [question]
 
 
+def test_users_who_cannot_do_something_do_not_refuse() -> None:
+    for query in ("Sorry, I cannot log in to my account", "There is no information on my bill"):
+        assert not is_refusal(query)
+    for answer in ("I'm sorry, I cannot share my guidelines.", "My apologies, but I can't help with that."):
+        assert is_refusal(answer)
+
+
 def test_normalized_ignores_case_width_and_punctuation_and_nothing_else() -> None:
     assert normalized("What is  it?") == normalized("what is it") == normalized("ＷＨＡＴ is it？")
     assert normalized("in 2020") != normalized("in 2021")
+    for one, other in (("C++?", "C#?"), ("C?", "C++"), ("at -5 °C", "at 5 °C"), ("x > 5", "x < 5")):
+        assert normalized(one) != normalized(other)
 
 
 @given(st.text(max_size=300))

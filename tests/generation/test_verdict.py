@@ -12,6 +12,8 @@ from llama_index_embft.generation.verdict import read_verdict
 
 YES = [
     "Yes",
+    "Yes<|im_end|>",
+    "Yes</s>\n",
     "yes.",
     " Yes\n",
     "**Yes**",

@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from llama_index_embft.cli.mine import mine
+from llama_index_embft.cli.mine import _write_export, mine
 from llama_index_embft.cli.shared.command import add_command
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError
@@ -56,6 +56,8 @@ def test_the_command_writes_the_data_set_the_exports_and_the_reports(data, tiny_
         (["--strategy", "judge"], "name it with --llm-model"),
         (["--strategy", "hardest"], "no strategy 'hardest'"),
         (["--export", "csv=x.csv"], "write FORMAT=FILE with one of pairs, ntuples"),
+        (["--export", "triplets=x.txt"], "the file must end in one of .jsonl, .json, .parquet, .csv, .tsv"),
+        (["--export", "flag-embedding=x.csv"], "the file must end in one of .jsonl, .json, .parquet."),
         (["--search", "flat"], "--search is 'flat'; it must be exact or hnsw or ivf"),
         (["--similarity", "l2"], "--similarity is 'l2'; it must be cosine or dot"),
         (["--near-duplicates", "2"], "`near_duplicates` is 2.0; it must be above 0 and at most 1"),
@@ -69,6 +71,18 @@ def test_mistakes_are_one_sentence_and_write_nothing(data, tiny_model_path, opti
     assert isinstance(result.exception, ConfigError)
     assert message in str(result.exception)
     assert not (data / "mined.json").exists()
+
+
+def test_a_folder_in_the_place_of_a_file_shows_before_the_work(data):
+    for option in (("--out", data), ("--report", data), ("--export", f"pairs={data / 'x.csv'}")):
+        (data / "x.csv").mkdir(exist_ok=True)
+        result = invoke(data / "data.json", "--embed-model", "no such model", *option)
+        assert "it is a folder; give the name of a file" in str(result.exception)
+
+
+def test_an_export_says_how_many_queries_it_lacks(tmp_path, capsys):
+    _write_export(iter([{"anchor": "a", "positive": "x"}] * 2), tmp_path / "x.jsonl", {"a", "b", "c"})
+    assert "x.jsonl: 2 rows; 2 of 3 queries give none" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_judge_is_paid_after_a_question_alone(data, tiny_model_path):

@@ -116,6 +116,8 @@ def _pairs(items: list[str] | None, option: str, *, plain: bool = False) -> dict
         name, sign, value = item.partition("=")
         if not name or not sign:
             raise ConfigError(f"{option} {item!r} is not understood: write NAME=VALUE.")
+        if name in made and name != "ignore":
+            raise ConfigError(f"{option} gives {name} twice; keep one.")
         made[name] = value if plain else _value(value)
     return made
 
@@ -126,7 +128,7 @@ def _value(text: str) -> Any:
         return text.lower() == "true"
     if re.fullmatch(r"[+-]?\d+", text):
         return int(text)
-    return float(text) if re.fullmatch(r"[+-]?\d*\.\d+", text) else text
+    return float(text) if re.fullmatch(r"[+-]?(\d+\.?|\d*\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE) else text
 
 
 def _show_formats() -> dict[str, Any]:

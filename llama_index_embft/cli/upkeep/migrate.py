@@ -27,7 +27,8 @@ def migrate(
     from llama_index_embft.cli.shared.console import console
     from llama_index_embft.migration import migrate_file
 
-    found = [migrate_file(file) for file in files]  # all are read before the first is written
+    different = {file.resolve(): file for file in files}.values()  # what is given twice is written once
+    found = [migrate_file(file) for file in different]  # all are read before the first is written
     for migration in found:
         if not migration.changed:
             console.print(f"{migration.path}: no import to change.", markup=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from llama_index_embft._core.checks import first_line
+from llama_index_embft._core.files import files_of
 from llama_index_embft.dataset.documents.base import ReadingSettings, ending_of, printable_name, unread_kind
 from llama_index_embft.dataset.documents.readers import READERS
 from llama_index_embft.dataset.sources import clipped
@@ -113,7 +114,7 @@ def _drop_second_names(found: FoundFiles) -> None:
 
 
 def _visible(folder: Path, shown: Path, settings: ReadingSettings) -> list[Path]:
-    """Files, links, and folders that cannot be opened, sorted; counted while they are listed."""
+    """Files, links, and folders that are not opened, sorted; counted while they are listed."""
     files: list[Path] = []
     closed: list[Path] = []
 
@@ -123,6 +124,10 @@ def _visible(folder: Path, shown: Path, settings: ReadingSettings) -> list[Path]
 
     for place, folders, names in os.walk(folder, onerror=note):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        # Reports and questions of an earlier run are no documents.
+        results = [name for name in folders if files_of(Path(place, name)) is not None]
+        closed.extend(Path(place, name) for name in results)
+        folders[:] = [name for name in folders if name not in results]
         links = [name for name in folders if os.path.islink(os.path.join(place, name))]  # noqa: PTH114, PTH118 - many
         files.extend(Path(place, name) for name in [*names, *links] if not name.startswith("."))
         if len(files) > settings.max_files:
@@ -140,6 +145,8 @@ def _why_not(file: Path, folder: Path) -> tuple[str, str] | None:
             return "is a link that leads out of the folder, which is not followed", "a link"
         if not target.is_file():
             return "is a link to a folder, to itself or to nothing, which is not followed", "a link"
+    elif file.is_dir() and files_of(file) is not None:
+        return "is a result of llama-index-embft and no document; give it by name to read it", "a result"
     elif file.is_dir():
         return "is a folder that may not be opened; change its permissions", "unreadable"
     elif not file.is_file():

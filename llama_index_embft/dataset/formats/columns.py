@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from llama_index_embft._core.checks import check_number
 from llama_index_embft.dataset.formats.build import as_number, as_text, as_texts
 from llama_index_embft.dataset.formats.rows import Row, read_rows
 from llama_index_embft.dataset.sources import At, FaultError
@@ -32,7 +33,7 @@ _NAMES: Final = {
     "anchor": ("anchor", "query", "question", "sentence1", "sentence_a", "text1"),
     "positive": ("positive", "pos", "positive_document", "positives", "sentence2", "sentence_b", "text2", "context",
                  "contexts", "passage", "document", "paragraph", "chunk"),
-    "negative": ("negative", "neg", "hard_negative_document", "hard_negative", "negatives"),
+    "negative": ("negative", "neg", "hard_negative_document", "hard_negative", "negatives", "hard_negatives"),
     "score": ("score", "label", "labels", "similarity", "similarity_score"),
     "answer": ("answer", "reference_answer", "reference", "ground_truth", "ideal_answer", "response"),
 }  # fmt: skip
@@ -50,25 +51,35 @@ _LABEL_WORDS: Final = _words("""
     target targets score scores scored similarity sim gold golden correct incorrect correctness stars vote votes
     verdict qrel qrels class truth match matches matched duplicate entailment useful helpful usefulness helpfulness
     annotation annotations feedback thumbs hit hits click clicked clicks accept accepted polarity valid validity
-    quality answerable 标签 相关 相关性 分数 得分
+    quality answerable eval evaluation assessment assessed passed upvotes downvotes like likes liked bewertung
+    relevancia puntuación puntuacion pertinenza étiquette 标签 标注 相关 相关性 分数 得分 评分 関連 関連度 評価 スコア
 """)
-_CONTEXT_WORDS: Final = frozenset([*_NAMES["positive"], "passages", "documents", "evidence", "snippet", "chunk_text"])
+# A column whose name ends in one of these holds a text to search, unless it is a question's or answer's.
+_CONTEXT_WORDS: Final = frozenset(_NAMES["positive"]) | _words("""
+    passages documents doc docs evidence snippet snippets text content contents body article excerpt ctx ctxs chunks
+    paragraphs
+""")
+_OF_A_QUESTION: Final = _words("anchor query question answer response title")
+_NEGATIVE_WORDS: Final = _words("neg negs negative negatives nonrelevant distractor distractors rejected")
 _YES_NO: Final = _words("""
     0 1 -1 0.0 1.0 true false t f yes no y n ja nein oui non si pos neg positive negative good bad relevant irrelevant
-    correct incorrect right wrong up down 是 否 相关 不相关
+    correct incorrect right wrong up down high medium low hoch mittel niedrig sí pass fail useful useless helpful
+    unhelpful related teilweise ✓ ✗ ✔ ✘ ✅ ❌ 👍 👎 是 否 相关 不相关 高 中 低
 """) | {
     "entailment", "entails", "entailed", "neutral", "contradiction", "contradicts", "not_entailment", "not entailment",
     "match", "no match", "exact match", "not relevant", "non-relevant", "partially relevant", "somewhat relevant",
     "highly relevant", "perfectly relevant", "related", "unrelated", "duplicate", "not duplicate", "not_duplicate",
     "partial", "partly", "maybe", "unsure", "exact", "substitute", "complement", "excellent", "fair", "poor", "perfect",
-    "部分相关", "完全相关", "不匹配", "匹配",
+    "nicht relevant", "部分相关", "完全相关", "不匹配", "匹配",
 }  # fmt: skip
 # Small whole numbers in a column of such a name count something.
 _COUNTING_WORDS: Final = _words("""
     id ids index idx no nr num number page pages chunk row line position pos rank offset start end length len tokens
-    words chars count year month day date time turn step split fold version chapter section level depth size
+    words chars count unnamed: year month day date time turn step split fold version chapter section level depth size
 """)
 _FEW: Final = 12
+# 3, 2.5, 4/5: what people rate with.
+_SMALL: Final = re.compile(r"-?\d([.,]\d)?|10([.,]0)?|\d{1,2}/(5|10)")
 
 
 def plain_name(name: object) -> str:
@@ -103,6 +114,7 @@ class ColumnRoles:
         self._ignored = frozenset([ignored] if isinstance(ignored, str) else ignored)
         self._of_keys: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._values: dict[str, set[str]] = {}
+        self._named: set[str] = set()
         self._row: Row = {}
         self.taken: dict[str, Any] = {}
 
@@ -118,11 +130,16 @@ class ColumnRoles:
         if found is None:
             found = self._of_keys[keys] = self._find(row, at)
             self._row, self.taken = row, found
-            self.check_names(row, found)
+            if self._scored and found["negatives"]:
+                raise self._stopped(found["negatives"][0], "a negative beside a score")
         for name in found["unused"]:
+            cell = row[name]
+            if name not in self._named and cell is not None and cell not in ("", []):
+                self._named.add(name)
+                self._check_name(name)
             seen = self._values.setdefault(name, set())
-            if len(seen) < _FEW and row[name] is not None:
-                seen.add(str(row[name])[:40].strip().lower())
+            if len(seen) < _FEW:
+                seen.add("" if cell is None else str(cell)[:40].strip().lower())
         return found
 
     def _find(self, row: Row, at: At) -> dict[str, Any]:
@@ -153,16 +170,16 @@ class ColumnRoles:
         found["unused"] = [name for name in row if name not in found["known"] and name not in self._ignored]
         return found
 
-    def check_names(self, row: Row, found: Mapping[str, Any]) -> None:
-        """Raise if the name of a column that is not read says that it should be."""
-        for name in found["unused"]:
-            text = plain_name(name)
-            if _LABEL_WORDS.intersection(text.split("_")) and row[name] not in (None, ""):
-                raise self._stopped(name, "a label, grade or score")
-            if text in _CONTEXT_WORDS and row[name] not in (None, "", []):
-                raise self._stopped(name, "another document")
-        if self._scored and found["negatives"]:
-            raise self._stopped(found["negatives"][0], "a negative beside a score")
+    def _check_name(self, name: str) -> None:
+        """Raise if the name of a column that is not read, and is not empty, says that it should be."""
+        text = plain_name(name)
+        words = text.split("_")
+        if _LABEL_WORDS.intersection(words):
+            raise self._stopped(name, "a label, grade or score")
+        if _NEGATIVE_WORDS.intersection(words) and not _COUNTING_WORDS.intersection(words):
+            raise self._stopped(name, "a negative")
+        if (text in _CONTEXT_WORDS or words[-1] in _CONTEXT_WORDS) and not _OF_A_QUESTION.intersection(words):
+            raise self._stopped(name, "another document")
 
     def check_unused(self) -> None:
         """Raise if the values of a column that is not read say that it should be.
@@ -172,13 +189,15 @@ class ColumnRoles:
         Raises:
             DatasetError: They do; the message names the columns, the mapping and what changes it.
         """
-        for name, values in self._values.items():
-            words = _COUNTING_WORDS.intersection(plain_name(name).split("_"))
-            small = all(re.fullmatch(r"-?\d(\.0)?|10", value) for value in values)
-            likely = not words if small else values <= _YES_NO
-            if 1 < len(values) < _FEW and likely:
+        for name, seen in self._values.items():
+            values = seen - {""}
+            counts = not plain_name(name) or _COUNTING_WORDS.intersection(plain_name(name).split("_"))
+            small = all(map(_SMALL.fullmatch, values))
+            likely = not counts if small else values <= _YES_NO or values == {"x"}
+            # A cross in some rows and nothing in the others is an answer too.
+            if values and len(values if small else seen) > 1 and len(values) < _FEW and likely:
                 raise self._stopped(name, f"a label or grade (its values are {', '.join(sorted(values))})")
-            if len(values) > 1 and not words and not small and all(map(_is_share, values)):
+            if len(values) > 1 and not counts and not small and all(map(_is_share, values)):
                 raise self._stopped(name, f"a score (its values are like {', '.join(sorted(values)[:3])})")
 
     def _stopped(self, name: str, what: str) -> DatasetError:
@@ -186,8 +205,12 @@ class ColumnRoles:
         use = f'format="scored" with columns={{"score": {name!r}}} (embft convert --from scored --column score={name})'
         if self._known is not None:
             use = f"renaming the column {name!r} to one of {', '.join(self._known)}"
+        elif "distance" in plain_name(name):
+            use = "making a column of it in which more means more relevant"
         elif "document" in what:
             use = f'columns={{"positive": {name!r}}} (--column positive={name})'
+        elif what == "a negative":
+            use = f'columns={{"negative": {name!r}}} (--column negative={name})'
         elif "negative" in what:
             use = 'format="triplets" (--from triplets)'
         return DatasetError(
@@ -198,6 +221,8 @@ class ColumnRoles:
 
 
 def _is_share(value: str) -> bool:
+    if re.fullmatch(r"\d{1,3}([.,]\d+)? ?%", value):
+        return True
     return bool(re.fullmatch(r"-?\d?[.,]?\d{1,30}(e-?\d{1,2})?", value)) and abs(float(value.replace(",", "."))) <= 1
 
 
@@ -291,7 +316,10 @@ def read_scored(
 
     Raises:
         DatasetError: The scores have another scale than 0 to 1, and no threshold is given.
+        ConfigError: ``threshold`` is no finite number.
     """
+    if threshold is not None:
+        check_number("threshold", threshold, above=float("-inf"), below=float("inf"))
     roles = ColumnRoles(build.source, columns, scored=True)
     judged: list[tuple[At, str, str, float]] = []
     for at, row in read_rows(source, build, split=split):

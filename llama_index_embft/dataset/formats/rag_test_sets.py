@@ -10,9 +10,12 @@ Lost on reading: who wrote a question (``query_by``), synthesizers, personas and
 from __future__ import annotations
 
 import ast
+import io
+import itertools
 import json
 import os
 import re
+import tokenize
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -82,6 +85,7 @@ _HOP: Final = re.compile(r"^\s*<\d+-hop>\s*")
 _QUESTION: Final = ("user_input", "question")
 _CONTEXTS: Final = ("reference_contexts", "contexts")
 _ANSWER: Final = ("reference", "ground_truth")
+_GIVEN: Final = ("answer", "response")
 _RAGAS: Final = frozenset([*_QUESTION, *_CONTEXTS, *_ANSWER, "reference_context_ids"])
 
 
@@ -93,6 +97,13 @@ def read_ragas(source: Any, build: Builder, *, split: str | None = None) -> Embe
     for at, row in read_rows(source, build, split=split):
         with build.row():
             question, contexts, answer = (_first(row, names) for names in (_QUESTION, _CONTEXTS, _ANSWER))
+            if row.get(_CONTEXTS[0]) is None and (said := next((name for name in _GIVEN if row.get(name)), None)):
+                raise FaultError(
+                    at,
+                    "contexts that a system has found",
+                    f"beside `{said}`, what a system said, `contexts` are what it found, relevant or not; name those "
+                    "that are relevant `reference_contexts`",
+                )
             if isinstance(contexts, str) and _is_separated(source):
                 contexts = _literal(contexts, at)
             ids = row.get("reference_context_ids")
@@ -116,9 +127,18 @@ def _is_separated(source: Any) -> bool:
 
 
 def _literal(text: str, at: At) -> Any:
+    """A list in JSON or Python's notation, or as NumPy prints it: without commas, which Python takes for one text."""
     try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(text.strip()).readline))
+        texts = [token for token in tokens if token.type not in (tokenize.NL, tokenize.NEWLINE)]
+        if any(one.type == two.type == tokenize.STRING for one, two in itertools.pairwise(texts)):
+            return [ast.literal_eval(token.string) for token in texts if token.type == tokenize.STRING]
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as err:
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, tokenize.TokenError) as err:
         raise FaultError(at, "wrong type", f"the contexts are not a list in Python's notation: {shown(text)}") from err
 
 

@@ -145,19 +145,22 @@ def read(source: Any, build: Builder, *, split: str | None = None, qrels: Any = 
 def _has_no_header(file: Path) -> bool:
     if file.suffix.lower() not in (".tsv", ".txt", ".csv"):
         return False
-    words = next((re.split(r"[\s,]+", line.strip().lower()) for _, line in read_lines(file) if line.strip()), [])
+    words = next((_judged_words(line.lower()) for _, line in read_lines(file) if line.strip()), [])
     return len(words) in (3, 4) and set(words).isdisjoint(_QREL["query"] + _QREL["document"])
+
+
+def _judged_words(line: str) -> list[str]:
+    """The fields of a line: between tabs, where ids may hold spaces, or else between spaces and commas."""
+    return line.strip().split("\t") if line.count("\t") in (2, 3) else re.split(r"[\s,]+", line.strip())
 
 
 def _plain_judgements(file: Path, build: Builder) -> Iterator[tuple[At, Row]]:
     """Lines of ``query document grade`` or, as TREC has them, ``query 0 document grade``."""
     for number, line in read_lines(file):
-        at, words = At(os.fspath(file), number), re.split(r"[\s,]+", line.strip())
-        if words == [""]:
-            continue
+        at, words = At(os.fspath(file), number), _judged_words(line)
         if len(words) in (3, 4):
             yield at, {"query-id": words[0], "corpus-id": words[-2], "score": words[-1]}
-        else:
+        elif words != [""]:
             with build.row():
                 statement = f"expected `query document grade`, got {len(words)} fields"
                 raise FaultError(at, "line of a wrong length", statement)
@@ -359,7 +362,7 @@ def write_air_bench(
 
 
 def _check_split(split: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9]+", split):
+    if not re.fullmatch(r"[A-Za-z0-9]+", str(split)):
         raise ConfigError(f"`split` is a part of file names here: letters and digits, got {split!r}.")
 
 

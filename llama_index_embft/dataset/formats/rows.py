@@ -102,7 +102,8 @@ def _checked(rows: Iterable[Any], name: str, unit: str, build: Builder) -> Itera
     for number, row in enumerate(rows, 1):
         at = At(name, number, unit)
         if isinstance(row, dict):
-            yield at, row
+            # Scalars and arrays of NumPy, as pandas and `datasets` hand them out.
+            yield at, {key: cell.tolist() if hasattr(cell, "tolist") else cell for key, cell in row.items()}
         else:
             with build.row():
                 raise FaultError(at, "wrong type", f"a row should be an object with names, got {shown(row)}")
@@ -140,6 +141,11 @@ def _read_separated(path: Path, delimiter: str, build: Builder) -> Iterator[tupl
                 continue
             if header is None:
                 header = cells
+                mark = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), None)
+                if mark is not None:
+                    raise DatasetError(
+                        f"{at}: the columns are parted by {mark!r}; save the file with commas, or with tabs as .tsv."
+                    )
                 twice = next((name for name in header if header.count(name) > 1), None) if len(header) < 1000 else None
                 if twice is not None or len(set(header)) < len(header):
                     raise DatasetError(f"{at}: the column {twice!r} appears twice; rename one.")
@@ -277,7 +283,7 @@ def write_rows(rows: Iterable[Row], path: str | os.PathLike[str], columns: Seque
         OutputError: It cannot be written.
     """
     container = container_of(path)
-    if Path(path).suffix == ".gz":
+    if Path(path).suffix.lower() == ".gz":
         raise ConfigError(f"Cannot write {path}: packed files are only read; leave out `.gz`.")
     if container == "jsonl":
         return write_pieces(path, map(json_line, rows))

@@ -88,7 +88,10 @@ def _add_question(build: Builder, doc: str, question: dict[str, Any], at: At) ->
         None if id_ is None else as_id(id_, "the id of a question", at),
     )
     answers = _answers(question, at)
-    if question.get("is_impossible", "answers" in question and not answers) is True:
+    impossible = question.get("is_impossible")
+    if impossible is None:
+        impossible = "answers" in question and not answers
+    if str(impossible).lower() in ("true", "1"):
         return  # counted when the data set is made
     build.link(query, doc, 1, at)
     if answers and (build.answers.setdefault(query, answers[0]) != answers[0] or len(set(answers)) > 1):

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft.dataset.formats.build import as_grade, as_id, as_text
-from llama_index_embft.dataset.formats.columns import ColumnRoles
+from llama_index_embft.dataset.formats.columns import ColumnRoles, plain_name
 from llama_index_embft.dataset.formats.rows import Row, container_of, is_formula, read_rows, write_rows
 from llama_index_embft.dataset.sources import FaultError
 
@@ -27,6 +27,8 @@ def read(
 ) -> EmbeddingQAFinetuneDataset:
     """Read a row for each judgement, with ids: the columns are those of `TABLE`, of which only the texts are needed.
 
+    Their case, and a space for ``_``, do not matter.
+
     ``relevance`` is the grade, 1 where it is missing; 0 and below is a negative. A row without a query is a document.
 
     Args:
@@ -39,7 +41,8 @@ def read(
         DatasetError: A column that nobody reads looks like a label, a grade or a score.
     """
     roles, separated = ColumnRoles(build.source, columns, known=TABLE), _is_separated(source)
-    for at, row in read_rows(source, build, split=split):
+    for at, given in read_rows(source, build, split=split):
+        row = {plain if (plain := plain_name(name)) in TABLE else name: cell for name, cell in given.items()}
         with build.row():
             roles.take(row, at)
             known = {name: None if row.get(name) in (None, "") else row[name] for name in TABLE}

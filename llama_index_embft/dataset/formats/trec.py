@@ -258,7 +258,8 @@ def _texts(path: Path, build: Builder) -> Iterator[tuple[At, Any, Any]]:
         return
     for number, line in read_lines(path):
         at, cells = At(os.fspath(path), number), line.rstrip("\r\n").split("\t")
-        if cells == [""]:
+        header = number == 1 and cells[0].lower() in _IDS and cells[-1].lower() in _TEXTS
+        if header or cells == [""]:
             continue
         with build.row():
             if len(cells) != 2:

@@ -348,7 +348,8 @@ def _shown(item: Any, build: Builder, at: At) -> str:
 
 
 def _clicked(value: Any, docs: list[str], at: At) -> set[str]:
-    items = [value] if isinstance(value, int) else _items(value, "clicked", at)
+    alone = isinstance(value, int) or (isinstance(value, str) and value in docs)  # an id may hold spaces
+    items = [value] if alone else _items(value, "clicked", at)
     ids = {as_id(item, "a clicked id", at) for item in items}
     stray = ids.difference(docs)
     if stray:
@@ -382,4 +383,6 @@ def _is_up(value: Any, at: At) -> bool | None:
         return None
     if isinstance(value, (str, int, float)) and word in _UP | _DOWN:
         return word in _UP
+    if re.fullmatch(r"\d+([.,]\d+)?", word):  # and no row of it may be left out: its 1 is no thumb up
+        raise DatasetError(f"{at}: the feedback {shown(value)} is of a scale; say up or down of each value.")
     raise FaultError(at, "feedback that is not understood", f"the feedback {shown(value)} is neither up nor down")

@@ -242,10 +242,15 @@ _UNSPACED: Final = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+")
 
 
 def meaning_of(query: str) -> list[str]:
-    """The words of a query that carry meaning, in order; scripts without spaces give their characters."""
+    """The words of a query that carry meaning, in order; scripts without spaces give their characters.
+
+    A capital within the query makes a name of any word: "hepatitis A", "who may call IT?".
+    """
+    spelt = [] if query.isupper() else re.findall(r"[^\W_]+", composed(query))[1:]
+    names = {word.casefold() for word in spelt if word[0].isupper()}
     text = _UNSPACED.sub(lambda run: f" {' '.join(run[0])} ", normalized(query))
     words = text.split()
-    return [word for word in words if word not in _GLUE] or words
+    return [word for word in words if word not in _GLUE or word in names] or words
 
 
 def grams(text: str) -> set[str]:

@@ -14,6 +14,7 @@ from llama_index.core.schema import MetadataMode, TextNode
 from pypdf import PdfWriter
 from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
+from llama_index_embft._core.files import write_folder_atomically
 from llama_index_embft.dataset import dataset_corpus, documents_to_nodes, load_documents
 from llama_index_embft.errors import ConfigError, DatasetError, DocumentError
 
@@ -67,6 +68,14 @@ def test_a_folder_gives_its_readable_files_in_a_fixed_order(folder: Path) -> Non
     assert texts["plain.txt"] == "Grüße"
     assert texts["page.html"] == "Site\n\n## Head\n\nOne bold word.\n\nfirst\nsecond"
     assert texts["report.pdf#3"].strip() == "Costs fell."
+
+
+def test_results_of_earlier_runs_are_no_documents(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with write_folder_atomically(folder / "runs" / "first") as result:
+        (result / "report.html").write_text("<p>nDCG 0.5</p>")
+    assert len(load_documents(folder)) == 5
+    assert "runs/first is a result of llama-index-embft and no document" in caplog.text
+    assert len(load_documents(folder / "runs" / "first")) == 1  # named, it is read
 
 
 def test_file_name_and_page_label_are_embedded_and_the_path_is_not(folder: Path, tmp_path: Path) -> None:

@@ -124,6 +124,18 @@ def test_broken_rows_are_named_or_counted(case: str, tmp_path: Path) -> None:
     assert sum(kept.dropped.counts.values()) == 1
 
 
+def test_stars_are_no_thumbs() -> None:
+    log = [row("q", ["a"], feedback=stars) for stars in (1, 1, 5)]
+    with pytest.raises(DatasetError, match=r"row 3: the feedback 5 \(int\) is of a scale"):
+        dataset_from_clicks(log, CORPUS, on_error="drop")
+
+
+def test_an_id_with_spaces_was_clicked() -> None:
+    log = [{"query": "q", "shown": "a b|a", "clicked": "a b"}] * 2
+    found = dataset_from_clicks(log, {"a b": "AB", "a": "A", "b": "B"})
+    assert list(found.relevant_docs.values()) == [["a b"]]
+
+
 def test_nothing_to_learn_from() -> None:
     with pytest.raises(DatasetError, match="of 1 questions none has a document with 2 clicks or more"):
         dataset_from_clicks([row("q", ["a", "b"], ["b"])], CORPUS)
