@@ -243,7 +243,8 @@ def _postprocess(
 ) -> list[tuple[str, float]]:
     from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
-    scores = first[: len(ids)] or [0.0] * len(ids)
+    # Where the first stage gives no scores its nodes have none, as in use.
+    scores: Sequence[float | None] = first[: len(ids)] or [None] * len(ids)
     nodes = [
         NodeWithScore(node=TextNode(id_=doc, text=text), score=score)
         for doc, text, score in zip(ids, texts, scores, strict=True)
