@@ -123,7 +123,7 @@ def update_index(
     table = open_table(index, persist_dir=persist_dir)
     stamp = required_stamp(table)
     refuse_earlier(table, stamp)
-    wanted = as_change(change, stamp, embed_model, cache, identity)
+    wanted = as_change(change, table, stamp, embed_model, cache, identity)
     same = stamp.state == "ready" and wanted.target == stamp.model and not wanted.ids
     if same and not Path(journal).exists():
         return UpdateResult(stamp.model, stamp.model, 0, 0, 0, None)
@@ -166,7 +166,7 @@ def plan_update(
     table = open_table(index)
     stamp = required_stamp(table)
     refuse_earlier(table, stamp)
-    wanted = as_change(change, stamp, embed_model, None, identity)
+    wanted = as_change(change, table, stamp, embed_model, None, identity)
     if stamp.state == "ready" and wanted.target == stamp.model and not wanted.ids:
         return UpdatePlan(stamp.model, stamp.model, 0, 0, "nothing: the index holds this model's document vectors")
     table.check_writable()
