@@ -74,18 +74,23 @@ def evaluate_run(
         run: Query id -> document id -> score.
         ks: Cut-offs.
         metrics: Families or full names.
-        top_k: Hits to keep per query; None: all.
+        top_k: Hits to keep per query, at least as many as the metrics look at; None: all.
         label: Name in tables.
         ignore_identical: A hit that is the query itself (its own text, or with bare judgements its own id) is left out
             and counted, as BEIR does; False counts it as any other.
 
     Raises:
         EvaluationError: A score is not a number, no query of the run is judged, or a metric is unknown.
+        ConfigError: `top_k` is less than a metric looks at.
     """
     if isinstance(judged, Mapping):
         task, n_judged = RetrievalTask.of_qrels(judged, ignore_identical=ignore_identical), len(judged)
     else:
         task, n_judged = RetrievalTask.of(judged, ignore_identical=ignore_identical), len(judged.queries)
+    names = metric_names(ks, metrics)
+    if top_k is not None:
+        qrels = dict(zip(task.query_ids, task.relevant, strict=True))
+        check_depth(top_k, names, Judgements.from_qrels(qrels, task.query_ids, {}))
     missing = [query for query in task.query_ids if query not in run]
     known = set(task.query_ids)
     added = [query for query in run if query not in known]
@@ -108,16 +113,17 @@ def evaluate_run(
     for query in task.query_ids:
         found = run.get(query, {})
         docs, values = list(found), list(found.values())
-        order = rank_order(docs, values)[:top_k]
+        order = rank_order(docs, values)
         ids.append(tuple(docs[i] for i in order))
         scores.append(tuple(float(values[i]) for i in order))
-    longest, needed = max(map(len, ids)), max(parse_metric(name)[1] or 1 for name in metric_names(ks, metrics))
+    longest, needed = max(map(len, ids)), max(parse_metric(name)[1] or 1 for name in names)
     if longest < needed and len({len(found) for found in ids if found}) == 1:
         notes.append(
             f"Every query has {longest} hits, so metrics at deeper cut-offs, up to {needed}, look at these alone."
         )
-    rankings = Rankings(tuple(ids), tuple(scores), notes=tuple(notes))
-    return report_on(task, rankings, ks=ks, metrics=metrics, label=label)
+    depth = None if top_k is None else max(1, min(top_k, longest))
+    rankings = Rankings(tuple(ids), tuple(scores), notes=tuple(notes), depth=depth)
+    return report_on(task, rankings, ks=(), metrics=names, label=label)
 
 
 def check_depth(top_k: int | None, names: Iterable[str], judgements: Judgements) -> int:

@@ -40,6 +40,18 @@ def test_report_written_and_read_scores_the_same_and_agrees_with_trec_eval(tmp_p
     assert {query: value["ndcg_cut_10"] for query, value in theirs.items()} == pytest.approx(ours)
 
 
+def test_fewer_hits_than_a_metric_looks_at_are_not_kept_in_silence() -> None:
+    qrels = {"q1": {"d1": 1, "d5": 1}, "q2": {"d5": 1}}
+    run = {"q1": {f"d{n}": 9.0 - n for n in range(1, 7)} | {"q1": 9.0}, "q2": {"d5": 1.0}}
+    for top_k in (2, 0, -1):
+        with pytest.raises(ConfigError, match=rf"`top_k` is {top_k}, but the metrics look at 5 hits"):
+            evaluate_run(qrels, run, ks=(5,), top_k=top_k)
+    kept = evaluate_run(qrels, run, ks=(5,), top_k=5)
+    # The query itself takes no place.
+    assert kept.hit_ids == (("d1", "d2", "d3", "d4", "d5"), ("d5",))
+    assert kept.summary() == evaluate_run(qrels, run, ks=(5,)).summary()
+
+
 @pytest.mark.parametrize(
     ("reader", "text", "message"),
     [
