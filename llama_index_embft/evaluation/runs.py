@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from llama_index_embft._core.checks import check_number
 from llama_index_embft.errors import ConfigError, EvaluationError
 from llama_index_embft.evaluation.metrics import (
     DEFAULT_KS,
     FAMILIES,
+    METRICS,
     Judgements,
     find_hits,
     metric_names,
@@ -257,18 +260,15 @@ def fuse_runs(
             to fuse.
         weights: One a report; None: all equal.
         k: The constant of the method, 60 by custom; larger values trust high ranks less.
-        top_k: Hits to keep; None: as many as the deepest report was asked for.
+        top_k: Hits to keep; None: as many as the deepest report was asked for. Metrics that look deeper are given
+            under the depth that is left, see `evaluate_retriever`.
         label: Name in tables.
 
     Raises:
         EvaluationError: The reports are over different queries.
-        ConfigError: There are fewer than two reports, or another number of weights.
+        ConfigError: There are fewer than two reports, another number of weights, or a number is out of range.
     """
-    shares = list(weights) if weights is not None else [1.0] * len(reports)
-    if len(reports) < 2 or len(shares) != len(reports):
-        raise ConfigError(
-            f"Fusion needs two or more reports and as many weights; got {len(reports)} and {len(shares)}."
-        )
+    shares = _checked_shares(reports, weights, k, top_k)
     first = reports[0]
     for report in reports[1:]:
         if report.row_of.keys() != first.row_of.keys():
@@ -305,7 +305,35 @@ def fuse_runs(
             )
     rankings = Rankings(tuple(ids), tuple(scores), latencies, seconds, errors, tuple(notes), depth)
     name = label or " + ".join(report.label for report in reports)
-    return carried_over(report_on(task_of(first), rankings, ks=first.ks, metrics=first.metrics, label=name), *reports)
+    shallow: Literal["rename", "keep"] = "keep" if top_k is None else "rename"
+    made = report_on(task_of(first), rankings, metrics=retrieval_metrics(first), label=name, shallow=shallow)
+    return carried_over(made, *reports)
+
+
+def _checked_shares(
+    reports: Sequence[RetrievalReport], weights: Sequence[float] | None, k: int, top_k: int | None
+) -> list[float]:
+    """The weight of each report.
+
+    Raises:
+        ConfigError: An argument of `fuse_runs` is out of range.
+    """
+    shares = list(weights) if weights is not None else [1.0] * len(reports)
+    if len(reports) < 2 or len(shares) != len(reports):
+        raise ConfigError(
+            f"Fusion needs two or more reports and as many weights; got {len(reports)} and {len(shares)}."
+        )
+    check_number("k", k, at_least=0)
+    for share in shares:
+        check_number("weights", share, at_least=0, below=math.inf)
+    if top_k is not None:
+        check_number("top_k", top_k, at_least=1)
+    return shares
+
+
+def retrieval_metrics(report: RetrievalReport) -> list[str]:
+    """The metrics of a report that hits are scored by; those of answers, and a judge's, say nothing of other hits."""
+    return [name for name in report.metrics if name.partition("@")[0] in METRICS]
 
 
 def carried_over(made: RetrievalReport, *sources: RetrievalReport) -> RetrievalReport:

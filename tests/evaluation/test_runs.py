@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from evaluation_helpers import many_queries, noisy_report
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset, read_qrels, read_run, write_qrels, write_run
 from llama_index_embft.errors import ConfigError, DatasetError, EvaluationError
-from llama_index_embft.evaluation import compare, evaluate_run, fuse_runs
+from llama_index_embft.evaluation import compare, evaluate_run, fuse_runs, rerank_run
 
 
 def test_files_are_read_as_trec_eval_reads_them(tmp_path) -> None:
@@ -123,3 +125,14 @@ def test_fusion_is_reciprocal_rank(tiny_dataset: EmbeddingQAFinetuneDataset) -> 
         fuse_runs([one])
     with pytest.raises(EvaluationError, match="different queries"):
         fuse_runs([one, noisy_report(many_queries(5), 1.0)])
+    assert {name for name in fused.metrics if name.startswith("ndcg")} == {"ndcg@1", "ndcg@3"}  # three were kept
+    for wrong in ({"k": -1}, {"top_k": 0}, {"weights": [1, -1]}, {"weights": [1, float("nan")]}):
+        with pytest.raises(ConfigError, match=f"`{next(iter(wrong))}` is"):
+            fuse_runs([one, two], **wrong)
+
+
+def test_metrics_of_answers_are_not_those_of_other_hits(tiny_dataset: EmbeddingQAFinetuneDataset) -> None:
+    one = evaluate_run(tiny_dataset, {q: {"apple": 0.9, "lemon": 0.5} for q in tiny_dataset.queries})
+    answered = replace(one, values={**one.values, "answer_f1": np.ones(3), "faithfulness": np.ones(3)})
+    assert fuse_runs([answered, one]).metrics == one.metrics
+    assert rerank_run(tiny_dataset, answered, lambda _, texts: [len(text) for text in texts]).metrics == one.metrics

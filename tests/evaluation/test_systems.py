@@ -74,6 +74,9 @@ def test_a_first_stage_without_scores_counts_by_its_places_as_it_does_in_use() -
 
 def test_bad_rerankers() -> None:
     dataset = many_queries(5)
+    for top_n in (0, -1):
+        with pytest.raises(ConfigError, match=f"`top_n` is {top_n}; it must be at least 1"):
+            rerank_run(dataset, noisy_report(dataset, 1.0), Oracle(), top_n=top_n)
     report = noisy_report(dataset, 1.0)
     with pytest.raises(ConfigError, match="got int"):
         rerank_run(dataset, report, 3)
