@@ -69,6 +69,8 @@ def describe_base(model: BaseEmbedding) -> dict[str, Any]:
             "query_prompt": inner.prompts["query"],
             "document_prompt": inner.prompts["document"],
             "max_length": model.max_length,  # type: ignore[attr-defined]
+            "normalize": inner.normalize,
+            "truncate_dim": inner.model.truncate_dim,
         }
         if description["model_name"] == _demo_folder():
             description["model_name"] = DEMO_MODEL  # the folder moves with the environment, the name does not
@@ -110,7 +112,11 @@ def load_described_base(
         max_length=base.get("max_length"),
         device=device,
         trust_remote_code=trust_remote_code,
+        normalize=base.get("normalize", True),
     )
+    inner = inner_model(loaded)
+    if inner is not None and "truncate_dim" in base:
+        inner.model.truncate_dim = base["truncate_dim"]
     loaded.embed_batch_size = base.get("embed_batch_size", loaded.embed_batch_size)
     return loaded
 
@@ -123,6 +129,7 @@ def load_local(
     max_length: int | None,
     device: str | None,
     trust_remote_code: bool,
+    normalize: bool = True,
 ) -> BaseEmbedding:
     """Load a SentenceTransformer, or any encoder of transformers, as a LlamaIndex embedding.
 
@@ -133,6 +140,7 @@ def load_local(
         max_length: Tokens that are read; None: the model's own limit.
         device: Torch device; None takes a GPU where there is one.
         trust_remote_code: Run code that comes with the model.
+        normalize: Scale vectors to length 1.
 
     Raises:
         ModelError: It cannot be loaded; the sentence says whether it is damaged or something else is in the way.
@@ -150,6 +158,7 @@ def load_local(
             max_length=max_length,
             device=device,
             trust_remote_code=trust_remote_code,
+            normalize=normalize,
         )
 
 

@@ -53,6 +53,7 @@ class DistilledEmbedding(BaseEmbedding):
     _student: BaseEmbedding = PrivateAttr()
     _teacher: BaseEmbedding | None = PrivateAttr()
     _record: dict[str, Any] = PrivateAttr()
+    _query_prompt: str | None = PrivateAttr()
     _loading: dict[str, Any] = PrivateAttr()
 
     def __init__(
@@ -80,7 +81,7 @@ class DistilledEmbedding(BaseEmbedding):
         )
         name = f"{folder.name}→{record['teacher']['name']}"
         super().__init__(**{"model_name": name, "distilled_path": str(folder), **fields})
-        self._student, self._teacher, self._record = student, teacher, record
+        self._student, self._teacher, self._record, self._query_prompt = student, teacher, record, query_prompt
         self._loading = {"device": device, "force": force, "trust_remote_code": trust_remote_code}
 
     @classmethod
@@ -157,7 +158,7 @@ class DistilledEmbedding(BaseEmbedding):
         """Fields, class name, the teacher where it was given, and the identity of both sides."""
         data: dict[str, Any] = handler(self) | {"class_name": self.class_name(), "force": self._loading["force"]}
         data["teacher"] = None if self._teacher is None else embedding_to_dict(self._teacher)
-        return data | {"identity": fingerprints(self)}
+        return data | {"query_prompt": self._query_prompt, "identity": fingerprints(self)}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:

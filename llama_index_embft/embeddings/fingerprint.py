@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import inspect
 import json
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +28,12 @@ _NOT_DECIDING: Final = frozenset(
 )  # fmt: skip
 # What says the same again in other words, and changes with the version of sentence-transformers.
 _MODULE_NOT_DECIDING: Final = frozenset({"modality_config", "module_output_name", "transformer_task"})
+# What a class of a library does is a matter of its name and configuration, and a new version changes its code only.
+_LIBRARIES: Final = frozenset(
+    {"abc", "builtins", "sentence_transformers", "torch", "transformers", "transformers_modules", "typing"}
+)
+_INSTALLED: Final = frozenset({"site-packages", "dist-packages"})
+_FIELD: Final = (bool, int, float, str, tuple, list)
 _GRAPH_FILES: Final = (".onnx*", ".xml", ".bin")
 _NO_LIMIT: Final = 1_000_000
 _BLOCK: Final = 1 << 22
@@ -76,7 +84,8 @@ def fingerprint_sentence_transformer(model: SentenceTransformer, *, normalize: b
         normalize: Whether vectors are scaled to length 1 after the model.
 
     Returns:
-        32 hex digits; None where a part runs outside of torch and its files cannot be found.
+        32 hex digits; None where a part runs outside of torch and its files cannot be found, or where it is of a class
+        whose code cannot be read.
     """
     settings: list[Any] = [normalize, model.max_seq_length, getattr(model, "truncate_dim", None)]
     tokenizers: dict[int, str] = {}
@@ -99,9 +108,29 @@ def fingerprint_sentence_transformer(model: SentenceTransformer, *, normalize: b
             if id(tokenizer) not in tokenizers:  # modules share one, and a large vocabulary takes a while
                 tokenizers[id(tokenizer)] = _tokenizer(tokenizer)
             described["tokenizer"] = tokenizers[id(tokenizer)]
+        kind: Any = type(module)
+        own = _own_code(kind)
+        if own is None:
+            return None
+        if own:
+            described["code"] = own
+            # Of a part without a configuration these are all that says what it does.
+            if name.isdigit() and not hasattr(module, "get_config_dict"):
+                described["fields"] = {key: value for key, value in vars(module).items() if isinstance(value, _FIELD)}
         if described:
             settings.append([name, type(module).__name__, length, described])
     return hash_parts(json.dumps(settings, sort_keys=True, default=str), fingerprint_module(model))
+
+
+@cache
+def _own_code(kind: type) -> str | None:
+    """The code of a class of the user's own, which may be edited; empty for those of libraries, None: unreadable."""
+    own = [cls for cls in kind.__mro__[:-1] if cls.__module__.partition(".")[0] not in _LIBRARIES]
+    try:
+        own = [cls for cls in own if not _INSTALLED & set(Path(inspect.getfile(cls)).parts)]
+        return hash_parts(*map(inspect.getsource, own)) if own else ""
+    except (OSError, TypeError):
+        return None
 
 
 def _config(config: Any) -> Any:

@@ -76,7 +76,8 @@ def load_embed_model(
             )
         return DriftEmbedding(base_embed_model, folder, force=force)
     if holds_adapter(folder):
-        return AdapterEmbedding(below(read_adapter_config(folder)["base"]), folder, adapter_model, force=force)
+        base = below(read_adapter_config(folder)["base"])
+        return AdapterEmbedding(base, folder, adapter_model, force=force, device=device or "cpu")
     if holds_nudge(folder):
         return NudgedEmbedding(below(read_nudge(folder)[0].get("base")), folder, force=force)
     if holds_distilled(folder):

@@ -150,7 +150,8 @@ class LocalEmbedding(HuggingFaceEmbedding):
     def _identities(self) -> dict[str, str | None]:
         """Fingerprints of both sides; weights are hashed anew only after torch has changed them."""
         changes = sum(tensor._version for tensor in self._model.parameters() if not tensor.is_inference())
-        state = (changes, self.query_instruction, self.text_instruction, self.normalize, self._model.max_seq_length)
+        prompts = self.query_instruction, self.text_instruction
+        state = (changes, *prompts, self.normalize, self._model.max_seq_length, self._model.truncate_dim)
         if self._known is None or self._known[0] != state:
             self._known = (state, fingerprints(self))
         return dict(self._known[1])

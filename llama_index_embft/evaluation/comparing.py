@@ -215,7 +215,7 @@ def _shared_metrics(reports: list[RetrievalReport], wanted: Iterable[str] | None
         if not shared:
             raise EvaluationError("The reports share no metric; evaluate them with the same `ks` and `metrics`.")
         return shared
-    names = list(dict.fromkeys(wanted))
+    names = list(dict.fromkeys([wanted] if isinstance(wanted, str) else wanted))
     for name in names:
         lacking = [report.label for report in reports if name not in report.values]
         if lacking:
@@ -347,6 +347,7 @@ def _guards(
 ) -> list[tuple[GuardResult, ...]]:
     results: list[list[GuardResult]] = [[] for _ in range(n_systems)]
     for name, given in guard.items():
+        given = [given] if isinstance(given, RetrievalReport | str) else given
         if len(given) != n_systems + 1:
             raise ConfigError(
                 f"Guard {name!r} has {len(given)} reports; give {n_systems + 1}: the base's, then each tuned system's."

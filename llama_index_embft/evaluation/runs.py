@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from llama_index_embft._core.checks import check_number
 from llama_index_embft.errors import ConfigError, EvaluationError
 from llama_index_embft.evaluation.metrics import (
     DEFAULT_KS,
     FAMILIES,
+    METRICS,
     Judgements,
     find_hits,
     metric_names,
@@ -74,18 +77,23 @@ def evaluate_run(
         run: Query id -> document id -> score.
         ks: Cut-offs.
         metrics: Families or full names.
-        top_k: Hits to keep per query; None: all.
+        top_k: Hits to keep per query, at least as many as the metrics look at; None: all.
         label: Name in tables.
         ignore_identical: A hit that is the query itself (its own text, or with bare judgements its own id) is left out
             and counted, as BEIR does; False counts it as any other.
 
     Raises:
         EvaluationError: A score is not a number, no query of the run is judged, or a metric is unknown.
+        ConfigError: `top_k` is less than a metric looks at.
     """
     if isinstance(judged, Mapping):
         task, n_judged = RetrievalTask.of_qrels(judged, ignore_identical=ignore_identical), len(judged)
     else:
         task, n_judged = RetrievalTask.of(judged, ignore_identical=ignore_identical), len(judged.queries)
+    names = metric_names(ks, metrics)
+    if top_k is not None:
+        qrels = dict(zip(task.query_ids, task.relevant, strict=True))
+        check_depth(top_k, names, Judgements.from_qrels(qrels, task.query_ids, {}))
     missing = [query for query in task.query_ids if query not in run]
     known = set(task.query_ids)
     added = [query for query in run if query not in known]
@@ -108,16 +116,17 @@ def evaluate_run(
     for query in task.query_ids:
         found = run.get(query, {})
         docs, values = list(found), list(found.values())
-        order = rank_order(docs, values)[:top_k]
+        order = rank_order(docs, values)
         ids.append(tuple(docs[i] for i in order))
         scores.append(tuple(float(values[i]) for i in order))
-    longest, needed = max(map(len, ids)), max(parse_metric(name)[1] or 1 for name in metric_names(ks, metrics))
+    longest, needed = max(map(len, ids)), max(parse_metric(name)[1] or 1 for name in names)
     if longest < needed and len({len(found) for found in ids if found}) == 1:
         notes.append(
             f"Every query has {longest} hits, so metrics at deeper cut-offs, up to {needed}, look at these alone."
         )
-    rankings = Rankings(tuple(ids), tuple(scores), notes=tuple(notes))
-    return report_on(task, rankings, ks=ks, metrics=metrics, label=label)
+    depth = None if top_k is None else max(1, min(top_k, longest))
+    rankings = Rankings(tuple(ids), tuple(scores), notes=tuple(notes), depth=depth)
+    return report_on(task, rankings, ks=(), metrics=names, label=label)
 
 
 def check_depth(top_k: int | None, names: Iterable[str], judgements: Judgements) -> int:
@@ -251,18 +260,15 @@ def fuse_runs(
             to fuse.
         weights: One a report; None: all equal.
         k: The constant of the method, 60 by custom; larger values trust high ranks less.
-        top_k: Hits to keep; None: as many as the deepest report was asked for.
+        top_k: Hits to keep; None: as many as the deepest report was asked for. Metrics that look deeper are given
+            under the depth that is left, see `evaluate_retriever`.
         label: Name in tables.
 
     Raises:
         EvaluationError: The reports are over different queries.
-        ConfigError: There are fewer than two reports, or another number of weights.
+        ConfigError: There are fewer than two reports, another number of weights, or a number is out of range.
     """
-    shares = list(weights) if weights is not None else [1.0] * len(reports)
-    if len(reports) < 2 or len(shares) != len(reports):
-        raise ConfigError(
-            f"Fusion needs two or more reports and as many weights; got {len(reports)} and {len(shares)}."
-        )
+    shares = _checked_shares(reports, weights, k, top_k)
     first = reports[0]
     for report in reports[1:]:
         if report.row_of.keys() != first.row_of.keys():
@@ -299,7 +305,35 @@ def fuse_runs(
             )
     rankings = Rankings(tuple(ids), tuple(scores), latencies, seconds, errors, tuple(notes), depth)
     name = label or " + ".join(report.label for report in reports)
-    return carried_over(report_on(task_of(first), rankings, ks=first.ks, metrics=first.metrics, label=name), *reports)
+    shallow: Literal["rename", "keep"] = "keep" if top_k is None else "rename"
+    made = report_on(task_of(first), rankings, metrics=retrieval_metrics(first), label=name, shallow=shallow)
+    return carried_over(made, *reports)
+
+
+def _checked_shares(
+    reports: Sequence[RetrievalReport], weights: Sequence[float] | None, k: int, top_k: int | None
+) -> list[float]:
+    """The weight of each report.
+
+    Raises:
+        ConfigError: An argument of `fuse_runs` is out of range.
+    """
+    shares = list(weights) if weights is not None else [1.0] * len(reports)
+    if len(reports) < 2 or len(shares) != len(reports):
+        raise ConfigError(
+            f"Fusion needs two or more reports and as many weights; got {len(reports)} and {len(shares)}."
+        )
+    check_number("k", k, at_least=0)
+    for share in shares:
+        check_number("weights", share, at_least=0, below=math.inf)
+    if top_k is not None:
+        check_number("top_k", top_k, at_least=1)
+    return shares
+
+
+def retrieval_metrics(report: RetrievalReport) -> list[str]:
+    """The metrics of a report that hits are scored by; those of answers, and a judge's, say nothing of other hits."""
+    return [name for name in report.metrics if name.partition("@")[0] in METRICS]
 
 
 def carried_over(made: RetrievalReport, *sources: RetrievalReport) -> RetrievalReport:

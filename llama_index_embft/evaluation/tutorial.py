@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
+from llama_index_embft._core.checks import check_number
 from llama_index_embft._core.files import atomic_write_text
 from llama_index_embft.errors import EvaluationError
 from llama_index_embft.evaluation.metrics import Judgements, find_hits, score_hits
@@ -162,9 +163,12 @@ def evaluate_triplets(
 
     Raises:
         EvaluationError: The data set has no negatives.
+        ConfigError: `negatives_per_query` is below 1.
     """
     from llama_index_embft.embeddings.encoding.encoder import as_encoder
 
+    if negatives_per_query is not None:
+        check_number("negatives_per_query", negatives_per_query, at_least=1)
     triplets = [
         (query, positive, negative)
         for query in dataset.queries

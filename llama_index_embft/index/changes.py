@@ -110,6 +110,7 @@ class ReembeddedVectors(VectorChange):
 
 def as_change(
     change: Any,
+    table: VectorTable,
     stamp: Stamp,
     embed_model: BaseEmbedding | None,
     cache: EmbeddingCache | Literal["default"] | None,
@@ -150,9 +151,23 @@ def as_change(
                 "the model that embedded it."
             )
         return ListedVectors(change.moved, identify(change, identity=identity), whole=False)
-    if isinstance(change, AdapterEmbedding) and identify(change.base_embed_model, identity=identity) == stamp.model:
+    if (
+        isinstance(change, AdapterEmbedding)
+        and identify(change.base_embed_model, identity=identity) == stamp.model
+        and not _needs_lost_lengths(change, table, stamp.dim)
+    ):
         return AdaptedVectors(change, identify(change, identity=identity))
     return ReembeddedVectors(change, identify(change, identity=identity), cache)
+
+
+def _needs_lost_lengths(model: AdapterEmbedding, table: VectorTable, dim: int) -> bool:
+    """Whether an adapter turns longer vectors otherwise than shorter ones, and the store has scaled all to length 1."""
+    if model.normalize:  # the model below gives vectors of length 1 by itself
+        return False
+    one = np.full((1, dim), 0.5, dtype=np.float32)
+    if not np.allclose(table.as_stored(one), table.as_stored(4 * one)):
+        return False
+    return not np.allclose(4 * model.transform(one, "document"), model.transform(4 * one, "document"), rtol=1e-4)
 
 
 def texts_of(table: VectorTable, ids: Sequence[str]) -> dict[str, str]:

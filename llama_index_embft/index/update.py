@@ -103,7 +103,8 @@ def update_index(
         index: The index or vector store, see `open_table`; stamped, see `stamp_index`.
         change: Vectors by node id; or a `NudgedEmbedding`, whose moved vectors are written; or an `AdapterEmbedding`
             with a document side over the model that embedded the index, through which the stored vectors are sent
-            (nothing is embedded); or any other model of the same dimension, which embeds every text again.
+            (nothing is embedded, unless the adapter needs lengths that the store has scaled away); or any other model
+            of the same dimension, which embeds every text again.
         journal: File for the old and new vectors, see `journal`.
         embed_model: With vectors by node id: the model that makes the index's vectors from now on.
         persist_dir: See `open_table`.
@@ -123,7 +124,7 @@ def update_index(
     table = open_table(index, persist_dir=persist_dir)
     stamp = required_stamp(table)
     refuse_earlier(table, stamp)
-    wanted = as_change(change, stamp, embed_model, cache, identity)
+    wanted = as_change(change, table, stamp, embed_model, cache, identity)
     same = stamp.state == "ready" and wanted.target == stamp.model and not wanted.ids
     if same and not Path(journal).exists():
         return UpdateResult(stamp.model, stamp.model, 0, 0, 0, None)
@@ -166,7 +167,7 @@ def plan_update(
     table = open_table(index)
     stamp = required_stamp(table)
     refuse_earlier(table, stamp)
-    wanted = as_change(change, stamp, embed_model, None, identity)
+    wanted = as_change(change, table, stamp, embed_model, None, identity)
     if stamp.state == "ready" and wanted.target == stamp.model and not wanted.ids:
         return UpdatePlan(stamp.model, stamp.model, 0, 0, "nothing: the index holds this model's document vectors")
     table.check_writable()

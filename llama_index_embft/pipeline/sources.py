@@ -15,6 +15,7 @@ from llama_index_embft.dataset.documents.loading import (
     load_documents,
 )
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
+from llama_index_embft.embeddings.drift import DriftEmbedding
 from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.embeddings.truncation import model_tokens
 from llama_index_embft.errors import ConfigError, DatasetError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 DEFAULT_MODEL: Final = "BAAI/bge-small-en-v1.5"
 
 _ID_BATCH = 4096
+_VERIFIED = 3  # nodes that are embedded again: another model's vectors would be searched in silence
 _LEAST_LEFT = 0.9  # of a chunk's size; a few tokens less, for marks and a prompt, are not worth a word
 
 
@@ -71,6 +73,7 @@ def read_source(
         ConfigError: It is none of these.
         DatasetError: It has no text.
         DocumentError: Files are missing or unreadable.
+        ModelError: Another model embedded an index.
         StoreError: An index has vectors without texts.
     """
     from llama_index.core import VectorStoreIndex
@@ -81,11 +84,11 @@ def read_source(
     if isinstance(source, EmbeddingQAFinetuneDataset):
         return _of_dataset(source)
     if isinstance(source, VectorStoreIndex):
-        return _of_index(source)
+        return _of_index(source, embed_model)
     if isinstance(source, (str, os.PathLike)) and _is_index(str(source)):
         from llama_index_embft.index.stores.opening import open_index
 
-        return _of_index(open_index(str(source), embed_model=embed_model).index)
+        return _of_index(open_index(str(source), embed_model=embed_model).index, embed_model)
     if isinstance(source, (str, os.PathLike)):
         source = [source]
     if not isinstance(source, Sequence) or not source:
@@ -174,11 +177,14 @@ def nodes_of_dataset(dataset: EmbeddingQAFinetuneDataset) -> tuple[BaseNode, ...
     return tuple(nodes)
 
 
-def _of_index(index: VectorStoreIndex) -> TuningSource:
+def _of_index(index: VectorStoreIndex, embed_model: BaseEmbedding) -> TuningSource:
     from llama_index_embft.index.changes import nodes_of
+    from llama_index_embft.index.identity import verify_vectors
     from llama_index_embft.index.stores.opening import open_table
 
     table = open_table(index)
+    if not isinstance(embed_model, DriftEmbedding):  # which searches another model's vectors
+        verify_vectors(table, embed_model, _VERIFIED)
     nodes: list[BaseNode] = []
     vectors: dict[str, NDArray[Any]] = {}
     for ids in table.id_batches(_ID_BATCH):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -152,7 +151,7 @@ def similarities(scores: Sequence[float | None], store: Any) -> NDArray[np.float
 
     LanceDB gives ``exp(-distance)``, FAISS with L2 the distance itself, both squared. For vectors of length 1 the
     cosine is 1 less half of it, so that a stack ranks alike over any store. Scores that rise from the best hit on are
-    taken for distances.
+    taken for distances. NaN, which a vector of zeros gets, is a cosine of 0.
 
     Args:
         scores: As the retriever gives them, best first.
@@ -161,17 +160,19 @@ def similarities(scores: Sequence[float | None], store: Any) -> NDArray[np.float
     Raises:
         ConfigError: A hit has no score.
     """
-    known = [score for score in scores if score is not None and not math.isnan(score)]
-    if len(known) < len(scores):
+    if any(score is None for score in scores):
         raise ConfigError(
             "The dense retriever gives hits without a score, which cannot be mixed; set `fusion='rrf'`, which only "
             "needs ranks."
         )
-    values = np.array(known, dtype=np.float64)
+    values = np.array(scores, dtype=np.float64)
+    zero = np.isnan(values)  # what stores make of a vector of zeros, whose cosine counts as 0 here
+    sound = values[~zero]
     if _is_a(store, "LanceDBVectorStore"):
         values = -np.log(np.maximum(values, np.finfo(np.float64).tiny))
-    if _is_a(store, "LanceDBVectorStore") or (len(values) and values[0] < values[-1]):
+    if _is_a(store, "LanceDBVectorStore") or (len(sound) and sound[0] < sound[-1]):
         values = 1 - values / 2
+    values[zero] = 0.0
     return values.astype(np.float32)
 
 

@@ -50,7 +50,8 @@ def save_retriever(
     """Write a retriever into a folder, whole or not at all; `load_retriever` puts it over its index again.
 
     The folder holds ``embft.json``, the part by words, and a `CrossEncoderReranker` with its model. It holds neither
-    the vectors and texts, which the index keeps, nor the embedding model, nor a reranker of another class.
+    the vectors and texts, which the index keeps, nor the embedding model, nor a reranker of another class, nor
+    ``vector_store_kwargs``; `load_retriever` wants what is missing.
 
     Args:
         retriever: Over an index.
@@ -80,6 +81,7 @@ def save_retriever(
         "models": _models(retriever, identity),
         "reranker": None if retriever.reranker is None else type(retriever.reranker).__name__,
         "reranker_saved": own is not None,
+        "vector_store_kwargs": sorted(retriever.vector_store_kwargs),
         "filters": None if retriever.filters is None else retriever.filters.model_dump(mode="json"),
         "versions": package_versions(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -104,6 +106,7 @@ def load_retriever(
     similarity_top_k: int | None = None,
     identity: str | None = None,
     strict: bool = False,
+    vector_store_kwargs: dict[str, Any] | None = None,
     device: str | None = None,
     trust_remote_code: bool = False,
 ) -> StackRetriever:
@@ -121,13 +124,14 @@ def load_retriever(
         similarity_top_k: Nodes to return; None: as saved.
         identity: For an embedding model of a class that is not known, as it was given to `save_retriever`.
         strict: See `StackRetriever`.
+        vector_store_kwargs: See `StackRetriever`; where it was saved with some, they must be given again.
         device: Torch device of the saved reranker; None takes a GPU where there is one.
         trust_remote_code: Run code that comes with the saved reranker. Only for models you have read.
 
     Raises:
         ModelError: The folder is damaged or no retriever, another model embedded the index or is to embed the queries,
             or most of the nodes are gone.
-        ConfigError: It was saved with a reranker, and none is given.
+        ConfigError: It was saved with a reranker or with ``vector_store_kwargs``, and none is given.
     """
     folder = Path(folder)
     record = _read(folder)
@@ -138,6 +142,12 @@ def load_retriever(
         raise ConfigError(
             f"The retriever in {folder} ranks with a reranker ({record['reranker']}), which is not saved with it; load "
             "it and pass reranker=..., or save the retriever without it."
+        )
+    wanted = record.get("vector_store_kwargs")
+    if wanted and vector_store_kwargs is None:
+        raise ConfigError(
+            f"The retriever in {folder} asks the store with {', '.join(map(str, wanted))}, which is not saved with it; "
+            "pass vector_store_kwargs={...}, or {} to ask without."
         )
     table = open_table(index)
     if settings.dense_weight > 0:
@@ -155,6 +165,7 @@ def load_retriever(
         filters=filters,
         lexical=lexical,
         strict=strict,
+        vector_store_kwargs=vector_store_kwargs,
     )
     retriever.folder = str(folder)
     return retriever
@@ -203,7 +214,8 @@ def _settings_of(record: dict[str, Any], folder: Path) -> tuple[StackSettings, M
         filters = None if record["filters"] is None else MetadataFilters.model_validate(record["filters"])
         if settings.dense_weight > 0:
             _ = _identity_of(record, "document"), _identity_of(record, "query")
-        if not isinstance(record["similarity_top_k"], int) or not isinstance(record["reranker"], str | None):
+        entries = {"similarity_top_k": int, "reranker": str | None, "vector_store_kwargs": list | None}
+        if not all(isinstance(record.get(name), kind) for name, kind in entries.items()):
             raise TypeError("an entry of the wrong kind")
     except (EmbftError, ValueError, KeyError, TypeError) as err:
         raise _damaged(folder, err) from err

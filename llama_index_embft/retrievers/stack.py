@@ -105,6 +105,11 @@ class StackRetriever(BaseRetriever):
         """Embeds the queries; None where the dense retriever does not say."""
         return getattr(self._dense, "_embed_model", None)
 
+    @property
+    def vector_store_kwargs(self) -> dict[str, Any]:
+        """For the queries of an index's store; empty for another retriever."""
+        return {} if self.index is None else dict(getattr(self._dense, "_kwargs", None) or {})
+
     def refresh(self, nodes: Iterable[BaseNode] | None = None) -> None:
         """Read all texts again and build the part by words anew, about 0.4 ms a node.
 

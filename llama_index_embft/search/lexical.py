@@ -211,7 +211,8 @@ def _bm25_of(numbers: list[NDArray[np.int32]], vocabulary: dict[str, int]) -> An
     bm25 = bm25s.BM25()
     n, lengths = len(numbers), np.array([len(some) for some in numbers])
     owners = np.repeat(np.arange(n, dtype=np.int64), lengths)
-    pairs, counts = np.unique(np.concatenate(numbers) * np.int64(n) + owners, return_counts=True)  # by word, then text
+    # By word, then text; in 64 bits, for numpy 1 would keep the 32 of the words.
+    pairs, counts = np.unique(np.concatenate(numbers).astype(np.int64) * n + owners, return_counts=True)
     word, text = np.divmod(pairs, n)
     holding = np.bincount(word, minlength=len(vocabulary))  # texts that hold a word
     idf = np.log(1 + (n - holding + 0.5) / (holding + 0.5))

@@ -20,10 +20,12 @@ from llama_index.core.schema import TextNode
 
 from llama_index_embft.embeddings import (
     AdapterEmbedding,
+    AdapterEmbeddingModel,
     ModelIdentity,
     NudgedEmbedding,
     apply_adapter,
     as_encoder,
+    identify,
     linear_adapter,
     load_embed_model,
     low_rank_adapter,
@@ -32,6 +34,9 @@ from llama_index_embft.embeddings import (
 )
 from llama_index_embft.embeddings.adapter import save_for_llama_index
 from llama_index_embft.embeddings.adapter.modules import apply_to_one, build_module, describe_module
+from llama_index_embft.embeddings.describe import describe_base
+from llama_index_embft.embeddings.identity import whole_fingerprint
+from llama_index_embft.embeddings.local import LocalEmbedding
 from llama_index_embft.embeddings.nudge import save_nudge
 from llama_index_embft.errors import ConfigError, ModelError
 
@@ -237,6 +242,34 @@ def test_a_hugging_face_base_comes_back_with_its_prompts(tiny_model_path, tmp_pa
     model = AdapterEmbedding(base, tmp_path / "a", embed_batch_size=3, force=True)
     again = AdapterEmbedding.from_dict(json.loads(json.dumps(model.to_dict())))
     assert again.get_query_embedding("hello") == pytest.approx(model.get_query_embedding("hello"), abs=1e-5)
+
+
+def test_a_base_that_does_not_normalize_or_cuts_dimensions_comes_back_as_it_was(tiny_model_path, tmp_path):
+    base = LocalEmbedding(tiny_model_path, normalize=False, device="cpu")
+    base._model.truncate_dim = 8
+    who = whole_fingerprint(identify(base, "query"), identify(base, "document"))
+    save_adapter(tmp_path / "a", linear_adapter(8), base=describe_base(base), base_fingerprint=who, record={})
+    model = AdapterEmbedding(base, tmp_path / "a")
+    vector = model.get_query_embedding("hello")
+    assert len(vector) == 8
+    for again in (
+        load_embed_model(tmp_path / "a", device="cpu"),
+        AdapterEmbedding.from_dict(json.loads(json.dumps(model.to_dict()))),
+    ):
+        assert again.get_query_embedding("hello") == pytest.approx(vector, abs=1e-6)
+
+
+def test_an_adapter_computes_where_it_is_told(base, tmp_path):
+    save(tmp_path / "a", base, MODULES["linear"]())
+    loaded = AdapterEmbeddingModel(base, str(tmp_path / "a"), device="meta")
+    assert {weight.device.type for weight in loaded.adapter.parameters()} == {"meta"}
+
+
+def test_a_dict_says_how_many_dimensions_are_kept(tiny_model_path):
+    model = LocalEmbedding(tiny_model_path, device="cpu")
+    before = model.to_dict()["identity"]
+    model._model.truncate_dim = 8
+    assert model.to_dict()["identity"] != before
 
 
 def test_nudged_over_adapter_and_back(base, tmp_path):

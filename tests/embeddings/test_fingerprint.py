@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import linecache
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -71,6 +74,9 @@ class Whole(nn.Module):
             setattr(self, name, value)
         for number, part in enumerate(parts):
             self.add_module(str(number), part)
+
+
+Part.__module__ = Whole.__module__ = "sentence_transformers.stand_ins"  # what they do is known by name
 
 
 def expected(settings: list, model: nn.Module) -> str:
@@ -267,3 +273,52 @@ def test_an_openvino_graph_is_its_xml_and_its_weights(tmp_path) -> None:
     assert graph(model_save_dir=tmp_path) != found
     (tmp_path / "openvino_model.xml").unlink()
     assert graph(model_save_dir=tmp_path) is None  # weights alone are no graph
+
+
+# --- parts of the user's own ----------------------------------------------------------------------------------------
+
+OWN_PART = """
+from torch import nn
+
+class Shift(nn.Module):
+    def __init__(self, by, config=None):
+        super().__init__()
+        self.by, self.last = by, {}
+        if config is not None:
+            self.get_config_dict = lambda: config
+
+    def forward(self, features):
+        features["sentence_embedding"] = features["sentence_embedding"] + self.by
+        return features
+"""
+
+
+def shift(folder: Path, code: str, name: str) -> type[nn.Module]:
+    """The class of a file, as a user imports it from beside a notebook."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.py").write_text(code)
+    spec = spec_from_file_location(name, folder / f"{name}.py")
+    sys.modules[name] = module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Shift
+
+
+def test_a_part_of_the_users_own_counts_by_its_code_and_its_fields(tmp_path) -> None:
+    before, again = (shift(tmp_path / name, OWN_PART, f"own_part_{name}") for name in ("one", "two"))
+    edited = shift(tmp_path / "three", OWN_PART.replace("+ self.by", "* self.by"), "own_part_three")
+    assert fingerprint(before(1.0)) == fingerprint(again(1.0))
+    assert len({fingerprint(before(1.0)), fingerprint(before(2.0)), fingerprint(edited(1.0))}) == 3
+    assert fingerprint(before(1.0, {"by": 3})) == fingerprint(before(2.0, {"by": 3}))  # its configuration says it
+    # Of a library the name is enough: a new version of it is not another model.
+    installed, upgraded = (
+        shift(tmp_path / name / "site-packages", code, f"own_part_{name}")
+        for name, code in (("four", OWN_PART), ("five", OWN_PART.replace("+ self.by", "* self.by")))
+    )
+    assert fingerprint(installed(1.0)) == fingerprint(upgraded(2.0))
+
+
+def test_a_part_whose_code_cannot_be_read_is_not_known(tmp_path) -> None:
+    hidden = shift(tmp_path, OWN_PART, "own_part_hidden")
+    (tmp_path / "own_part_hidden.py").unlink()
+    linecache.clearcache()
+    assert fingerprint(hidden(1.0)) is None

@@ -150,6 +150,7 @@ def test_reports_over_different_queries_are_refused() -> None:
         compare(base, noisy_report(dataset, 1.0, ks=(2,)))
     with pytest.raises(EvaluationError, match="has no metric 'ndcg@7'"):
         compare(base, base, metrics=["ndcg@7"])
+    assert list(compare(base, base, metrics="ndcg@10", **FAST).systems[0].metrics) == ["ndcg@10"]
     with pytest.raises(ConfigError, match="at least one other"):
         compare(base)
 
@@ -235,6 +236,8 @@ def test_guards_decide() -> None:
     assert json.dumps(unclear.to_dict(), allow_nan=False)
     with pytest.raises(ConfigError, match="has 1 reports; give 2"):
         compare(base, tuned, guard={"g": (base,)}, **FAST)
+    with pytest.raises(ConfigError, match="Guard 'g' has 1 reports"):
+        compare(base, tuned, guard={"g": base}, **FAST)
 
 
 def test_slices() -> None:

@@ -124,6 +124,26 @@ def test_match_by_text(tiny_dataset: EmbeddingQAFinetuneDataset) -> None:
     assert report.hit_ids[:2] == (("apple",), ("lemon", "banana"))  # both in one node: a tie, which the id settles
 
 
+def test_match_by_text_tells_equal_texts_apart_by_their_metadata() -> None:
+    """A page that stands in every document: which of them came back is seen in what was embedded."""
+    page = "All rights reserved; no part may be copied."
+    corpus = {name: f"file: {name}\n\n{page}" for name in ("a.pdf", "b.pdf")}
+    for bare_texts in ({}, dict.fromkeys(corpus, page)):
+        dataset = EmbeddingQAFinetuneDataset(
+            queries={"q1": "May I copy a?", "q2": "May I copy b?"},
+            corpus=corpus,
+            relevant_docs={"q1": ["a.pdf"], "q2": ["b.pdf"]},
+            bare_texts=bare_texts,
+        )
+        nodes = [
+            NodeWithScore(node=TextNode(id_=f"n-{name}", text=page, metadata={"file": name}), score=1.0 - place / 10)
+            for place, name in enumerate(corpus)
+        ]
+        report = evaluate_retriever(dataset, table(dataset, nodes, nodes), ks=(1, 2), match="text")
+        assert report.hit_ids == (("a.pdf", "b.pdf"), ("a.pdf", "b.pdf"))
+        assert report.values["recall@1"].tolist() == [1, 0]
+
+
 def test_match_by_document(tiny_dataset: EmbeddingQAFinetuneDataset) -> None:
     other_chunks = [hit("n1", 0.9, source="sky-file"), hit("n2", 0.8, source="fruit"), hit("n3", 0.7, source="fruit")]
     report = evaluate_retriever(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from evaluation_helpers import many_queries, noisy_report
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset, read_qrels, read_run, write_qrels, write_run
 from llama_index_embft.errors import ConfigError, DatasetError, EvaluationError
-from llama_index_embft.evaluation import compare, evaluate_run, fuse_runs
+from llama_index_embft.evaluation import compare, evaluate_run, fuse_runs, rerank_run
 
 
 def test_files_are_read_as_trec_eval_reads_them(tmp_path) -> None:
@@ -38,6 +40,18 @@ def test_report_written_and_read_scores_the_same_and_agrees_with_trec_eval(tmp_p
         )
     ours = dict(zip(report.query_ids, report.values["ndcg@10"], strict=True))
     assert {query: value["ndcg_cut_10"] for query, value in theirs.items()} == pytest.approx(ours)
+
+
+def test_fewer_hits_than_a_metric_looks_at_are_not_kept_in_silence() -> None:
+    qrels = {"q1": {"d1": 1, "d5": 1}, "q2": {"d5": 1}}
+    run = {"q1": {f"d{n}": 9.0 - n for n in range(1, 7)} | {"q1": 9.0}, "q2": {"d5": 1.0}}
+    for top_k in (2, 0, -1):
+        with pytest.raises(ConfigError, match=rf"`top_k` is {top_k}, but the metrics look at 5 hits"):
+            evaluate_run(qrels, run, ks=(5,), top_k=top_k)
+    kept = evaluate_run(qrels, run, ks=(5,), top_k=5)
+    # The query itself takes no place.
+    assert kept.hit_ids == (("d1", "d2", "d3", "d4", "d5"), ("d5",))
+    assert kept.summary() == evaluate_run(qrels, run, ks=(5,)).summary()
 
 
 @pytest.mark.parametrize(
@@ -111,3 +125,14 @@ def test_fusion_is_reciprocal_rank(tiny_dataset: EmbeddingQAFinetuneDataset) -> 
         fuse_runs([one])
     with pytest.raises(EvaluationError, match="different queries"):
         fuse_runs([one, noisy_report(many_queries(5), 1.0)])
+    assert {name for name in fused.metrics if name.startswith("ndcg")} == {"ndcg@1", "ndcg@3"}  # three were kept
+    for wrong in ({"k": -1}, {"top_k": 0}, {"weights": [1, -1]}, {"weights": [1, float("nan")]}):
+        with pytest.raises(ConfigError, match=f"`{next(iter(wrong))}` is"):
+            fuse_runs([one, two], **wrong)
+
+
+def test_metrics_of_answers_are_not_those_of_other_hits(tiny_dataset: EmbeddingQAFinetuneDataset) -> None:
+    one = evaluate_run(tiny_dataset, {q: {"apple": 0.9, "lemon": 0.5} for q in tiny_dataset.queries})
+    answered = replace(one, values={**one.values, "answer_f1": np.ones(3), "faithfulness": np.ones(3)})
+    assert fuse_runs([answered, one]).metrics == one.metrics
+    assert rerank_run(tiny_dataset, answered, lambda _, texts: [len(text) for text in texts]).metrics == one.metrics

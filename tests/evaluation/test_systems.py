@@ -12,6 +12,7 @@ from llama_index.core.retrievers import QueryFusionRetriever
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.evaluation import compare_systems, evaluate_bm25, rerank_run
+from llama_index_embft.retrievers import CrossEncoderReranker
 
 
 class Backwards(BaseNodePostprocessor):
@@ -62,8 +63,20 @@ def test_reranking_by_a_postprocessor_keeps_its_order() -> None:
     assert turned.label == "system + re-ranker"
 
 
+def test_a_first_stage_without_scores_counts_by_its_places_as_it_does_in_use() -> None:
+    dataset = many_queries(4)
+    first = replace(noisy_report(dataset, 1.0), hit_scores=((),) * 4)
+    half = CrossEncoderReranker(lambda _, texts: [float(text == texts[-1]) for text in texts], weight=0.1)
+    kept = rerank_run(dataset, first, half)
+    for before, after in zip(first.hit_ids, kept.hit_ids, strict=True):
+        assert [doc for doc in after if doc != before[-1]] == list(before[:-1])
+
+
 def test_bad_rerankers() -> None:
     dataset = many_queries(5)
+    for top_n in (0, -1):
+        with pytest.raises(ConfigError, match=f"`top_n` is {top_n}; it must be at least 1"):
+            rerank_run(dataset, noisy_report(dataset, 1.0), Oracle(), top_n=top_n)
     report = noisy_report(dataset, 1.0)
     with pytest.raises(ConfigError, match="got int"):
         rerank_run(dataset, report, 3)

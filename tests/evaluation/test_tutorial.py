@@ -8,7 +8,7 @@ import re
 import pytest
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
-from llama_index_embft.errors import EvaluationError
+from llama_index_embft.errors import ConfigError, EvaluationError
 from llama_index_embft.evaluation import evaluate, evaluate_embed_model, evaluate_st, evaluate_triplets
 from llama_index_embft.evaluation.tutorial import sentence_transformers_scores, summary_frame
 
@@ -100,3 +100,5 @@ def test_triplets_equal_sentence_transformers(dataset: EmbeddingQAFinetuneDatase
     bare = EmbeddingQAFinetuneDataset(**dataset.model_dump() | {"negative_docs": {}})
     with pytest.raises(EvaluationError, match=re.escape("no `negative_docs`")):
         evaluate_triplets(bare, model)
+    with pytest.raises(ConfigError, match="`negatives_per_query` is -1"):
+        evaluate_triplets(dataset, model, negatives_per_query=-1)

@@ -10,6 +10,8 @@ import pickle
 import shutil
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ import torch
 from embedding_models import on_the_hub, router, static, transformer, with_prompts
 from llama_index.core import Document
 from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.ingestion import IngestionCache, IngestionPipeline
 from llama_index.embeddings.huggingface import HuggingFaceEmbedding
@@ -674,3 +677,32 @@ def test_e14_what_the_class_itself_raises_stays_as_it_is():
     encoder = as_encoder(Odd(model_name="odd", vectors=[]), cache=None)
     with pytest.raises(ZeroDivisionError):
         encoder.encode_documents(["a"])
+
+
+class Fitted(Served):
+    """A model that is fitted anew in place: the object stays, and so do all that it is made of."""
+
+    _parts: Any = PrivateAttr()
+
+    def __init__(self, **fields):
+        super().__init__(**fields)
+        self._parts = SimpleNamespace(weights=SimpleNamespace(values=np.ones(2)), shift=torch.zeros(2))
+
+    def _get_text_embedding(self, text):
+        return (self._parts.weights.values + self._parts.shift.numpy() + len(text)).tolist()
+
+
+def test_a1_a_model_that_was_fitted_anew_in_place_does_not_get_its_old_vectors(tmp_path):
+    model = Fitted(model_name="m")
+
+    def vector() -> list[float]:
+        return as_encoder(model, cache=EmbeddingCache(tmp_path / "c.sqlite")).encode_documents(["a"])[0].tolist()
+
+    assert vector() == [2.0, 2.0]
+    model._parts.weights.values[:] = 5.0
+    assert vector() == [6.0, 6.0]
+    model._parts.shift += 1.0
+    assert vector() == [7.0, 7.0]
+    again = as_encoder(model, cache=EmbeddingCache(tmp_path / "c.sqlite"))
+    again.encode_documents(["a"])
+    assert again.embedded_texts == 0

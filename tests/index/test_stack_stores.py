@@ -16,7 +16,7 @@ from llama_index_embft.index.stores import open_table
 from llama_index_embft.retrievers import StackRetriever, StackSettings, load_retriever, save_retriever
 
 QUERIES = ["a red fox sees the moon", "my computer", "two letters of the tax office", "green"]
-NEW = str(UUID(int=1000))
+NEW, OTHER = (str(UUID(int=number)) for number in (1000, 1001))
 
 
 @pytest.fixture
@@ -67,6 +67,14 @@ def test_nodes_that_come_and_go_are_noticed(index, place, monkeypatch):
         table.delete(index, [NEW])
         assert table.version() != before
         assert NEW not in ids(retriever.retrieve("aardvark"))
+        # One goes and another comes between two looks: their number is the same.
+        index.insert_nodes([TextNode(text="an aardvark digs", id_=NEW, metadata={"row": 1000})])
+        assert NEW in ids(retriever.retrieve("aardvark"))
+        table.delete(index, [NEW])
+        index.insert_nodes([TextNode(text="a platypus swims", id_=OTHER, metadata={"row": 1001})])
+        assert ids(retriever.retrieve("platypus"))[0] == OTHER
+        assert NEW not in retriever.lexical.ids
+        table.delete(index, [OTHER])
 
 
 def test_a_database_is_asked_now_and_then_and_a_stranger_tells_at_once(index, place, monkeypatch):

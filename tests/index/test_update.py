@@ -14,6 +14,7 @@ from index_places import TurnedPlain
 
 from llama_index_embft.embeddings import AdapterEmbedding, NudgedEmbedding, as_encoder, linear_adapter, save_adapter
 from llama_index_embft.embeddings.identity import identify
+from llama_index_embft.embeddings.local import LocalEmbedding
 from llama_index_embft.embeddings.nudge import save_nudge
 from llama_index_embft.errors import ConfigError, ModelError, OutputError
 from llama_index_embft.index import (
@@ -55,6 +56,23 @@ def both_sides(base, folder: Path, seed: int = 0) -> AdapterEmbedding:
         adapter.weight.copy_(rotation)  # lengths stay: a store that scales to length 1 holds the same
     save_adapter(folder, adapter, base={}, base_fingerprint=None, record={}, transform_documents=True)
     return AdapterEmbedding(base, folder, force=True)
+
+
+def test_an_adapter_that_needs_the_lengths_a_store_has_dropped_embeds_again(place_of, tiny_model_path, tmp_path):
+    """Qdrant keeps vectors of length 1; with a bias the adapter turns these otherwise than the longer ones it knows."""
+    place = place_of("qdrant")
+    base = LocalEmbedding(tiny_model_path, normalize=False, device="cpu")
+    del base._model[-1]  # which scales to length 1
+    index = place.build(make_nodes(), base)
+    stamp_index(index, base)
+    adapter = linear_adapter(32, bias=True)
+    with torch.no_grad():
+        adapter.bias[0] = 3.0
+    save_adapter(tmp_path / "a", adapter, base={}, base_fingerprint=None, record={}, transform_documents=True)
+    model = AdapterEmbedding(base, tmp_path / "a", force=True)
+    update_index(index, model, journal=tmp_path / "j", cache=None)
+    check_index(index, model, verify=3)
+    place.close(index)
 
 
 def nudged(base, folder: Path, nodes: list, rows: tuple[int, ...]) -> NudgedEmbedding:

@@ -20,7 +20,7 @@ from llama_index_embft import (
     load_retriever,
     tune,
 )
-from llama_index_embft.errors import ConfigError, DatasetError, EmbftError
+from llama_index_embft.errors import ConfigError, DatasetError, EmbftError, ModelError
 from llama_index_embft.pipeline.trained.candidates import methods_for
 from llama_index_embft.retrievers import LateInteractionReranker
 
@@ -96,6 +96,8 @@ def test_an_index_is_searched_as_it_is_and_what_is_added_later_is_found(labelled
     stored = tune([tmp_path / "stored"], model=tiny_model_path, questions=labelled, methods="none", show_progress=False)
     assert stored.chosen.label == result.chosen.label
     assert stored.source.words == "an index of 60 chunks"
+    with pytest.raises(ModelError, match="holds another vector for the node"):  # the same size, and not its own
+        tune(index, model=load_embed_model(tiny_model_path, document_prompt="passage of another model: "))
     index.insert_nodes([TextNode(id_="new", text="The xylophone of Bhutan was finished in 1777.")])
     assert retriever.retrieve("xylophone Bhutan 1777")[0].node.node_id == "new"
 

@@ -87,6 +87,15 @@ def test_a_reranker_has_to_be_given_again(index, reopened, tmp_path):
     assert found(loaded, "owl") == found(retriever, "owl")
 
 
+def test_what_the_store_is_asked_with_has_to_be_given_again(index, reopened, tmp_path):
+    asked = {"mmr_threshold": 0.5}
+    folder = save_retriever(StackRetriever(index, vector_store_kwargs=asked), tmp_path / "retriever")
+    with pytest.raises(ConfigError, match="asks the store with mmr_threshold, which is not saved with it"):
+        load_retriever(folder, reopened())
+    assert load_retriever(folder, reopened(), vector_store_kwargs=asked).vector_store_kwargs == asked
+    assert load_retriever(folder, reopened(), vector_store_kwargs={}).vector_store_kwargs == {}
+
+
 def test_our_own_reranker_is_saved_with_it(index, reopened, tmp_path, tiny_model_path):
     model = load_cross_encoder(tiny_model_path, add_head=True, device="cpu", max_length=40)
     retriever = StackRetriever(index, reranker=CrossEncoderReranker(model, weight=0.7, top_n=5))

@@ -343,6 +343,19 @@ def test_distances_count_as_what_they_are(nodes):
         assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in expected], abs=1e-5)
 
 
+def test_a_vector_of_zeros_has_a_cosine_of_0(nodes):
+    """Stores make NaN of it: a text or a question of which a static model knows no word."""
+    for fusion in ("zscore", "tmm"):
+        settings = StackSettings(dense_weight=0.7, fusion=fusion)
+        hits, expected = (
+            StackRetriever(
+                Fixed([(nodes[i], score) for i, score in enumerate([odd, 0.8, 0.3, odd])]), settings, nodes=nodes
+            ).retrieve("wolf")
+            for odd in (float("nan"), 0.0)
+        )
+        assert [(hit.node.node_id, hit.score) for hit in hits] == [(hit.node.node_id, hit.score) for hit in expected]
+
+
 def test_a_node_that_stands_for_another_retriever_leads_there_once(index):
     inner = index.as_retriever(similarity_top_k=2)
     outer = VectorStoreIndex(

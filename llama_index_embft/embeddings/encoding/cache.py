@@ -15,6 +15,7 @@ import weakref
 import zlib
 from collections import OrderedDict
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
@@ -34,6 +35,7 @@ _FORMAT: Final = 3  # 2 is the same without the models' names
 _PAGE: Final = 65_536  # bytes; ten vectors of 1,536 numbers
 _PAGES_IN_MEMORY: Final = 512
 _MEMORY_BYTES: Final = 256 * 1024 * 1024
+_DEPTH: Final = 3  # a matrix of scipy in a transformer in a vectoriser
 
 
 def cache_key(*parts: str) -> bytes:
@@ -207,11 +209,22 @@ def _state_of(model: Any) -> bytes:
 def _shown(value: Any) -> Any:
     if isinstance(value, str | int | float | bool | tuple | list | dict | type(None)):
         return repr(value)
+    return id(value), _numbers_in(value, set(), _DEPTH)
+
+
+def _numbers_in(value: Any, seen: set[int], depth: int) -> Any:
+    """What tells that an object was fitted anew, in place: its arrays and tensors, and those of its own parts."""
     if isinstance(value, np.ndarray):
-        return zlib.crc32(np.ascontiguousarray(value).tobytes())
+        return None if value.dtype.hasobject else zlib.crc32(np.ascontiguousarray(value).tobytes())
     if callable(getattr(value, "parameters", None)):  # a torch module: training in place raises the versions
-        return id(value), [getattr(parameter, "_version", 0) for parameter in value.parameters()]
-    return id(value)
+        return [getattr(parameter, "_version", 0) for parameter in value.parameters()]
+    if isinstance(version := getattr(value, "_version", None), int):  # a tensor
+        return version
+    if not depth or id(value) in seen or isinstance(value, type | ModuleType):
+        return None
+    seen.add(id(value))
+    parts = [_numbers_in(part, seen, depth - 1) for part in list(getattr(value, "__dict__", {}).values())]
+    return [numbers for numbers in parts if numbers is not None] or None
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:

@@ -39,7 +39,7 @@ class Matcher:
         if match == "document":
             self.known = {dataset.source_documents.get(doc, doc) for doc in dataset.corpus}
         self._by_text: dict[str, list[str]] = {}
-        self._cache: dict[str, list[str]] = {}
+        self._cache: dict[tuple[str, str], list[str]] = {}
         if match == "text":
             for doc in sorted(dataset.corpus, reverse=True):  # equal texts: trec_eval's order
                 for text in {_plain(dataset.corpus[doc]), _plain(dataset.bare_text(doc))}:
@@ -69,17 +69,18 @@ class Matcher:
         from llama_index.core.schema import MetadataMode
 
         bare = _plain(node.node.get_content(MetadataMode.NONE))
-        if bare not in self._cache:
-            embedded = _plain(node.node.get_content(MetadataMode.EMBED))
-            found = self._by_text.get(bare) or self._by_text.get(embedded) or []
+        embedded = _plain(node.node.get_content(MetadataMode.EMBED))
+        # Chunks of several documents may have one text, and be told by their metadata alone.
+        if (bare, embedded) not in self._cache:
+            found = self._by_text.get(embedded) or self._by_text.get(bare) or []
             if not found:
                 parts = (
                     (embedded.find(text), ids) for text, ids in self._by_text.items() if len(text) >= _SHORTEST_PART
                 )
                 inside = sorted((place, ids) for place, ids in parts if place >= 0)
                 found = [doc for _, ids in inside for doc in ids]
-            self._cache[bare] = list(dict.fromkeys(found))
-        return self._cache[bare]
+            self._cache[bare, embedded] = list(dict.fromkeys(found))
+        return self._cache[bare, embedded]
 
 
 def _plain(text: str) -> str:

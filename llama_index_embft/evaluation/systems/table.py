@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llama_index_embft._core.checks import check_number
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.evaluation.comparing import compare
 from llama_index_embft.evaluation.metrics import (
@@ -19,7 +20,15 @@ from llama_index_embft.evaluation.metrics import (
     rank_order,
 )
 from llama_index_embft.evaluation.records import RetrievalReport
-from llama_index_embft.evaluation.runs import Rankings, carried_over, check_depth, fuse_runs, report_on, task_of
+from llama_index_embft.evaluation.runs import (
+    Rankings,
+    carried_over,
+    check_depth,
+    fuse_runs,
+    report_on,
+    retrieval_metrics,
+    task_of,
+)
 from llama_index_embft.evaluation.systems.embed_model import evaluate_embed_model
 from llama_index_embft.evaluation.systems.retriever import evaluate_retriever
 from llama_index_embft.evaluation.tasks import RetrievalTask, corpus_text, hash_of, text_in_words
@@ -159,10 +168,12 @@ def rerank_run(
         show_progress: Show a progress bar.
 
     Raises:
-        ConfigError: `reranker` is none of these, or a hit is not in the data set.
+        ConfigError: `reranker` is none of these, a hit is not in the data set, or ``top_n`` is below 1.
     """
     from tqdm.auto import tqdm
 
+    if top_n is not None:
+        check_number("top_n", top_n, at_least=1)
     order = _reranker(reranker)
     stranger = next((doc for hits in report.hit_ids for doc in hits if doc not in dataset.corpus), None)
     if stranger is not None:
@@ -185,7 +196,7 @@ def rerank_run(
     rankings = Rankings(
         tuple(found), tuple(scores), total, {**report.seconds, "re-rank": sum(latencies)}, report.errors, report.notes
     )
-    return carried_over(report_on(task_of(report), rankings, ks=report.ks, metrics=report.metrics, label=name), report)
+    return carried_over(report_on(task_of(report), rankings, metrics=retrieval_metrics(report), label=name), report)
 
 
 def _evaluate(
@@ -243,7 +254,8 @@ def _postprocess(
 ) -> list[tuple[str, float]]:
     from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
-    scores = first[: len(ids)] or [0.0] * len(ids)
+    # Where the first stage gives no scores its nodes have none, as in use.
+    scores: Sequence[float | None] = first[: len(ids)] or [None] * len(ids)
     nodes = [
         NodeWithScore(node=TextNode(id_=doc, text=text), score=score)
         for doc, text, score in zip(ids, texts, scores, strict=True)

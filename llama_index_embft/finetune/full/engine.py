@@ -348,6 +348,7 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
         return {
             "training rows and their order": rows.digest(),
             "val_dataset": self.val_dataset.content_hash() if self.val_dataset is not None else None,
+            "guard_dataset": self.guard_dataset.content_hash() if self.guard_dataset is not None else None,
             "base model": begins_with,
             "loss": f"{maker.name} {loss_identity(maker.make(None), self.model)}",
             "guide_model": None if maker.guide is None else model_identity(maker.guide),

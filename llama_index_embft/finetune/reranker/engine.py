@@ -280,6 +280,7 @@ class RerankerFinetuneEngine:
             signature={
                 "training rows and their order": digest(columns(rows, self._loss or settings.loss)),
                 "val_dataset": self.val_dataset.content_hash() if self.val_dataset is not None else None,
+                "guard_dataset": self.guard_dataset.content_hash() if self.guard_dataset is not None else None,
                 "base model": base_fingerprint,
                 **settings.as_record(),
                 "loss": f"{self._loss_name} {loss_identity(loss, self.model)}",

@@ -151,7 +151,7 @@ class VectorTable(ABC):
 
     def version(self) -> Hashable:
         """A value that changes when nodes are added or deleted, as far as a glance can tell; at least their number."""
-        return sum(map(len, self.id_batches(10_000)))
+        return hash(frozenset(node_id for batch in self.id_batches(10_000) for node_id in batch))
 
     def flush(self) -> None:  # noqa: B027  # most stores have nothing to do
         """Bring what was written to the disk; nothing to do for a database."""

@@ -29,6 +29,7 @@ class FaissTable(MemoryTable):
     def __init__(self, index: VectorStoreIndex, persist_dir: str | Path | None) -> None:
         super().__init__(index, persist_dir)
         self._positions: dict[str, int] | None = None
+        self._state: Hashable = None  # of which they are
         self._vectors: NDArray[np.float32] | None = None
 
     @classmethod
@@ -58,7 +59,9 @@ class FaissTable(MemoryTable):
 
     def version(self) -> Hashable:
         """See `VectorTable.version`: their number and the last one added."""
-        return self.store.client.ntotal, next(reversed(self.index.index_struct.nodes_dict.values()), None)
+        # The list of nodes keeps one that is deleted; the map of a store that can delete does not.
+        held = self.store._faiss_id_to_node_id_map if self._mapped() else self.index.index_struct.nodes_dict
+        return self.store.client.ntotal, next(reversed(held.items()), None)
 
     def _held(self) -> Container[str]:
         return self._rows()
@@ -117,19 +120,25 @@ class FaissTable(MemoryTable):
             # Not `store.persist`, which would also rewrite the id map, in another file and not at once.
             replace_file(self._file(), lambda path: faiss.write_index(self.store.client, path))
 
+    def _mapped(self) -> bool:
+        """Whether the store has ids of its own, and can delete."""
+        return hasattr(self.store.client, "id_map")
+
     def _inner(self) -> Any:
         import faiss
 
         whole = self.store.client
-        return faiss.downcast_index(whole.index) if hasattr(whole, "id_map") else whole
+        return faiss.downcast_index(whole.index) if self._mapped() else whole
 
     def _rows(self) -> dict[str, int]:
         """Node id to the position of its vector."""
         import faiss
 
-        if self._positions is None or len(self._positions) != self.store.client.ntotal:
+        state = FaissTable.version(self)  # where nodes can be deleted, as many others may have come
+        if self._positions is None or self._state != state:
+            self._state = state
             nodes = self.index.index_struct.nodes_dict  # the store's id to the node's
-            if hasattr(self.store.client, "id_map"):
+            if self._mapped():
                 found = [int(i) for i in faiss.vector_to_array(self.store.client.id_map)]
                 names = self.store._faiss_id_to_node_id_map
                 self._positions = {names[i]: row for row, i in enumerate(found) if i in names}

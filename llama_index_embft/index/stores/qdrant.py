@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _KEY: Final = "embft_stamp"
+_FEW: Final = 10_000  # points whose ids are read in some hundredths of a second
 
 
 class QdrantTable(VectorTable):
@@ -96,10 +97,11 @@ class QdrantTable(VectorTable):
 
     @guarded
     def version(self) -> Hashable:
-        """See `VectorTable.version`."""
+        """See `VectorTable.version`: the number of points, and their ids where those are soon read."""
         if not self.client.collection_exists(self.collection):
             return 0
-        return int(self.client.count(self.collection, exact=True).count)
+        number = int(self.client.count(self.collection, exact=True).count)
+        return number, super().version() if number <= _FEW else None
 
     @guarded
     def fetch(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:

@@ -184,6 +184,9 @@ def test_both_models_come_back_from_a_dict(teacher, tiny_model_path):
     assert again.get_query_embedding("a b") == pytest.approx(served.get_query_embedding("a b"), abs=1e-6)
     assert again.get_text_embedding("a b") == pytest.approx(teacher.get_text_embedding("a b"), abs=1e-6)
     assert identify(again, "query") == identify(served, "query")
+    other = load_embed_model("out", base_embed_model=teacher, query_prompt="ask: ", device="cpu")
+    again = DistilledEmbedding.from_dict(other.to_dict(), device="cpu")
+    assert identify(again, "query") == identify(other, "query") != identify(served, "query")
 
 
 def test_prompts_of_both_sides_are_kept(teacher, tiny_model_path, monkeypatch):

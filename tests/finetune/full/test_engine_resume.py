@@ -197,6 +197,9 @@ def test_a_checkpoint_of_another_run_is_refused(tiny_model_path, tmp_path, monke
     engine(tiny_model_path, "m", epochs=1).finetune()
     with pytest.raises(ConfigError, match=r"cannot be resumed: learning_rate was 0.003 and is 0.001 now"):
         engine(tiny_model_path, "m", epochs=1, learning_rate=1e-3, resume_from_checkpoint=True).finetune()
+    guarded = engine(tiny_model_path, "m", epochs=1, guard_dataset=make_dataset(1), resume_from_checkpoint=True)
+    with pytest.raises(ConfigError, match=r"cannot be resumed: guard_dataset was None and is"):
+        guarded.finetune()
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tiny_model_path, tmp_path, monkeypatch, uninterrupted):
