@@ -11,7 +11,11 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import t as student
 
 from llama_index_embft.errors import ConfigError, EvaluationError
-from llama_index_embft.evaluation.statistics import PredictionPoweredMean, prediction_powered_mean
+from llama_index_embft.evaluation.statistics import (
+    PredictionPoweredMean,
+    few_labels as module,
+    prediction_powered_mean,
+)
 
 NAN = float("nan")
 HUMAN = [0.0, 1.0, 1.0, 0.5, 0.25, 1.0, 0.0, 0.75, 0.5, 1.0, 0.0, 0.25]
@@ -104,6 +108,15 @@ def test_fewer_than_five_labels_off_the_best_line_are_no_measure_of_the_judge(of
         assert width < limit
     else:
         assert width == pytest.approx(limit)
+
+
+def test_a_judge_without_weight_says_nothing_of_the_error() -> None:
+    judge = np.arange(12.0)
+    measured = 0.5 + judge / 1000  # on a line with the judge, which is not asked
+    group, labelled = np.arange(12), np.ones(12, dtype=bool)
+    alone = module._error(measured, judge, judge, group, labelled, 0.0)
+    assert alone < 1 / 12
+    assert module._error(measured, judge, judge, group, labelled, 0.001) == 1 / 12  # all on the line: no proof
 
 
 def test_the_unit_of_the_judge_does_not_matter() -> None:

@@ -14,6 +14,7 @@ from llama_index_embft.evaluation.statistics.null_distribution import NullDistri
 
 DRAWS = 3000
 EQUAL = np.ones(9)
+ONE_LARGE = np.array([1.0] * 30 + [100.0])  # here queries that have a little in common are the worst case
 UNEQUAL = np.array([1.0, 2.0, 2.0, 4.0, 7.0, 3.0, 5.0, 9.0, 2.0, 1.0, 3.0, 6.0, 2.0])
 
 
@@ -55,7 +56,7 @@ def references(sizes: np.ndarray, low: float, high: float) -> list[np.ndarray]:
     return found
 
 
-@pytest.mark.parametrize("sizes", [EQUAL, UNEQUAL], ids=["equal", "unequal"])
+@pytest.mark.parametrize("sizes", [EQUAL, UNEQUAL, ONE_LARGE], ids=["equal", "unequal", "one large"])
 @pytest.mark.parametrize(("low", "high"), [(0.0, 0.0), (-0.73, 1.2), (-9.0, 0.0), (0.0, 9.0)])
 def test_tails_and_limits_are_those_of_the_plainest_draws(sizes, low, high, monkeypatch) -> None:
     monkeypatch.setattr(module, "_BLOCK_CELLS", 7 * len(sizes) * 100)  # several blocks, the last one shorter
@@ -103,6 +104,11 @@ def test_the_edges_of_what_can_be_found() -> None:
     twenty = NullDistribution(np.ones(20), draws=DRAWS, seed=1)
     assert twenty.critical(1 / DRAWS, 0.0, 0.0) < math.inf
     assert twenty.critical(1 / (DRAWS + 2), 0.0, 0.0) == math.inf  # no draw is that rare
+
+
+def test_as_many_draws_as_ways_to_win_or_lose_take_each_once() -> None:
+    null = NullDistribution(EQUAL, draws=2**9, seed=1)
+    assert np.isposinf(null._won_or_lost).sum() == np.isneginf(null._won_or_lost).sum() == 1
 
 
 def test_few_draws_are_taken_of_very_many_unequal_clusters(monkeypatch) -> None:

@@ -56,7 +56,7 @@ class NullDistribution:
         self._moments = variance_weights(weights)
         self._expanded = float((weights**2).sum() ** 3 / (weights**3).sum() ** 2) > _MANY
         self._root = float((weights**3).sum() / (weights**2).sum() ** 1.5)
-        self._freedom = max(1.0, float((weights**2).sum() ** 2 / (weights**4).sum()) - 1)
+        self._freedom = float((weights**2).sum() ** 2 / (weights**4).sum()) - 1
         self._sorted: dict[int, list[Array]] = {}
         self._critical: dict[tuple[float, int, int], float] = {}
         self._means_and_errors: dict[int, tuple[Array, Array]] = {}
