@@ -53,7 +53,7 @@ class ForbiddenNegatives:
         threshold: float | None,
         *,
         exclude_own_text: bool = True,
-        show_progress: bool = False,
+        show_progress: bool,
     ) -> None:
         corpus = prepare_corpus(dataset)
         texts = corpus.bare_texts(dataset)

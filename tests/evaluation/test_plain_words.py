@@ -362,6 +362,8 @@ def test_what_loss_a_gate_lets_through() -> None:
     assert unseen_loss(row_of(blind)) == (
         "Blind: 400 queries cannot show a loss in ndcg@10 of any size; evaluate more queries and documents."
     )
+    coarse = row_of(paired(-0.01, 0.3, clusters=3, detectable=0.5))
+    assert unseen_loss(coarse) == f"Blind under 50.0 points: {passes} 400 queries {rate}"
     here = paired(-0.01, 0.3, clusters=30, detectable=0.012)  # the finer test sees more
     about = "400 queries about 3 documents"
     assert unseen_loss(row_of(blind), here) == f"Blind under 1.2 points: {passes} {about} {rate}"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
+from llama_index_embft.dataset.prepared import PreparedCorpus
 from llama_index_embft.errors import ConfigError, DatasetError
 from llama_index_embft.mining import (
     BM25,
@@ -556,7 +557,7 @@ def forbidden(relevant: dict[str, list[str]], threshold: float | None = 0.8, **o
         corpus=CHUNKS,
         relevant_docs={**relevant, "own": ["lone"]},
     )
-    return ForbiddenNegatives(dataset, threshold, **options)
+    return ForbiddenNegatives(dataset, threshold, **{"show_progress": False, **options})
 
 
 def names(rows) -> set[str]:
@@ -586,10 +587,10 @@ def test_a_beginning_that_a_crowd_shares_is_a_header(monkeypatch):
     header = "all pages of this book begin with these nine words"
     corpus = {f"p{i}": f"{header} {' '.join(f'{n}-{i}' for n in range(9))}" for i in range(3)} | {"whole": header}
     dataset = EmbeddingQAFinetuneDataset(queries={"q": "?"}, corpus=corpus, relevant_docs={"q": ["whole"]})
-    assert ForbiddenNegatives(dataset, 0.9).with_relatives(3) == {3}
+    assert ForbiddenNegatives(dataset, 0.9, show_progress=False).with_relatives(3) == {3}
     del corpus["p2"], corpus["p1"]
     dataset = EmbeddingQAFinetuneDataset(queries={"q": "?"}, corpus=corpus, relevant_docs={"q": ["whole"]})
-    assert ForbiddenNegatives(dataset, 0.9).with_relatives(1) == {0, 1}
+    assert ForbiddenNegatives(dataset, 0.9, show_progress=False).with_relatives(1) == {0, 1}
 
 
 def test_each_pair_counts_under_the_first_rule_and_candidates_are_held_against_it():
@@ -618,5 +619,21 @@ def test_each_pair_counts_under_the_first_rule_and_candidates_are_held_against_i
 
 
 def test_where_nothing_is_forbidden_all_may_be_negatives():
-    found = ForbiddenNegatives(EmbeddingQAFinetuneDataset(queries={}, corpus=CHUNKS, relevant_docs={}), 0.8)
+    found = ForbiddenNegatives(
+        EmbeddingQAFinetuneDataset(queries={}, corpus=CHUNKS, relevant_docs={}), 0.8, show_progress=False
+    )
     assert found.allows(0, np.array([[0, -1, 3]])).tolist() == [[True, False, True]]
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_the_search_for_copies_shows_a_bar_where_one_is_wanted(monkeypatch, shown):
+    asked = []
+    original = PreparedCorpus.near_duplicates
+
+    def near_duplicates(self, dataset, threshold, **options):
+        asked.append((threshold, options))
+        return original(self, dataset, threshold, **options)
+
+    monkeypatch.setattr(PreparedCorpus, "near_duplicates", near_duplicates)
+    forbidden({"a": ["page"]}, 0.7, show_progress=shown)
+    assert asked == [(0.7, {"show_progress": shown})]

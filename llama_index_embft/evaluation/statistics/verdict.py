@@ -35,8 +35,8 @@ def decide(
     guards: Iterable[GuardResult],
     clustered: str,
     *,
+    alpha: float,
     on_these: PairedResult | None = None,
-    alpha: float = 0.05,
 ) -> tuple[Decision, tuple[str, ...]]:
     """A decision and the sentences behind it.
 
@@ -49,9 +49,9 @@ def decide(
         p: The p that `outcome` rests on.
         guards: Results on the guard sets.
         clustered: What the clusters of `row` are: ``"document"``, ``"chunk"``, ``"query"`` or ``"given"``.
+        alpha: Level of the tests.
         on_these: The same metric tested by chunk or query: whether it moved on these documents. None: there are enough
             of them.
-        alpha: Level of the tests.
     """
     reasons = [_sentence(row, outcome, p, clustered, alpha)]
     decision: Decision = _DECISION_OF.get(outcome, "not proven")

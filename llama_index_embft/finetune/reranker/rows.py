@@ -60,7 +60,7 @@ def reranker_rows(
         DatasetError: No question has a negative.
     """
     rng = random.Random(seed)
-    forbidden = ForbiddenNegatives(dataset, _SAME_TEXT)
+    forbidden = ForbiddenNegatives(dataset, _SAME_TEXT, show_progress=False)
     corpus_ids = list(dataset.corpus)
     barred = [{corpus_ids[row] for row in rows.tolist()} for rows in forbidden.rows]
     place = {query: number for number, query in enumerate(dataset.queries)}
