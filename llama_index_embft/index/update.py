@@ -103,7 +103,8 @@ def update_index(
         index: The index or vector store, see `open_table`; stamped, see `stamp_index`.
         change: Vectors by node id; or a `NudgedEmbedding`, whose moved vectors are written; or an `AdapterEmbedding`
             with a document side over the model that embedded the index, through which the stored vectors are sent
-            (nothing is embedded, unless the adapter needs lengths that the store has scaled away); or any other model of the same dimension, which embeds every text again.
+            (nothing is embedded, unless the adapter needs lengths that the store has scaled away); or any other model
+            of the same dimension, which embeds every text again.
         journal: File for the old and new vectors, see `journal`.
         embed_model: With vectors by node id: the model that makes the index's vectors from now on.
         persist_dir: See `open_table`.
