@@ -74,6 +74,8 @@ def describe_base(model: BaseEmbedding) -> dict[str, Any]:
         }
         if description["model_name"] == _demo_folder():
             description["model_name"] = DEMO_MODEL  # the folder moves with the environment, the name does not
+        elif Path(model.model_name).is_dir():  # from another working folder a relative path is a name on the hub
+            description["model_name"] = str(Path(model.model_name).absolute())
     return description
 
 

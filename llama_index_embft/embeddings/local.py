@@ -24,6 +24,7 @@ from llama_index_embft.embeddings.sentence_transformer import (
     model_prompts,
     own_errors,
     set_max_length,
+    sound_text,
 )
 from llama_index_embft.errors import ModelError
 
@@ -118,6 +119,7 @@ class LocalEmbedding(HuggingFaceEmbedding):
             options["prompt"] = self.query_instruction if kind == "query" else self.text_instruction
             if self._routes:
                 options["task"] = kind
+            inputs = list(map(sound_text, inputs))
         with own_errors(self.model_name):
             vectors = self._model.encode(
                 inputs,

@@ -265,6 +265,11 @@ def _position_table(transformer: Any) -> Any:
     return next(found, None)
 
 
+def sound_text(text: str) -> str:
+    """A text that a tokenizer takes: half a character, as broken JSON holds it, becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 @contextmanager
 def own_errors(name: str = "") -> Iterator[None]:
     """Turn what a model raises over texts into one sentence; a configuration may be damaged and load all the same.

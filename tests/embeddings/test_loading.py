@@ -6,10 +6,18 @@ import shutil
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from llama_index_embft._core import environment
-from llama_index_embft.embeddings import as_encoder, load_cross_encoder, load_embed_model, resolve_model_name
+from llama_index_embft.embeddings import (
+    as_encoder,
+    linear_adapter,
+    load_cross_encoder,
+    load_embed_model,
+    resolve_model_name,
+    save_adapter,
+)
 from llama_index_embft.embeddings.describe import DEMO_MODEL, describe_base
 from llama_index_embft.errors import ModelError
 
@@ -124,3 +132,23 @@ def test_the_demo_model_is_named_not_located(minilm_path):
     model = load_embed_model(DEMO_MODEL, device="cpu")
     assert len(model.get_query_embedding("hello")) == 384
     assert describe_base(model)["model_name"] == DEMO_MODEL
+
+
+def test_a_relative_folder_is_found_from_another_working_folder(tiny_model_path, tmp_path, monkeypatch):
+    shutil.copytree(tiny_model_path, tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    base = load_embed_model("./model", device="cpu")
+    who = as_encoder(base).fingerprint
+    save_adapter("adapter", linear_adapter(32), base=describe_base(base), base_fingerprint=who, record={})
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(load_embed_model("../adapter", device="cpu").get_query_embedding("a")) == 32
+
+
+def test_half_a_character_is_read_as_a_question_mark(tiny_model_path):
+    model = load_embed_model(tiny_model_path, device="cpu")
+    expected = model.get_text_embedding("a?b")
+    assert model.get_text_embedding("a\ud800b") == expected
+    for size in (None, 4):
+        found = as_encoder(model, cache=None, batch_size=size).encode_documents(np.array(["a\ud800b"]))
+        assert found[0].tolist() == pytest.approx(expected, abs=1e-6)

@@ -10,7 +10,7 @@ import numpy as np
 
 from llama_index_embft.embeddings.encoding.batching import encode_texts, resolve_precision
 from llama_index_embft.embeddings.identity import known_identity, sentence_transformer_identity, whole_fingerprint
-from llama_index_embft.embeddings.sentence_transformer import TextKind, keep_within_positions
+from llama_index_embft.embeddings.sentence_transformer import TextKind, keep_within_positions, sound_text
 from llama_index_embft.errors import ModelError
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ class SentenceTransformerBackend(Backend):
 
     def embed(self, texts: list[str], kind: TextKind) -> NDArray[np.float32]:
         """See `Backend.embed`."""
+        texts = list(map(sound_text, texts))
         route: dict[str, Any] = {"task": kind} if self.route else {}
         if self.batch_size is None or self.precision != "float32":
             return encode_texts(

@@ -79,7 +79,7 @@ class Encoder:
         return len(distinct) - (0 if cache is None else len(cache.get_many(keys)))
 
     def _encode(self, texts: Sequence[str], kind: TextKind) -> NDArray[np.float32]:
-        if not texts:
+        if len(texts) == 0:  # of an array the truth is none
             raise ConfigError(f"There is no {kind} to embed; give at least one text.")
         distinct = list(dict.fromkeys(texts))
         vectors = self._vectors(distinct, kind)
