@@ -106,6 +106,12 @@ def test_no_side_of_an_earlier_split_stays_beside_a_new_one(embft, data):
     assert "val.json is of an earlier split, and this one makes no such side; remove it" in err
 
 
+def test_a_split_into_a_file_is_one_sentence(embft, data):
+    code, _, err = embft("split", "data.json", "--out", "data.json")
+    assert code == 2
+    assert "Error: Cannot write data.json/train.json" in err
+
+
 def test_a_split_of_one_document_is_refused(embft, data):
     handbook(source_documents=dict.fromkeys(handbook().corpus, "one")).save_json("one.json")
     code, _, err = embft("split", "one.json", "--out", "sides")

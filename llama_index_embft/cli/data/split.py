@@ -77,7 +77,6 @@ def split(
     files = []
     for name, side in made.items():
         files.append(out / f"{name}.json")
-        files[-1].parent.mkdir(parents=True, exist_ok=True)
         side.save_json(files[-1])
     return {"sides": counts, "tied": [asdict(one) for one in tied], **written(*files)}
 
