@@ -137,7 +137,7 @@ def _overlaps(texts: Iterable[str]) -> dict[int, set[int]]:
 def _runs(words: list[str]) -> NDArray[np.int64]:
     """A hash of every run of eight words: ``(len(words) - 7,)``, or none."""
     if len(words) < _SHARED:
-        return np.empty(0, dtype=np.int64)
+        return np.zeros(0, dtype=np.int64)
     codes = np.array([hash(word) for word in words], dtype=np.int64)
     mixed = np.zeros(len(words) - _SHARED + 1, dtype=np.int64)
     for offset in range(_SHARED):

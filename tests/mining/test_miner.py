@@ -582,13 +582,23 @@ def test_relatives_are_copies_and_chunks_that_share_text():
     )
 
 
+def test_eight_words_are_shared_text_and_fewer_are_not():
+    corpus = {"few": "two words", "whole": words(0, 20), "eight": words(5, 13), "more": "two words more"}
+    dataset = EmbeddingQAFinetuneDataset(queries={"q": "?"}, corpus=corpus, relevant_docs={"q": ["whole"]})
+    found = ForbiddenNegatives(dataset, 0.9, show_progress=False)
+    assert [found.with_relatives(row) for row in range(4)] == [{0}, {1, 2}, {1, 2}, {3}]
+
+
 def test_a_beginning_that_a_crowd_shares_is_a_header(monkeypatch):
     monkeypatch.setattr(module, "_CROWD", 2)
     header = "all pages of this book begin with these nine words"
     corpus = {f"p{i}": f"{header} {' '.join(f'{n}-{i}' for n in range(9))}" for i in range(3)} | {"whole": header}
     dataset = EmbeddingQAFinetuneDataset(queries={"q": "?"}, corpus=corpus, relevant_docs={"q": ["whole"]})
     assert ForbiddenNegatives(dataset, 0.9, show_progress=False).with_relatives(3) == {3}
-    del corpus["p2"], corpus["p1"]
+    corpus["next"] = " ".join(corpus["p0"].split()[-9:]) + " and goes on from there"  # what stands behind it counts
+    dataset = EmbeddingQAFinetuneDataset(queries={"q": "?"}, corpus=corpus, relevant_docs={"q": ["whole"]})
+    assert ForbiddenNegatives(dataset, 0.9, show_progress=False).with_relatives(0) == {0, 4}
+    del corpus["p2"], corpus["p1"], corpus["next"]
     dataset = EmbeddingQAFinetuneDataset(queries={"q": "?"}, corpus=corpus, relevant_docs={"q": ["whole"]})
     assert ForbiddenNegatives(dataset, 0.9, show_progress=False).with_relatives(1) == {0, 1}
 
