@@ -67,7 +67,7 @@ def test_tails_and_limits_are_those_of_the_plainest_draws(sizes, low, high, monk
     for ratio in (0.0, 0.7, 1.9, 2.6, 4.0, 12.0):
         most = max(int((values >= ratio).sum()) for values in plain)
         assert null.upper_tail(ratio, low, high) == pytest.approx((most + 1) / (DRAWS + 1), abs=0.0005)
-    for level in (0.2, 0.025, 0.005):
+    for level in (0.2, 0.03332, 0.025, 0.005):
         limit = null.critical(level, low, high)
         beyond = math.ceil(level * (DRAWS + 1)) - 2
         assert limit == pytest.approx(max(np.sort(values)[-1 - beyond] for values in plain), rel=1e-3)
@@ -104,6 +104,18 @@ def test_the_edges_of_what_can_be_found() -> None:
     twenty = NullDistribution(np.ones(20), draws=DRAWS, seed=1)
     assert twenty.critical(1 / DRAWS, 0.0, 0.0) < math.inf
     assert twenty.critical(1 / (DRAWS + 2), 0.0, 0.0) == math.inf  # no draw is that rare
+
+
+@pytest.mark.parametrize("n", [9, 500])
+def test_no_skewness_is_always_among_those_that_data_leave_possible(n: int) -> None:
+    null = NullDistribution(np.ones(n), draws=DRAWS, seed=1)
+    assert null.upper_tail(1.9, 0.5, 0.9) == null.upper_tail(1.9, 0.0, 0.9)
+    assert null.critical(0.05, 0.5, 0.9) == null.critical(0.05, 0.0, 0.9)
+
+
+def test_skewness_is_rounded_away_from_zero() -> None:
+    assert [module._outwards(value) for value in (0.0, 0.01, 0.05, 0.26, 9.0)] == [0, 1, 1, 6, 52]
+    assert [module._outwards(-value) for value in (0.01, 0.05, 0.26, 9.0)] == [-1, -1, -6, -52]
 
 
 def test_as_many_draws_as_ways_to_win_or_lose_take_each_once() -> None:
@@ -153,6 +165,9 @@ def test_past_the_turn_of_the_parabola_nothing_is_certain() -> None:
     null = NullDistribution(np.ones(500), draws=DRAWS, seed=0)
     bend = -9 / (6 * math.sqrt(500))
     turn = student.sf(-1 / (4 * bend), 499)
+    assert null._expanded_tail(3.0, 9.0) == pytest.approx(turn)
+    before = student.sf(brentq(lambda x: x + bend * (2 * x * x + 1) - 1.0, -3, -1 / (4 * bend)), 499)
+    assert null._expanded_tail(1.0, 9.0) == pytest.approx(before)
     assert null.upper_tail(3.0, 0.0, 9.0) == pytest.approx(max(turn, student.sf(3.0, 499)))
 
 

@@ -68,20 +68,30 @@ def test_bounds_and_level_are_checked():
         MeanSequence(1.0, 0.0)
     with pytest.raises(ConfigError, match="`highest` is inf"):
         MeanSequence(0.0, float("inf"))
-    with pytest.raises(ConfigError, match="`level` is 1"):
-        MeanSequence(level=1)
+    for level in (0, 1):
+        with pytest.raises(ConfigError, match=f"`level` is {level}"):
+            MeanSequence(level=level)
+    with pytest.raises(ConfigError, match="`lowest` is -inf"):
+        MeanSequence(-math.inf)
+
+
+@pytest.mark.filterwarnings("error")
+def test_candidates_at_the_ends_divide_by_zero_in_silence():
+    assert anytime_mean([0.0, 1.0]).estimate == 0.5
 
 
 def capital_interval(values, level):
     """The hedged capital process of the paper, candidate by candidate, for values between 0 and 1."""
+    stakes = []
+    for t in range(1, len(values) + 1):
+        before = values[: t - 1]
+        means = [(0.5 + sum(values[: i + 1])) / (i + 2) for i in range(t - 1)]
+        variance = (0.25 + sum((x_i - mean) ** 2 for x_i, mean in zip(before, means, strict=True))) / t
+        stakes.append(math.sqrt(2 * math.log(2 / (1 - level)) / (variance * t * math.log(t + 1))))
     fits = []
     for step in range(1001):
         m, above, below, out = step / 1000, 1.0, 1.0, False
-        for t, x in enumerate(values, 1):
-            before = values[: t - 1]
-            means = [(0.5 + sum(values[: i + 1])) / (i + 2) for i in range(t - 1)]
-            variance = (0.25 + sum((x_i - mean) ** 2 for x_i, mean in zip(before, means, strict=True))) / t
-            stake = math.sqrt(2 * math.log(2 / (1 - level)) / (variance * t * math.log(t + 1)))
+        for x, stake in zip(values, stakes, strict=True):
             above *= 1 + (min(stake, 0.5 / m) if m else stake) * (x - m)
             below *= 1 - (min(stake, 0.5 / (1 - m)) if m < 1 else stake) * (x - m)
             out = out or max(above, below) / 2 >= 1 / (1 - level)
@@ -102,6 +112,12 @@ def test_the_interval_is_that_of_the_paper(level):
     low, high = anytime_mean([1 - value for value in values], level=level).interval  # the other side
     assert (1 - high, 1 - low) == pytest.approx(expected)
     assert low < 0.001 < 1.0 - expected[0] <= high + 1e-12
+
+
+def test_stakes_follow_the_spread_of_the_past():
+    values = np.random.default_rng(0).random(60).round(3).tolist()  # so many that no stake is cut
+    assert anytime_mean(values).interval == pytest.approx(capital_interval(values, 0.95))
+    assert anytime_mean(values[:25]).interval == pytest.approx(capital_interval(values[:25], 0.95))
 
 
 def test_values_of_another_range_are_told_in_their_own_unit():
