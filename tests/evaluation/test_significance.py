@@ -170,6 +170,7 @@ def test_nothing_changed() -> None:
     assert math.isnan(result.effect_size)
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("clusters", [None, ["a"]], ids=["one query", "one document"])
 def test_one_observation_proves_nothing(clusters: list[str] | None) -> None:
     (result,) = paired_tests(np.array([[0.5]]), clusters)

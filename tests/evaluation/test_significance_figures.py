@@ -152,6 +152,13 @@ def test_two_and_three_clusters_have_no_skewness() -> None:
         assert 0.2 < result.p <= 1.0
 
 
+def test_two_clusters_have_an_error_and_equal_differences_no_effect_size() -> None:
+    (result,) = paired_tests(np.array([[0.1], [0.4]]))
+    assert result.standard_error == pytest.approx(math.hypot(0.15, 1 / 2))
+    assert result.effect_size == pytest.approx(0.25 / np.std([0.1, 0.4], ddof=1))
+    assert math.isnan(paired_tests(np.full((9, 1), 0.25))[0].effect_size)
+
+
 def test_non_inferiority_is_one_sided() -> None:
     values = symmetric(0.0)
     error = math.hypot(values.std(ddof=1) / 30, 1 / N)

@@ -26,6 +26,7 @@ from llama_index_embft.mining import (
 )
 from llama_index_embft.mining.context import BLOCK_UNIT
 from llama_index_embft.mining.forbidden import ForbiddenNegatives
+from llama_index_embft.mining.teachers import Teacher
 
 WORDS = [a + b for a in ("am", "bir", "ce", "del", "em", "fjo") for b in ("an", "oll", "irk", "um", "ext")]
 
@@ -256,6 +257,7 @@ def test_results_depend_on_the_seed_and_not_on_memory(strategies):
     first = mine_hard_negatives(dataset, vectors, strategies, 4)
     small = mine_hard_negatives(dataset, vectors, strategies, 4, settings=MiningSettings(memory=1 << 20))
     assert first == small
+    assert first.report.proposed == small.report.proposed
     if {"random", "score:-0.2-0.4", "rank:2-30:random"} & set(strategies):
         assert mine_hard_negatives(dataset, vectors, strategies, 4, seed=1) != first
 
@@ -486,6 +488,8 @@ def test_every_figure_of_a_report_is_that_of_its_negative():
     assert report.strategies == strategies
     assert mined.provenance.parent == dataset.content_hash()
     shown = [example.query_id for example in report.examples]
+    again = mine_hard_negatives(dataset, vectors, strategies, 6, settings=MiningSettings(pad=True), seed=3)
+    assert [example.query_id for example in again.report.examples] == shown
     assert len(shown) == 10
     assert shown == [query for query in dataset.queries if query in shown]
     assert shown != [e.query_id for e in mine_hard_negatives(dataset, vectors, "random", 2, seed=4).report.examples]
@@ -499,6 +503,25 @@ def test_every_figure_of_a_report_is_that_of_its_negative():
                 assert document.text == dataset.bare_text(document.id)
                 assert document.score == pytest.approx(scores[i, docs.index(document.id)], abs=1e-6)
                 assert document.source == (names[report.origin[i, place]] if kind else "")
+
+
+def test_a_teacher_is_prepared_for_what_it_will_be_asked():
+    class Lenient(Teacher):
+        def __init__(self):
+            self.scores, self.prepared, self.asked = {}, [], []
+
+        def prepare(self, context):
+            self.prepared.append(context)
+
+        def relevant(self, context, pairs):
+            self.asked.append(context)
+            return [False] * len(pairs)
+
+    dataset, vectors = make(4, 9)
+    teacher = Lenient()
+    mine_hard_negatives(dataset, vectors, ["rank:1-3", teacher], 2)
+    assert teacher.prepared == teacher.asked[:1]
+    assert len(teacher.prepared[0].query_ids) == 4
 
 
 def test_without_padding_missing_places_have_no_figure():

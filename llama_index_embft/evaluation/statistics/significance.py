@@ -203,7 +203,7 @@ def non_inferiority_p(
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction: p values of several tests, adjusted so that each can be held against 0.05."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    adjusted = [0.0] * len(p_values)
+    adjusted = list(p_values)
     highest = 0.0
     for rank, i in enumerate(order):
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
