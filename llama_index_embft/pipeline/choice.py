@@ -319,7 +319,9 @@ def _latency_of(stack: Stack, parts: StackParts, questions: EmbeddingQAFinetuneD
     return float(np.median(seconds))
 
 
-def reading_seconds(reranker: Any, parts: StackParts, questions: EmbeddingQAFinetuneDataset, candidates: int) -> float:
+def reading_seconds(
+    reranker: Any, parts: StackParts, questions: EmbeddingQAFinetuneDataset, candidates: int, *, known: bool = False
+) -> float:
     """Median seconds that a reranker takes for the hits of a question; 0 for one that is not ours to time.
 
     Args:
@@ -327,11 +329,14 @@ def reading_seconds(reranker: Any, parts: StackParts, questions: EmbeddingQAFine
         parts: With the texts.
         questions: A few are asked.
         candidates: Hits that are read.
+        known: As if they had been read for another question before.
     """
     if not isinstance(reranker, CrossEncoderReranker):
         return 0.0
-    fresh = reranker.forgetful()
+    fresh = reranker.model_copy(update={"remember": False}) if known else reranker.forgetful()
     texts = [parts.corpus.corpus[doc] for doc in parts.ids[:candidates]]
+    if known:
+        fresh.scores("", texts)
     seconds = []
     for question in list(questions.queries.values())[:_READ]:
         started = time.perf_counter()

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _SHARE: Final = 0.5
 _CACHE_MB: Final = 512
 _READ_AT_ONCE: Final = 64
+_SAMPLED: Final = 50
 _FULL: Final = 0.05  # room that is left for what is read while questions are asked
 
 
@@ -84,6 +85,10 @@ class LateInteraction:
                 block = []
         self._documents(block)
         return len(self._kept)
+
+    def bytes_of(self, texts: list[str]) -> int:
+        """What the token vectors of some passages take in memory."""
+        return sum(document.nbytes for document in self._documents(texts))
 
     def keeping_nothing(self) -> LateInteraction:
         """The same without a memory."""
@@ -176,6 +181,18 @@ class LateInteractionReranker(CrossEncoderReranker):
         """
         scorer: LateInteraction = self._model
         return scorer.read(texts)
+
+    def texts_to_read(self, asked: int, texts: list[str]) -> int:
+        """How many passages are read where so many are asked for, of these and each perhaps several times.
+
+        Args:
+            asked: Questions times hits.
+            texts: All that may be asked for. If the memory is too small for them, none of it is counted on.
+        """
+        scorer: LateInteraction = self._model
+        some = texts[:: max(1, len(texts) // _SAMPLED)]
+        bytes_each = scorer.bytes_of(some) / max(1, len(some))
+        return min(asked, len(texts)) if bytes_each * len(texts) <= self.cache_mb * 2**20 else asked
 
     def forgetful(self) -> LateInteractionReranker:
         """See `CrossEncoderReranker.forgetful`."""

@@ -238,6 +238,7 @@ def test_the_model_in_use_reranks_token_by_token(labelled, tiny_model_path, tmp_
     assert isinstance(result.reranker, LateInteractionReranker)
     assert result.reranker.weight == result.chosen.rerank_weight > 0
     assert result.rows[-1].name.endswith(f"reranked {result.chosen.rerank_weight:.0%}")
+    assert any("hits that it has in memory it is" in note for note in result.comparison.notes)
     query = next(iter(labelled.queries.values()))
     expected = [(hit.node.node_id, hit.score) for hit in result.retriever().retrieve(query)]
     assert [(hit.node.node_id, hit.score) for hit in result.reloaded().retrieve(query)] == expected

@@ -92,6 +92,13 @@ def test_passages_can_be_read_before_anybody_asks(model, monkeypatch):
     assert LateInteractionReranker(model, cache_mb=0).read(TEXTS) == 0
 
 
+def test_how_many_passages_are_read_hangs_on_the_memory(model):
+    texts = [f"number {n}" for n in range(200)]
+    assert LateInteractionReranker(model).texts_to_read(900, texts) == 200
+    assert LateInteractionReranker(model).texts_to_read(30, texts) == 30
+    assert LateInteractionReranker(model, cache_mb=0.01).texts_to_read(900, texts) == 900
+
+
 def test_memory_has_a_limit(model, monkeypatch):
     size = LateInteractionReranker(model).cross_encoder._tokens("document", [TEXTS[0]])[0].nbytes
     small = LateInteractionReranker(model, cache_mb=1.5 * size / 2**20)

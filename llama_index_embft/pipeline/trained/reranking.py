@@ -11,6 +11,7 @@ from llama_index_embft.pipeline.budget import in_words
 from llama_index_embft.pipeline.choice import RERANK_DEPTH, reading_seconds
 from llama_index_embft.pipeline.parts import is_trainable
 from llama_index_embft.pipeline.trained.engines import trusts_code
+from llama_index_embft.retrievers.late_interaction import LateInteractionReranker
 from llama_index_embft.retrievers.loading import load_reranker
 from llama_index_embft.retrievers.reranking import CrossEncoderReranker
 
@@ -59,6 +60,11 @@ def no_time_to_read(reranker: object, parts: StackParts, evidence: Evidence, lef
     """Why the hits of all questions cannot be read within so many seconds, in words; empty where they can."""
     questions = len(evidence.choose.queries) + evidence.tested
     needed = questions * reading_seconds(reranker, parts, evidence.choose, RERANK_DEPTH)
+    if isinstance(reranker, LateInteractionReranker):  # it reads a passage once
+        texts = [parts.corpus.corpus[doc] for doc in parts.ids]
+        share = reranker.texts_to_read(questions * RERANK_DEPTH, texts) / (questions * RERANK_DEPTH)
+        again = questions * reading_seconds(reranker, parts, evidence.choose, RERANK_DEPTH, known=True)
+        needed = share * needed + (1 - share) * again
     if needed <= left:
         return ""
     available = in_words(max(1.0, left))
@@ -73,7 +79,11 @@ def price_of_reading(reranker: object, parts: StackParts, evidence: Evidence) ->
     depths = [depth for depth in (10, RERANK_DEPTH, 100) if depth <= len(parts.ids)] or [len(parts.ids)]
     found = [(depth, 1000 * reading_seconds(reranker, parts, questions, depth)) for depth in depths]
     said = ", ".join(f"{took:,.0f} ms with {depth} hits" for depth, took in found)
-    return [f"The reranker adds to each question, here: {said}. The stack reads {RERANK_DEPTH}."]
+    sentence = f"The reranker adds to each question, here: {said}. The stack reads {RERANK_DEPTH}."
+    if isinstance(reranker, LateInteractionReranker):
+        again = 1000 * reading_seconds(reranker, parts, questions, depths[-1], known=True)
+        sentence += f" With {depths[-1]} hits that it has in memory it is {again:,.0f} ms."
+    return [sentence]
 
 
 def train_reranker_candidate(
