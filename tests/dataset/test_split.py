@@ -296,6 +296,19 @@ def test_the_best_of_many_orders_is_taken() -> None:
         assert counts(split_dataset(of_sizes(*sizes), fractions=(0.6, 0.2, 0.2), seed=seed)) == wanted
 
 
+def test_two_questions_more_are_not_told(caplog) -> None:
+    from collections import Counter
+
+    from llama_index_embft.dataset import split as module
+
+    wanted = [0.5, 0.25, 0.25]  # numbers that are exact
+    with caplog.at_level(logging.WARNING):
+        module._warn_if_uneven(Counter({0: 10, 1: 3, 2: 3}), wanted, Counter({0: 10, 1: 6}))
+        assert not caplog.records
+        module._warn_if_uneven(Counter({0: 11, 1: 3, 2: 2}), wanted, Counter({0: 11, 1: 5}))
+    assert len(caplog.records) == 1
+
+
 def test_large_sets_are_tried_less_often(monkeypatch) -> None:
     from collections import Counter
 
@@ -383,7 +396,6 @@ def test_what_is_too_small_or_hangs_together_is_told_in_whole_sentences() -> Non
          "holds 86 of 100."),
         ([12, 2, 2], None),
         ([15, 1, 1], None),  # two of a few are no more than that
-        ([18, 1, 1], None),
         ([20, 1, 1], "91/5/5 % of the queries instead of 80/10/10 %: the largest group of queries that hang together "
          "holds 20 of 22."),
     ],

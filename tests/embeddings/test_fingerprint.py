@@ -309,6 +309,10 @@ def test_a_part_of_the_users_own_counts_by_its_code_and_its_fields(tmp_path) -> 
     assert fingerprint(before(1.0)) == fingerprint(again(1.0))
     assert len({fingerprint(before(1.0)), fingerprint(before(2.0)), fingerprint(edited(1.0))}) == 3
     assert fingerprint(before(1.0, {"by": 3})) == fingerprint(before(2.0, {"by": 3}))  # its configuration says it
+    part = before(1.0)
+    source = OWN_PART[OWN_PART.index("class") :]
+    described = {"code": hash_parts(source), "fields": {"training": True, "by": 1.0}}
+    assert fingerprint(part) == expected([True, 64, None, ["0", "Shift", None, described]], Whole(part))
     # Of a library the name is enough: a new version of it is not another model.
     installed, upgraded = (
         shift(tmp_path / name / "site-packages", code, f"own_part_{name}")

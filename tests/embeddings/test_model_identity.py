@@ -121,6 +121,8 @@ def test_a_hosted_model_is_its_class_its_name_its_engine_and_what_was_changed() 
     assert identify(ada, "document").fingerprint == of(service(ada))
     babbage = OpenAIEmbedding(model="babbage", mode="text_search", api_key="x")
     assert identify(babbage, "query") != identify(babbage, "document")  # two engines
+    assert babbage._query_engine != babbage._text_engine
+    assert identify(babbage, "query").fingerprint == of(service(babbage, "query"))
 
 
 def test_arguments_count_as_fields_do_but_for_those_that_decide_nothing() -> None:
@@ -136,6 +138,7 @@ def test_arguments_count_as_fields_do_but_for_those_that_decide_nothing() -> Non
         ("https://me:secret@api.openai.com:443/other/", None),
         ("http://localhost:8080/v1/", "localhost:8080/v1"),
         ("https://me:secret@host/v1?key=s", "host:/v1"),
+        ("http://localhost:8080/X", "localhost:8080/X"),
         ("no address", "no address:no address"),
     ],
 )
@@ -154,6 +157,7 @@ class Pooling(BaseModel):
     """Another."""
 
     kind: str = "mean"
+    task: Task | None = None
 
 
 def other_service(name: str = "CohereEmbedding", module: str = "llama_index.embeddings.cohere.base", **fields):
@@ -171,12 +175,19 @@ def test_settings_of_any_service_count_where_somebody_changed_them() -> None:
     assert identify(made(embed_dim=3, model_name="m")).fingerprint == of(plain)
     assert identify(made(embed_dim=3, model_name="m", api_key="s", a_token="t", level=1)).fingerprint == of(plain)
     assert identify(made(embed_dim=3, model_name="m", embed_batch_size=7, num_workers=2)).fingerprint == of(plain)
-    lists = other_service(parts=(list[str], Field(default_factory=lambda: ["a"])), place=(Path | None, None))
+    lists = other_service(
+        parts=(list[str], Field(default_factory=lambda: ["a"])), place=(Path | None, None), options=(dict, {})
+    )
+    assert identify(lists(embed_dim=3, model_name="m", options={"a": 1})).fingerprint == of(
+        {**plain, "options": {"a": 1}}
+    )
     assert identify(lists(embed_dim=3, model_name="m")).fingerprint == of(plain)
     odd = lists(embed_dim=3, model_name="m", parts=["b"], place=Path("weights"))
     assert identify(odd).fingerprint == of({**plain, "parts": ["b"], "place": "weights"})
-    changed = made(embed_dim=3, model_name="m", level=2, task=Task.SEARCH, pooling=Pooling(kind="last"))
-    expected = {**plain, "level": 2, "task": "search", "pooling": {"kind": "last"}}
+    changed = made(
+        embed_dim=3, model_name="m", level=2, task=Task.SEARCH, pooling=Pooling(kind="last", task=Task.SEARCH)
+    )
+    expected = {**plain, "level": 2, "task": "search", "pooling": {"kind": "last", "task": "search"}}
     assert identify(changed).fingerprint == of(expected)
     assert identify(changed, "query").fingerprint == of({**expected, "side": "query"})
 
@@ -252,6 +263,9 @@ def test_a_saved_result_sits_on_its_own_base_or_is_refused() -> None:
     babbage = OpenAIEmbedding(model="babbage", mode="text_search", api_key="x")  # of another engine for each side
     sides = identify(babbage, "query"), identify(babbage, "document")
     check_base(babbage, whole_fingerprint(*sides), "The adapter in runs/a", force=False)
+    other = other_service()(embed_dim=3, model_name="m")  # that is told which side it embeds
+    sides = identify(other, "query"), identify(other, "document")
+    check_base(other, whole_fingerprint(*sides), "The adapter in runs/a", force=False)
     for expected in ("2:" + "0" * 32, "5f0e", None):
         check_base(base, expected, "The adapter in runs/a", force=True)
     check_base(unknown, None, "The adapter in runs/a", force=True)

@@ -118,8 +118,9 @@ def test_skewness_is_rounded_away_from_zero() -> None:
     assert [module._outwards(-value) for value in (0.01, 0.05, 0.26, 9.0)] == [-1, -1, -6, -52]
 
 
-def test_as_many_draws_as_ways_to_win_or_lose_take_each_once() -> None:
-    null = NullDistribution(EQUAL, draws=2**9, seed=1)
+@pytest.mark.parametrize("sizes", [EQUAL, np.ones(10), np.array([1.0, 2.0, 4.0]), np.array([3.0, 7.0, 9.0, 11.0])])
+def test_as_many_draws_as_ways_to_win_or_lose_take_each_once(sizes) -> None:
+    null = NullDistribution(sizes, draws=2 ** len(sizes), seed=1)
     assert np.isposinf(null._won_or_lost).sum() == np.isneginf(null._won_or_lost).sum() == 1
 
 

@@ -170,10 +170,10 @@ def test_nothing_changed() -> None:
     assert math.isnan(result.effect_size)
 
 
-@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("clusters", [None, ["a"]], ids=["one query", "one document"])
 def test_one_observation_proves_nothing(clusters: list[str] | None) -> None:
-    (result,) = paired_tests(np.array([[0.5]]), clusters)
+    with np.errstate(all="raise"):  # nothing is divided by 0 on the way
+        (result,) = paired_tests(np.array([[0.5]]), clusters)
     assert result.p == 1.0
     assert result.interval == (-math.inf, math.inf)
     assert non_inferiority_p(np.array([0.5]), clusters, margin=0.1) == 0.5

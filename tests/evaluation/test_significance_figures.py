@@ -16,6 +16,7 @@ from llama_index_embft.evaluation.statistics import (
     holm,
     non_inferiority_p,
     paired_tests,
+    significance as module,
 )
 from llama_index_embft.evaluation.statistics.null_distribution import NullDistribution
 
@@ -157,6 +158,19 @@ def test_two_clusters_have_an_error_and_equal_differences_no_effect_size() -> No
     assert result.standard_error == pytest.approx(math.hypot(0.15, 1 / 2))
     assert result.effect_size == pytest.approx(0.25 / np.std([0.1, 0.4], ddof=1))
     assert math.isnan(paired_tests(np.full((9, 1), 0.25))[0].effect_size)
+
+
+def test_skewness_does_not_depend_on_the_unit_and_rounding_has_none() -> None:
+    values, sizes = np.array([0.1, 0.1, 0.4]), np.ones(3)
+    expected = skew(values, bias=False)
+    assert [module._skewness(values * unit, sizes) for unit in (1.0, 1e-5)] == pytest.approx([expected] * 2)
+    assert module._skewness(values * 1e-10, sizes) == 0.0
+    assert module._skewness(values[1:], sizes[1:]) == 0.0
+
+
+def test_what_was_seen_and_nothing_are_always_possible() -> None:
+    assert module._possible(5.0, 1000.0) == (0.0, 5.0)
+    assert module._possible(-5.0, 1000.0) == (-5.0, 0.0)
 
 
 def test_non_inferiority_is_one_sided() -> None:

@@ -266,5 +266,5 @@ def _cluster_means(
         return values, np.ones(len(values))
     _, owner = np.unique(np.asarray(clusters), return_inverse=True)
     sizes: NDArray[np.float64] = np.bincount(owner).astype(np.float64)
-    sums = np.column_stack([np.bincount(owner, weights=column, minlength=len(sizes)) for column in values.T])
+    sums = np.column_stack([np.bincount(owner, weights=column) for column in values.T])
     return sums / sizes[:, None], sizes
