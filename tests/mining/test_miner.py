@@ -258,6 +258,7 @@ def test_results_depend_on_the_seed_and_not_on_memory(strategies):
     small = mine_hard_negatives(dataset, vectors, strategies, 4, settings=MiningSettings(memory=1 << 20))
     assert first == small
     assert first.report.proposed == small.report.proposed
+    assert first.report.dropped == small.report.dropped
     if {"random", "score:-0.2-0.4", "rank:2-30:random"} & set(strategies):
         assert mine_hard_negatives(dataset, vectors, strategies, 4, seed=1) != first
 
@@ -546,6 +547,8 @@ def test_nothing_left_says_who_dropped_what():
         "No negative is left for any of 4 queries: of 20 candidates gap:1.9 dropped 20; use a wider window or "
         "a weaker filter."
     )
+    with pytest.raises(ConfigError, match=r"margin:0\.2 dropped \d+, gap:1\.9 dropped \d+; use"):
+        mine_hard_negatives(dataset, vectors, ["rank:1-5", "margin:0.2", "gap:1.9"], 3)
     alone = dataset.replace(source_documents={f"d{i}": f"file{i}" for i in range(9)})
     with pytest.raises(
         ConfigError, match=r"^The strategy 'same-document' found no candidate .* 4 queries; leave it out"
