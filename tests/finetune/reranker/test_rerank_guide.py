@@ -32,7 +32,7 @@ def make_data(places: str) -> EmbeddingQAFinetuneDataset:
 
 def test_the_guide_runs_and_its_result_teaches(tiny_model_path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    untrained, trained = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     data = make_data("barn mill")
     embed_model = load_embed_model(tiny_model_path, device="cpu")
     nodes = [TextNode(text=text, id_=doc) for doc, text in data.corpus.items()]
@@ -43,8 +43,9 @@ def test_the_guide_runs_and_its_result_teaches(tiny_model_path, tmp_path, monkey
         "index": VectorStoreIndex(nodes, embed_model=embed_model),
         "llm": MockLLM(),
     }
-    exec(compile(block.replace("cross-encoder/ms-marco-MiniLM-L6-v2", tiny_model_path), GUIDE.name, "exec"), names)
-    assert len(names["query_engine"].query("is the door of the barn closed").source_nodes) == 5
+    for block in (untrained, trained.replace("cross-encoder/ms-marco-MiniLM-L6-v2", tiny_model_path)):
+        exec(compile(block, GUIDE.name, "exec"), names)
+        assert len(names["query_engine"].query("is the door of the barn closed").source_nodes) == 5
 
     mined = mine_hard_negatives(data, embed_model, ["rank:1-5", "cross-encoder:runs/reranker"], 1)
     asked = next(query for query in mined.queries if mined.negative_docs.get(query))
