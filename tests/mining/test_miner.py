@@ -610,9 +610,10 @@ def test_relatives_are_copies_and_chunks_that_share_text():
 
 def test_eight_words_are_shared_text_and_fewer_are_not():
     corpus = {"few": "two words", "whole": words(0, 20), "eight": words(5, 13), "more": "two words more"}
+    corpus["bent"] = words(0, 8, "goes", "another", "way", PAGE[11])  # and comes back to the same word
     dataset = EmbeddingQAFinetuneDataset(queries={"q": "?"}, corpus=corpus, relevant_docs={"q": ["whole"]})
     found = ForbiddenNegatives(dataset, 0.9, show_progress=False)
-    assert [found.with_relatives(row) for row in range(4)] == [{0}, {1, 2}, {1, 2}, {3}]
+    assert [found.with_relatives(row) for row in range(5)] == [{0}, {1, 2}, {1, 2}, {3}, {4}]
 
 
 def test_a_beginning_that_a_crowd_shares_is_a_header(monkeypatch):

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
+from llama_index_embft.errors import ConfigError
 from llama_index_embft.mining import MiningSettings, mine_hard_negatives
 from llama_index_embft.mining.context import BLOCK_UNIT, Candidates
 from llama_index_embft.mining.strategies import Source
 from llama_index_embft.mining.teachers import Teacher
 
-QUERIES, TEXTS, WANTED = BLOCK_UNIT + 30, 150, 3
+QUERIES, TEXTS, WANTED = 2 * BLOCK_UNIT + 30, 150, 3  # so many that they are two blocks
 
 
 class Moody(Teacher):
@@ -111,15 +112,28 @@ def test_teachers_are_asked_until_enough_is_left_and_their_finds_leave_with_thei
             assert len(found) == len(negatives)
         assert mined.relevant_docs[f"q{query}"] == [f"d{query % TEXTS}", *(f"d{row}" for row in positives)]
     counts = [len(negatives) for _, negatives, *_ in expected]
-    assert set(counts) == {1, 2, 3}  # else this shows less
+    assert set(counts) == {0, 1, 2, 3}  # else this shows less
     report = mined.report
     assert report.dropped == {
         "moody": sum(by_teacher for *_, by_teacher, _ in expected),
         "lenient": 0,
         "likeness to a new positive": sum(by_likeness for *_, by_likeness in expected),
     }
-    assert report.short == (0 if pad else sum(count < WANTED for count in counts))
+    assert report.short == (0 if pad else sum(0 < count < WANTED for count in counts))
+    assert report.without == (0 if pad else counts.count(0))
     assert report.padded == (sum(WANTED - count for count in counts) if pad else 0)
+
+
+class Strict(Moody):
+    """Finds all relevant."""
+
+    def relevant(self, context, pairs):
+        return [True] * len(pairs)
+
+
+def test_where_the_first_teacher_leaves_nothing_the_second_is_not_asked(data):
+    with pytest.raises(ConfigError, match="moody dropped"):
+        mine_hard_negatives(*data, ["rank:1-6", Strict(), Lenient()], WANTED)
 
 
 class Listed(Source):
