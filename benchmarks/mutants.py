@@ -5,7 +5,7 @@ of negatives, identities. What no test notices is either noticed after the next 
 reason why nothing can notice it in `benchmarks/mutants.toml`. Decorated functions (properties) are not changed: mutmut
 leaves them out.
 
-    python benchmarks/mutants.py            # all the first time, then those whose function changed; half an hour
+    python benchmarks/mutants.py            # all the first time, then those whose function changed; 45 minutes
     python benchmarks/mutants.py --only 'llama_index_embft.evaluation.metrics*' --tests tests/evaluation/test_metrics.py
     python benchmarks/mutants.py --report   # from the results that are there
 """
