@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from llama_index_embft.embeddings.identity import ModelIdentity
     from llama_index_embft.index.stores.base import VectorTable
     from llama_index_embft.index.stores.opening import IndexLike
+
+
+_LOOKED_AT: Final = 200  # nodes among which there is one with a text, as far as an index keeps texts
 
 
 def stamp_index(
@@ -203,15 +207,15 @@ def verify_vectors(table: VectorTable, embed_model: BaseEmbedding, n: int) -> No
             f"{embed_model.model_name} did not embed the index and cannot be verified against it; pass verify=0, or "
             "the model that did."
         )
-    ids = next(table.id_batches(n), [])
-    nodes = {i: node for i, node in table.nodes(ids).items() if node.get_content(MetadataMode.EMBED).strip()}
-    kept = table.fetch(list(nodes))
+    texts: dict[str, str] = {}
+    for ids in islice(table.id_batches(max(n, _LOOKED_AT)), 1 if n else 0):
+        found = {i: node.get_content(MetadataMode.EMBED) for i, node in table.nodes(ids).items()}
+        texts |= islice(((i, text) for i, text in found.items() if text.strip()), n)
+    kept = table.fetch(list(texts))
     if not kept:
         return  # no texts are kept: there is nothing to compare
     # Not from the cache: it is the model of today that will be asked.
-    vectors = as_encoder(embed_model, cache=None).encode_documents(
-        [nodes[i].get_content(MetadataMode.EMBED) for i in kept]
-    )
+    vectors = as_encoder(embed_model, cache=None).encode_documents([texts[i] for i in kept])
     for node_id, stored, vector in zip(kept, kept.values(), vectors, strict=True):
         if stored.shape != vector.shape:
             raise ModelError(

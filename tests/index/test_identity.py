@@ -107,6 +107,17 @@ def test_a_wrong_stamp_is_noticed(place: Place, old_model, new_model) -> None:
     place.close(index)
 
 
+def test_nodes_without_a_text_do_not_hide_a_wrong_model(old_model, new_model) -> None:
+    nodes = make_nodes(8)
+    for node in nodes[:5]:
+        node.set_content("")
+        node.metadata = {}
+    index = VectorStoreIndex(nodes, embed_model=old_model)
+    with pytest.raises(ModelError, match="holds another vector for the node"):
+        stamp_index(index, new_model)
+    stamp_index(index, old_model)
+
+
 def test_a_query_side_adapter_works_on_the_existing_index_without_embedding_a_document(
     place: Place, tiny_model_path: str, tmp_path: Path
 ) -> None:
