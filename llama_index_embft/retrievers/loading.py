@@ -44,6 +44,7 @@ def load_reranker(
         "trust_remote_code": trust_remote_code,
     }
     if "late_interaction" in record:
+        del fields["batch_size"]  # of pairs, which are not read here
         return load_late_interaction(Path(folder), record["late_interaction"], **fields)
     kind = str(record.get("export", {}).get("format", ""))
     model = GraphCrossEncoder(folder, record) if kind.startswith(("onnx", "openvino")) else folder
@@ -81,7 +82,7 @@ def _record(folder: Path) -> dict[str, Any]:
     if kind != "reranker" and not (kind == "export" and "weight" in record and isinstance(record.get("export"), dict)):
         raise ModelError(f"{folder} holds a saved result of the kind {kind!r} and no reranker; see load_embed_model.")
     if not sound:
-        raise ModelError(f"{file} is damaged (weight {weight!r}, or a number below 1); restore the folder.")
+        raise ModelError(f"{file} is damaged (weight {weight!r}, or another entry out of range); restore the folder.")
     return dict(record)
 
 

@@ -6,6 +6,7 @@ import copy
 
 import numpy as np
 import pytest
+import torch
 from hash_embedding import HashEmbedding
 from llama_index.core.schema import NodeWithScore, TextNode
 from sentence_transformers import SentenceTransformer
@@ -100,14 +101,38 @@ def test_how_many_passages_are_read_hangs_on_the_memory(model):
 
 
 def test_memory_has_a_limit(model, monkeypatch):
-    size = LateInteractionReranker(model).cross_encoder._tokens("document", [TEXTS[0]])[0].nbytes
-    small = LateInteractionReranker(model, cache_mb=1.5 * size / 2**20)
+    size = LateInteractionReranker(model).cross_encoder.bytes_of([TEXTS[0]])
+    small = LateInteractionReranker(model, cache_mb=2 * size / 2**20)
     rows = reads(model, monkeypatch)
     for text in (TEXTS[0], TEXTS[0], TEXTS[1], TEXTS[2], TEXTS[0]):  # TEXTS[2] is longer than the limit
         small.scores(QUERY, [text])
     assert sum(rows) == 5 + 3
-    assert small.cross_encoder._bytes <= 1.5 * size
+    assert small.cross_encoder._bytes <= 2 * size
     assert LateInteractionReranker(model, cache_mb=0).scores(QUERY, TEXTS[:1]).shape == (1,)
+
+
+def test_vectors_of_a_model_that_was_trained_since_are_not_taken(tiny_model_path):
+    model = SentenceTransformer(tiny_model_path, device="cpu")
+    reranker = LateInteractionReranker(model)
+    before = reranker.scores(QUERY, TEXTS)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    after = reranker.scores(QUERY, TEXTS)
+    assert after.tolist() == LateInteractionReranker(model).scores(QUERY, TEXTS).tolist() != before.tolist()
+
+
+def test_half_a_character_is_read_as_a_question_mark(model):
+    found = LateInteractionReranker(model).scores("where\ud83d", ["a fox \ud83d", "a fox ?"])
+    assert found[0] == found[1]
+
+
+def test_a_name_is_loaded_as_told_and_what_is_not_read_is_no_argument(tiny_model_path):
+    reranker = LateInteractionReranker(tiny_model_path, device="cpu")
+    assert reranker.cross_encoder.model.device.type == "cpu"
+    assert LateInteractionReranker(reranker.cross_encoder, cache_mb=3).cross_encoder.cache_mb == 3
+    with pytest.raises(TypeError, match="batch_size"):
+        LateInteractionReranker(tiny_model_path, batch_size=3)
 
 
 def test_it_is_saved_with_all_that_decides_its_scores(tiny_model_path, tmp_path):
