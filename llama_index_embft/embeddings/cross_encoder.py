@@ -11,7 +11,7 @@ import numpy as np
 
 from llama_index_embft.embeddings.describe import loading, resolve_model_name
 from llama_index_embft.embeddings.fingerprint import fingerprint_sentence_transformer
-from llama_index_embft.embeddings.sentence_transformer import keep_within_positions
+from llama_index_embft.embeddings.sentence_transformer import keep_within_positions, sound_text
 from llama_index_embft.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -153,7 +153,8 @@ def pair_logits(
     if not unique:
         return np.empty(0, dtype=np.float32)
     options: dict[str, Any] = {"activation_fn": nn.Identity()} if isinstance(model, nn.Module) else {}
-    given = model.predict(unique, batch_size=batch_size, show_progress_bar=show_progress, **options)
+    sound = [(sound_text(query), sound_text(text)) for query, text in unique]
+    given = model.predict(sound, batch_size=batch_size, show_progress_bar=show_progress, **options)
     found = as_scores(given)
     if found.shape != (len(unique),) or not np.isfinite(found).all():
         raise ModelError(

@@ -145,3 +145,9 @@ def test_mini_batches_leave_the_rows_of_a_step_as_they_are(batch, mini, tiny_mod
             data(), tiny_model_path, str(tmp_path / "m"), settings=settings, show_progress=False
         ).finetune()
     assert seen == [batch]
+
+
+def test_half_a_character_is_read_as_a_question_mark(tiny_model_path):
+    model = load_cross_encoder(tiny_model_path, add_head=True, device="cpu")
+    broken, sound = pair_logits(model, [("where\ud83d", "a \ud83d"), ("where?", "a ?")])
+    assert broken == pytest.approx(sound, abs=1e-6)
