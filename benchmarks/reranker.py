@@ -1,9 +1,10 @@
 """Does a reranker trained from the embedding model pay, and what does it cost? And how fast is training one?
 
 ``quality``: a data set with questions that people asked, split by document (60/10/30). The first stage is BM25 and the
-base model, mixed by the weight that `prior_weight` gives; a cross-encoder made of the same base model is trained on its
-hits with the questions of the training side, takes its share in the ranking from those of validation, and is tested on
-questions that had no part in it. Intervals are paired and resampled by document.
+base model, mixed by the weight that `prior_weight` gives; a reranker made of the same base model (late interaction, or
+a cross-encoder) is trained on its hits with the questions of the training side, takes its share in the ranking from
+those of validation, and is tested on questions that had no part in it; beside it late interaction before training, at
+its default share. Intervals are paired and resampled by document.
 
 ``speed``: labelled pairs, an epoch with the stock engine and with ours, in one run; and 100 candidates scored by
 ``CrossEncoder.predict`` and by ours.
@@ -18,12 +19,13 @@ the proof.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -31,6 +33,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import numpy as np
 from _common import command, merged, minilm, parser, print_table, write_results
 from _human import METRIC, HumanSet, copied_share
+
+if TYPE_CHECKING:
+    from llama_index_embft.search import TopK
 
 NAMES = ("covidqa_en", "norquad_no", "cranfield_en", "cosqa_en")
 
@@ -40,7 +45,8 @@ def main() -> None:
     options.add_argument("--parts", nargs="+", default=["quality", "speed"], choices=("quality", "speed", "loop"))
     options.add_argument("--data", nargs="+", default=list(NAMES), metavar="SET", help=", ".join(NAMES))
     options.add_argument("--seeds", nargs="+", type=int, default=[0])
-    options.add_argument("--losses", nargs="+", default=["list_net"])
+    options.add_argument("--kinds", nargs="+", default=["late-interaction"], help="or cross-encoder")
+    options.add_argument("--losses", nargs="+", default=["default"], help="list_net, lambda, …; default: of the kind")
     options.add_argument("--train-limit", type=int, default=2000, help="most questions to train on")
     options.add_argument("--val-limit", type=int, default=100, help="most questions that choose")
     options.add_argument("--limit", type=int, default=400, help="most test questions")
@@ -53,11 +59,10 @@ def main() -> None:
     args = options.parse_args()
     if "quality" in args.parts:
         for name in args.data:
-            for loss in args.losses:
-                for seed in args.seeds:
-                    rows = quality(HumanSet.load(args.data_dir, name, args.limit), args, loss, seed)
-                    print_table(rows)
-                    save(rows, ("part", "data", "loss", "seed", "system"), args)
+            for kind, loss, seed in itertools.product(args.kinds, args.losses, args.seeds):
+                rows = quality(HumanSet.load(args.data_dir, name, args.limit), args, kind, loss, seed)
+                print_table(rows)
+                save(rows, ("part", "data", "kind", "loss", "seed", "system"), args)
     if "loop" in args.parts:
         for name in args.data:
             for seed in args.seeds:
@@ -75,12 +80,12 @@ def save(rows: list[dict[str, Any]], keys: tuple[str, ...], args: Any) -> None:
     write_results("reranker", merged("reranker", rows, keys), device=args.device, model="all-MiniLM-L6-v2")
 
 
-def quality(data: HumanSet, args: Any, loss: str, seed: int) -> list[dict[str, Any]]:
+def quality(data: HumanSet, args: Any, kind: Any, loss: Any, seed: int) -> list[dict[str, Any]]:
     """One training on one data set: the first stage, the reranker alone, and both mixed."""
     from llama_index_embft.embeddings import as_encoder, load_embed_model
     from llama_index_embft.evaluation import compare
     from llama_index_embft.finetune import CandidateSettings, RerankerFinetuneEngine, RerankerSettings
-    from llama_index_embft.retrievers import prior_weight, ranked_hits
+    from llama_index_embft.retrievers import LateInteractionReranker, prior_weight, ranked_hits
     from llama_index_embft.search import TopK, fuse
 
     base = load_embed_model(minilm(), device=args.device)
@@ -92,7 +97,13 @@ def quality(data: HumanSet, args: Any, loss: str, seed: int) -> list[dict[str, A
         depth=args.depth, dense_weight=weight, negatives=args.negatives, max_val_queries=args.val_limit
     )
     settings = RerankerSettings(
-        epochs=args.epochs, loss=loss, seed=seed, max_length=args.max_length, candidates=candidates, device=args.device
+        kind=kind,
+        epochs=args.epochs,
+        loss=None if loss == "default" else loss,
+        seed=seed,
+        max_length=args.max_length,
+        candidates=candidates,
+        device=args.device,
     )
     with tempfile.TemporaryDirectory() as folder:
         engine = RerankerFinetuneEngine(
@@ -104,23 +115,21 @@ def quality(data: HumanSet, args: Any, loss: str, seed: int) -> list[dict[str, A
     fused = fuse(dense, data.lexical.search(data.test.texts, 100), weight)
     first = TopK(fused.rows[:, : args.depth], fused.scores[:, : args.depth])
     begin = time.perf_counter()
-    scores = np.stack(
-        [
-            reranker.scores(query, [data.dataset.corpus[data.ids[row]] for row in rows])
-            for query, rows in zip(data.test.texts, first.rows.tolist(), strict=True)
-        ]
-    )
+    second = ranked_hits(_scores(data, reranker, first), first.rows)
     read = time.perf_counter() - begin
-    second = ranked_hits(scores, first.rows)
-    systems = {
-        "first stage": first,
+    systems = {"first stage": first}
+    if kind == "late-interaction":
+        untrained = LateInteractionReranker(base, cache_mb=4096)
+        before = ranked_hits(_scores(data, untrained, first), first.rows)
+        systems["untrained, at its default share"] = fuse(before, first, untrained.weight, depth=args.depth)
+    systems |= {
         "reranker alone": second,
         f"both, {reranker.weight:.0%} reranker": fuse(second, first, reranker.weight, depth=args.depth),
     }
     reports = {name: data.report(_cut(hits, args.depth), data.test, name) for name, hits in systems.items()}
     rows = []
     for name, report in reports.items():
-        row: dict[str, Any] = {"part": "quality", "data": data.name, "loss": loss, "seed": seed}
+        row: dict[str, Any] = {"part": "quality", "data": data.name, "kind": kind, "loss": loss, "seed": seed}
         row |= {"system": name.partition(",")[0], "weight": reranker.weight, "n": len(data.test)}
         row |= {METRIC: round(report.mean(METRIC), 4), "gain": None, "gain, 95 %": None}
         if name != "first stage":
@@ -130,6 +139,11 @@ def quality(data: HumanSet, args: Any, loss: str, seed: int) -> list[dict[str, A
         row |= {"epochs": args.epochs, "max length": args.max_length, "train s": round(result.seconds["train"], 1)}
         rows.append(row | {"ms a query": round(1000 * read / len(data.test), 1), "command": command()})
     return rows
+
+
+def _scores(data: HumanSet, reranker: Any, first: TopK) -> Any:
+    texts = [[data.dataset.corpus[data.ids[row]] for row in rows] for rows in first.rows.tolist()]
+    return np.stack([reranker.scores(query, some) for query, some in zip(data.test.texts, texts, strict=True)])
 
 
 def loop(data: HumanSet, args: Any, seed: int) -> list[dict[str, Any]]:

@@ -51,8 +51,8 @@ def run(
     reranker: Annotated[
         str | None,
         typer.Option(
-            help="A cross-encoder to try on top, by name or folder; train: one trained from the model in use, on the "
-            "questions that people asked; late-interaction: the model in use itself, token by token, untrained."
+            help="A cross-encoder to try on top, by name or folder; train: the token vectors of the model in use, "
+            "trained on what people asked; late-interaction: the model in use itself, token by token, untrained."
         ),
     ] = None,
     llm: Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
@@ -127,6 +127,26 @@ def has_scoring_head(name: str, *, trust_remote_code: bool = False) -> bool:
     brought = getattr(config, "auto_map", None) or {}
     scoring = {str(place).rpartition(".")[2] for task, place in brought.items() if str(task).endswith(_SCORING)}
     return any(str(kind).endswith(_SCORING) or kind in scoring for kind in config.architectures or ())
+
+
+def what_it_is(
+    name: str | Path, *, trust_remote_code: bool = False
+) -> Literal["cross-encoder", "embedding", "encoder"]:
+    """What a model was made for: to score pairs, to embed (saved by sentence-transformers), or neither.
+
+    Args:
+        name: Folder or hub name.
+        trust_remote_code: See `has_scoring_head`.
+
+    Raises:
+        ModelError: Its configuration cannot be read.
+    """
+    from sentence_transformers.util import load_file_path
+
+    found = resolve_model_name(name)
+    if has_scoring_head(found, trust_remote_code=trust_remote_code):
+        return "cross-encoder"
+    return "encoder" if load_file_path(found, "modules.json") is None else "embedding"
 
 
 def pair_logits(

@@ -16,6 +16,7 @@ from llama_index.core.constants import DEFAULT_EMBED_BATCH_SIZE
 from llama_index.core.utils import get_cache_dir, infer_torch_device
 from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
+from llama_index_embft.embeddings.fingerprint import state_of_weights
 from llama_index_embft.embeddings.identity import ModelIdentity, fingerprints, sentence_transformer_identity
 from llama_index_embft.embeddings.sentence_transformer import (
     TextKind,
@@ -151,9 +152,9 @@ class LocalEmbedding(HuggingFaceEmbedding):
 
     def _identities(self) -> dict[str, str | None]:
         """Fingerprints of both sides; weights are hashed anew only after torch has changed them."""
-        changes = sum(tensor._version for tensor in self._model.parameters() if not tensor.is_inference())
+        weights = state_of_weights(self._model)
         prompts = self.query_instruction, self.text_instruction
-        state = (changes, *prompts, self.normalize, self._model.max_seq_length, self._model.truncate_dim)
+        state = (weights, *prompts, self.normalize, self._model.max_seq_length, self._model.truncate_dim)
         if self._known is None or self._known[0] != state:
             self._known = (state, fingerprints(self))
         return dict(self._known[1])

@@ -20,6 +20,7 @@ _KINDS: Final = {
     "base": "an adapter that changes nothing: no gain was proven",
     "nudge": "edited document embeddings of a frozen model",
     "reranker": "a cross-encoder, trained on what the first stage finds",
+    "late": "token vectors for late interaction, trained on what the first stage finds",
     "distilled": "a student that gives its teacher's vectors, for queries on the teacher's index",
 }
 _PLAIN: Final = ("full", "lora", "reranker", "distilled")  # loaded by sentence-transformers alone
@@ -40,13 +41,13 @@ def model_card(record: Mapping[str, Any]) -> str:
         Markdown with the YAML front matter that the Hugging Face hub reads.
     """
     kind = str(record.get("kind", "full"))
-    name = _base_name(record)
+    name, what = _base_name(record), _KINDS.get("late" if "late_interaction" in record else kind, kind)
     parts = [
         _front_matter(record, kind),
         f"# {_line(name)}, fine-tuned for retrieval" if kind != "base" else f"# {_line(name)}",
         f"{'A reranker' if kind == 'reranker' else 'An embedding model'} for retrieval with LlamaIndex, made of "
         f"{_code(name)} by "
-        f"[llama-index-embft](https://pypi.org/project/llama-index-embft/): {_KINDS.get(kind, kind)}.",
+        f"[llama-index-embft](https://pypi.org/project/llama-index-embft/): {what}.",
         _use(record, kind),
         _comparison(record),
         _figures(record),
@@ -62,7 +63,8 @@ def _front_matter(record: Mapping[str, Any], kind: str) -> str:
     plain = kind in _PLAIN
     task = "text-ranking" if kind == "reranker" else "sentence-similarity"
     tags = ["llama-index", "llama-index-embft", "retrieval"]
-    tags += ["cross-encoder"] if kind == "reranker" else ["feature-extraction"]
+    ranks = "late-interaction" if "late_interaction" in record else "cross-encoder"
+    tags += [ranks] if kind == "reranker" else ["feature-extraction"]
     tags = [*(["sentence-transformers"] if plain else ["adapter"]), task, *tags]
     matter: dict[str, Any] = {"tags": tags}
     base = _hub_name(record)
@@ -90,7 +92,7 @@ def _front_matter(record: Mapping[str, Any], kind: str) -> str:
     return f"---\n{text}---"
 
 
-def _use_reranker() -> str:
+def _use_reranker(record: Mapping[str, Any]) -> str:
     lines = [
         "## Use",
         "",
@@ -102,6 +104,10 @@ def _use_reranker() -> str:
         'reranker = load_reranker("PATH", top_n=5)  # with the share in the ranking that it earned on validation',
         "engine = index.as_query_engine(similarity_top_k=50, node_postprocessors=[reranker])",
         "```",
+    ]
+    if "late_interaction" in record:
+        return "\n".join(lines)
+    lines += [
         "",
         "With sentence-transformers, or LlamaIndex alone, it ranks by itself:",
         "",
@@ -135,7 +141,7 @@ def _use_distilled(record: Mapping[str, Any]) -> str:
 
 def _use(record: Mapping[str, Any], kind: str) -> str:
     if kind == "reranker":
-        return _use_reranker()
+        return _use_reranker(record)
     if kind == "distilled":
         return _use_distilled(record)
     lines = [

@@ -13,6 +13,11 @@ import numpy as np
 
 from llama_index_embft.embeddings.cross_encoder import cross_encoder_fingerprint, load_cross_encoder
 from llama_index_embft.embeddings.encoding.cache import EmbeddingCache, cache_key
+from llama_index_embft.embeddings.encoding.late_interaction import (
+    LateInteraction,
+    late_interaction_record,
+    load_late_interaction,
+)
 from llama_index_embft.embeddings.sentence_transformer import keep_within_positions
 from llama_index_embft.errors import ConfigError, ModelError
 
@@ -53,8 +58,8 @@ class CrossEncoder(Teacher):
     Its scores of positives and candidates are kept, so that a model can be trained to rank like it.
 
     Args:
-        model: Folder or hub name of a cross-encoder, or an object with sentence-transformers'
-            ``predict(pairs, batch_size=…)``.
+        model: Folder or hub name of a cross-encoder, folder of a saved reranker, or an object with the method
+            ``predict(pairs, batch_size=…)`` of sentence-transformers.
         gap: How much below the lowest positive a candidate must score, on the reranker's own scale.
         batch_size: Pairs a batch.
         cache: Where scores are kept between runs; ``"default"`` is the embedding cache, None keeps nothing. A model
@@ -94,11 +99,17 @@ class CrossEncoder(Teacher):
 
         self.scores = {}
         if isinstance(self.model, str):
-            self.model = load_cross_encoder(self.model, trust_remote_code=self.trust_remote_code)
+            self.model = self._loaded(self.model)
         elif isinstance(self.model, nn.Module):
             keep_within_positions(self.model)
         if self._cache is not None:
-            self._fingerprint = cross_encoder_fingerprint(self.model)
+            late = isinstance(self.model, LateInteraction)
+            self._fingerprint = self.model.fingerprint if late else cross_encoder_fingerprint(self.model)
+
+    def _loaded(self, name: str) -> Any:
+        if late := late_interaction_record(name):  # one that was trained here, or saved with a retriever
+            return load_late_interaction(name, late, trust_remote_code=self.trust_remote_code)
+        return load_cross_encoder(name, trust_remote_code=self.trust_remote_code)
 
     def relevant(self, context: MiningContext, pairs: Sequence[Pair]) -> list[bool]:
         """See `Teacher.relevant`."""

@@ -113,10 +113,10 @@ def tune(
             reranker says of the passages that the trained model finds. Or some of ``"adapter"``, ``"lora"``,
             ``"full"``, ``"distill"``.
         reranker: Reads the first 30 hits, and is kept only where it wins: a name or folder, a ``CrossEncoder``, a
-            function of query and texts, or a LlamaIndex node postprocessor. ``"train"`` trains one from the model in
-            use on what people asked. People's questions also say how much it counts beside the order of the hits
-            (not for a postprocessor of another class). ``"late-interaction"`` is the model in use itself, token by
-            token, without training, see `LateInteractionReranker`. One that fails is left out, and the notes say so.
+            function of query and texts, or a LlamaIndex node postprocessor. ``"late-interaction"`` is the model in
+            use itself, token by token, see `LateInteractionReranker`; ``"train"`` trains its token vectors first, on
+            what people asked. People's questions also say how much a reranker counts beside the order of the hits
+            (not for a postprocessor of another class). One that fails is left out, and the notes say so.
         budget: How long the search may take, such as ``"10 min"`` or seconds. What would take longer is left out, and
             named.
         output_path: Folder to save to; None saves nothing, see `TuneResult.save`.

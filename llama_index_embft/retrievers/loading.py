@@ -9,9 +9,10 @@ from typing import Any
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 
 from llama_index_embft._core.checks import first_line
+from llama_index_embft.embeddings.encoding.late_interaction import load_late_interaction
 from llama_index_embft.embeddings.graph.cross_encoder import GraphCrossEncoder
 from llama_index_embft.errors import ConfigError, ModelError
-from llama_index_embft.retrievers.late_interaction import load_late_interaction
+from llama_index_embft.retrievers.late_interaction import LateInteractionReranker
 from llama_index_embft.retrievers.reranking import BATCH, RECORD, CrossEncoderReranker
 
 
@@ -44,8 +45,12 @@ def load_reranker(
         "trust_remote_code": trust_remote_code,
     }
     if "late_interaction" in record:
-        del fields["batch_size"]  # of pairs, which are not read here
-        return load_late_interaction(Path(folder), record["late_interaction"], **fields)
+        late = record["late_interaction"]
+        scorer = load_late_interaction(folder, late, device=device, trust_remote_code=trust_remote_code)
+        shown = {
+            name: fields[name] for name in ("top_n", "weight")
+        }  # pairs, of which there would be batches, are not read
+        return LateInteractionReranker(scorer, cache_mb=late["cache_mb"], **shown)
     kind = str(record.get("export", {}).get("format", ""))
     model = GraphCrossEncoder(folder, record) if kind.startswith(("onnx", "openvino")) else folder
     return CrossEncoderReranker(model, max_length=record.get("max_length"), **fields)

@@ -272,6 +272,15 @@ def test_a_dict_says_how_many_dimensions_are_kept(tiny_model_path):
     assert model.to_dict()["identity"] != before
 
 
+def test_a_dict_says_that_a_model_was_trained(tiny_model_path):
+    model = LocalEmbedding(tiny_model_path, device="cpu")
+    before = model.to_dict()["identity"]
+    optimizer = torch.optim.AdamW(model._model.parameters(), fused=True)  # which torch's counters do not see
+    model._model(model._model.preprocess(["a fox"]))["sentence_embedding"].sum().backward()
+    optimizer.step()
+    assert model.to_dict()["identity"] != before
+
+
 def test_nudged_over_adapter_and_back(base, tmp_path):
     folder = save(tmp_path / "a", base, MODULES["linear"]())
     adapted = AdapterEmbedding(base, folder)

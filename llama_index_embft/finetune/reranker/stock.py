@@ -96,7 +96,7 @@ class CrossEncoderFinetuneEngine(RerankerFinetuneEngine):
             model_id,
             model_output_path,
             None if val_dataset is None else samples_to_dataset(val_dataset, on_error="drop"),
-            settings=replace(settings or RerankerSettings(), **changes),
+            settings=replace(settings or RerankerSettings(), kind="cross-encoder", **changes),
             loss=None if isinstance(named, str) else named,
             show_progress=show_progress_bar,
         )

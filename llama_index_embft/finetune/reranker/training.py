@@ -10,6 +10,7 @@ from torch import nn
 
 from llama_index_embft._core.temporary import scratch_folder
 from llama_index_embft.errors import ConfigError
+from llama_index_embft.finetune.reranker.late_interaction import InBatchLoss, LateInteractionModel
 from llama_index_embft.finetune.reranker.rows import columns
 from llama_index_embft.finetune.running.arguments import DeviceArguments, legacy_precision_kept, run_options
 from llama_index_embft.finetune.running.callbacks import BestStateCallback
@@ -19,7 +20,7 @@ from llama_index_embft.finetune.running.trainer import ResumableTrainer, equal_p
 from llama_index_embft.finetune.validation import BestState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from sentence_transformers import CrossEncoder
@@ -55,8 +56,15 @@ class TrainedReranker:
     evaluate_seconds: float
 
 
-def make_loss(model: CrossEncoder, loss: RerankerLoss | Any) -> Any:
-    """A loss of sentence-transformers by its name here, or one that a function makes of the model.
+def make_loss(
+    model: CrossEncoder, loss: RerankerLoss | Any, forbidden: Mapping[str, frozenset[str]] | None = None
+) -> Any:
+    """A loss by its name here, or one that a function makes of the model.
+
+    Args:
+        model: What is trained.
+        loss: The name or the function.
+        forbidden: Question -> passages that are not to be its negatives, for a loss that looks beyond its own list.
 
     Raises:
         ConfigError: It is neither.
@@ -79,6 +87,9 @@ def make_loss(model: CrossEncoder, loss: RerankerLoss | Any) -> Any:
         return losses.RankNetLoss(model, **options)
     if loss == "bce":
         return losses.BinaryCrossEntropyLoss(model)
+    if loss == "in_batch":
+        assert isinstance(model, LateInteractionModel)  # see `RerankerSettings.decided`
+        return InBatchLoss(model, forbidden)
     raise ConfigError(f"`loss` is {loss!r}; name one, or give a function that makes it of the model.")
 
 
@@ -169,9 +180,16 @@ def _trainer(
         model=model,
         args=arguments,
         train_dataset=data,
-        loss=make_loss(model, loss),
+        loss=make_loss(model, loss, _no_negatives(rows)),
         checkpoints=environment.checkpoints,
         best=best,
         trainable_only=settings.method == "lora",
         mini_batch_size=settings.hardware.mini_batch_size,
     )
+
+
+def _no_negatives(rows: Sequence[RerankerRow]) -> dict[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+    for row in rows:
+        found[row.query] = found.get(row.query, frozenset()) | row.no_negatives
+    return found

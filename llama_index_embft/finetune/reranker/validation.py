@@ -33,6 +33,7 @@ class RerankValidation:
         found: What the first stage finds for some of its questions.
         batch_size: Pairs at a time.
         alone: The reranker is used by itself, so its own order is what counts.
+        prior: Share of the reranker before these questions say more, see `learn_weight`.
 
     Attributes:
         alone: As given.
@@ -47,9 +48,10 @@ class RerankValidation:
         *,
         batch_size: int = 32,
         alone: bool = False,
+        prior: float = 0.0,
     ) -> None:
         queries = found.query_ids
-        self.alone = alone
+        self.alone, self._prior = alone, prior
         self._batch_size = batch_size
         self._hits = found.hits
         row_of = {doc: row for row, doc in enumerate(found.ids)}
@@ -79,7 +81,7 @@ class RerankValidation:
         second = self._reranked(model)
         if self.alone:
             return {SELECTION_METRIC: (score := self._mean(second)), WEIGHT: 1.0, ALONE: score}
-        choice = learn_weight(second, self._hits, self._judgements, prior=0.0, depth=self._depth)
+        choice = learn_weight(second, self._hits, self._judgements, prior=self._prior, depth=self._depth)
         weight = choice.weight if choice.scores[choice.weight] > choice.scores[0.0] else 0.0
         return {
             SELECTION_METRIC: choice.scores[weight],

@@ -30,7 +30,7 @@ LATE_INTERACTION: Final = "late-interaction"
 _EPOCHS: Final = 2
 _NEGATIVES: Final = 4
 _MOST_VAL: Final = 100
-_STEP_COST: Final = 3.0  # of a step forward and back, in texts that are embedded
+_STEP_COST: Final = 4.0  # of a step forward, once more where memory asks for it, and back, in texts that are embedded
 
 
 def why_no_reranker(base: BaseEmbedding, evidence: Evidence) -> str:

@@ -47,6 +47,7 @@ def make_data(n: int = 16, start: int = 0) -> EmbeddingQAFinetuneDataset:
 def settings(**options) -> RerankerSettings:
     candidates = options.pop("candidates", CandidateSettings(depth=6, negatives=2))
     given = {"batch_size": 4, "epochs": 2, "learning_rate": 3e-3, "device": "cpu", "candidates": candidates}
+    given["kind"] = "cross-encoder"
     return RerankerSettings(**{**given, **options})
 
 
