@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from llama_index.core.bridge.pydantic import (
     Field,
@@ -31,6 +31,15 @@ from llama_index_embft.errors import ModelError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+# What sentence-transformers turns into an embedding model by leaving layers out, and its vectors say little.
+_MULTI_VECTOR: Final = "it gives a vector for each token; use it as LateInteractionReranker"
+_NO_EMBEDDING: Final = {
+    "CrossEncoder": "it scores pairs of texts; use it with load_reranker",
+    "SparseEncoder": "its vectors are sparse, which dense indexes do not hold; give another model",
+    "MultiVectorEncoder": _MULTI_VECTOR,
+    "ColBERT": _MULTI_VECTOR,
+}
 
 
 class LocalEmbedding(HuggingFaceEmbedding):
@@ -174,14 +183,19 @@ def load_sentence_transformer(
         cache_folder: Where models of the hub are kept; None: LlamaIndex's own place.
 
     Raises:
-        ModelError: Its weights hold NaN. What else may go wrong is of many kinds, see `describe.loading`.
+        ModelError: It was saved as something else than an embedding model, of which sentence-transformers would make
+            one without a word that is heard, or its weights hold NaN. What else may go wrong is of many kinds, see
+            `describe.loading`.
     """
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.util import load_file_path
 
     # LlamaIndex makes its place when asked for it; a folder needs none, so it loads where there is no home to write to.
     options: dict[str, Any] = {"cache_folder": cache_folder or (None if Path(name).is_dir() else get_cache_dir())}
-    prompts, default = _saved_prompts(load_file_path(name, "config_sentence_transformers.json", **options))
+    config = _saved_config(load_file_path(name, "config_sentence_transformers.json", **options))
+    if (kind := str(config.get("model_type"))) in _NO_EMBEDDING:
+        raise ModelError(f"{name} is no embedding model: {_NO_EMBEDDING[kind]}.")
+    prompts, default = _saved_prompts(config)
     model = SentenceTransformer(
         name,
         device=device or infer_torch_device(),
@@ -195,14 +209,16 @@ def load_sentence_transformer(
     return model
 
 
-def _saved_prompts(file: str | None) -> tuple[dict[str, str], str | None]:
-    """The prompts in a ``config_sentence_transformers.json``, and the name of the default one."""
+def _saved_config(file: str | None) -> dict[str, Any]:
+    """What a ``config_sentence_transformers.json`` says; empty where there is none."""
     import json
 
-    config: Any = {}
-    if file is not None:
-        config = json.loads(Path(file).read_text(encoding="utf-8"))
-    config = config if isinstance(config, dict) else {}
+    config: Any = {} if file is None else json.loads(Path(file).read_text(encoding="utf-8"))
+    return config if isinstance(config, dict) else {}
+
+
+def _saved_prompts(config: dict[str, Any]) -> tuple[dict[str, str], str | None]:
+    """The prompts of a model, and the name of the default one."""
     prompts, default = config.get("prompts"), config.get("default_prompt_name")
     named = {str(name): str(text or "") for name, text in prompts.items()} if isinstance(prompts, dict) else {}
     return named, default if isinstance(default, str) else None

@@ -10,7 +10,7 @@ from llama_index.core.bridge.pydantic import Field
 from llama_index_embft._core.checks import check_number
 from llama_index_embft.embeddings.encoding.backends import SentenceTransformerBackend, WrappedBackend
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
-from llama_index_embft.embeddings.encoding.late_interaction import CACHE_MB, LateInteraction
+from llama_index_embft.embeddings.encoding.late_interaction import CACHE_MB, LateInteraction, load_multi_vector
 from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.embeddings.wrapped import TwoSided
 from llama_index_embft.errors import ModelError
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.callbacks import CallbackManager
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import MultiVectorEncoder, SentenceTransformer
+
+    from llama_index_embft.embeddings.sentence_transformer import TextKind
 
 _SHARE: Final = 0.5
 _SAMPLED: Final = 50
@@ -35,7 +37,7 @@ class LateInteractionReranker(CrossEncoderReranker):
 
     Args:
         embed_model: The embedding model in use, a ``SentenceTransformer``, or a name or folder of one. Of an adapter,
-            the model below it.
+            the model below it. Or a model that was made for it, a ``MultiVectorEncoder`` (ColBERT's kind).
         top_n: Nodes to return; None returns all.
         weight: Share in the ranking, 0 to 1. Default 0.5, with which no set of questions by people that was tried
             lost, over dense search and beside BM25 (docs/how-to/rerank.md).
@@ -57,7 +59,7 @@ class LateInteractionReranker(CrossEncoderReranker):
 
     def __init__(
         self,
-        embed_model: BaseEmbedding | SentenceTransformer | LateInteraction | str | Path,
+        embed_model: BaseEmbedding | SentenceTransformer | MultiVectorEncoder | LateInteraction | str | Path,
         *,
         top_n: int | None = None,
         weight: float = _SHARE,
@@ -121,11 +123,22 @@ def token_scorer(
     Raises:
         ModelError: The model cannot be loaded, or keeps the vectors of its tokens to itself.
     """
+    from sentence_transformers import MultiVectorEncoder
+
     if isinstance(embed_model, LateInteraction):
         same = embed_model
         return LateInteraction(same.model, prompts=same.prompts, routes=same.routes, cache_mb=cache_mb)
     if isinstance(embed_model, (str, Path)):
-        embed_model = load_embed_model(embed_model, device=device, trust_remote_code=trust_remote_code)
+        made_for_it: Any = load_multi_vector(embed_model, device=device, trust_remote_code=trust_remote_code)
+        if made_for_it is None:
+            made_for_it = load_embed_model(embed_model, device=device, trust_remote_code=trust_remote_code)
+        embed_model = made_for_it
+    if isinstance(embed_model, MultiVectorEncoder):
+        prompts: dict[TextKind, str] = {
+            "query": embed_model.prompts.get("query") or "",
+            "document": embed_model.prompts.get("document") or "",
+        }
+        return LateInteraction(embed_model, prompts=prompts, routes=False, cache_mb=cache_mb)
     if isinstance(embed_model, TwoSided):  # the two have vectors in common, not tokens
         embed_model = embed_model.model_of("query")
     backend: Any = as_encoder(embed_model, cache=None).backend

@@ -9,7 +9,7 @@ from typing import Any
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 
 from llama_index_embft._core.checks import first_line
-from llama_index_embft.embeddings.encoding.late_interaction import load_late_interaction
+from llama_index_embft.embeddings.encoding.late_interaction import load_late_interaction, load_multi_vector
 from llama_index_embft.embeddings.graph.cross_encoder import GraphCrossEncoder
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.retrievers.late_interaction import LateInteractionReranker
@@ -24,13 +24,14 @@ def load_reranker(
     weight: float | None = None,
     trust_remote_code: bool = False,
 ) -> CrossEncoderReranker:
-    """Load a reranker that was trained here, saved with a retriever or exported, or any cross-encoder by its name.
+    """Load a reranker that was trained here, saved with a retriever or exported, or one of another make by its name.
 
     Args:
-        folder: The folder, or a hub name.
+        folder: The folder, or a hub name; other makes are cross-encoders, and multi-vector models (ColBERT's kind).
         top_n: Nodes to return; None: as saved with a retriever, else all.
         device: Torch device; None takes a GPU where there is one.
-        weight: Share of the reranker in the ranking; None: the one learnt on validation, else 1.
+        weight: Share of the reranker in the ranking; None: the one learnt on validation, else 1 for a cross-encoder
+            and 0.5 for late interaction.
         trust_remote_code: Run code that comes with the model. Only for repositories you have read.
 
     Raises:
@@ -51,6 +52,11 @@ def load_reranker(
             name: fields[name] for name in ("top_n", "weight")
         }  # pairs, of which there would be batches, are not read
         return LateInteractionReranker(scorer, cache_mb=late["cache_mb"], **shown)
+    if not record:
+        made_for_it = load_multi_vector(folder, device=device, trust_remote_code=trust_remote_code)
+        if made_for_it is not None:
+            share = LateInteractionReranker.prior if weight is None else weight
+            return LateInteractionReranker(made_for_it, top_n=top_n, weight=share)
     kind = str(record.get("export", {}).get("format", ""))
     model = GraphCrossEncoder(folder, record) if kind.startswith(("onnx", "openvino")) else folder
     return CrossEncoderReranker(model, max_length=record.get("max_length"), **fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from types import SimpleNamespace
@@ -152,3 +153,14 @@ def test_half_a_character_is_read_as_a_question_mark(tiny_model_path):
     for size in (None, 4):
         found = as_encoder(model, cache=None, batch_size=size).encode_documents(np.array(["a\ud800b"]))
         assert found[0].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("CrossEncoder", "it scores pairs of texts; use it with load_reranker"), ("SparseEncoder", "vectors are sparse")],
+)
+def test_what_was_saved_as_something_else_is_not_made_an_embedding_model_of(kind, words, tiny_model_path, tmp_path):
+    folder = shutil.copytree(tiny_model_path, tmp_path / "m")
+    (folder / "config_sentence_transformers.json").write_text(json.dumps({"model_type": kind}))
+    with pytest.raises(ModelError, match=f"m is no embedding model: .*{words}"):
+        load_embed_model(folder)

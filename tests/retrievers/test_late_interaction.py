@@ -9,7 +9,10 @@ import pytest
 import torch
 from hash_embedding import HashEmbedding
 from llama_index.core.schema import NodeWithScore, TextNode
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import MultiVectorEncoder, SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+from sentence_transformers.sentence_transformer.modules import Normalize
 
 from llama_index_embft import load_embed_model
 from llama_index_embft.errors import ConfigError, ModelError
@@ -120,6 +123,26 @@ def test_vectors_of_a_model_that_was_trained_since_are_not_taken(tiny_model_path
     optimizer.step()
     after = reranker.scores(QUERY, TEXTS)
     assert after.tolist() == LateInteractionReranker(model).scores(QUERY, TEXTS).tolist() != before.tolist()
+
+
+def test_a_model_that_was_made_for_it_reads_in_its_own_way(tiny_model_path, tmp_path):
+    transformer = Transformer(tiny_model_path, query_expansion={"strategy": "fixed", "attend": False, "length": 12})
+    own = MultiVectorEncoder(
+        modules=[transformer, MultiVectorMask(["the", "."]), Normalize(module_input_name="token_embeddings")],
+        prompts={"query": "which ", "document": "text "},
+        device="cpu",
+    )
+    expected = own.similarity(own.encode_query([QUERY]), own.encode_document(TEXTS))[0].tolist()
+    own.save_pretrained(str(tmp_path / "m"))
+    given = LateInteractionReranker(own, weight=0.3)
+    given.save_model(made := tmp_path / "saved")
+    named = tmp_path / "m"
+    for reranker in (given, LateInteractionReranker(named), load_reranker(named), load_reranker(made)):
+        assert reranker.scores(QUERY, TEXTS).tolist() == pytest.approx(expected, abs=1e-2)
+    assert load_reranker(named).weight == LateInteractionReranker.prior
+    assert load_reranker(made).weight == 0.3
+    with pytest.raises(ModelError, match="is no embedding model: it gives a vector for each token; use it as Late"):
+        load_embed_model(named)
 
 
 def test_half_a_character_is_read_as_a_question_mark(model):

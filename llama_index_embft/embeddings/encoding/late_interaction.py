@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from llama_index_embft.embeddings.describe import loading
+from llama_index_embft.embeddings.describe import loading, resolve_model_name
 from llama_index_embft.embeddings.encoding.token_vectors import encode_tokens
 from llama_index_embft.embeddings.fingerprint import (
     fingerprint_sentence_transformer,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import MultiVectorEncoder, SentenceTransformer
 
     from llama_index_embft.embeddings.sentence_transformer import TextKind
 
@@ -38,19 +38,28 @@ class LateInteraction:
     """Scores passages by the sum, over the tokens of a query, of the best cosine to a token of the passage.
 
     That is ColBERT's score (https://arxiv.org/abs/2004.12832), with the token vectors of a model that was trained to
-    give one vector a text. Token vectors of passages are kept in memory: 200 KB for 256 tokens with 384 dimensions.
+    give one vector a text, or of one that was made for this score and reads texts in its own way. Token vectors of
+    passages are kept in memory: 200 KB for 256 tokens with 384 dimensions.
 
     Args:
         model: The model.
-        prompts: What it puts before queries and documents.
+        prompts: What it puts before queries and documents; a ``MultiVectorEncoder`` has its own.
         routes: Tell a model with a `Router` which kind of text it reads.
         cache_mb: Megabytes of token vectors to keep; the oldest go first. 0 keeps none.
     """
 
     def __init__(
-        self, model: SentenceTransformer, *, prompts: dict[TextKind, str], routes: bool, cache_mb: float = CACHE_MB
+        self,
+        model: SentenceTransformer | MultiVectorEncoder,
+        *,
+        prompts: dict[TextKind, str],
+        routes: bool,
+        cache_mb: float = CACHE_MB,
     ) -> None:
-        self.model = model
+        from sentence_transformers import MultiVectorEncoder
+
+        self.model: Any = model
+        self.multi_vector = isinstance(model, MultiVectorEncoder)
         self.prompts = prompts
         self.routes = routes
         self.cache_mb = cache_mb
@@ -143,6 +152,10 @@ class LateInteraction:
             self._bytes += _size(text, vectors)
 
     def _tokens(self, kind: TextKind, texts: list[str]) -> list[NDArray[np.float16]]:
+        if self.multi_vector:
+            encode = self.model.encode_query if kind == "query" else self.model.encode_document
+            found = encode(list(map(sound_text, texts)), convert_to_numpy=True, show_progress_bar=False)
+            return [vectors.astype(np.float16) for vectors in found]
         options: dict[str, Any] = {"task": kind} if self.routes else {}
         return encode_tokens(self.model, list(map(sound_text, texts)), prompt=self.prompts[kind], **options)
 
@@ -171,9 +184,54 @@ def load_late_interaction(
     Raises:
         ModelError: It cannot be loaded.
     """
+    multi_vector = load_multi_vector(folder, device=device, trust_remote_code=trust_remote_code)
+    if multi_vector is not None:
+        return LateInteraction(multi_vector, **record)
     with loading(f"The reranker in {folder}", str(folder)):
         model = load_sentence_transformer(str(folder), device=device, trust_remote_code=trust_remote_code)
     return LateInteraction(model, **record)
+
+
+def load_multi_vector(
+    name: str | Path, *, device: str | None = None, trust_remote_code: bool = False
+) -> MultiVectorEncoder | None:
+    """Load a model that was made for late interaction (of sentence-transformers, PyLate, or Stanford's ColBERT).
+
+    Args:
+        name: Folder or hub name.
+        device: Torch device; None takes a GPU where there is one.
+        trust_remote_code: Run code that comes with the model.
+
+    Returns:
+        None for a model of another kind.
+
+    Raises:
+        ModelError: It cannot be loaded.
+    """
+    found = resolve_model_name(name)
+    if not _was_made_for_it(found):
+        return None
+    from sentence_transformers import MultiVectorEncoder
+
+    with loading(f"The reranker {found}", found):
+        model: MultiVectorEncoder = MultiVectorEncoder(found, device=device, trust_remote_code=trust_remote_code)
+        return model.float().eval()
+
+
+def _was_made_for_it(name: str) -> bool:
+    """Whether a model's files say so; what else is wrong with them is said where they are loaded."""
+    from sentence_transformers.util import load_file_path
+
+    def read(file: str) -> dict[str, Any]:
+        at = load_file_path(name, file)
+        found = None if at is None else json.loads(Path(at).read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+
+    try:
+        kind, architectures = read("config_sentence_transformers.json").get("model_type"), read("config.json")
+    except (OSError, ValueError):
+        return False
+    return kind in ("MultiVectorEncoder", "ColBERT") or "HF_ColBERT" in (architectures.get("architectures") or ())
 
 
 def late_interaction_record(folder: str | Path) -> dict[str, Any] | None:
