@@ -57,7 +57,10 @@ class TrainedReranker:
 
 
 def make_loss(
-    model: CrossEncoder, loss: RerankerLoss | Any, forbidden: Mapping[str, frozenset[str]] | None = None
+    model: CrossEncoder,
+    loss: RerankerLoss | Any,
+    forbidden: Mapping[str, frozenset[str]] | None = None,
+    mini_batch_size: int | None = None,
 ) -> Any:
     """A loss by its name here, or one that a function makes of the model.
 
@@ -65,6 +68,7 @@ def make_loss(
         model: What is trained.
         loss: The name or the function.
         forbidden: Question -> passages that are not to be its negatives, for a loss that looks beyond its own list.
+        mini_batch_size: Questions at a time, for a loss that must see the batch as a whole.
 
     Raises:
         ConfigError: It is neither.
@@ -89,7 +93,7 @@ def make_loss(
         return losses.BinaryCrossEntropyLoss(model)
     if loss == "in_batch":
         assert isinstance(model, LateInteractionModel)  # see `RerankerSettings.decided`
-        return InBatchLoss(model, forbidden)
+        return InBatchLoss(model, forbidden, mini_batch_size)
     raise ConfigError(f"`loss` is {loss!r}; name one, or give a function that makes it of the model.")
 
 
@@ -156,7 +160,8 @@ def _trainer(
     data = Dataset.from_dict(columns(rows, loss))
     a_row = len(data) / len(rows)  # a loss on single passages has as many rows for a question as it has passages
     batch = max(1, min(round(settings.batch_size * a_row), len(data)))
-    parts = equal_parts(batch, max(1, round((settings.hardware.mini_batch_size or settings.batch_size) * a_row)))
+    at_once = settings.hardware.mini_batch_size
+    parts = 1 if loss == "in_batch" else equal_parts(batch, max(1, round((at_once or settings.batch_size) * a_row)))
     steps = -(-len(data) // batch) * settings.epochs
     with legacy_precision_kept():
         arguments = RerankerArguments(
@@ -180,7 +185,7 @@ def _trainer(
         model=model,
         args=arguments,
         train_dataset=data,
-        loss=make_loss(model, loss, _no_negatives(rows)),
+        loss=make_loss(model, loss, _no_negatives(rows), at_once),
         checkpoints=environment.checkpoints,
         best=best,
         trainable_only=settings.method == "lora",

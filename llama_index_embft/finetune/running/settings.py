@@ -93,8 +93,8 @@ class HardwareSettings:
     mini_batch_size: int | None = option(
         None,
         "Rows computed with gradients at a time. The loss over the whole batch stays exact (GradCache), for one more "
-        "forward pass. Default: 16 on CPU; on GPU the whole batch, halved until it fits. Of a reranker: questions, "
-        "whose gradients are added up; by default the whole batch.",
+        "forward pass. Default: 16 on CPU; on GPU the whole batch, halved until it fits. Of a cross-encoder: "
+        "questions, whose gradients are added up; by default the whole batch.",
     )
     attention_dropout: bool | None = option(
         None,
