@@ -23,7 +23,7 @@ group-index := tests/index tests/embeddings tests/export
 GROUPS := finetune faults generation cli index
 group-rest = tests $(addprefix --ignore=,$(foreach group,$(GROUPS),$(group-$(group))))
 
-.PHONY: help demo test test-fast test-all test-system test-lowest test-latest coverage mutants lint format api docs wheel smoke pins audit clean
+.PHONY: help demo test test-fast test-all test-system test-lowest test-latest coverage mutants lint pyright format api docs wheel smoke pins audit clean
 .DELETE_ON_ERROR:
 
 help:
@@ -36,6 +36,7 @@ help:
 	@echo "make coverage     make test in one process, with the lines and branches that no test runs"
 	@echo "make mutants      change each operator of what decides figures, and see whether a fast test notices"
 	@echo "make lint         ruff, spelling, unused code, the import contract and mypy"
+	@echo "make pyright      a second reader of types, beside mypy (two minutes)"
 	@echo "make format       ruff format, with safe fixes"
 	@echo "make api          write the public interface anew (tests/public_api.txt)"
 	@echo "make docs         build the documentation into site/"
@@ -117,6 +118,10 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+pyright: $(VENV)/dev.stamp
+	$(PIP_INSTALL) --group pyright
+	$(BIN)/basedpyright
+
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -147,7 +152,7 @@ pins: $(VENV)/dev.stamp
 	cp constraints.txt constraints.new
 	$(BIN)/uv pip compile --quiet $(UPGRADE) --no-annotate --no-header --output-file constraints.new \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
-	  $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) --group dev --group docs --group release --group mutants pyproject.toml
+	  $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) --group dev --group docs --group release --group mutants --group pyright pyproject.toml
 	{ echo "# A tested set of versions (Python 3.11, Linux x86-64, CPU), written by \`make pins\`; the Makefile and CI install with it."; \
 	  grep -v -E '^(nvidia|cuda|triton)' constraints.new; } > constraints.txt
 	rm constraints.new

@@ -251,7 +251,8 @@ class LLMCaller:
             assert request.schema is not None
             structured = self.llm.as_structured_llm(request.schema)
             answer = await structured.achat([ChatMessage(role="user", content=request.body)])
-            return answer.raw.model_dump() if hasattr(answer.raw, "model_dump") else answer.message.content, None
+            dump = getattr(answer.raw, "model_dump", None)
+            return answer.message.content if dump is None else dump(), None
         prompt = f"{request.body}\n{request.format_line}".rstrip()
         if self._in_threads:
             completion = await asyncio.to_thread(self.llm.complete, prompt)

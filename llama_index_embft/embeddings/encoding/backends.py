@@ -186,7 +186,7 @@ def as_matrix(vectors: Any, rows: int, name: str) -> NDArray[np.float32]:
         found = np.asarray(list(vectors), dtype=np.float32)
     except (TypeError, ValueError, OverflowError):  # None, texts, vectors of several lengths
         found = np.empty(0, dtype=np.float32)
-    if found.ndim == 2 and found.shape[0] == rows and found.shape[1]:
+    if found.ndim == 2 and len(found) == rows and found.size:
         return found
     try:
         lengths = sorted({len(vector) for vector in vectors})
