@@ -276,6 +276,33 @@ def test_chinese_questions_ask_in_place_and_carry_the_topic(sentence: str, quest
 
 
 @pytest.mark.parametrize(
+    ("question", "rule"),
+    [
+        ("建桥杯由谁主办的中国围棋赛？", "no sentence"),
+        ("在哪一年墨尔本举办的青少年机器人世界杯？", "no sentence"),
+        ("叶乔波在哪一年在第十六届冬季奥林匹克运动会上？", "no sentence"),
+        ("火山是拉包尔火山的一个排气口位于哪里？", "no sentence"),
+        ("塞鳕以什么为食、体外寄生虫为食？", "no sentence"),
+        ("象鼩共有多少个属及十多个物种？", "no sentence"),
+        ("印尼失业率是约百分之多少？", "no sentence"),
+        ("人民法院可以认定属于什么？", "no sentence"),
+        ("操纵证券市场，情节严重的，处五？", "no sentence"),
+        ("新西兰国会在哪一年通过该协定？", "points outside"),
+        ("为什么此河又称为雅芳河？", "points outside"),
+        ("为电视剧《万历首辅张居正》担任什么职务？", "begins in the middle"),
+        ("往往以什么为主食？", "begins in the middle"),
+        ("「陆军总司令部」在哪一年迁移至柏林南方佐森地区的地下化建筑司令部？", ""),
+        ("华堡于哪一年由汉堡王创办人推出？", ""),
+        ("为境外的机构窃取商业秘密的，如何处罚？", ""),
+        ("申请人应该如何补正材料？", ""),
+        ("中国古动物馆在哪一年在北京正式对外开放？", ""),
+    ],
+)
+def test_chinese_rules_of_shape(question: str, rule: str) -> None:
+    assert broken_rules(question, "zh") == ([rule] if rule else [])
+
+
+@pytest.mark.parametrize(
     ("sentence", "questions"),
     [
         ("总部位于上海市浦东新区。", []),

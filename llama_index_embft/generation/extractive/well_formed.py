@@ -25,9 +25,18 @@ _WANTS_MORE: Final = word_set(
 _SHORTEST, _LONGEST = 4, 24  # words
 _SHORTEST_UNSPACED, _LONGEST_UNSPACED = 6, 50  # characters
 # Chinese: what points to text that is not there, and pieces that begin or end in the middle.
-_CHINESE_POINTERS: Final = re.compile(r"前.?款|前条|本条|上述|下列|该条|以上|以下|如下|本文|此外|其中|前者|后者")
+_CHINESE_POINTERS: Final = re.compile(
+    r"前.?款|前条|本条|上述|下列|(?<!应)该(?!如何|怎)|这[个些种]|本[作片书剧]|此[河地种类次时]|以上|以下|如下|本文|此外|其中|前者|后者"
+)
 _CHINESE_BAD_START: Final = re.compile(
-    r"^(?:的|了|和|与|及|或|也|都|就|而|并|但|且|则|但是|因此|所以|不得|应当|可以|以及|对|将|由于|被(?!告|许可|请求|害|上诉|申请|执行|继承|监护|保险|代理|选举|侵权|征))"
+    r"^(?:的|了|和|与|及|或|也|都|就|而|并|但|且|则|往往|改制|譬如|例如|下设|设有|约有|录制|专项|离|把|为(?!什么)[^，]*？|但是|因此|所以|不得|应当|可以|以及|对|将|由于|被(?!告|许可|请求|害|上诉|申请|执行|继承|监护|保险|代理|选举|侵权|征))"
+)
+# What is asked about is the subject or a verb's time; here it stands in a phrase, beside a second verb, or in a list.
+_CHINESE_NO_SENTENCE: Final = re.compile(
+    r"^[^是]*(?:由谁|哪一年)[\u4e00-\u9fff]{2,4}的[\u4e00-\u9fff]{2,12}？"  # 由谁主办的比赛？
+    r"|^在哪一年[^，]*的[\u4e00-\u9fff]{2,12}？"
+    r"|^为什么(?:故此|因此|进行|更|具有|有|是|包括)|因位于|并不主要|哪一年[^，]{0,8}(?:前夕|选举)|，处[一二三五十]+？|(?:认定|不)属于什么|哪一年在[^，]*[上中里内时后前]？|的在哪一年|是[^，]*位于哪里|则是|是约|(?:主要|[著着])？"
+    r"|什么[^？]{0,4}、|多少[个种][^？]*[及和、](?:十|数|几|多)"
 )
 _JAPANESE_POINTERS: Final = re.compile(r"^(?:また|しかし|そして|なお|その|この|これ|それ|ただし|同)")
 _POINTERS: Final = {
@@ -126,6 +135,8 @@ def _chinese(question: str) -> list[str]:
         r"《》|“”|百分之多少[%％]|多少[%％]|第多少|[，、；：] ?？|(?:的|和|与|及|或|在|由|对|把)？$", question
     ):
         found.append("ends in the middle")
+    if _CHINESE_NO_SENTENCE.search(question):
+        found.append("no sentence")
     if re.search(r"(?P<run>[\u4e00-\u9fff]{2,})(?P=run)", question):
         found.append("a word twice")
     if re.search(r"第[一二三四五六七八九十百零]+[条款项章节]", question):
