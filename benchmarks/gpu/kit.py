@@ -44,6 +44,7 @@ class Kit:
         tiny: Toy sizes, which only show that everything runs.
         peer: Run the peers too.
         minilm: Folder of all-MiniLM-L6-v2, or None.
+        data: Folder of real data sets, or None.
         folder: Where models and results of training go.
         seconds: Budget of the section.
         rows: Measurements.
@@ -54,6 +55,7 @@ class Kit:
     tiny: bool
     peer: bool
     minilm: str | None
+    data: Path | None
     folder: Path
     seconds: float
     rows: list[dict[str, Any]] = field(default_factory=list)

@@ -1,7 +1,7 @@
 """Everything that a GPU does for this package, measured and compared with the CPU, in under 8 minutes and one JSON.
 
     python benchmarks/gpu/run.py --device cuda --out result.json --peer
-    python benchmarks/gpu/run.py --device cuda --out result.json --wheels wheels --minilm folder --peer
+    python benchmarks/gpu/run.py --device cuda --out result.json --wheels wheels --minilm folder --data folder --peer
     python benchmarks/gpu/run.py --device cpu --tiny --out result.json     # shows that it runs
 
 Made for a bare machine: CUDA, torch, transformers, sentence-transformers and no network. The package is imported from
@@ -33,7 +33,10 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 # Seconds of each section; with the grace they add up to 8 minutes.
-SECTIONS = {"topk": 60, "encode": 120, "finetune": 85, "lora": 45, "adapter": 45, "nudge": 45, "evaluation": 45}
+SECTIONS = {
+    "topk": 45, "encode": 90, "finetune": 75, "lora": 35, "adapter": 35, "nudge": 30, "evaluation": 35, "profile": 30,
+    "quality": 60,
+}  # fmt: skip
 GRACE = 5.0  # a section looks at its clock between measurements only
 
 for path in (HERE, HERE.parent, HERE.parent.parent):
@@ -72,6 +75,7 @@ def _arguments() -> argparse.Namespace:
     options.add_argument("--out", type=Path, required=True, help="JSON file to write")
     options.add_argument("--wheels", type=Path, help="folder of wheels to install what is missing from")
     options.add_argument("--minilm", help="folder of all-MiniLM-L6-v2")
+    options.add_argument("--data", type=Path, help="folder with lyft_10k_2021.json and uber_10k_2021.json")
     options.add_argument("--peer", action="store_true", help="measure the peers too")
     options.add_argument("--tiny", action="store_true", help="toy sizes")
     options.add_argument("--sections", nargs="+", default=list(SECTIONS), choices=list(SECTIONS), metavar="NAME",
@@ -128,6 +132,7 @@ def section(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]
     command = [sys.executable, str(HERE / "run.py"), "--device", args.device, "--out", str(out)]
     command += ["--worker", name, str(folder)]
     command += ["--peer"] * args.peer + ["--tiny"] * args.tiny + (["--minilm", args.minilm] if args.minilm else [])
+    command += ["--data", str(args.data)] if args.data else []
     try:
         done = subprocess.run(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False,
@@ -153,7 +158,7 @@ def run_section(
     """Call a section with a kit; an error is part of the result, beside what was measured before it."""
     from kit import Kit
 
-    kit = Kit(args.device, args.tiny, args.peer, args.minilm, folder, SECTIONS[name])
+    kit = Kit(args.device, args.tiny, args.peer, args.minilm, args.data, folder, SECTIONS[name])
     if out is not None:
         kit.on_change = lambda: out.write_text(json.dumps({"rows": kit.rows, "equal": kit.equal}), "utf-8")
     found: dict[str, Any] = {"rows": kit.rows, "equal": kit.equal}

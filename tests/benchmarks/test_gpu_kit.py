@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 KIT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu"
-SECTIONS = ["topk", "encode", "finetune", "lora", "adapter", "nudge", "evaluation"]
+COMPARED = ["topk", "encode", "finetune", "lora", "adapter", "nudge", "evaluation"]
+SECTIONS = [*COMPARED, "profile", "quality"]
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +30,17 @@ def run_module():
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
-    out = tmp_path_factory.mktemp("kit") / "result.json"
+    folder = tmp_path_factory.mktemp("kit")
+    out = folder / "result.json"
+    for name in ("lyft", "uber"):
+        made = {
+            "queries": {f"q{row}": f"how much is {name} {row} worth" for row in range(12)},
+            "corpus": {f"d{row}": f"{name} {row} is worth {7 * row} crowns" for row in range(12)},
+            "relevant_docs": {f"q{row}": [f"d{row}"] for row in range(12)},
+        }
+        (folder / f"{name}_10k_2021.json").write_text(json.dumps(made), encoding="utf-8")
     command = [sys.executable, str(KIT / "run.py"), "--device", "cpu", "--tiny", "--peer", "--out", str(out)]
+    command += ["--data", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert out.exists(), done.stderr[-2000:]
     return done, json.loads(out.read_text("utf-8"))
@@ -49,7 +59,7 @@ def test_every_section_ran_and_measured(result):
 
 def test_every_path_equals_the_reference(result):
     _, record = result
-    assert {row["section"] for row in record["equal"]} == set(SECTIONS)
+    assert {row["section"] for row in record["equal"]} == set(COMPARED)
     assert [row for row in record["equal"] if not row["ok"]] == []
     cosines = [row for row in record["equal"] if "cosine" in row["what"]]
     assert len(cosines) >= 5
@@ -63,8 +73,25 @@ def test_encode_covers_the_shapes_and_the_peer(result):
     assert all(row["tokens/s"] == pytest.approx(row["tokens"] / row["seconds"]) for row in rows)
 
 
+def test_the_profile_names_operations_and_quality_has_two_seeds(result):
+    rows = [row for row in result[1]["rows"] if row["section"] == "profile"]
+    assert {row["what"] for row in rows} == {"encode", "train"}
+    for what in ("encode", "train"):
+        shares = [row["share"] for row in rows if row["what"] == what]
+        assert 5 < len(shares) <= 15
+        assert sorted(shares, reverse=True) == shares
+        assert 0.5 < sum(shares) <= 1
+    assert any("mm" in row["operation"] for row in rows)
+    quality = [row for row in result[1]["rows"] if row["section"] == "quality"]
+    assert [(row["what"], row.get("seed")) for row in quality] == [
+        ("before", None),
+        *(("full, 2 epochs", n) for n in (0, 1)),
+    ]
+    assert all(0 <= row["ndcg@10"] <= 1 for row in quality)
+
+
 def arguments(**changes):
-    plain = {"device": "cpu", "tiny": True, "peer": False, "minilm": None, "isolate": False}
+    plain = {"device": "cpu", "tiny": True, "peer": False, "minilm": None, "data": None, "isolate": False}
     return argparse.Namespace(**{**plain, **changes})
 
 
