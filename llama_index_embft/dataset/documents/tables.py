@@ -30,13 +30,15 @@ _SPARE_CELLS: Final = 50  # of a row beyond the names of the columns
 _EXACT: Final = 10**15  # below it a float that is whole is an integer that the sheet holds as such
 _YEAR: Final = re.compile(r"(?:1[5-9]|20|21)\d\d")
 _UNCOMPUTED: Final = re.compile(rb"<c\b([^>]*)><f\b(?:[^>]*/>|[^>]*>[^<]*</f>)(?:<v ?/>|<v></v>)?</c>")
+_LINE: Final = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _NUMBER: Final = re.compile(r"[\s$€£¥%+-]*[\d.,:/\s-]*\d[\d.,:/\s%€-]*")
 
 
 def read_csv(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
     """Read a file of separated values, line by line; the separator is the one that gives even rows."""
     read = TextLines(path, job.settings.max_file_mb * MEGABYTE)
-    lines = (line.replace("\x00", "") for line in read)
+    # A carriage return alone ends lines too: so Excel writes "CSV (Macintosh)".
+    lines = (part for line in read for part in _LINE.findall(line.replace("\x00", "")))
     pending: list[str] = []  # lines of the row that is being read
     ended = False
     unquoted = 0
@@ -291,7 +293,8 @@ def read_json(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
     try:
         found = json.loads(text)
     except ValueError as err:
-        if len(text.splitlines()) > 1 and _is_json(text.splitlines()[0]):  # JSON Lines under another name
+        first, _, rest_of_it = text.lstrip().partition("\n")
+        if rest_of_it.strip() and _is_json(first):  # JSON Lines under another name
             yield from read_jsonl(path, job)
             return
         raise UnreadableError(f"is broken JSON ({first_line(err)}); export it again") from err
