@@ -13,6 +13,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.checks import first_line
+from llama_index_embft._core.tables import allow_long_cells
 from llama_index_embft.dataset.documents.archives import open_office_zip
 from llama_index_embft.dataset.documents.base import MEGABYTE, LeftOut, Piece, ReadingJob, UnreadableError, needed
 from llama_index_embft.dataset.documents.encoding import TextLines, decode
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 _HEAD: Final = 20  # rows in which the names of the columns are looked for
 _NAME: Final = 60  # characters of a column's name
 _BLANK_ROWS: Final = 10_000  # of a sheet, behind which nothing is expected: some are formatted to the last row
-_CELL: Final = 16 * MEGABYTE
 _SPARE_CELLS: Final = 50  # of a row beyond the names of the columns
 _EXACT: Final = 10**15  # below it a float that is whole is an integer that the sheet holds as such
 _YEAR: Final = re.compile(r"(?:1[5-9]|20|21)\d\d")
@@ -72,14 +72,12 @@ def read_csv(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
             unquoted += len(pending) if len(pending) > 1 else 0
             yield from csv.reader(list(pending), delimiter=separator, quoting=csv.QUOTE_NONE)
 
-    before = csv.field_size_limit(_CELL)  # of the whole process, so it is put back
+    allow_long_cells()
     try:
         head = list(itertools.islice(lines, _HEAD))
         yield from _table(rows(_separator(path, head)), job)
     except csv.Error as err:
         raise UnreadableError(f"is a broken table ({first_line(err)}); export it again") from err
-    finally:
-        csv.field_size_limit(before)
     if unquoted:
         yield LeftOut(
             f"has a quote that nothing closes; its last {unquoted:,} lines were read without quotes", "broken"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from llama_index_embft.dataset import load_documents
+from llama_index_embft.dataset import ReadingSettings, load_documents
+from llama_index_embft.dataset.documents.readers import read_file
 
 LONG = "A day costs forty euros, and every day behind the first costs ten euros less. " * 4
 TEASERS = "".join(f"<article><h3>Offer {n}</h3>{'Words about something else. ' * 3}</article>" for n in range(4))
@@ -103,3 +104,11 @@ def test_damaged_utf16_is_said(tmp_path: Path, name: str) -> None:
     loaded = load_documents(tmp_path / name)
     assert loaded[0].text.endswith("Größe \ufffd zwei")
     assert [one.reason[:36] for one in loaded.skipped] == ["is UTF-16 with damaged characters, w"]
+
+
+def test_long_cells_are_read_while_another_thread_ends_reading(tmp_path: Path) -> None:
+    rows = "Bert,short\n" * 30
+    (tmp_path / "a.csv").write_text(f"name,text\n{rows}Anna,{'word ' * 40_000}\n")
+    first, second = (read_file(tmp_path / "a.csv", ReadingSettings()) for _ in range(2))
+    next(first), next(second)
+    assert len(list(first)) == len(list(second)) == 30
