@@ -97,7 +97,7 @@ def query_ties(
 def _checked_key(key: Hashable, query_id: str) -> Hashable:
     # Where one is missing, None would make one unit of all such queries, and NaN a unit of each.
     try:
-        usable = hash(key) is not None and key is not None and bool(key == key)  # noqa: PLR0124 - NaN is not
+        usable = hash(key) is not None and key is not None and bool(key == key)  # NaN is not
     except TypeError:
         usable = False
     if usable:
