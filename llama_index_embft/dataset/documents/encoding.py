@@ -69,9 +69,16 @@ def clean(text: str) -> str:
     take minutes for a page of them.
     """
     text = _LEADERS.sub(r"\1\1\1", text.replace("\x00", ""))
-    if text.isascii():
-        return text
-    return _DIRECTIONS.sub("", text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    return text if text.isascii() else _DIRECTIONS.sub("", whole_characters(text))
+
+
+def whole_characters(text: str) -> str:
+    """A text that every tokenizer and file takes: two halves of a character as one, and a single half as U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def decode(raw: bytes) -> tuple[str, TextEncoding]:
