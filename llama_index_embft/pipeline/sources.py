@@ -97,8 +97,7 @@ def read_source(
             "VectorStoreIndex."
         )
     if all(isinstance(one, (str, os.PathLike)) for one in source):
-        paths = [Path(one) for one in source]
-        source = load_documents(paths, settings=settings.reading, show_progress=show_progress)
+        source = load_documents(source, settings=settings.reading, show_progress=show_progress)
     if all(isinstance(one, Document) for one in source):
         return _of_documents(source, embed_model, settings, show_progress)
     if all(isinstance(one, BaseNode) for one in source):
@@ -137,7 +136,8 @@ def _is_index(where: str) -> bool:
     folder = Path(where)
     if not folder.is_dir():
         return False
-    return (folder / "index_store.json").is_file() or any(folder.glob("*.lance")) or (folder / "collection").is_dir()
+    qdrant = (folder / "meta.json").is_file() and (folder / "collection").is_dir()
+    return qdrant or (folder / "index_store.json").is_file() or any(folder.glob("*.lance"))
 
 
 def _of_nodes(nodes: Sequence[BaseNode], what: str) -> TuningSource:

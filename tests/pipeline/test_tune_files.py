@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+from llama_index.core.embeddings import MockEmbedding
+
 from llama_index_embft import load_embed_model
 from llama_index_embft.dataset import ReadingSettings, documents_to_nodes, load_documents
 from llama_index_embft.embeddings import model_tokens
+from llama_index_embft.errors import DocumentError
 from llama_index_embft.pipeline import TuneSettings, tune
 from llama_index_embft.pipeline.sources import read_source
 
@@ -45,3 +49,12 @@ def test_a_search_and_an_index_cut_the_same_chunks(tmp_path, tiny_model_path) ->
     found = read_source(root, embed_model=embed_model, settings=TuneSettings(), show_progress=False)
     nodes = documents_to_nodes(load_documents(root), tokens=model_tokens(embed_model))
     assert {node.node_id: node.get_content("embed") for node in nodes} == found.corpus.corpus
+
+
+def test_a_folder_of_documents_named_collection_is_no_index(tmp_path) -> None:
+    (tmp_path / "docs" / "collection").mkdir(parents=True)
+    (tmp_path / "docs" / "collection" / "room.txt").write_text("The first room holds paintings of the harbour.")
+    found = read_source(tmp_path / "docs", embed_model=MockEmbedding(4), settings=TuneSettings(), show_progress=False)
+    assert len(found.nodes) == 1
+    with pytest.raises(DocumentError, match="No documents: give at least one file or folder"):
+        read_source("", embed_model=MockEmbedding(4), settings=TuneSettings(), show_progress=False)
