@@ -1,4 +1,4 @@
-"""One table, three ways to show it: Markdown, plain text, a terminal."""
+"""One table, three ways to show it: Markdown, plain text, a terminal; and CSV, to and fro."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import csv
 import io
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import rich.table
+
+_LONGEST_CELL: Final = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,15 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
         odd = any(isinstance(cell, str) and "\r" in cell for cell in cells)
         csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL).writerow(cells)
     return text.getvalue()
+
+
+def allow_long_cells() -> None:
+    """Let `csv` read cells of up to 64 MiB.
+
+    Its own bound of 131,072 characters is one of the whole process. It is raised and never put back, for another thread
+    may be reading.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
 
 
 def spreadsheet_cell(text: str) -> str:

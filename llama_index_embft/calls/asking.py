@@ -117,9 +117,14 @@ class LLMCaller:
         """Prepare an LLM with limits of its own.
 
         Raises:
-            ConfigError: ``retry_limit`` is below 1; else see `with_server`.
+            ConfigError: ``retry_limit`` is below 1, or ``llm`` is none; else see `with_server`.
             GenerationError: See `with_server`.
         """
+        if not hasattr(llm, "metadata"):
+            raise ConfigError(
+                f"`llm` is {str(llm)[:60]!r}; it must be a LlamaIndex LLM, such as `OpenAI(model=...)`, or one of "
+                "`make_llm`."
+            )
         limiter = RateLimiter(settings.requests_per_minute, settings.tokens_per_minute)
         server = ApiServer(
             RetryPolicy(limit=retry_limit),

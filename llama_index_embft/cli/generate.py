@@ -144,6 +144,7 @@ def generate(
     from llama_index_embft.cli.shared.options import changed, check_not_with, check_only_for
     from llama_index_embft.cli.shared.ray import check_ray
     from llama_index_embft.dataset import load_documents
+    from llama_index_embft.dataset.documents.finding import is_among
     from llama_index_embft.errors import ConfigError, OutputError
     from llama_index_embft.generation import (
         estimate_qa_embedding_pairs,
@@ -172,6 +173,10 @@ def generate(
             raise OutputError(
                 f"{out} lies in {folder}, and the next run would read it as a document; choose another --out."
             )
+    if questions.examples is not None and is_among(questions.examples, docs, reading):
+        raise ConfigError(
+            f"The examples {questions.examples} lie among the documents, and would be read as one; move them elsewhere."
+        )
     sample = sampling.sample(chunks.embed_model)
     wanted = filters.wanted()
     if not dry_run:

@@ -53,8 +53,8 @@ def split_dataset(
         dataset: At least one query for each side.
         by: ``"document"``: a source document and all its chunks form a unit. ``"chunk"``: each chunk is its own unit,
             for a corpus cut from one document; neighbouring chunks then end on different sides. Or a function of the
-            data set and a query id that returns the unit, such as a company, an author or a year; one chunk is still
-            never on two sides.
+            data set and a query id that returns the unit, such as a company, an author or a year, for every query; one
+            chunk is still never on two sides.
         fractions: Shares of train, validation and test among the queries, adding up to 1; a share may be 0. Units are
             never broken, so the sizes are as near as the units allow.
         seed: Chooses which units go where.
@@ -65,12 +65,10 @@ def split_dataset(
         show_progress: Show a bar where the search takes more than two seconds.
 
     Raises:
-        ConfigError: An argument has a value that is not allowed.
+        ConfigError: An argument has a value that is not allowed, or the function `by` returns no unit.
         DatasetError: A side would be empty, because there are too few queries or too many of them hang together.
     """
     wanted = _checked_fractions(fractions)
-    if not (callable(by) or by in ("document", "chunk")):
-        raise ConfigError(f"`by` must be 'document', 'chunk' or a function of (dataset, query_id), got {by!r}.")
     query_ids = sorted(dataset.queries)
     if by == "document":
         _warn_without_sources(dataset)
@@ -95,11 +93,14 @@ def split_dataset(
 
 
 def _checked_fractions(fractions: Sequence[float]) -> list[float]:
-    wanted = [float(fraction) for fraction in fractions]
+    try:
+        wanted = [float(fraction) for fraction in fractions]
+    except (TypeError, ValueError):  # one number, or a text
+        wanted = []
     if len(wanted) != len(SIDES) or min(wanted) < 0.0 or not abs(sum(wanted) - 1.0) <= 1e-6 or wanted[0] == 0.0:
         raise ConfigError(
             "`fractions` must be three shares for train, validation and test that add up to 1, the first above 0, "
-            f"got {tuple(fractions)}."
+            f"got {fractions!r}."
         )
     return wanted
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from llama_index_embft.dataset.near_duplicates import DisjointSets, normalise
 from llama_index_embft.dataset.prepared import near_duplicates_of
+from llama_index_embft.dataset.sources import shown
+from llama_index_embft.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -67,7 +69,12 @@ def query_ties(
         by: See `split_dataset`.
         near_duplicates: Overlap from which two passages count as one; None: only equal ones do.
         show_progress: Show a bar where the search for near-duplicates takes more than two seconds.
+
+    Raises:
+        ConfigError: `by` has a value that is not allowed, or returns one.
     """
+    if not (callable(by) or by in ("document", "chunk")):
+        raise ConfigError(f"`by` must be 'document', 'chunk' or a function of (dataset, query_id), got {by!r}.")
     source = dataset.source_documents
     asked = sorted({doc for docs in dataset.relevant_docs.values() for doc in docs})
     threshold = 1.0 if near_duplicates is None else near_duplicates
@@ -79,12 +86,26 @@ def query_ties(
         ties: set[Tie] = {("chunk", chunk_group[doc]) for doc in docs}
         ties.add(("query", normalise(dataset.queries[query_id]) or dataset.queries[query_id]))
         if callable(by):
-            ties.add(("key", by(dataset, query_id)))
+            ties.add(("key", _checked_key(by(dataset, query_id), query_id)))
         elif by == "document":
             # A question about a page that every document repeats belongs to that page, and to no one document.
             ties.update(("document", source.get(doc, doc)) for doc in docs if chunk_group[doc] not in repeated)
         found.append(ties)
     return found
+
+
+def _checked_key(key: Hashable, query_id: str) -> Hashable:
+    # Where one is missing, None would make one unit of all such queries, and NaN a unit of each.
+    try:
+        usable = hash(key) is not None and key is not None and bool(key == key)  # NaN is not
+    except TypeError:
+        usable = False
+    if usable:
+        return key
+    raise ConfigError(
+        f"The function `by` returned {shown(key)} for the query {query_id!r}; it must return the unit of every query, "
+        "such as a text or a number."
+    )
 
 
 def group_numbers(ties: Sequence[set[Tie]]) -> list[int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from llama_index_embft._core.checks import first_line
 from llama_index_embft._core.files import atomic_write_text
-from llama_index_embft._core.tables import csv_text, from_spreadsheet_cell, spreadsheet_cell
+from llama_index_embft._core.tables import allow_long_cells, csv_text, from_spreadsheet_cell, spreadsheet_cell
 from llama_index_embft.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def read_labels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
 def _rows(path: str | os.PathLike[str], text: str) -> Iterator[tuple[int, dict[str, str | None]]]:
     head = next(iter(text.splitlines()), "")
     delimiter = max(",;\t", key=head.count)  # spreadsheets of some languages write semicolons
+    allow_long_cells()
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         missing = [name for name in ("query_id", "document_id", "grade") if name not in (rows.fieldnames or ())]

@@ -44,16 +44,4 @@ def read_passages(nodes: Sequence[BaseNode], metadata_mode: MetadataMode | str) 
     corpus, bare_texts, sources = dataset_corpus(nodes, metadata_mode=metadata_mode)
     if not corpus:
         raise ConfigError(f"None of the {len(nodes)} nodes has text; check how the documents were read.")
-    return [
-        Passage(id_, _encodable(text), _encodable(bare_texts.get(id_, text)), sources.get(id_, id_))
-        for id_, text in corpus.items()
-    ]
-
-
-def _encodable(text: str) -> str:
-    # Lone surrogates, left by broken PDF extraction, are no Unicode text: no tokenizer, JSON file or server takes them.
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode("utf-8")
-    return text
+    return [Passage(id_, text, bare_texts.get(id_, text), sources.get(id_, id_)) for id_, text in corpus.items()]

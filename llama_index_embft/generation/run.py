@@ -89,6 +89,8 @@ class RunOptions:
         check_choice("on_failure", self.on_failure, get_args(OnFailure))
         check_number("save_every", self.save_every, at_least=0, hint="0 writes at the end only")
         check_number("retry_limit", self.retry_limit, at_least=1)
+        if isinstance(self.filters, QuestionFilter):
+            raise ConfigError(f"`filters` is one {type(self.filters).__name__}; put it into brackets.")
         wrong = [filter_ for filter_ in self.filters or () if not isinstance(filter_, QuestionFilter)]
         if wrong:
             raise ConfigError(
@@ -122,6 +124,7 @@ class GenerationRun:
 
     def __init__(self, nodes: Sequence[BaseNode], llm: LLM, options: RunOptions) -> None:
         self.options = options
+        nodes = list(nodes)
         self.report = GenerationReport(chunks=len(nodes))
         self.prices = as_prices(options.calls.prices)
         self.style = PromptStyle(options.qa_generate_prompt_tmpl, options.num_questions_per_chunk, options.questions)

@@ -51,6 +51,7 @@ class ChunkSampling:
 
     def __post_init__(self) -> None:
         check_number("max_chunks", self.max_chunks, at_least=1)
+        check_number("seed", self.seed, at_least=0)
         check_choice("sampling", self.sampling, get_args(Sampling))
         if (self.sampling == "clustered") != (self.embed_model is not None):
             raise ConfigError(

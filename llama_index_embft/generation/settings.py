@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence  # noqa: TC003 - the command line reads the annotations
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
-from llama_index_embft._core.checks import check_choice
+from llama_index_embft._core.checks import check_choice, check_number
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.generation.languages import LANGUAGES
 
@@ -66,12 +66,17 @@ class QuestionSettings:
         check_choice("language", self.language, get_args(PromptLanguage))
         for name in ("personas", "example_queries"):
             texts = getattr(self, name)
-            if isinstance(texts, str) or any(not isinstance(text, str) or not text.strip() for text in texts):
+            if isinstance(texts, (str, type(None))) or any(
+                not isinstance(text, str) or not text.strip() for text in texts
+            ):
                 raise ConfigError(f"`{name}` is {texts!r}; it must be a list of texts that are not empty.")
-        for kind in self.shares:
+        if not isinstance(self.shares, Mapping):
+            raise ConfigError(f"`kinds` is {self.kinds!r}; give each kind its share, such as {{'keyword': 0.5}}.")
+        for kind, share in self.shares.items():
             check_choice("kinds", kind, QUERY_KINDS)
-        if not self.shares or any(not 0 < share < float("inf") for share in self.shares.values()):
-            raise ConfigError(f"`kinds` is {dict(self.shares)!r}; it must give each kind a share above 0.")
+            check_number(f"kinds[{kind!r}]", share, above=0, below=float("inf"))
+        if not self.shares:
+            raise ConfigError("`kinds` is {}; it must give at least one kind a share above 0.")
         if self.query_language is not None:
             check_choice("query_language", self.query_language, tuple(LANGUAGES))
         if self.few_shot and (self.personas or self.query_language or "comparison" in self.shares):

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from llama_index_embft.dataset.documents.base import ReadingSettings
+from llama_index_embft.dataset.documents.finding import is_among
 from llama_index_embft.dataset.documents.loading import (
     LoadedDocuments,
     dataset_corpus,
@@ -97,8 +99,7 @@ def read_source(
             "VectorStoreIndex."
         )
     if all(isinstance(one, (str, os.PathLike)) for one in source):
-        paths = [Path(one) for one in source]
-        source = load_documents(paths, settings=settings.reading, show_progress=show_progress)
+        source = load_documents(source, settings=settings.reading, show_progress=show_progress)
     if all(isinstance(one, Document) for one in source):
         return _of_documents(source, embed_model, settings, show_progress)
     if all(isinstance(one, BaseNode) for one in source):
@@ -107,6 +108,25 @@ def read_source(
     raise ConfigError(
         f"`source` mixes or holds {kinds}; give paths, LlamaIndex documents or nodes, one kind at a time."
     )
+
+
+def check_apart(questions: Any, source: Any, settings: TuneSettings) -> None:
+    """Refuse a file of questions that lies among the documents: read as one, it answers every question best.
+
+    Raises:
+        ConfigError: It does.
+        DocumentError: Documents are missing.
+    """
+    paths = [source] if isinstance(source, (str, os.PathLike)) else source
+    if not isinstance(questions, (str, os.PathLike)) or not isinstance(paths, Sequence):
+        return
+    if not all(isinstance(path, (str, os.PathLike)) and not _is_index(str(path)) for path in paths):
+        return
+    if is_among(Path(questions), [Path(path) for path in paths], settings.reading or ReadingSettings()):
+        raise ConfigError(
+            f"The questions {os.fspath(questions)} lie among the documents, and would be read as one that holds each "
+            "question word for word; move them elsewhere, or name the documents without them."
+        )
 
 
 def _of_documents(
@@ -137,7 +157,8 @@ def _is_index(where: str) -> bool:
     folder = Path(where)
     if not folder.is_dir():
         return False
-    return (folder / "index_store.json").is_file() or any(folder.glob("*.lance")) or (folder / "collection").is_dir()
+    qdrant = (folder / "meta.json").is_file() and (folder / "collection").is_dir()
+    return qdrant or (folder / "index_store.json").is_file() or any(folder.glob("*.lance"))
 
 
 def _of_nodes(nodes: Sequence[BaseNode], what: str) -> TuningSource:

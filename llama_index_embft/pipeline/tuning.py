@@ -21,7 +21,7 @@ from llama_index_embft.pipeline.proving import prove
 from llama_index_embft.pipeline.questions import made_questions, origin_of, people_questions, what_can_be_shown
 from llama_index_embft.pipeline.result import TuneResult
 from llama_index_embft.pipeline.settings import TuneSettings
-from llama_index_embft.pipeline.sources import TuningSource, base_model_of, read_source
+from llama_index_embft.pipeline.sources import TuningSource, base_model_of, check_apart, read_source
 from llama_index_embft.pipeline.status import CandidateRow, TuneStatus, Watch, printed, silent
 from llama_index_embft.pipeline.trained.candidates import (
     EPOCHS,
@@ -127,7 +127,8 @@ def tune(
         command: The command line, for the record.
 
     Raises:
-        ConfigError: An argument is out of range, or the budget does not even allow to embed the texts.
+        ConfigError: An argument is out of range, the questions lie among the documents, or the budget does not even
+            allow to embed the texts.
         DatasetError: There is no text, or none of the questions is about it.
         DocumentError: Files are missing or unreadable.
         ModelError: The model cannot be loaded.
@@ -143,6 +144,7 @@ def tune(
     with only_here(output_path):
         if output_path is not None:
             check_output_folder(output_path)
+        check_apart(questions, source, settings)
         base = base_model_of(source, model, settings.trust_remote_code)
         if reranker == LATE_INTERACTION:
             reranker = LateInteractionReranker(base)

@@ -9,7 +9,7 @@ import re
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from llama_index_embft.dataset import EmbeddingQAFinetuneDataset, near_duplicate_groups, split_dataset
+from llama_index_embft.dataset import EmbeddingQAFinetuneDataset, near_duplicate_groups, split_dataset, tied_documents
 from llama_index_embft.dataset.near_duplicates import normalise
 from llama_index_embft.errors import ConfigError, DatasetError
 
@@ -121,6 +121,15 @@ def test_by_chunk_and_by_a_function() -> None:
             assert seen.setdefault(decade(part, query_id), side) == side
     # A function that tears one chunk's questions apart is overruled.
     assert_no_leak(split_dataset(make(30, chunks=1), by=lambda _, query_id: query_id))
+
+
+@pytest.mark.parametrize("unit", [None, float("nan"), ["a"], ("a", ["b"])])
+def test_a_function_must_return_a_unit(unit: object) -> None:
+    for cut in (split_dataset, tied_documents):
+        with pytest.raises(ConfigError, match=f"returned {re.escape(repr(unit))} .* for the query 'f0/0"):
+            cut(make(3), by=lambda *_: unit)
+    with pytest.raises(ConfigError, match="`by` must be 'document', 'chunk' or a function"):
+        tied_documents(make(3), by="page")
 
 
 def test_metadata_does_not_hide_a_near_duplicate() -> None:
@@ -357,6 +366,8 @@ def test_each_side_says_which_it_is_and_where_it_comes_from() -> None:
         (("0.8", 0.1, 0.1), True),
         ((0.5, 0.25, 0.25, 0.0), False),
         ((0.5, -0.1, 0.6), False),
+        (0.8, False),
+        ((0.8, 0.1, "rest"), False),
     ],
 )
 def test_shares_add_up_to_one(fractions, good: bool) -> None:

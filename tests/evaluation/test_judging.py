@@ -337,7 +337,17 @@ def test_no_two_texts_have_one_cell():
     assert not any(cell.startswith(("=", "+", "-x")) for cell in cells)
 
 
-def test_a_sheet_that_is_no_csv_is_one_sentence(tmp_path):
+def test_a_long_passage_in_a_sheet_is_read(tmp_path):
+    (tmp_path / "s.csv").write_text("query_id,document_id,text,grade\nq,d," + "x" * 200_000 + ",1\n")
+    before = csv.field_size_limit(131_072)
+    try:
+        assert read_labels(tmp_path / "s.csv") == {"q": {"d": 1}}
+    finally:
+        csv.field_size_limit(before)
+
+
+def test_a_sheet_that_is_no_csv_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("llama_index_embft.evaluation.label_sheet.allow_long_cells", lambda: None)
     (tmp_path / "s.csv").write_text("query_id,document_id,grade\nq," + "x" * 2000 + ",1\n")
     before = csv.field_size_limit(1000)
     try:

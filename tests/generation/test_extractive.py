@@ -103,6 +103,10 @@ def test_a_question_that_two_chunks_would_give_is_given_to_neither() -> None:
 def test_chunks_of_one_text_share_their_questions() -> None:
     dataset = generate_extractive_pairs([node(WHALE, "a"), node(MILL, "b"), node(WHALE, "c")], kinds=["cloze"])
     assert sorted(map(tuple, dataset.relevant_docs.values())) == [("a", "c"), ("a", "c"), ("b",), ("b",)]
+    again = generate_extractive_pairs(
+        (node(text, id_) for text, id_ in ((WHALE, "a"), (MILL, "b"), (WHALE, "c"))), kinds=["cloze"]
+    )
+    assert again == dataset
 
 
 def test_one_text_in_two_documents_is_asked_for_by_what_both_say() -> None:
@@ -149,7 +153,9 @@ def test_chunks_without_prose_stay_in_the_corpus_and_are_counted(caplog: pytest.
         ({"kinds": ["clozes"]}, "clozes.*give a list of one or more of: title"),
         ({"kinds": []}, "give a list"),
         ({"kinds": "cloze"}, "give a list"),
+        ({"kinds": [["cloze"]]}, "give a list"),
         ({"num_questions_per_chunk": 0}, "must be at least 1"),
+        ({"num_questions_per_chunk": "2"}, "which is not a number"),
     ],
 )
 def test_bad_arguments_say_what_is_allowed(nodes: list[TextNode], arguments: dict, message: str) -> None:

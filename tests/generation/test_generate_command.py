@@ -68,6 +68,13 @@ def test_documents_become_a_data_set_and_running_again_asks_nothing(
     assert not any(KEY.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
+def test_examples_are_no_documents(docs: Path, tmp_path: Path) -> None:
+    (docs / "asked.txt").write_text("how do I cancel?")
+    with pytest.raises(ConfigError, match="lie among the documents, and would be read as one"):
+        embft(docs, "--llm-model", "m", "--api-base", "http://127.0.0.1:9/v1", "--out", tmp_path / "t.json",
+              "--examples", docs / "asked.txt")  # fmt: skip
+
+
 def test_a_dry_run_calls_nothing(docs: Path, tmp_path: Path) -> None:
     output = embft(
         docs,

@@ -401,3 +401,11 @@ def test_senseless_filters_are_refused(make: Callable[[], Any], sentence: str) -
 def test_a_class_instead_of_a_filter_is_refused(openai_like: Callable[..., Any], nodes: list[TextNode]) -> None:
     with pytest.raises(ConfigError, match="did you forget the brackets"):
         generate_qa_embedding_pairs(nodes, openai_like("http://127.0.0.1:9/v1"), filters=[RefersToText])
+    with pytest.raises(ConfigError, match="`filters` is one RefersToText; put it into brackets"):
+        generate_qa_embedding_pairs(nodes, openai_like("http://127.0.0.1:9/v1"), filters=RefersToText())
+
+
+def test_the_name_of_a_model_is_no_llm(nodes: list[TextNode]) -> None:
+    for llm in ("gpt-4o-mini", None):
+        with pytest.raises(ConfigError, match="it must be a LlamaIndex LLM"):
+            generate_qa_embedding_pairs(iter(nodes), llm, output_path=None)  # type: ignore[arg-type]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+from llama_index.core.embeddings import MockEmbedding
+
 from llama_index_embft import load_embed_model
 from llama_index_embft.dataset import ReadingSettings, documents_to_nodes, load_documents
 from llama_index_embft.embeddings import model_tokens
+from llama_index_embft.errors import ConfigError, DocumentError
 from llama_index_embft.pipeline import TuneSettings, tune
-from llama_index_embft.pipeline.sources import read_source
+from llama_index_embft.pipeline.sources import check_apart, read_source
 
 
 def folder_of(tmp_path: Path) -> Path:
@@ -45,3 +49,24 @@ def test_a_search_and_an_index_cut_the_same_chunks(tmp_path, tiny_model_path) ->
     found = read_source(root, embed_model=embed_model, settings=TuneSettings(), show_progress=False)
     nodes = documents_to_nodes(load_documents(root), tokens=model_tokens(embed_model))
     assert {node.node_id: node.get_content("embed") for node in nodes} == found.corpus.corpus
+
+
+def test_a_folder_of_documents_named_collection_is_no_index(tmp_path) -> None:
+    (tmp_path / "docs" / "collection").mkdir(parents=True)
+    (tmp_path / "docs" / "collection" / "room.txt").write_text("The first room holds paintings of the harbour.")
+    found = read_source(tmp_path / "docs", embed_model=MockEmbedding(4), settings=TuneSettings(), show_progress=False)
+    assert len(found.nodes) == 1
+    with pytest.raises(DocumentError, match="No documents: give at least one file or folder"):
+        read_source("", embed_model=MockEmbedding(4), settings=TuneSettings(), show_progress=False)
+
+
+def test_questions_are_no_documents(tmp_path) -> None:
+    root = folder_of(tmp_path)
+    for asked in (root / "asked.jsonl", root / "beir" / "queries.jsonl"):
+        asked.parent.mkdir(exist_ok=True)
+        asked.write_text('{"query": "Who made the boiler?", "positive": "The boiler works."}\n')
+        for source in (root, [root], [root / "valve.txt", asked]):
+            with pytest.raises(ConfigError, match="lie among the documents, and would be read as one"):
+                tune(source, model="nobody/none", questions=asked if asked.parent == root else asked.parent)
+    (root / "asked.parquet").write_bytes(b"PAR1")
+    check_apart(root / "asked.parquet", root, TuneSettings())  # which is not read

@@ -20,6 +20,7 @@ _OLD_ENCODINGS: Final = [
 ]  # fmt: skip
 _LATIN: Final = ["cp1252", "cp1250", "cp1254"]
 _ONE_BYTE: Final = ("ascii", "cp125", "iso8859", "koi8")
+_WIDE: Final = ("utf-16", "utf-32")
 _LEAST_UTF8: Final = 0.2  # of the lines beyond ASCII, above which a file mixes UTF-8 with another encoding
 _LEAST_WORDS: Final = 0.2  # of the runs of letters beyond ASCII, from which it is another script
 _MARKS: Final = [
@@ -41,7 +42,7 @@ class TextEncoding(NamedTuple):
     Attributes:
         name: For Python.
         fallback: Encoding of the lines that are not UTF-8, in a file that mixes both; empty: there are none.
-        damaged: It is UTF-8, but for single bytes.
+        damaged: It is Unicode, but for single bytes.
     """
 
     name: str
@@ -54,7 +55,8 @@ class TextEncoding(NamedTuple):
         if self.fallback:
             return f"mixes UTF-8 and {self.fallback}, read line by line; save it as UTF-8 if words look wrong"
         if self.damaged:
-            return "is UTF-8 with damaged characters, which are shown as \ufffd; save it again as UTF-8"
+            kind = self.name.removesuffix("-sig").removesuffix("-le").removesuffix("-be").upper()
+            return f"is {kind} with damaged characters, which are shown as \ufffd; save it again as UTF-8"
         if not self.name.startswith("utf"):
             return f"is not UTF-8 and was read as {self.name}; save it as UTF-8 if words look wrong"
         return ""
@@ -67,9 +69,16 @@ def clean(text: str) -> str:
     take minutes for a page of them.
     """
     text = _LEADERS.sub(r"\1\1\1", text.replace("\x00", ""))
-    if text.isascii():
-        return text
-    return _DIRECTIONS.sub("", text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    return text if text.isascii() else _DIRECTIONS.sub("", whole_characters(text))
+
+
+def whole_characters(text: str) -> str:
+    """A text that every tokenizer and file takes: two halves of a character as one, and a single half as U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def decode(raw: bytes) -> tuple[str, TextEncoding]:
@@ -79,7 +88,10 @@ def decode(raw: bytes) -> tuple[str, TextEncoding]:
         UnreadableError: It is not text, or nobody knows its encoding.
     """
     encoding = _encoding_of(raw, whole=True)
-    if encoding.fallback or encoding.damaged:
+    if encoding.name.startswith(_WIDE):
+        text = raw.decode(encoding.name, "replace")
+        encoding = encoding._replace(damaged="\ufffd" in text)
+    elif encoding.fallback or encoding.damaged:
         text = "".join(_decoded_line(line, encoding.fallback) for line in raw.splitlines(keepends=True))
     else:
         text = raw.decode(encoding.name, "strict" if encoding.name == "utf-8-sig" else "replace")
@@ -111,7 +123,7 @@ def _is_false(name: str, raw: bytes) -> bool:
     """Whether a declared encoding is to be found out like one that is not."""
     if name.startswith("utf-8") or raw.startswith((codecs.BOM_UTF8, *(mark for mark, _ in _MARKS))):
         return True
-    if name.startswith(("utf-16", "utf-32")):
+    if name.startswith(_WIDE):
         return 0 not in raw
     return name.startswith(_ONE_BYTE) and _is_utf8(raw)
 
@@ -141,8 +153,11 @@ class TextLines:
 
     def __iter__(self) -> Iterator[str]:
         with self._path.open("rb") as file:
-            if self.encoding.name.startswith(("utf-16", "utf-32")):
-                yield from io.TextIOWrapper(file, self.encoding.name, "replace", newline="")
+            if self.encoding.name.startswith(_WIDE):
+                for line in io.TextIOWrapper(file, self.encoding.name, "replace", newline=""):
+                    if not self.encoding.damaged and "\ufffd" in line:
+                        self.encoding = self.encoding._replace(damaged=True)
+                    yield line
                 return
             while raw := file.readline(self._longest + 1):
                 if len(raw) > self._longest:

@@ -96,6 +96,19 @@ def find_files(given: Sequence[Path], settings: ReadingSettings) -> FoundFiles:
     return found
 
 
+def is_among(place: Path, given: Sequence[Path], settings: ReadingSettings) -> bool:
+    """Whether a file, or something in a folder, would be read as a document.
+
+    Raises:
+        DocumentError: See `find_files`.
+    """
+    place = Path(os.path.realpath(place))
+    real = [Path(os.path.realpath(path)) for path in given]
+    if not any(place == path or path in place.parents or place in path.parents for path in real):
+        return False
+    return any(place == file or place in file.parents for file in find_files(given, settings).files)
+
+
 def _name(file: Path, root: Path) -> str:
     return printable_name(file.relative_to(root).as_posix())
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from llama_index_embft.dataset.documents.base import LeftOut, Piece, ReadingSettings, UnreadableError, printable_name
-from llama_index_embft.dataset.documents.encoding import clean
+from llama_index_embft.dataset.documents.encoding import clean, whole_characters
 from llama_index_embft.dataset.documents.finding import SkippedFile, find_files, skipped_in_words, some
 from llama_index_embft.dataset.documents.readers import read_file
+from llama_index_embft.dataset.sources import shown
 from llama_index_embft.errors import ConfigError, DatasetError, DocumentError
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def load_documents(
     from tqdm.auto import tqdm
 
     settings = settings or ReadingSettings()
-    given = [Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
+    given = [Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths) if path != ""]
     found = find_files(given, settings)
     documents: list[Document] = []
     skipped = list(found.skipped)
@@ -199,10 +200,18 @@ def documents_to_nodes(
 
     Raises:
         ConfigError: The sizes do not fit together, or leave no room beside the metadata.
-        DocumentError: The documents hold no text.
+        DocumentError: The documents hold no text, or something is no document.
     """
     from llama_index.core.node_parser import SentenceSplitter
+    from llama_index.core.schema import BaseNode
 
+    documents = list(documents)
+    for other in documents:
+        if not isinstance(other, BaseNode):
+            raise DocumentError(
+                f"Expected LlamaIndex documents, got {shown(other)}; texts are documents as `Document(text=...)`, and "
+                "files are read by `load_documents`."
+            )
     if chunk_size < 1 or not 0 <= chunk_overlap < chunk_size:
         raise ConfigError(
             f"`chunk_size` must be positive and `chunk_overlap` from 0 to less than it, got {chunk_size} and "
@@ -280,13 +289,14 @@ def dataset_corpus(nodes: Iterable[BaseNode], *, metadata_mode: MetadataMode | s
             the bare text of the LlamaIndex tutorials, or ``"all"``, ``"llm"``.
 
     Returns:
-        Texts by node id; nodes without any text are left out with a warning. ``bare_texts`` holds those that differ.
+        Texts by node id; nodes without any text are left out with a warning, and half a character, which damaged files
+        leave, is U+FFFD. ``bare_texts`` holds the texts that differ.
 
     Raises:
         ConfigError: There is no such metadata mode.
-        DatasetError: Two nodes have one id.
+        DatasetError: Two nodes have one id, or something is no node.
     """
-    from llama_index.core.schema import MetadataMode
+    from llama_index.core.schema import BaseNode, MetadataMode
 
     try:
         mode = MetadataMode(metadata_mode)
@@ -296,15 +306,18 @@ def dataset_corpus(nodes: Iterable[BaseNode], *, metadata_mode: MetadataMode | s
     result = Corpus({}, {}, {})
     empty = 0
     nodes = list(nodes)
+    for other in nodes:
+        if not isinstance(other, BaseNode):
+            raise DatasetError(f"Expected LlamaIndex nodes, got {shown(other)}; texts are nodes: `TextNode(text=...)`.")
     by_id = {node.node_id: node for node in nodes}
     for node in nodes:
-        bare = node.get_content(MetadataMode.NONE)
+        bare = whole_characters(node.get_content(MetadataMode.NONE))
         if not bare.strip():
             empty += 1
             continue
         if node.node_id in result.corpus:
             raise DatasetError(f"Two nodes have the id {node.node_id!r}; give every node an id of its own.")
-        text = node.get_content(mode)
+        text = whole_characters(node.get_content(mode))
         result.corpus[node.node_id] = text
         if text != bare:
             result.bare_texts[node.node_id] = bare

@@ -29,7 +29,7 @@ def read_eml(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
     """Read a message: subject, names, date and text; attachments are read as files in an archive are."""
     check_depth(job)
     message = email.message_from_bytes(job.whole(path), policy=policy.default)
-    if not any(message[name] for name in ("Subject", "From", "To", "Date")):
+    if not any(_header(message, name) for name in ("Subject", "From", "To", "Date")):
         raise UnreadableError("is no e-mail: it has neither subject nor sender; save it again as .eml")
     if message.get_content_type() in _SEALED:
         raise UnreadableError("is an encrypted e-mail; save it decrypted", "encrypted")
@@ -44,7 +44,8 @@ def read_eml(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
             continue  # logos and signatures
         content = part.get_payload(decode=True)
         if kind == "message/rfc822":  # a message that was sent on
-            content, name = part.get_content().as_bytes(), f"message {number + 1}.eml"
+            # As it stands: the other policies parse its headers anew, and stumble over broken ones.
+            content, name = part.get_content().as_bytes(policy=policy.compat32), f"message {number + 1}.eml"
         if isinstance(content, bytes):
             job.budget.take(len(content), 1)
             yield from read_member([content], name, job)
@@ -56,19 +57,26 @@ def read_mbox(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
     """Read a mailbox, a document a message; attachments are counted and left out."""
     job.check_size(path.stat().st_size, "has")
     box = mailbox.mbox(path, create=False)
-    attachments = 0
+    attachments = broken = 0
     notes: dict[TextEncoding, None] = {}
     try:
         for stored in box:
-            message = email.message_from_bytes(stored.as_bytes(), policy=policy.default)
-            text, encoding = _letter(message)
+            try:
+                message = email.message_from_bytes(stored.as_bytes(), policy=policy.default)
+                text, encoding = _letter(message)
+                held = sum(part.get_content_maintype() != "image" for part in _attachments(message))
+            except Exception:  # noqa: BLE001 - one message that no parser takes is no reason to lose the others
+                broken += 1
+                continue
             yield Piece(text)
             notes[encoding] = None
-            attachments += sum(part.get_content_maintype() != "image" for part in _attachments(message))
+            attachments += held
     finally:
         box.close()
     for encoding in notes:
         yield from encoding_note(encoding)
+    if broken:
+        yield LeftOut(f"holds {broken:,} broken messages, which were left out", "broken")
     if attachments:
         yield LeftOut(
             f"holds {attachments:,} attachments, which were left out; save the messages as .eml to have them read",
@@ -86,12 +94,19 @@ def _letter(message: MIMEPart) -> tuple[str, TextEncoding]:
 
 
 def _header(message: MIMEPart, name: str) -> str:
-    text = str(message[name] or "")
+    try:
+        text = str(message[name] or "")
+    except Exception:  # noqa: BLE001 - Python's parser stumbles over addresses that are broken in one way or another
+        text = "\ufffd"
     if "\ufffd" not in text:
         return text
     # Letters beyond ASCII that stand in it as they are: the parser takes none.
     raw = next(str(value) for key, value in message.raw_items() if key.lower() == name.lower())
-    return " ".join(decode(raw.encode("utf-8", "surrogateescape"))[0].split())
+    raw_bytes = raw.encode("utf-8", "surrogateescape")
+    try:
+        return " ".join(decode(raw_bytes)[0].split())
+    except UnreadableError:
+        return " ".join(raw_bytes.decode("cp1252", "replace").split())
 
 
 def _attachments(message: MIMEPart) -> list[MIMEPart]:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 # Ligatures of Latin and Armenian, and the forms in which Hebrew and Arabic letters are printed.
 _PRINTED_FORMS: Final = re.compile("[\ufb00-\ufb06\ufb13-\ufb17\ufb1d-\ufbb1\ufbd3-\ufd3d\ufd50-\ufdfc\ufe70-\ufefc]+")
 _LINE_END_HYPHEN: Final = re.compile(r"(\w+)[-\u2010][ \t]*\r?\n[ \t]*(\w+)")
+# Behind a hyphen they say that half a word is left out: "short- and long-term", "Haupt- und Nebenkosten".
+_BETWEEN: Final = frozenset(["and", "or", "und", "oder", "bzw", "sowie"])
 _SOFT_HYPHEN: Final = re.compile("\u00ad[ \t]*(?:\r?\n[ \t]*)?")
 _GAP: Final = re.compile(r" {2,}")
 _LEAST_LINES: Final = 8  # of a column
@@ -32,7 +34,8 @@ _ROMAN: Final = {"i": 1, "v": 5, "x": 10, "l": 50}
 def printed_to_plain(text: str, words: frozenset[str]) -> str:
     """Take back what setting a page does to words: ligatures, soft hyphens, and words broken at the end of a line.
 
-    A hyphen that the word has elsewhere in the file ("long-term"), or that stands before a capital or a digit, stays.
+    A hyphen that the word has elsewhere in the file ("long-term"), or that stands before a capital, a digit or an
+    "and", stays.
 
     Args:
         text: A page.
@@ -43,6 +46,8 @@ def printed_to_plain(text: str, words: frozenset[str]) -> str:
 
     def joined(match: re.Match[str]) -> str:
         first, rest = match[1], match[2]
+        if rest in _BETWEEN and first + rest not in words:
+            return f"{first}- {rest}"
         keep = not rest[0].islower() or (f"{first}-{rest}" in words and first + rest not in words)
         return f"{first}-{rest}" if keep else first + rest
 

@@ -13,6 +13,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.checks import first_line
+from llama_index_embft._core.tables import allow_long_cells
 from llama_index_embft.dataset.documents.archives import open_office_zip
 from llama_index_embft.dataset.documents.base import MEGABYTE, LeftOut, Piece, ReadingJob, UnreadableError, needed
 from llama_index_embft.dataset.documents.encoding import TextLines, decode
@@ -25,18 +26,19 @@ if TYPE_CHECKING:
 _HEAD: Final = 20  # rows in which the names of the columns are looked for
 _NAME: Final = 60  # characters of a column's name
 _BLANK_ROWS: Final = 10_000  # of a sheet, behind which nothing is expected: some are formatted to the last row
-_CELL: Final = 16 * MEGABYTE
 _SPARE_CELLS: Final = 50  # of a row beyond the names of the columns
 _EXACT: Final = 10**15  # below it a float that is whole is an integer that the sheet holds as such
 _YEAR: Final = re.compile(r"(?:1[5-9]|20|21)\d\d")
 _UNCOMPUTED: Final = re.compile(rb"<c\b([^>]*)><f\b(?:[^>]*/>|[^>]*>[^<]*</f>)(?:<v ?/>|<v></v>)?</c>")
+_LINE: Final = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _NUMBER: Final = re.compile(r"[\s$€£¥%+-]*[\d.,:/\s-]*\d[\d.,:/\s%€-]*")
 
 
 def read_csv(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
     """Read a file of separated values, line by line; the separator is the one that gives even rows."""
     read = TextLines(path, job.settings.max_file_mb * MEGABYTE)
-    lines = (line.replace("\x00", "") for line in read)
+    # A carriage return alone ends lines too: so Excel writes "CSV (Macintosh)".
+    lines = (part for line in read for part in _LINE.findall(line.replace("\x00", "")))
     pending: list[str] = []  # lines of the row that is being read
     ended = False
     unquoted = 0
@@ -70,14 +72,12 @@ def read_csv(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
             unquoted += len(pending) if len(pending) > 1 else 0
             yield from csv.reader(list(pending), delimiter=separator, quoting=csv.QUOTE_NONE)
 
-    before = csv.field_size_limit(_CELL)  # of the whole process, so it is put back
+    allow_long_cells()
     try:
         head = list(itertools.islice(lines, _HEAD))
         yield from _table(rows(_separator(path, head)), job)
     except csv.Error as err:
         raise UnreadableError(f"is a broken table ({first_line(err)}); export it again") from err
-    finally:
-        csv.field_size_limit(before)
     if unquoted:
         yield LeftOut(
             f"has a quote that nothing closes; its last {unquoted:,} lines were read without quotes", "broken"
@@ -291,7 +291,8 @@ def read_json(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
     try:
         found = json.loads(text)
     except ValueError as err:
-        if len(text.splitlines()) > 1 and _is_json(text.splitlines()[0]):  # JSON Lines under another name
+        first, _, rest_of_it = text.lstrip().partition("\n")
+        if rest_of_it.strip() and _is_json(first):  # JSON Lines under another name
             yield from read_jsonl(path, job)
             return
         raise UnreadableError(f"is broken JSON ({first_line(err)}); export it again") from err

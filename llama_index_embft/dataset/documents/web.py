@@ -32,7 +32,8 @@ _CELLS: Final = dict.fromkeys(["td", "th", "option"], _CELL)  # stand beside eac
 _CLOSING: Final = {**dict.fromkeys(_BLOCKS.split(), "\n"), **_CELLS}
 _OPENING: Final = {**dict.fromkeys(_LINES.split(), "\n"), **_CLOSING}
 _HEADINGS: Final = frozenset(["h1", "h2", "h3", "h4", "h5", "h6"])
-_NO_CONTENT: Final = frozenset(["script", "style", "noscript", "template", "svg", "iframe", "head"])
+# Not `head`: its end may be left unsaid, and then the parser puts the whole page into it.
+_NO_CONTENT: Final = frozenset(["script", "style", "noscript", "template", "svg", "iframe", "title"])
 _PARTS: Final = frozenset(["article", "main", "section"])  # have headers of their own
 _LISTS: Final = frozenset(["ul", "ol", "table"])
 _NAVIGATION_ROLES: Final = frozenset(["navigation", "banner", "contentinfo", "search", "menu", "menubar"])
@@ -50,6 +51,7 @@ _NAVIGATION_PARTS: Final = (
 )
 _NAMING: Final = frozenset(_NAVIGATION_NAMES.split())
 _ADDED: Final = _NAMING.union(_NAVIGATION_PARTS.split())
+_ABOUT_COOKIES: Final = frozenset(["cookie", "cookies", "consent"])  # such a notice may be longer than a page
 _LEAST_LINKS: Final = 4  # a shorter list of links may be an answer
 _LINK_SHARE: Final = 0.8  # of a list's text that stands in links, from which it is a menu
 _MOST: Final = 200  # more of them are a list of teasers
@@ -73,16 +75,19 @@ def html_text(markup: str) -> str:
     """Reduce a page to its text: a line a block, headings marked as in Markdown.
 
     Scripts, menus and buttons are left out, as are the page's header and footer, and lists of nothing but links. If the
-    page says where its main part is, that is all that counts. A page of nothing but these is kept whole.
+    page says where its main part is, that is all that counts; articles without the page's heading that hold the smaller
+    part of its text are teasers, and no main part. A page of nothing but these is kept whole.
 
     Raises:
         UnreadableError: It cannot be parsed.
     """
     page = _parsed(markup)
-    marked = page.find_all("main") or page.find_all(role="main") or page.find_all("article")
+    named = page.find_all("main") or page.find_all(role="main")
+    marked = named or page.find_all("article")
     mains: list[Any] = [tag for tag in marked if tag.find_parent(tag.name) is None] if len(marked) <= _MOST else []
     if sum(len(tag.get_text(strip=True)) for tag in mains) < _LEAST_MAIN:
         mains = []
+    may_be_teasers = bool(mains) and not named and all(tag.h1 is None for tag in mains)
     # Nothing that holds the title or the main part is navigation, whatever its name.
     holders: set[int] = set()
     for tag in page.find_all(["h1", "main", "article"]):
@@ -90,7 +95,14 @@ def html_text(markup: str) -> str:
         while holder is not None and id(holder) not in holders:
             holders.add(id(holder))
             holder = holder.parent
-    text = _walked(mains or [page], lambda tag, inside: _is_navigation(tag, holders, bool(mains) or inside))
+    heart = _heart(page)
+
+    def text_of(roots: list[Any], *, parts: bool) -> str:
+        return _walked(roots, lambda tag, inside: _is_navigation(tag, holders, heart, parts or inside))
+
+    text = text_of(mains or [page], parts=bool(mains))
+    if may_be_teasers and len(whole := text_of([page], parts=False)) > 2 * len(text):
+        text = whole
     text = text or _walked([page], None)
     title = page.title.get_text(" ", strip=True) if page.title and not page.title.find_parent(["svg", "nav"]) else ""
     heading = text.split("\n", 1)[0].lstrip("# ")
@@ -161,7 +173,36 @@ def _walked(roots: Iterable[Any], is_navigation: Callable[[Any, bool], bool] | N
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 
-def _is_navigation(tag: Any, holders: set[int], inside: bool) -> bool:
+def _heart(page: BeautifulSoup) -> set[int]:
+    """The tags, one in the other, that hold the greater part of the page's text outside links: none is a menu.
+
+    Programs name the box around a whole page after the state of its menu: `menu-open`, `sidebar-right`.
+    """
+    from bs4.element import NavigableString, Tag
+
+    prose: dict[int, int] = {}  # characters in a tag
+    todo: list[Any] = [page]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, tuple):  # the end of a tag, whose children are counted
+            tag = node[0]
+            prose[id(tag)] = sum(
+                prose.get(id(child), 0) if isinstance(child, Tag) else len(child.strip())
+                for child in tag.contents
+                if isinstance(child, Tag) or type(child) is NavigableString
+            )
+        elif node.name not in _NO_CONTENT and node.name != "a":
+            todo.append((node,))
+            todo.extend(child for child in node.contents if isinstance(child, Tag))
+    heart: set[int] = set()
+    tag = page
+    while tag is not None:
+        heart.add(id(tag))
+        tag = next((one for one in tag.contents if 2 * prose.get(id(one), 0) > prose[id(page)]), None)
+    return heart
+
+
+def _is_navigation(tag: Any, holders: set[int], heart: set[int], inside: bool) -> bool:
     if tag.name in ("nav", "button") or tag.get("role") in _NAVIGATION_ROLES or tag.has_attr("hidden"):
         return True
     if id(tag) in holders or tag.name not in ("div", "ul", "ol", "section", "aside", "header", "footer"):
@@ -171,8 +212,9 @@ def _is_navigation(tag: Any, holders: set[int], inside: bool) -> bool:
     names = list(tag.get("class") or [])
     if tag.name != "section" or not tag.find(_HEADINGS, recursive=False):  # whose id may be its heading: `cookies`
         names.append(str(tag.get("id") or ""))
+    named = _ABOUT_COOKIES if id(tag) in heart else _NAMING
     words = (re.findall(r"[^-_\d]+", name.lower()) for name in names)
-    return any(not _NAMING.isdisjoint(parts) and _ADDED.issuperset(parts) for parts in words)
+    return any(not named.isdisjoint(parts) and _ADDED.issuperset(parts) for parts in words)
 
 
 def _is_menu(links: list[int], before: tuple[int, int, int]) -> bool:
@@ -195,6 +237,8 @@ def read_epub(path: Path, job: ReadingJob) -> Iterator[Piece | LeftOut]:
                 markup = book.read(name)
             except (KeyError, zipfile.BadZipFile, OSError, EOFError):
                 broken += 1
+                continue
+            if not markup.strip():
                 continue
             if b"<" not in markup[:2048]:
                 raise UnreadableError("is locked to a reader's account (DRM); ask for a copy without", "encrypted")

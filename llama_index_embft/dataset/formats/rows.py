@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.files import open_atomically, write_folder_atomically
+from llama_index_embft._core.tables import allow_long_cells
 from llama_index_embft.dataset import sources
 from llama_index_embft.dataset.sources import At, FaultError, one_sentence, parse_json, read_json, read_lines, shown
 from llama_index_embft.errors import ConfigError, DatasetError
@@ -129,8 +130,7 @@ def _read_jsonl(path: Path, build: Builder) -> Iterator[tuple[At, Row]]:
 
 
 def _read_separated(path: Path, delimiter: str, build: Builder) -> Iterator[tuple[At, Row]]:
-    # The module's bound of 131,072 characters a field is one for the whole process; only ever raised here.
-    csv.field_size_limit(max(csv.field_size_limit(), sources.MAX_LINE))
+    allow_long_cells()
     reader = csv.reader((line for _, line in read_lines(path)), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     file, line = os.fspath(path), 1

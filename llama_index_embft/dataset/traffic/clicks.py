@@ -14,10 +14,12 @@ import os
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from math import isnan
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic import PrivateAttr
 
+from llama_index_embft._core.checks import check_number
 from llama_index_embft.dataset.formats.build import Builder, OnError, as_id, as_text, content_id, counted
 from llama_index_embft.dataset.formats.retrieval import add_document
 from llama_index_embft.dataset.formats.rows import Row, is_table, read_rows
@@ -173,9 +175,7 @@ def check_counts(**counts: int) -> None:
         ConfigError: One is.
     """
     for name, value in counts.items():
-        least = int(name.startswith("min_"))
-        if value < least:
-            raise ConfigError(f"`{name}` must be at least {least}, got {value}.")
+        check_number(name, value, at_least=int(name.startswith("min_")))
 
 
 def from_impressions(
@@ -312,8 +312,9 @@ def _later(log: Any, source: str, columns: Mapping[str, str]) -> dict[str, list[
 
 def _cell(row: Row, part: str, columns: Mapping[str, str]) -> Any:
     for name in (columns[part],) if part in columns else _NAMES[part]:
-        if row.get(name) not in (None, ""):
-            return row[name]
+        value = row.get(name)
+        if value not in (None, "") and not (isinstance(value, float) and isnan(value)):  # as pandas leaves it out
+            return value
     return None
 
 

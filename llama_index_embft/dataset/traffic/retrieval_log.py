@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from contextvars import ContextVar
 from pathlib import Path
@@ -11,7 +12,6 @@ from llama_index_embft.dataset.formats.rows import json_line
 from llama_index_embft.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable, Mapping
 
 
@@ -39,7 +39,7 @@ class RetrievalLog:
         self._lock = threading.Lock()
         self._last: ContextVar[str | None] = ContextVar("embft_last_retrieval", default=None)
         self._attached: tuple[Any, Any] | None = None
-        self._write("")
+        self._write("\n" if self._ends_in_a_line() else "")
 
     @property
     def last_id(self) -> str | None:
@@ -112,16 +112,24 @@ class RetrievalLog:
 
         Args:
             id_: From `last_id`.
-            clicked: Ids of the nodes that were opened.
+            clicked: Ids of the nodes that were opened; a text alone is one of them.
             thumbs: What the user said of the whole answer.
 
         Raises:
             ConfigError: There is no id, or nothing to add.
         """
-        ids = list(clicked)
+        ids = [clicked] if isinstance(clicked, str) else list(clicked)
         if id_ is None or (not ids and thumbs is None) or thumbs not in (None, "up", "down"):
             raise ConfigError("Feedback needs the id of a retrieval, and `clicked` or thumbs='up' or 'down'.")
         self._write(json_line({"id": id_, "clicked": ids} | ({} if thumbs is None else {"feedback": thumbs})))
+
+    def _ends_in_a_line(self) -> bool:
+        """Whether a crash left half a line, to which the next one would be joined."""
+        try:
+            with self.path.open("rb") as file:
+                return file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
+        except OSError:  # writing will say what is wrong, if anything is
+            return False
 
     def _write(self, text: str) -> None:
         try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llama_index.core.schema import BaseNode, MetadataMode
 
+from llama_index_embft._core.checks import check_number
 from llama_index_embft.dataset.documents.loading import dataset_corpus
 from llama_index_embft.dataset.provenance import BY_TEXT, Provenance
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
@@ -75,13 +76,13 @@ def generate_extractive_pairs(
 
     Raises:
         ConfigError: An unknown kind or none, a number of questions below 1, or no such metadata mode.
-        DatasetError: Two nodes have one id.
+        DatasetError: Two nodes have one id, or something is no node.
         GenerationError: There is no text, or no question could be made from any of it.
     """
-    if kinds is not None and (not kinds or isinstance(kinds, str) or set(kinds) - set(KINDS)):
+    if kinds is not None and (not kinds or isinstance(kinds, str) or any(kind not in [*KINDS] for kind in kinds)):
         raise ConfigError(f"`kinds` is {kinds!r}; give a list of one or more of: {', '.join(KINDS)}.")
-    if num_questions_per_chunk < 1:
-        raise ConfigError(f"`num_questions_per_chunk` is {num_questions_per_chunk}; it must be at least 1.")
+    check_number("num_questions_per_chunk", num_questions_per_chunk, at_least=1)
+    nodes = list(nodes)
     fields = dataset_corpus(nodes, metadata_mode=metadata_mode)
     if not fields.corpus:
         raise GenerationError(f"None of the {len(nodes)} nodes has text; check how the documents were read.")

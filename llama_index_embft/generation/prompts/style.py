@@ -308,15 +308,23 @@ def check_template(name: str, template: str, required: dict[str, str], optional:
         optional: Further placeholders.
 
     Raises:
-        ConfigError: A placeholder is missing or unknown, or braces do not match.
+        ConfigError: It is no text, a placeholder is missing or unknown or has a format, or braces do not match.
     """
+    if not isinstance(template, str):
+        raise ConfigError(f"`{name}` is a {type(template).__name__}; give the prompt as a text.")
     try:
-        fields = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
+        parsed = string.Formatter().parse(template)
+        parts = [(field, spec, conversion) for _, field, spec, conversion in parsed if field is not None]
     except ValueError as err:
         raise ConfigError(f"`{name}` has unmatched braces ({err}); write {{{{ for a brace.") from err
+    fields = {field for field, _, _ in parts}
     for placeholder, what in required.items():
         if placeholder not in fields:
             raise ConfigError(f"`{name}` must contain {{{placeholder}}}, where {what} goes.")
+    # What goes there is put in later, so that cutting or quoting it here would leave a prompt without it.
+    formatted = next((field for field, spec, conversion in parts if field in required and (spec or conversion)), None)
+    if formatted is not None:
+        raise ConfigError(f"`{name}` has a format within {{{formatted}}}; write {{{formatted}}} alone.")
     known = [*required, *optional]
     other = fields.difference(known)
     if other:

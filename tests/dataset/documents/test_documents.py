@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from llama_index.core import Document, VectorStoreIndex
 from llama_index.core.embeddings import MockEmbedding
-from llama_index.core.schema import MetadataMode, TextNode
+from llama_index.core.schema import MetadataMode, NodeWithScore, TextNode
 from pypdf import PdfWriter
 from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
@@ -342,3 +342,22 @@ def test_a_paragraph_without_end_goes_to_the_sentence_splitter_in_pieces(monkeyp
     nodes = documents_to_nodes([Document(text=text, id_="a")], chunk_size=64, chunk_overlap=0)
     assert " ".join(node.text for node in nodes).split() == text.split()
     assert "".join(loading._sentences()("x" * 1700)) == "x" * 1700  # without a space to cut at
+
+
+def test_half_a_character_in_a_node_ends_nothing() -> None:
+    nodes = [TextNode(id_="a", text="Half: \ud83d.", metadata={"m": "\ud83d\ude00"})]
+    found = dataset_corpus(nodes)
+    assert (found.corpus["a"], found.bare_texts["a"]) == ("m: \U0001f600\n\nHalf: \ufffd.", "Half: \ufffd.")
+
+
+@pytest.mark.parametrize("other", ["a text", None, NodeWithScore(node=TextNode(text="x"), score=1.0)])
+def test_what_is_no_node_is_one_sentence(other: object) -> None:
+    with pytest.raises(DatasetError, match=r"Expected LlamaIndex nodes, got .*; texts are nodes: "):
+        dataset_corpus([other])  # type: ignore[list-item]
+    with pytest.raises(DocumentError, match=r"Expected LlamaIndex documents, got .*; texts are documents as "):
+        documents_to_nodes([other])  # type: ignore[list-item]
+
+
+def test_an_empty_path_is_not_the_working_folder() -> None:
+    with pytest.raises(DocumentError, match="No documents: give at least one file or folder"):
+        load_documents("")

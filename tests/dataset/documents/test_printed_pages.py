@@ -10,6 +10,7 @@ from pypdf import PdfWriter
 from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject, NumberObject
 
 from llama_index_embft.dataset import ReadingSettings, dataset_corpus, documents_to_nodes, load_documents
+from llama_index_embft.dataset.documents.printed import printed_to_plain
 from llama_index_embft.errors import DocumentError
 
 Line = tuple[int, int, str]  # x, y in points, text
@@ -180,3 +181,10 @@ def test_printed_forms_of_arabic_letters_are_letters(tmp_path: Path, monkeypatch
     monkeypatch.setattr("pypdf.PageObject.extract_text", lambda self, **_: "\ufedf\ufea4\ufee4 \ufb01ne x\u00b2")
     (document,) = load_documents(pdf(tmp_path / "a.pdf", [(72, 700, "x")]))
     assert document.text == "\u0644\u062d\u0645 fine x\u00b2"
+
+
+def test_a_hyphen_that_stands_for_half_a_word_stays() -> None:
+    page = "The short-\nand long-term rent, die Haupt-\nund Nebenkosten, the thous-\nand"
+    assert printed_to_plain(page, frozenset(["thousand"])) == (
+        "The short- and long-term rent, die Haupt- und Nebenkosten, the thousand"
+    )

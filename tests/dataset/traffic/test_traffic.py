@@ -139,7 +139,7 @@ def test_an_id_with_spaces_was_clicked() -> None:
 def test_nothing_to_learn_from() -> None:
     with pytest.raises(DatasetError, match="of 1 questions none has a document with 2 clicks or more"):
         dataset_from_clicks([row("q", ["a", "b"], ["b"])], CORPUS)
-    with pytest.raises(ConfigError, match="`min_clicks` must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match="`min_clicks` is 0; it must be at least 1"):
         dataset_from_clicks([], CORPUS, min_clicks=0)
 
 
@@ -169,3 +169,22 @@ def test_retrievals_of_llama_index_become_a_data_set(tmp_path: Path) -> None:
         log.feedback(None, thumbs="up")
     with pytest.raises(OutputError, match="Cannot write the log"):
         RetrievalLog(tmp_path)
+
+
+def test_what_a_crash_leaves_costs_the_next_line_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "traffic.jsonl"
+    RetrievalLog(path)
+    assert path.read_text() == ""
+    path.write_text('{"id": "1", "que')
+    log = RetrievalLog(path)
+    log.observe("q", [], id_="2")
+    log.feedback("2", clicked="node")
+    assert path.read_text().splitlines()[1:] == [
+        '{"id": "2", "query": "q", "shown": []}',
+        '{"id": "2", "clicked": ["node"]}',
+    ]
+
+
+def test_what_pandas_has_no_value_for_is_left_out() -> None:
+    log = [row("q", ["a", "b"], ["b"]) | {"feedback": float("nan")}] * 2
+    assert list(dataset_from_clicks(log, CORPUS).relevant_docs.values()) == [["b"]]
