@@ -249,6 +249,8 @@ def test_slices() -> None:
     assert sum(part.test.n for part in parts.values() if part.by == "kind") == 120
     assert ("document", "all others") in parts  # 40 documents are too many for a table
     assert len([1 for by, _ in parts if by == "document"]) == 12
+    two = compare(base, tuned, slices=[lambda query, _: query[-1] == "0", lambda *_: "all"], **FAST)
+    assert len({part.by for part in two.systems[0].slices}) == 2
     own = compare(base, tuned, slices={"parity": {q: int(q[1:]) % 2 for q in dataset.queries}}, **FAST)
     assert [(part.by, part.name) for part in own.systems[0].slices] == [("parity", "0"), ("parity", "1")]
     with pytest.raises(ConfigError, match="Unknown slices 'colour'"):

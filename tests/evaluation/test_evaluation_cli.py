@@ -89,6 +89,9 @@ def test_bad_input_is_an_error_of_ours(files) -> None:
     bad = run(compare, files / "base.json", files / "tuned.json", "--guard", "general")
     assert isinstance(bad.exception, ConfigError)
     assert "NAME=BASE.json,TUNED.json" in str(bad.exception)
+    guard = ["--guard", f"general={files / 'base.json'},{files / 'tuned.json'}"]
+    twice = run(compare, files / "base.json", files / "tuned.json", *guard, *guard)
+    assert "--guard names 'general' twice" in str(twice.exception)
 
 
 def test_evaluate_prints_and_writes(files, tiny_dataset: EmbeddingQAFinetuneDataset, tiny_model_path: str) -> None:

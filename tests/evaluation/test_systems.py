@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from evaluation_helpers import many_queries, noisy_report
@@ -38,6 +39,13 @@ def test_bm25_finds_words_and_skips_what_shares_none(tiny_dataset: EmbeddingQAFi
     assert report.mean("hit_rate@1") == 1.0
     assert len(report.latencies) == 3
     assert report.label == "BM25"
+
+
+def test_an_unknown_metadata_mode_is_refused(tiny_dataset: EmbeddingQAFinetuneDataset) -> None:
+    report = evaluate_bm25(tiny_dataset)
+    for call in (partial(evaluate_bm25, tiny_dataset), partial(rerank_run, tiny_dataset, report, len)):
+        with pytest.raises(ConfigError, match="`metadata_mode` is 'all'"):
+            call(metadata_mode="all")
 
 
 def test_reranking_by_scores_puts_the_right_one_first() -> None:

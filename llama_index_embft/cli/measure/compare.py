@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003  # typer reads the annotations
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def compare(
@@ -63,7 +66,7 @@ def compare(
         *tuned,
         primary=primary,
         slices=slices or (),
-        guard=dict(_guard(item) for item in guard or ()),
+        guard=_guards(guard or ()),
         max_loss=max_loss,
         cluster_by="query" if by_query else "document",
         n_resamples=resamples,
@@ -96,6 +99,17 @@ def compare(
     unproven = any(system.decision != "adopt" for system in result.systems)
     failed = (fail_on_regression and result.regressed()) or (fail_unless_better and unproven)
     return {**result.to_dict(), **written(report, markdown, junit, html, plots), "exit_code": int(failed)}
+
+
+def _guards(texts: Iterable[str]) -> dict[str, list[str]]:
+    from llama_index_embft.errors import ConfigError
+
+    found: dict[str, list[str]] = {}
+    for name, reports in map(_guard, texts):
+        if name in found:
+            raise ConfigError(f"--guard names {name!r} twice, and one of them would not count; give each a name.")
+        found[name] = reports
+    return found
 
 
 def _guard(text: str) -> tuple[str, list[str]]:

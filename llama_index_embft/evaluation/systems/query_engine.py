@@ -69,8 +69,8 @@ def evaluate_query_engine(
     dataset: EmbeddingQAFinetuneDataset,
     query_engine: BaseQueryEngine,
     *,
-    ks: Iterable[int] = DEFAULT_KS,
-    metrics: Iterable[str] = FAMILIES,
+    ks: int | Iterable[int] = DEFAULT_KS,
+    metrics: str | Iterable[str] = FAMILIES,
     label: str | None = None,
     match: Match = "id",
     embed_model: BaseEmbedding | None = None,
@@ -95,7 +95,7 @@ def evaluate_query_engine(
     Args:
         dataset: Queries, judgements, and perhaps reference answers.
         query_engine: Any LlamaIndex query engine; streaming ones are read to the end.
-        ks: Cut-offs.
+        ks: Cut-offs, or one.
         metrics: Families or full names.
         label: Name in tables; None: the class name.
         match: How source nodes are told; see `evaluate_retriever`.
@@ -134,8 +134,8 @@ async def aevaluate_query_engine(
     dataset: EmbeddingQAFinetuneDataset,
     query_engine: BaseQueryEngine,
     *,
-    ks: Iterable[int] = DEFAULT_KS,
-    metrics: Iterable[str] = FAMILIES,
+    ks: int | Iterable[int] = DEFAULT_KS,
+    metrics: str | Iterable[str] = FAMILIES,
     label: str | None = None,
     match: Match = "id",
     embed_model: BaseEmbedding | None = None,
