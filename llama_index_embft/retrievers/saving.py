@@ -161,7 +161,7 @@ def load_retriever(
         settings,
         embed_model=embed_model,
         reranker=reranker,
-        similarity_top_k=similarity_top_k or record["similarity_top_k"],
+        similarity_top_k=record["similarity_top_k"] if similarity_top_k is None else similarity_top_k,
         filters=filters,
         lexical=lexical,
         strict=strict,
