@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llama_index_embft._core.checks import check_number
 from llama_index_embft.errors import ConfigError, EvaluationError
 from llama_index_embft.evaluation.comparison import Comparison
 from llama_index_embft.evaluation.records import RetrievalReport
@@ -82,6 +83,7 @@ def compare(
             f"Expected `n_resamples` of at least 1, `alpha` between 0 and 1 and `max_loss` above 0; "
             f"got {n_resamples}, {alpha} and {max_loss}."
         )
+    check_number("seed", seed, at_least=0)
     base_report, *reports = _distinct_labels(_aligned([_load(report) for report in (base, *tuned)]))
     names = _shared_metrics([base_report, *reports], metrics)
     deciding, notes = _primary(primary, names, [base_report, *reports])

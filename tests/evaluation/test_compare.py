@@ -255,6 +255,8 @@ def test_slices() -> None:
     assert [(part.by, part.name) for part in own.systems[0].slices] == [("parity", "0"), ("parity", "1")]
     with pytest.raises(ConfigError, match="Unknown slices 'colour'"):
         compare(base, tuned, slices=("colour",), **FAST)
+    with pytest.raises(ConfigError, match="`seed` is -1"):
+        compare(base, tuned, seed=-1)
     with pytest.raises(ConfigError, match="no label for query"):
         compare(base, tuned, slices={"x": {}}, **FAST)
 
