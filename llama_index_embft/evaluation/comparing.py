@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -28,8 +29,6 @@ from llama_index_embft.evaluation.statistics.slices import Slicer, slice_labels
 from llama_index_embft.evaluation.statistics.verdict import decide, outcome_of
 
 if TYPE_CHECKING:
-    import os
-
     from numpy.typing import NDArray
 
     from llama_index_embft.evaluation.statistics.findings import Decision
@@ -157,7 +156,13 @@ def compare(
 
 
 def _load(report: RetrievalReport | str | os.PathLike[str]) -> RetrievalReport:
-    return report if isinstance(report, RetrievalReport) else RetrievalReport.from_json(report)
+    if isinstance(report, RetrievalReport):
+        return report
+    if not isinstance(report, str | os.PathLike):
+        raise ConfigError(
+            f"A {type(report).__name__} is no report; give reports or their files one by one: compare(base, *tuned)."
+        )
+    return RetrievalReport.from_json(report)
 
 
 def _aligned(reports: list[RetrievalReport]) -> list[RetrievalReport]:

@@ -333,6 +333,8 @@ def _checked_shares(
     check_number("k", k, at_least=0)
     for share in shares:
         check_number("weights", share, at_least=0, below=math.inf)
+    if not any(shares):
+        raise ConfigError("All `weights` are 0, so no ranking is left; give at least one report a share.")
     if top_k is not None:
         check_number("top_k", top_k, at_least=1)
     return shares

@@ -310,6 +310,14 @@ def test_files_are_taken_too(tmp_path) -> None:
     assert result.base.label == "a"
 
 
+def test_reports_are_given_one_by_one(tmp_path) -> None:
+    base, tuned = noisy_report(many_queries(), 1.6), noisy_report(many_queries(), 0.9)
+    with pytest.raises(ConfigError, match="A list is no report"):
+        compare(base, [tuned])
+    result = compare(base, tuned, **FAST)
+    assert result.to_markdown("ndcg@10") == result.to_markdown(("ndcg@10",))
+
+
 def test_one_query_proves_nothing() -> None:
     one = many_queries(1)
     base = noisy_report(one, 0.1)

@@ -153,6 +153,12 @@ def test_fusion_is_reciprocal_rank(tiny_dataset: EmbeddingQAFinetuneDataset) -> 
             fuse_runs([one, two], **wrong)
 
 
+def test_weights_that_are_all_0_are_refused(tiny_dataset: EmbeddingQAFinetuneDataset) -> None:
+    report = evaluate_run(tiny_dataset, {query: {"apple": 1.0} for query in tiny_dataset.queries})
+    with pytest.raises(ConfigError, match="All `weights` are 0"):
+        fuse_runs([report, report], weights=[0, 0])
+
+
 def test_metrics_of_answers_are_not_those_of_other_hits(tiny_dataset: EmbeddingQAFinetuneDataset) -> None:
     one = evaluate_run(tiny_dataset, {q: {"apple": 0.9, "lemon": 0.5} for q in tiny_dataset.queries})
     answered = replace(one, values={**one.values, "answer_f1": np.ones(3), "faithfulness": np.ones(3)})

@@ -71,6 +71,22 @@ def test_reranking_by_a_postprocessor_keeps_its_order() -> None:
     assert turned.label == "system + re-ranker"
 
 
+class Twice(BaseNodePostprocessor):
+    """Returns the first two nodes, the second of them twice."""
+
+    def _postprocess_nodes(self, nodes, query_bundle=None):
+        return [nodes[1], nodes[0], nodes[1]]
+
+
+def test_a_postprocessor_that_cuts_or_repeats_counts_each_hit_once_and_is_noted() -> None:
+    dataset = many_queries(10)
+    first = noisy_report(dataset, 1.0)
+    cut = rerank_run(dataset, first, Twice())
+    assert cut.hit_ids[0] == first.hit_ids[0][1::-1]
+    assert any("At most 2 hits came back" in note for note in cut.notes)
+    assert rerank_run(dataset, first, lambda _, texts: [0.0] * len(texts)).notes == first.notes
+
+
 def test_a_first_stage_without_scores_counts_by_its_places_as_it_does_in_use() -> None:
     dataset = many_queries(4)
     first = replace(noisy_report(dataset, 1.0), hit_scores=((),) * 4)

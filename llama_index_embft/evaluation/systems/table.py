@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -198,7 +198,11 @@ def rerank_run(
     rankings = Rankings(
         tuple(found), tuple(scores), total, {**report.seconds, "re-rank": sum(latencies)}, report.errors, report.notes
     )
-    return carried_over(report_on(task_of(report), rankings, metrics=retrieval_metrics(report), label=name), report)
+    # A re-ranker that returns fewer hits than it got may have cut off what a metric would look at.
+    cut = max(map(len, found)) < max(map(len, report.hit_ids))
+    shallow: Literal["note", "keep"] = "note" if cut else "keep"
+    made = report_on(task_of(report), rankings, metrics=retrieval_metrics(report), label=name, shallow=shallow)
+    return carried_over(made, report)
 
 
 def _evaluate(
@@ -262,6 +266,7 @@ def _postprocess(
         NodeWithScore(node=TextNode(id_=doc, text=text), score=score)
         for doc, text, score in zip(ids, texts, scores, strict=True)
     ]
-    kept = reranker.postprocess_nodes(nodes, query_bundle=QueryBundle(query))
+    found = reranker.postprocess_nodes(nodes, query_bundle=QueryBundle(query))
+    kept = dict.fromkeys(node.node.node_id for node in found)  # each once, at its best place
     # Its order is what users get, whatever scores it leaves; falling ones carry that order.
-    return [(node.node.node_id, float(len(kept) - i)) for i, node in enumerate(kept)]
+    return [(doc, float(len(kept) - i)) for i, doc in enumerate(kept)]
