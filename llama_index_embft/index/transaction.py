@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from llama_index_embft.embeddings.identity import ModelIdentity
     from llama_index_embft.index.canaries import Canary
     from llama_index_embft.index.journal import ChangedVector, UpdateHeader, UpdateJournal
 
@@ -59,6 +60,16 @@ def check_latest(book: UpdateJournal, stamp: Stamp) -> None:
         )
     if stamp.state != "ready" and {stamp.model, stamp.target} != {known.source, known.target}:
         raise StoreError(_other_update(known.label, stamp))
+
+
+def refuse_other_update(label: str, stamp: Stamp, target: ModelIdentity) -> None:
+    """Make sure that no other change of an index is under way than one to a model.
+
+    Raises:
+        StoreError: Another one is.
+    """
+    if stamp.state != "ready" and stamp.target != target:
+        raise StoreError(_other_update(label, stamp))
 
 
 def _other_update(label: str, stamp: Stamp) -> str:

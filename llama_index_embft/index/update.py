@@ -24,6 +24,7 @@ from llama_index_embft.index.transaction import (
     differ,
     plan_vectors,
     refuse_added,
+    refuse_other_update,
     write_planned,
 )
 
@@ -171,6 +172,7 @@ def plan_update(
     wanted = as_change(change, table, stamp, embed_model, None, identity)
     if stamp.state == "ready" and wanted.target == stamp.model and not wanted.ids:
         return UpdatePlan(stamp.model, stamp.model, 0, 0, "nothing: the index holds this model's document vectors")
+    refuse_other_update(table.label, stamp, wanted.target)
     table.check_writable()
     seen: set[str] = set()
     changed = 0

@@ -354,6 +354,9 @@ def test_a_journal_of_an_update_before_the_last_one_changes_nothing(
     for call in (resume_update, rollback_index):
         with pytest.raises(StoreError, match="under another update, to three"):
             call(index, tmp_path / "first")
+    with pytest.raises(StoreError, match="under another update, to three"):
+        plan_update(index, models[0])
+    assert plan_update(index, models[2]).nodes == 6  # the one that is under way
     resume_update(index, tmp_path / "third")
     check_index(index, models[2], verify=6)
 
