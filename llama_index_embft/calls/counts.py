@@ -32,11 +32,16 @@ def as_prices(prices: tuple[float, float] | None) -> Prices | None:
     """
     if prices is None:
         return None
-    if len(prices) != 2 or not all(0 <= price < float("inf") for price in prices):
+    try:
+        sent, received = prices
+        sound = all(0 <= price < float("inf") for price in (sent, received))
+    except (TypeError, ValueError):  # one number, a text
+        sound = False
+    if not sound:
         raise ConfigError(
             f"`prices` is {prices!r}; it must be two numbers from 0: US dollars for a million tokens sent and received."
         )
-    return Prices(*prices)
+    return Prices(sent, received)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llama_index_embft._core.checks import check_number
 from llama_index_embft.errors import ConfigError, EvaluationError
 from llama_index_embft.evaluation.comparison import Comparison
 from llama_index_embft.evaluation.records import RetrievalReport
@@ -27,8 +29,6 @@ from llama_index_embft.evaluation.statistics.slices import Slicer, slice_labels
 from llama_index_embft.evaluation.statistics.verdict import decide, outcome_of
 
 if TYPE_CHECKING:
-    import os
-
     from numpy.typing import NDArray
 
     from llama_index_embft.evaluation.statistics.findings import Decision
@@ -82,6 +82,7 @@ def compare(
             f"Expected `n_resamples` of at least 1, `alpha` between 0 and 1 and `max_loss` above 0; "
             f"got {n_resamples}, {alpha} and {max_loss}."
         )
+    check_number("seed", seed, at_least=0)
     base_report, *reports = _distinct_labels(_aligned([_load(report) for report in (base, *tuned)]))
     names = _shared_metrics([base_report, *reports], metrics)
     deciding, notes = _primary(primary, names, [base_report, *reports])
@@ -155,7 +156,13 @@ def compare(
 
 
 def _load(report: RetrievalReport | str | os.PathLike[str]) -> RetrievalReport:
-    return report if isinstance(report, RetrievalReport) else RetrievalReport.from_json(report)
+    if isinstance(report, RetrievalReport):
+        return report
+    if not isinstance(report, str | os.PathLike):
+        raise ConfigError(
+            f"A {type(report).__name__} is no report; give reports or their files one by one: compare(base, *tuned)."
+        )
+    return RetrievalReport.from_json(report)
 
 
 def _aligned(reports: list[RetrievalReport]) -> list[RetrievalReport]:

@@ -167,7 +167,7 @@ class Comparison(ComparisonRecord):
             rows.append(row)
         return pd.DataFrame(rows).set_index("system")
 
-    def to_markdown(self, metrics: tuple[str, ...] | None = None) -> str:
+    def to_markdown(self, metrics: str | tuple[str, ...] | None = None) -> str:
         """A table for a pull request, with the verdict above it."""
         blocks = [_cell(summary(self))] if len(self.systems) > 1 else []
         for system in self.systems:
@@ -197,7 +197,7 @@ class Comparison(ComparisonRecord):
         ]
         atomic_write_text(path, junit_xml(outcomes, group=self.primary, date=str(self.date)))
 
-    def to_rich(self, metrics: tuple[str, ...] | None = None) -> Group:
+    def to_rich(self, metrics: str | tuple[str, ...] | None = None) -> Group:
         """Tables for a terminal of 80 columns or more, one a system; the counts of wins and losses are left out."""
         from rich.console import Group
         from rich.text import Text
@@ -249,8 +249,8 @@ class Comparison(ComparisonRecord):
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
         return "".join(parts) + (f"<ul>{notes}</ul>" if notes else "")
 
-    def _table(self, system: SystemComparison, metrics: tuple[str, ...] | None) -> TextTable:
-        names = metrics if metrics is not None else self.headline()
+    def _table(self, system: SystemComparison, metrics: str | tuple[str, ...] | None) -> TextTable:
+        names = self.headline() if metrics is None else (metrics,) if isinstance(metrics, str) else metrics
         unknown = [name for name in names if name not in system.metrics]
         if unknown:
             raise EvaluationError(f"No metric {unknown[0]!r} was compared; there are {', '.join(system.metrics)}.")

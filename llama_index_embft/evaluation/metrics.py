@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, NamedTuple
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -176,20 +177,42 @@ def _by_lookup(
     return query[hit], rank[hit], judgements.grades[known[judged[hit]]]
 
 
-def metric_names(ks: Iterable[int] = DEFAULT_KS, families: Iterable[str] = FAMILIES) -> tuple[str, ...]:
+def metric_names(ks: int | Iterable[int] = DEFAULT_KS, families: str | Iterable[str] = FAMILIES) -> tuple[str, ...]:
     """Column names in table order, for example ``("hit_rate@1", "hit_rate@3", ...)``; `families` may hold full names.
 
+    Args:
+        ks: Cut-offs, or one.
+        families: Families or full names, or one.
+
     Raises:
-        EvaluationError: A name is unknown or a cut-off is below 1.
+        EvaluationError: A name is unknown, a cut-off is no whole number of at least 1, or no metric is named.
     """
-    ks = tuple(dict.fromkeys(ks))
+    cuts = dict.fromkeys(map(_cut_off, _several("ks", ks, "whole numbers such as (1, 10)")))
     names: dict[str, None] = {}
-    for family in families:
-        wanted = [family] if "@" in family or family == "r_precision" else [f"{family}@{k}" for k in ks]
-        for name in wanted:
+    for family in _several("metrics", families, "names such as ('ndcg', 'recall@50')"):
+        full = not isinstance(family, str) or "@" in family or family == "r_precision"
+        for name in [family] if full else [f"{family}@{k}" for k in cuts]:
             parse_metric(name)
             names[name] = None
+    if not names:
+        raise EvaluationError("No metric is named: give `ks` and `metrics` at least one value each.")
     return tuple(names)
+
+
+def _several(name: str, given: Any, such_as: str) -> tuple[Any, ...]:
+    """One value, or several, as a tuple: a name is one value, not its letters."""
+    if isinstance(given, str | Integral):
+        return (given,)
+    try:
+        return tuple(given)
+    except TypeError:
+        raise EvaluationError(f"`{name}` is {given!r}; give one value, or several {such_as}.") from None
+
+
+def _cut_off(k: Any) -> int:
+    if isinstance(k, Integral) and not isinstance(k, bool) and int(k) >= 1:
+        return int(k)
+    raise EvaluationError(f"`ks` holds {k!r}; a cut-off is a whole number of at least 1.")
 
 
 def parse_metric(name: str) -> tuple[str, int | None]:
@@ -200,7 +223,7 @@ def parse_metric(name: str) -> tuple[str, int | None]:
     """
     if name == "r_precision":
         return name, None
-    match = re.fullmatch(r"([a-z_]+)@([1-9][0-9]*)", name)
+    match = re.fullmatch(r"([a-z_]+)@([1-9][0-9]*)", name) if isinstance(name, str) else None
     if match is None or match[1] not in METRICS:
         raise EvaluationError(
             f"Unknown metric {name!r}: write one of {', '.join(FAMILIES)} with a cut-off of at least 1, "
@@ -325,7 +348,10 @@ def rank_order(ids: Sequence[str], scores: NDArray[np.floating] | Sequence[float
     Raises:
         EvaluationError: A score is not a number.
     """
-    values = np.asarray(scores, dtype=np.float32)
+    try:
+        values = np.asarray(scores, dtype=np.float32)
+    except (TypeError, ValueError) as err:
+        raise EvaluationError(f"The scores of {', '.join(map(repr, ids[:3]))} … are not all numbers: {err}.") from None
     if np.isnan(values).any():
         bad = ids[int(np.flatnonzero(np.isnan(values))[0])]
         raise EvaluationError(f"The score of document {bad!r} is not a number; remove such hits before scoring a run.")

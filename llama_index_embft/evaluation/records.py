@@ -246,7 +246,7 @@ class RetrievalReport:
             query_ids=tuple(query.id for query in queries),
             queries=tuple(query.text for query in queries),
             documents=tuple(query.document for query in queries),
-            relevant=tuple(query.relevant for query in queries),
+            relevant=tuple(query.relevant for query in queries),  # type: ignore[misc]  # a grade may be a share
             hit_ids=tuple(tuple(query.hits) for query in queries),
             hit_scores=tuple(tuple(query.scores) for query in queries),
             values={name: np.array(values, dtype=np.float64) for name, values in stored.values.items()},
@@ -288,7 +288,7 @@ class _StoredQuery(BaseModel):
     id: str
     text: str
     document: str
-    relevant: dict[str, int] = Field(min_length=1)
+    relevant: dict[str, int | float] = Field(min_length=1)
     hits: list[str]
     scores: list[float]
 

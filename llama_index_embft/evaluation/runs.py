@@ -59,8 +59,8 @@ def evaluate_run(
     judged: EmbeddingQAFinetuneDataset | Mapping[str, Mapping[str, int]],
     run: Mapping[str, Mapping[str, float]],
     *,
-    ks: Iterable[int] = DEFAULT_KS,
-    metrics: Iterable[str] = FAMILIES,
+    ks: int | Iterable[int] = DEFAULT_KS,
+    metrics: str | Iterable[str] = FAMILIES,
     top_k: int | None = None,
     label: str = "run",
     ignore_identical: bool = True,
@@ -75,7 +75,7 @@ def evaluate_run(
     Args:
         judged: A data set, or qrels: query id -> document id -> grade.
         run: Query id -> document id -> score.
-        ks: Cut-offs.
+        ks: Cut-offs, or one.
         metrics: Families or full names.
         top_k: Hits to keep per query, at least as many as the metrics look at; None: all.
         label: Name in tables.
@@ -115,6 +115,11 @@ def evaluate_run(
     ids, scores = [], []
     for query in task.query_ids:
         found = run.get(query, {})
+        if not isinstance(found, Mapping):
+            raise EvaluationError(
+                f"The run has a {type(found).__name__} for query {query!r}; give document ids with their scores, "
+                "{'doc': 1.0}."
+            )
         docs, values = list(found), list(found.values())
         order = rank_order(docs, values)
         ids.append(tuple(docs[i] for i in order))
@@ -136,6 +141,8 @@ def check_depth(top_k: int | None, names: Iterable[str], judgements: Judgements)
         ConfigError: `top_k` is less.
     """
     needed = needed_depth(names, judgements)
+    if top_k is not None:
+        check_number("top_k", top_k)
     if top_k is not None and top_k < needed:
         raise ConfigError(f"`top_k` is {top_k}, but the metrics look at {needed} hits; raise it or lower `ks`.")
     return top_k or needed
@@ -146,8 +153,8 @@ def report_on(
     rankings: Rankings,
     *,
     label: str,
-    ks: Iterable[int] = DEFAULT_KS,
-    metrics: Iterable[str] = FAMILIES,
+    ks: int | Iterable[int] = DEFAULT_KS,
+    metrics: str | Iterable[str] = FAMILIES,
     shallow: Literal["rename", "note", "keep"] = "keep",
 ) -> RetrievalReport:
     """Score ranked ids, without those that are the query itself.
@@ -156,7 +163,7 @@ def report_on(
         task: Queries and judgements.
         rankings: What the system returned.
         label: Name in tables.
-        ks: Cut-offs.
+        ks: Cut-offs, or one.
         metrics: Families or full names.
         shallow: Where the system never returned as many hits as a metric looks at, though there are more documents:
             ``"rename"`` gives the metric under the depth that was measured, ``"ndcg@2"`` for ``"ndcg@10"``; ``"note"``
@@ -326,6 +333,8 @@ def _checked_shares(
     check_number("k", k, at_least=0)
     for share in shares:
         check_number("weights", share, at_least=0, below=math.inf)
+    if not any(shares):
+        raise ConfigError("All `weights` are 0, so no ranking is left; give at least one report a share.")
     if top_k is not None:
         check_number("top_k", top_k, at_least=1)
     return shares

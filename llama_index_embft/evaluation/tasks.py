@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama_index_embft.dataset.prepared import own_text_documents
@@ -74,7 +76,8 @@ class RetrievalTask:
         `ignore_identical`: a document under the query's own id is no hit, unless some query has its own id among its
         relevant documents: then queries and documents are merely numbered alike.
         """
-        kept = {query: {doc: grade for doc, grade in docs.items() if grade > 0} for query, docs in qrels.items()}
+        grades = {query: {doc: _grade(docs[doc], query, doc) for doc in docs} for query, docs in qrels.items()}
+        kept = {query: {doc: grade for doc, grade in docs.items() if grade > 0} for query, docs in grades.items()}
         kept = {query: docs for query, docs in kept.items() if docs}
         if not kept:
             raise EvaluationError("The judgements have no relevant document; at least one grade must be above 0.")
@@ -84,6 +87,18 @@ class RetrievalTask:
         same_ids = ignore_identical and not any(query in docs for query, docs in kept.items())
         own = tuple(frozenset([query]) for query in query_ids) if same_ids else ()
         return cls(query_ids, queries, relevant, documents, data_hash=hash_of([query_ids, queries, relevant]), own=own)
+
+
+def _grade(value: Any, query: str, doc: str) -> int:
+    """A grade as plain data, so that a report of any kind of number can be saved; a share stays a share.
+
+    Raises:
+        EvaluationError: It is no finite number.
+    """
+    number = float(value) if isinstance(value, Real) else math.nan
+    if not math.isfinite(number):
+        raise EvaluationError(f"The grade of document {doc!r} for query {query!r} is {value!r}; give a finite number.")
+    return int(number) if number.is_integer() else number  # type: ignore[return-value]
 
 
 def query_documents(dataset: EmbeddingQAFinetuneDataset) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import metadata
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from llama_index_embft._core.checks import first_line
 from llama_index_embft._core.environment import default_cache_dir, hub_failure, package_versions
 from llama_index_embft._core.temporary import scratch_folder
+from llama_index_embft.finetune.running.processes import device_of_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +77,13 @@ def check_installation(*, self_test: bool = True, device: str | None = None) -> 
     Args:
         self_test: Train, save, load and search with a tiny model made on the spot; about ten seconds.
         device: Torch device of that; default: a GPU if there is one.
+
+    Raises:
+        ConfigError: torch knows no such device.
     """
+    if device is not None:  # a typing error is no broken installation; a torch that cannot be imported is
+        with suppress(ImportError):
+            device_of_process(device)
     found = [
         _guarded(name, check)
         for name, check in (

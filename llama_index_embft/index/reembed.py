@@ -24,7 +24,7 @@ from llama_index_embft.index.changes import check_values, embedded_text, nodes_o
 from llama_index_embft.index.identity import check_stamp, required_stamp
 from llama_index_embft.index.retrievers import CheckedRetriever
 from llama_index_embft.index.stamp import Stamp, StoreError
-from llama_index_embft.index.stores.base import capital, matrix
+from llama_index_embft.index.stores.base import capital, check_unique, matrix
 from llama_index_embft.index.stores.opening import open_table
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ def reembed_index(
     It may be called in pieces, and again after a kill: what the new store holds is not embedded again (and, thanks to
     the cache, what was embedded and not yet stored is not either). Until all nodes are there the new store's stamp
     says "building" and it cannot be searched alone; `MigratingRetriever` serves from both meanwhile. Nodes that have
-    left the old index are taken out of the new one.
+    left the old index are taken out of the new one. Before the new one is called ready, texts are compared: a node
+    whose text (with the metadata that is embedded) has changed in the old index under its id is embedded again.
 
     A new index in memory is lost with its process unless it is persisted: with ``persist_dir`` its files there are
     replaced at the end of the call, each at once, and it is called ready when all of them are written. A caller who
@@ -101,7 +102,7 @@ def reembed_index(
 
     Raises:
         StoreError: Old and new are one store, the new one holds another model's vectors or cannot delete nodes that
-            have left the old one, or texts are gone.
+            have left the old one or changed there, or texts are gone.
         ModelError: The model returns NaN or zero vectors.
         ConfigError: A value is out of range, a store is not known, or ``persist_dir`` is not for it.
     """
@@ -121,11 +122,25 @@ def reembed_index(
         held = "unknown vectors" if stamp is None else f"vectors of {stamp.model}"
         raise StoreError(f"{capital(target.label)} already holds {held}; give an empty one for {who}.")
     order = _by_count(_ids(source), counts)
+    check_unique(order, source.label)
     known = set(present)
-    waiting = [i for i in order if i not in known][:max_nodes]
+    absent = [i for i in order if i not in known]
+    waiting = absent[:max_nodes]
+    changed = [] if len(waiting) < len(absent) else _changed(source, target, [i for i in order if i in known])
+    again = changed[: None if max_nodes is None else max_nodes - len(waiting)]
+    waiting += again
     encoder = as_encoder(new_embed_model, cache=cache)
     known_canaries = () if stamp is None else stamp.canaries
     canaries = canaries_of(new_embed_model, known_canaries, identity=identity) if waiting else known_canaries
+    if again and stamp is not None:
+        before, stamp = stamp, Stamp(who, stamp.dim, "building", canaries=canaries)
+        target.write_stamp(stamp)
+        try:
+            target.delete(index, again)
+        except StoreError:
+            target.write_stamp(before)  # nothing was taken out
+            raise
+        target.flush()  # before the new texts: a file with an old vector beside a new text would hide it for good
     for start in range(0, len(waiting), batch_size):
         ids = waiting[start : start + batch_size]
         vectors = encoder.encode_documents(list(texts_of(source, ids).values()))
@@ -147,7 +162,7 @@ def reembed_index(
     if gone:
         target.delete(index, gone)
         target.flush()
-    done = known.intersection(order).union(waiting)
+    done = known.intersection(order).difference(changed).union(waiting)
     complete = len(done) == len(order) and stamp is not None
     if complete and stamp is not None:
         target.write_stamp(Stamp(who, stamp.dim, canaries=canaries))
@@ -341,6 +356,16 @@ def _insert(index: VectorStoreIndex, source: VectorTable, ids: list[str], vector
 
 def _ids(table: VectorTable) -> list[str]:
     return [i for batch in table.id_batches(4096) for i in batch]
+
+
+def _changed(source: VectorTable, target: VectorTable, ids: list[str], size: int = 512) -> list[str]:
+    """Those nodes of which both stores have a text, and not the same one."""
+    changed = []
+    for start in range(0, len(ids), size):
+        part = ids[start : start + size]
+        before, now = target.nodes(part), source.nodes(part)
+        changed += [i for i in part if i in before and i in now and embedded_text(before[i]) != embedded_text(now[i])]
+    return changed
 
 
 def _by_count(ids: list[str], counts: Mapping[str, int] | None) -> list[str]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from llama_index_embft.embeddings.identity import ModelIdentity
     from llama_index_embft.index.canaries import Canary
     from llama_index_embft.index.journal import ChangedVector, UpdateHeader, UpdateJournal
 
@@ -40,10 +41,44 @@ def check_journal(book: UpdateJournal, header: UpdateHeader, stamp: Stamp) -> No
             "another path."
         )
     if stamp.state != "ready" and (stamp.state != "updating" or stamp.journal != str(book.path)):
+        raise StoreError(_other_update(known.label, stamp))
+
+
+def check_latest(book: UpdateJournal, stamp: Stamp) -> None:
+    """Make sure that the journal's update is the last one of its index, before it is finished or taken back.
+
+    The path is not compared: a journal may have been moved.
+
+    Raises:
+        StoreError: Another update has begun, or was carried out, since.
+    """
+    known = book.header
+    if stamp.state == "ready" and stamp.model not in (known.source, known.target):
         raise StoreError(
-            f"{capital(known.label)} is under another update, to {stamp.target or stamp.model}; finish it, or take it "
-            f"back, with its journal {stamp.journal}."
+            f"{capital(known.label)} was embedded by {stamp.model} since, and the journal {book.path} is of an update "
+            f"from {known.source} to {known.target}; roll back the later update first."
         )
+    if stamp.state != "ready" and {stamp.model, stamp.target} != {known.source, known.target}:
+        raise StoreError(_other_update(known.label, stamp))
+
+
+def refuse_other_update(label: str, stamp: Stamp, target: ModelIdentity) -> None:
+    """Make sure that no other change of an index is under way than one to a model.
+
+    Raises:
+        StoreError: Another one is.
+    """
+    if stamp.state != "ready" and stamp.target != target:
+        raise StoreError(_other_update(label, stamp))
+
+
+def _other_update(label: str, stamp: Stamp) -> str:
+    if stamp.state == "building":
+        return f"{capital(label)} is being filled with the vectors of {stamp.model}; finish that first: reembed_index."
+    return (
+        f"{capital(label)} is under another update, to {stamp.target or stamp.model}; finish it, or take it back, with "
+        f"its journal {stamp.journal}."
+    )
 
 
 def change_batches(table: VectorTable, change: VectorChange, size: int) -> Iterator[list[str]]:

@@ -13,16 +13,18 @@ from llama_index_embft.index.changes import ReembeddedVectors, as_change, check_
 from llama_index_embft.index.identity import refuse_earlier, required_stamp
 from llama_index_embft.index.journal import UpdateHeader, UpdateJournal, require_journal
 from llama_index_embft.index.stamp import Stamp, StoreError
-from llama_index_embft.index.stores.base import capital, matrix
+from llama_index_embft.index.stores.base import matrix
 from llama_index_embft.index.stores.opening import open_table
 from llama_index_embft.index.transaction import (
     Missing,
     carry_out,
     change_batches,
     check_journal,
+    check_latest,
     differ,
     plan_vectors,
     refuse_added,
+    refuse_other_update,
     write_planned,
 )
 
@@ -170,6 +172,7 @@ def plan_update(
     wanted = as_change(change, table, stamp, embed_model, None, identity)
     if stamp.state == "ready" and wanted.target == stamp.model and not wanted.ids:
         return UpdatePlan(stamp.model, stamp.model, 0, 0, "nothing: the index holds this model's document vectors")
+    refuse_other_update(table.label, stamp, wanted.target)
     table.check_writable()
     seen: set[str] = set()
     changed = 0
@@ -204,8 +207,8 @@ def resume_update(
         missing: See `update_index`.
 
     Raises:
-        StoreError: The journal belongs to another index, was killed before all new vectors were in it (the index is
-            untouched then: call `update_index` again), or nodes were lost.
+        StoreError: The journal belongs to another index or to an update before the last one, was killed before all new
+            vectors were in it (the index is untouched then: call `update_index` again), or nodes were lost.
         OutputError: The journal cannot be opened.
     """
     _check(batch_size, missing)
@@ -220,7 +223,9 @@ def resume_update(
             raise StoreError(
                 f"The update of the journal {book.path} was taken back; call rollback_index to finish that."
             )
-        if book.phase == "done" and required_stamp(table).model == book.header.target:
+        stamp = required_stamp(table)
+        check_latest(book, stamp)
+        if book.phase == "done" and stamp.state == "ready" and stamp.model == book.header.target:
             return _result(book)
         carry_out(table, book, None, batch_size, missing)
         return _result(book)
@@ -244,8 +249,9 @@ def rollback_index(
         missing: Nodes that have left the index since the update: ``"error"`` or ``"skip"``.
 
     Raises:
-        StoreError: The journal belongs to another index; nodes were lost, changed by somebody else, or, where the
-            update changed the whole index, added since (their vectors are the new model's).
+        StoreError: The journal belongs to another index or to an update before the last one; nodes were lost, changed
+            by somebody else, or, where the update changed the whole index, added since (their vectors are the new
+            model's).
         OutputError: The journal cannot be opened.
     """
     _check(batch_size, missing)
@@ -256,11 +262,7 @@ def rollback_index(
         if untouched and stamp.model == header.source:
             book.enter("rolled back")
             return _result(book, back=True)
-        if stamp.state == "ready" and stamp.model not in (header.target, header.source):
-            raise StoreError(
-                f"{capital(table.label)} was embedded by {stamp.model} since, and the journal {book.path} takes back "
-                f"an update to {header.target}; roll back the later update first."
-            )
+        check_latest(book, stamp)
         table.check_writable()
         table.prepare()
         refuse_added(table, book)

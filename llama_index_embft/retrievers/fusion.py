@@ -9,7 +9,7 @@ import numpy as np
 
 from llama_index_embft._core.checks import check_number
 from llama_index_embft.errors import EvaluationError
-from llama_index_embft.evaluation.metrics import find_hits, metric_names, score_hits
+from llama_index_embft.evaluation.metrics import find_hits, parse_metric, score_hits
 from llama_index_embft.search.fusion import DEFAULT_DEPTH, DEFAULT_FUSION, Fusion, fuse_by_each
 
 if TYPE_CHECKING:
@@ -82,13 +82,13 @@ def learn_weight(
             f"There are answers to {n} questions, and hits of {len(dense.rows)} and {len(lexical.rows)}; give all "
             "three for at least one question."
         )
-    (name,) = metric_names((), (metric,))
+    parse_metric(metric)
     grid = [step / (steps - 1) for step in range(steps)]
     n_documents = 1 + max(int(rows.max(initial=0)) for rows in (dense.rows, lexical.rows, judgements.rows))
     found = (
         find_hits(fused.rows, judgements, n_documents) for fused in fuse_by_each(dense, lexical, grid, method, depth)
     )
-    table = np.stack([score_hits(hits, judgements, [name])[name] for hits in found])
+    table = np.stack([score_hits(hits, judgements, [metric])[metric] for hits in found])
     means = table.mean(axis=1)
     best = int(np.argmax(means))
     losses = table[best] - table
@@ -100,4 +100,4 @@ def learn_weight(
     mean = float(np.average(grid, weights=np.exp(-(agreement - agreement.min()) / 2)))
     chosen = round(mean * (steps - 1))
     scores = dict(zip(grid, means.tolist(), strict=True))
-    return WeightChoice(grid[chosen], scores, float(errors[chosen]), n, name)
+    return WeightChoice(grid[chosen], scores, float(errors[chosen]), n, metric)

@@ -114,7 +114,7 @@ def load_retriever(
 
     Makes sure that the index was embedded by the model that the retriever was made with: by the index's stamp and its
     test sentences, and where it has none by embedding three of its documents again. Nodes that were added or deleted
-    since are taken into account.
+    since are taken into account; where a text has changed under its id call `StackRetriever.refresh`.
 
     Args:
         folder: What `save_retriever` wrote.
@@ -161,7 +161,7 @@ def load_retriever(
         settings,
         embed_model=embed_model,
         reranker=reranker,
-        similarity_top_k=similarity_top_k or record["similarity_top_k"],
+        similarity_top_k=record["similarity_top_k"] if similarity_top_k is None else similarity_top_k,
         filters=filters,
         lexical=lexical,
         strict=strict,

@@ -84,6 +84,11 @@ class StackRetriever(BaseRetriever):
         vector_store_kwargs: dict[str, Any] | None = None,
     ) -> None:
         check_number("similarity_top_k", similarity_top_k, at_least=1)
+        if reranker is not None and not hasattr(reranker, "postprocess_nodes"):
+            raise ConfigError(
+                f"`reranker` is a {type(reranker).__name__} and no node postprocessor; give "
+                "CrossEncoderReranker(model) for a model, its name or a function, or load_reranker(folder)."
+            )
         self.settings = settings or StackSettings()
         self.similarity_top_k = similarity_top_k
         self.reranker, self.reranker_failures, self.strict = reranker, 0, strict

@@ -96,11 +96,11 @@ class LexicalIndex:
         """Id to row."""
         return {doc: row for row, doc in enumerate(self.ids)}
 
-    def search(self, queries: Sequence[str], k: int) -> TopK:
+    def search(self, queries: str | Sequence[str], k: int) -> TopK:
         """The best ``k`` texts for each query; only those that share a word with it.
 
         Args:
-            queries: Questions or words.
+            queries: Questions or words; one is a list of one.
             k: Hits per query, at least 1. Where fewer texts share a word, the rest is row -1 with score -inf.
 
         Returns:
@@ -110,6 +110,7 @@ class LexicalIndex:
             ConfigError: ``k`` is below 1.
         """
         check_number("k", k, at_least=1)
+        queries = [queries] if isinstance(queries, str) else queries  # not its letters
         rows = np.full((len(queries), k), -1, dtype=np.int64)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         for line, query in enumerate(queries):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from llama_index_embft._core.checks import check_choice, check_number
+from llama_index_embft._core.checks import check_choice, check_number, first_line
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.search.engine import ExclusionMask, low_precision, make_plan, score_pairs, search
 from llama_index_embft.search.rows import EmbeddingRows, Similarity
@@ -191,7 +191,15 @@ def _device(device: Any, *inputs: Any) -> Any:
     import torch
 
     if device is not None:
-        return torch.device(device)
+        try:
+            place = torch.device(device)
+            torch.empty(0, device=place)  # what torch knows need not be on this machine
+        except (RuntimeError, AssertionError, TypeError) as err:
+            raise ConfigError(
+                f"`device` is {device!r}, which torch cannot use here ({first_line(err)[:80]}); name one that this "
+                "machine has, such as 'cpu', or leave it out."
+            ) from err
+        return place
     for given in inputs:
         if isinstance(given, torch.Tensor) and given.device.type != "cpu":
             return given.device

@@ -437,3 +437,9 @@ def test_a_hub_that_does_not_answer_is_a_warning_and_costs_no_time(monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "file:///etc/passwd")
     hub = next(check for check in check_installation(self_test=False).checks if check.name == "hub")
     assert "no address of the web" in hub.text
+
+
+def test_a_device_that_does_not_exist_is_no_broken_installation(embft):
+    code, _, err = embft("doctor", "--device", "gpu")
+    assert code == 2
+    assert "`device` is 'gpu', which torch does not know" in err

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 from llama_index.core import MockEmbedding
 from llama_index.core.base.response.schema import Response, StreamingResponse
-from llama_index.core.evaluation import EvaluationResult
+from llama_index.core.evaluation import CorrectnessEvaluator, EvaluationResult
+from llama_index.core.llms import MockLLM
 from test_retrievers import hit
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
@@ -88,6 +89,21 @@ def test_judges_of_every_scale(dataset: EmbeddingQAFinetuneDataset) -> None:
     ones = judge(red={"score": 1.0}, yellow={"score": 5.0}, sky={"score": 1.0})
     report = evaluate_query_engine(dataset, good(), ks=(1,), judges={"correctness": ones})
     assert report.values["correctness"].tolist() == [0.0, 1.0, 0.0]
+
+
+class Harsh(CorrectnessEvaluator):
+    """Gives the worst of its grades from 1 to 5."""
+
+    async def aevaluate(self, *_, **__):
+        return EvaluationResult(score=1.0)
+
+
+def test_the_worst_correctness_of_all_answers_is_not_the_best(dataset: EmbeddingQAFinetuneDataset) -> None:
+    judges = {"correctness": Harsh(llm=MockLLM())}
+    report = evaluate_query_engine(dataset, good(), ks=1, judges=judges)
+    assert report.values["correctness"].tolist() == [0, 0, 0]
+    again = asyncio.run(aevaluate_query_engine(dataset, good(), ks=1, judges=judges))
+    assert again.values["correctness"].tolist() == [0, 0, 0]
 
 
 def test_the_asynchronous_twin_gives_the_same(dataset: EmbeddingQAFinetuneDataset) -> None:

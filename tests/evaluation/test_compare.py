@@ -249,10 +249,14 @@ def test_slices() -> None:
     assert sum(part.test.n for part in parts.values() if part.by == "kind") == 120
     assert ("document", "all others") in parts  # 40 documents are too many for a table
     assert len([1 for by, _ in parts if by == "document"]) == 12
+    two = compare(base, tuned, slices=[lambda query, _: query[-1] == "0", lambda *_: "all"], **FAST)
+    assert len({part.by for part in two.systems[0].slices}) == 2
     own = compare(base, tuned, slices={"parity": {q: int(q[1:]) % 2 for q in dataset.queries}}, **FAST)
     assert [(part.by, part.name) for part in own.systems[0].slices] == [("parity", "0"), ("parity", "1")]
     with pytest.raises(ConfigError, match="Unknown slices 'colour'"):
         compare(base, tuned, slices=("colour",), **FAST)
+    with pytest.raises(ConfigError, match="`seed` is -1"):
+        compare(base, tuned, seed=-1)
     with pytest.raises(ConfigError, match="no label for query"):
         compare(base, tuned, slices={"x": {}}, **FAST)
 
@@ -304,6 +308,14 @@ def test_files_are_taken_too(tmp_path) -> None:
     result = compare(tmp_path / "a.json", str(tmp_path / "b.json"), **FAST)
     assert isinstance(result.base, RetrievalReport)
     assert result.base.label == "a"
+
+
+def test_reports_are_given_one_by_one(tmp_path) -> None:
+    base, tuned = noisy_report(many_queries(), 1.6), noisy_report(many_queries(), 0.9)
+    with pytest.raises(ConfigError, match="A list is no report"):
+        compare(base, [tuned])
+    result = compare(base, tuned, **FAST)
+    assert result.to_markdown("ndcg@10") == result.to_markdown(("ndcg@10",))
 
 
 def test_one_query_proves_nothing() -> None:

@@ -14,7 +14,7 @@ from llama_index_embft.cli.measure.compare import compare
 from llama_index_embft.cli.measure.evaluate import evaluate
 from llama_index_embft.cli.shared.command import add_command
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
-from llama_index_embft.errors import ConfigError, EvaluationError
+from llama_index_embft.errors import ConfigError, EvaluationError, OutputError
 from llama_index_embft.evaluation import RetrievalReport
 
 
@@ -89,6 +89,25 @@ def test_bad_input_is_an_error_of_ours(files) -> None:
     bad = run(compare, files / "base.json", files / "tuned.json", "--guard", "general")
     assert isinstance(bad.exception, ConfigError)
     assert "NAME=BASE.json,TUNED.json" in str(bad.exception)
+    guard = ["--guard", f"general={files / 'base.json'},{files / 'tuned.json'}"]
+    twice = run(compare, files / "base.json", files / "tuned.json", *guard, *guard)
+    assert "--guard names 'general' twice" in str(twice.exception)
+
+
+def test_what_is_read_is_never_written_over(files, tiny_model_path: str) -> None:
+    before = {file: file.read_bytes() for file in files.iterdir() if file.is_file()}
+    base, tuned, data = (files / name for name in ("base.json", "tuned.json", "data.json"))
+    over = [
+        run(compare, base, tuned, "--report", tuned),
+        run(compare, base, tuned, "--data", data, "--html", files / "." / "data.json"),
+        run(compare, base, tuned, "--guard", f"g={base},{tuned}", "--junit", base),
+        run(compare, base, tuned, "--html", files / "x", "--markdown", files / "x"),
+        run(evaluate, data, "--embed-model", tiny_model_path, "--out", data),
+    ]
+    for result in over:
+        assert isinstance(result.exception, OutputError)
+        assert "choose another name" in str(result.exception)
+    assert {file: file.read_bytes() for file in files.iterdir() if file.is_file()} == before
 
 
 def test_evaluate_prints_and_writes(files, tiny_dataset: EmbeddingQAFinetuneDataset, tiny_model_path: str) -> None:

@@ -169,6 +169,18 @@ def test_metric_names_take_families_and_full_names() -> None:
     )
 
 
+def test_one_cut_off_and_one_metric_are_one_value() -> None:
+    assert m.metric_names(5, "ndcg") == ("ndcg@5",)
+    assert m.metric_names(np.int64(3), "recall@50") == ("recall@50",)
+    assert m.metric_names(np.array([1, 3]), ["mrr"]) == ("mrr@1", "mrr@3")
+    for ks in ("5", [5.0], [[5]], None, True, 0, ()):
+        with pytest.raises(EvaluationError, match=r"`ks`"):
+            m.metric_names(ks, "ndcg")
+    for metrics in ((), None, [None]):
+        with pytest.raises(EvaluationError, match=r"`metrics`|Unknown metric None"):
+            m.metric_names(5, metrics)
+
+
 def test_a_search_goes_as_deep_as_the_metrics_look() -> None:
     judgements = m.Judgements.from_qrels({"q": {f"d{i}": 1 for i in range(4)}, "r": {"d0": 1}}, ["q", "r"], {"d0": 0})
     assert m.needed_depth(["ndcg@10", "mrr@3"], judgements) == 10

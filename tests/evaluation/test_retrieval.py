@@ -149,13 +149,24 @@ def test_not_a_number_is_refused(tiny_dataset: EmbeddingQAFinetuneDataset, tmp_p
         report.mean("bogus")
 
 
+def test_lists_of_numbers_are_vectors_too(tiny_dataset: EmbeddingQAFinetuneDataset) -> None:
+    expected = evaluate_embeddings(tiny_dataset, QUERIES, CORPUS).hit_ids
+    assert evaluate_embeddings(tiny_dataset, QUERIES.tolist(), CORPUS.tolist()).hit_ids == expected
+    assert evaluate_embeddings(tiny_dataset, list(QUERIES), tuple(map(tuple, CORPUS))).hit_ids == expected
+    for wrong in (None, "abc", [[1.0], [2.0, 3.0], [4.0]], {"q1": [1.0]}, np.ones(3)):
+        with pytest.raises(EvaluationError, match="The query embeddings are no matrix of numbers"):
+            evaluate_embeddings(tiny_dataset, wrong, CORPUS)
+
+
 def test_bad_arguments(tiny_dataset: EmbeddingQAFinetuneDataset) -> None:
     with pytest.raises(EvaluationError, match="3 queries and 4 documents, but there are 2 and 4 vectors"):
         evaluate_embeddings(tiny_dataset, QUERIES[:2], CORPUS)
     with pytest.raises(ConfigError, match="metrics look at 10 hits"):
         evaluate_embeddings(tiny_dataset, QUERIES, CORPUS, top_k=5)
+    with pytest.raises(ConfigError, match="`top_k` is '20', which is not a number"):
+        evaluate_embeddings(tiny_dataset, QUERIES, CORPUS, top_k="20")  # type: ignore[arg-type]
     with pytest.raises(EvaluationError, match="Unknown metric"):
-        evaluate_embeddings(tiny_dataset, QUERIES, CORPUS, ks=(0,))
+        evaluate_embeddings(tiny_dataset, QUERIES, CORPUS, metrics=("ndcg@0",))
     with pytest.raises(EvaluationError, match="has no query"):
         evaluate_embeddings(
             EmbeddingQAFinetuneDataset(queries={}, corpus={"a": "b"}, relevant_docs={}), QUERIES, CORPUS

@@ -11,7 +11,7 @@ from evaluation_helpers import many_queries, noisy_report
 
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset, read_qrels, read_run, write_qrels, write_run
 from llama_index_embft.errors import ConfigError, DatasetError, EvaluationError
-from llama_index_embft.evaluation import compare, evaluate_run, fuse_runs, rerank_run
+from llama_index_embft.evaluation import RetrievalReport, compare, evaluate_run, fuse_runs, rerank_run
 
 
 def test_files_are_read_as_trec_eval_reads_them(tmp_path) -> None:
@@ -105,6 +105,28 @@ def test_missing_and_added_queries_are_counted(tiny_dataset: EmbeddingQAFinetune
         evaluate_run({"q": {"d": 0}}, {"q": {"d": 1.0}})
 
 
+def test_grades_of_any_kind_of_number_survive_a_file(tmp_path) -> None:
+    qrels = {"q1": {"a": np.int64(2), "b": np.float32(0.5)}, "q2": {"a": 1.0, "b": 0}}
+    report = evaluate_run(qrels, {"q1": {"b": 1.0, "a": 0.5}, "q2": {"a": 1.0}})  # type: ignore[arg-type]
+    report.to_json(tmp_path / "r.json")
+    again = RetrievalReport.from_json(tmp_path / "r.json")
+    assert again.relevant == ({"a": 2, "b": 0.5}, {"a": 1})
+    assert again.summary() == report.summary()
+
+
+@pytest.mark.parametrize(
+    ("qrels", "run", "message"),
+    [
+        ({"q": {"a": float("nan"), "b": 1}}, {"q": {"a": 1.0}}, "grade of document 'a' for query 'q' is nan"),
+        ({"q": {"a": 1}}, {"q": ["a"]}, "The run has a list for query 'q'"),
+        ({"q": {"a": 1}}, {"q": {"a": "high"}}, "are not all numbers"),
+    ],
+)
+def test_what_is_no_run_and_no_grade(qrels, run, message: str) -> None:
+    with pytest.raises(EvaluationError, match=message):
+        evaluate_run(qrels, run)
+
+
 def test_bare_qrels_and_data_set_can_be_compared(tiny_dataset: EmbeddingQAFinetuneDataset) -> None:
     run = {query: {"apple": 1.0} for query in tiny_dataset.queries}
     one, other = evaluate_run(tiny_dataset, run), evaluate_run(tiny_dataset.qrels(), run)
@@ -129,6 +151,12 @@ def test_fusion_is_reciprocal_rank(tiny_dataset: EmbeddingQAFinetuneDataset) -> 
     for wrong in ({"k": -1}, {"top_k": 0}, {"weights": [1, -1]}, {"weights": [1, float("nan")]}):
         with pytest.raises(ConfigError, match=f"`{next(iter(wrong))}` is"):
             fuse_runs([one, two], **wrong)
+
+
+def test_weights_that_are_all_0_are_refused(tiny_dataset: EmbeddingQAFinetuneDataset) -> None:
+    report = evaluate_run(tiny_dataset, {query: {"apple": 1.0} for query in tiny_dataset.queries})
+    with pytest.raises(ConfigError, match="All `weights` are 0"):
+        fuse_runs([report, report], weights=[0, 0])
 
 
 def test_metrics_of_answers_are_not_those_of_other_hits(tiny_dataset: EmbeddingQAFinetuneDataset) -> None:

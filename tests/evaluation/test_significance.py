@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from llama_index_embft.errors import EvaluationError
 from llama_index_embft.evaluation.statistics import (
     clusters_to_show,
     detectable_difference,
@@ -212,3 +213,21 @@ def test_ten_thousand_queries_take_well_under_a_second() -> None:
     start = time.perf_counter()
     paired_tests(differences)
     assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("differences", "clusters", "message"),
+    [
+        (np.array([[np.nan], [0.1]]), None, "finite numbers"),
+        (np.ones(5), None, "shape"),
+        (np.zeros((0, 1)), None, "at least one query"),
+        (np.ones((5, 1)), ["a"], "each of the 5 queries"),
+    ],
+)
+def test_what_is_no_difference_gets_no_p(differences, clusters, message: str) -> None:
+    with pytest.raises(EvaluationError, match=message):
+        paired_tests(differences, clusters)
+
+
+def test_lists_are_taken_too() -> None:
+    assert paired_tests([[0.1], [0.2]])[0] == paired_tests(np.array([[0.1], [0.2]]))[0]

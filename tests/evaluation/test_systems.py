@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from evaluation_helpers import many_queries, noisy_report
@@ -40,6 +41,13 @@ def test_bm25_finds_words_and_skips_what_shares_none(tiny_dataset: EmbeddingQAFi
     assert report.label == "BM25"
 
 
+def test_an_unknown_metadata_mode_is_refused(tiny_dataset: EmbeddingQAFinetuneDataset) -> None:
+    report = evaluate_bm25(tiny_dataset)
+    for call in (partial(evaluate_bm25, tiny_dataset), partial(rerank_run, tiny_dataset, report, len)):
+        with pytest.raises(ConfigError, match="`metadata_mode` is 'all'"):
+            call(metadata_mode="all")
+
+
 def test_reranking_by_scores_puts_the_right_one_first() -> None:
     dataset = many_queries(60)
     first = noisy_report(dataset, 1.6, top_k=30)
@@ -61,6 +69,22 @@ def test_reranking_by_a_postprocessor_keeps_its_order() -> None:
     turned = rerank_run(dataset, first, Backwards())
     assert turned.hit_ids[0] == first.hit_ids[0][::-1][:-1]
     assert turned.label == "system + re-ranker"
+
+
+class Twice(BaseNodePostprocessor):
+    """Returns the first two nodes, the second of them twice."""
+
+    def _postprocess_nodes(self, nodes, query_bundle=None):
+        return [nodes[1], nodes[0], nodes[1]]
+
+
+def test_a_postprocessor_that_cuts_or_repeats_counts_each_hit_once_and_is_noted() -> None:
+    dataset = many_queries(10)
+    first = noisy_report(dataset, 1.0)
+    cut = rerank_run(dataset, first, Twice())
+    assert cut.hit_ids[0] == first.hit_ids[0][1::-1]
+    assert any("At most 2 hits came back" in note for note in cut.notes)
+    assert rerank_run(dataset, first, lambda _, texts: [0.0] * len(texts)).notes == first.notes
 
 
 def test_a_first_stage_without_scores_counts_by_its_places_as_it_does_in_use() -> None:

@@ -165,6 +165,8 @@ def test_memory_does_not_grow_with_the_number_of_chunks_asked() -> None:
         (None, {"save_every": -1}, ConfigError, "`save_every` is -1; it must be at least 0"),
         (None, {"num_workers": 0}, ConfigError, "`num_workers` is 0; it must be at least 1"),
         (None, {"prices": (1.0, -1.0)}, ConfigError, "it must be two numbers from 0"),
+        (None, {"prices": 5}, ConfigError, "`prices` is 5; it must be two numbers from 0"),
+        (None, {"prices": ("1", "2")}, ConfigError, "it must be two numbers from 0"),
         (None, {"structured": "tools"}, ConfigError, "has no tool calls"),
         (None, {"structured": "xml"}, ConfigError, "`structured` is 'xml'; it must be one of"),
         (None, {"metadata_mode": "some"}, ConfigError, "`metadata_mode` must be one of"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from index_places import Place, PlainEmbedding, TurnedPlain, make_nodes
 from llama_index.core import StorageContext, VectorStoreIndex
+from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
 
 from llama_index_embft.embeddings import DriftEmbedding
@@ -110,6 +111,53 @@ def test_what_left_the_old_index_is_taken_out_of_every_store(place_of: Callable[
     left = {i for batch in open_table(new).id_batches(5) for i in batch}
     assert left == {node.node_id for node in nodes} - {nodes[0].node_id, nodes[5].node_id}
     place.close(new)
+
+
+@pytest.mark.parametrize("kind", ["simple", "qdrant", "lancedb", "postgres", "faiss_map"])
+def test_a_text_that_changed_under_its_id_is_embedded_again(place_of: Callable[..., Place], kind: str) -> None:
+    nodes, place = make_nodes(8), place_of(kind)
+    old = old_index(place_of("simple"), 8)
+    if kind in ("simple", "faiss_map"):
+        new = empty_index() if kind == "simple" else place.build([], NEW, 24)
+    else:
+        new = VectorStoreIndex.from_vector_store(place.vector_store(24), embed_model=NEW)
+    reembed_index(old, NEW, new, cache=None)
+    changed = [TextNode(id_=node.node_id, text=f"another text {i}") for i, node in enumerate(nodes[3:5])]
+    old.delete_nodes([node.node_id for node in changed])
+    old.insert_nodes([*changed, make_nodes(9)[8]])
+
+    first = reembed_index(old, NEW, new, max_nodes=2, cache=None)  # what is new, and one of the changed
+    assert (first.done, first.total, first.complete) == (8, 9, False)
+    assert required_stamp(open_table(new)).state == "building"
+    assert reembed_index(old, NEW, new, cache=None).complete
+    check_index(new, NEW, verify=9)
+    for node in changed:
+        assert checked_retriever(new, NEW).retrieve(node.text)[0].node.text == node.text
+    place.close(new)
+
+
+def test_a_changed_text_leaves_a_store_that_cannot_delete_ready(place_of: Callable[..., Place]) -> None:
+    old, new = old_index(place_of("simple"), 4), place_of("faiss").build([], NEW, 24)
+    reembed_index(old, NEW, new, cache=None)
+    node = TextNode(id_=make_nodes(1)[0].node_id, text="another text")
+    old.delete_nodes([node.node_id])
+    old.insert_nodes([node])
+    with pytest.raises(StoreError, match="changed there"):
+        reembed_index(old, NEW, new, cache=None)
+    assert check_index(new, NEW).state == "ready"
+
+
+def test_nodes_after_a_gap_in_a_faiss_map_take_nobodys_place(place_of: Callable[..., Place]) -> None:
+    nodes = make_nodes(10)
+    old, new = old_index(place_of("simple"), 6), place_of("faiss_map").build([], NEW, 24)
+    reembed_index(old, NEW, new, cache=None)
+    old.delete_nodes([nodes[0].node_id])
+    reembed_index(old, NEW, new, cache=None)
+    old.insert_nodes(nodes[6:])
+    assert reembed_index(old, NEW, new, cache=None).complete
+    check_index(new, NEW, verify=9)
+    for node in nodes[1:]:
+        assert checked_retriever(new, NEW).retrieve(node.get_content("embed"))[0].node.node_id == node.node_id
 
 
 def test_a_store_that_cannot_delete_says_so(place_of: Callable[..., Place]) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from index_helpers import CountingEmbedding, Place, make_nodes
-from index_places import TurnedPlain
+from index_places import PlainEmbedding, TurnedPlain
+from llama_index.core.schema import TextNode
 
 from llama_index_embft.embeddings import AdapterEmbedding, NudgedEmbedding, as_encoder, linear_adapter, save_adapter
 from llama_index_embft.embeddings.identity import identify
@@ -29,6 +30,7 @@ from llama_index_embft.index import (
 )
 from llama_index_embft.index.journal import UpdateJournal
 from llama_index_embft.index.stores import open_table
+from llama_index_embft.index.stores.memory import SimpleTable
 
 
 def all_vectors(index) -> dict[str, np.ndarray]:
@@ -280,6 +282,15 @@ def test_nodes_added_later(place_of: Callable[..., Place], old_model, tmp_path: 
     check_index(index, model)
 
 
+def test_lancedb_with_nodes_of_other_metadata(place_of: Callable[..., Place], tmp_path: Path) -> None:
+    one, two = PlainEmbedding(model_name="one"), PlainEmbedding(model_name="two")
+    index = place_of("lancedb").build(make_nodes(4), one)
+    index.insert_nodes([TextNode(text="without the metadata of the others")])
+    stamp_index(index, one, verify=5)
+    assert update_index(index, two, journal=tmp_path / "j", cache=None).written == 5
+    check_index(index, two, verify=5)
+
+
 def test_somebody_else_wrote_a_vector(place_of: Callable[..., Place], old_model, tmp_path: Path) -> None:
     nodes = make_nodes(6)
     index = place_of("simple").build(nodes, old_model)
@@ -320,6 +331,34 @@ def test_wrong_journals(place_of: Callable[..., Place], old_model, new_model, tm
         update_index(index, one, journal=tmp_path / "k", batch_size=0)
     with pytest.raises(ConfigError, match="missing"):
         update_index(index, one, journal=tmp_path / "k", missing="no")  # type: ignore[arg-type]
+
+
+def test_a_journal_of_an_update_before_the_last_one_changes_nothing(
+    place_of: Callable[..., Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [PlainEmbedding(model_name=name) for name in ("one", "two", "three")]
+    index = place_of("simple").build(make_nodes(6), models[0])
+    stamp_index(index, models[0])
+    update_index(index, models[1], journal=tmp_path / "first", cache=None)
+    update_index(index, models[2], journal=tmp_path / "second", cache=None)
+    for call in (resume_update, rollback_index):
+        with pytest.raises(StoreError, match=r"was embedded by three .* since"):
+            call(index, tmp_path / "first")
+    check_index(index, models[2], verify=6)
+
+    rollback_index(index, tmp_path / "second")
+    monkeypatch.setattr(SimpleTable, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        update_index(index, models[2], journal=tmp_path / "third", cache=None)
+    monkeypatch.undo()
+    for call in (resume_update, rollback_index):
+        with pytest.raises(StoreError, match="under another update, to three"):
+            call(index, tmp_path / "first")
+    with pytest.raises(StoreError, match="under another update, to three"):
+        plan_update(index, models[0])
+    assert plan_update(index, models[2]).nodes == 6  # the one that is under way
+    resume_update(index, tmp_path / "third")
+    check_index(index, models[2], verify=6)
 
 
 def test_nan_and_zero_vectors_are_refused(place_of: Callable[..., Place], old_model, tmp_path: Path) -> None:

@@ -169,8 +169,9 @@ def test_bad_input_is_named():
         fuse(dense, hits({}, {1: 1.0}), 0.5)
     with pytest.raises(EvaluationError, match="answers to 0 questions"):
         learn_weight(dense, lexical, judged())
-    with pytest.raises(EvaluationError, match="Unknown metric"):
-        learn_weight(dense, lexical, judged({1: 1}), metric="ndgc@10")
+    for metric in ("ndgc@10", "ndcg"):
+        with pytest.raises(EvaluationError, match="Unknown metric"):
+            learn_weight(dense, lexical, judged({1: 1}), metric=metric)
     for wrong in ({"dense_weight": 2}, {"fusion": "sum"}, {"depth": 0}, {"rerank_depth": 0}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             StackSettings(**wrong)

@@ -53,6 +53,8 @@ def test_it_comes_back_as_it_was(index, reopened, tmp_path, weight):
     for query in QUERIES:
         assert found(loaded, query) == found(retriever, query)
     assert len(load_retriever(folder, reopened(), similarity_top_k=9).retrieve(QUERIES[0])) == 9
+    with pytest.raises(ConfigError, match="`similarity_top_k` is 0"):
+        load_retriever(folder, reopened(), similarity_top_k=0)
 
 
 def test_the_words_are_not_cut_again(index, reopened, tmp_path, monkeypatch):

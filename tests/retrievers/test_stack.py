@@ -388,6 +388,8 @@ def test_equal_texts_are_nodes_of_their_own(embed_model):
 def test_bad_input_is_named(index, nodes, embed_model):
     with pytest.raises(ConfigError, match="`similarity_top_k` is 0"):
         StackRetriever(index, similarity_top_k=0)
+    with pytest.raises(ConfigError, match="`reranker` is a function and no node postprocessor"):
+        StackRetriever(index, reranker=lambda query, texts: [0.0] * len(texts))
     with pytest.raises(ConfigError, match="`dense` is a str"):
         StackRetriever("index")
     empty = VectorStoreIndex([], embed_model=embed_model)

@@ -78,6 +78,7 @@ def test_many_queries_at_once_are_each_as_alone():
         alone = index.search([query], 3)
         np.testing.assert_array_equal(together.rows[line], alone.rows[0])
         np.testing.assert_array_equal(together.scores[line], alone.scores[0])
+        np.testing.assert_array_equal(index.search(query, 3).rows, alone.rows)
     assert index.search([], 3).rows.shape == (0, 3)
 
 

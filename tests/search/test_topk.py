@@ -117,6 +117,8 @@ def test_ids_come_back_in_trec_evals_order():
         ),
         (np.ones((1, 3)), np.ones((2, 3)), 1, {"exclude": [np.array([2])]}, "names row 2; corpus has 2"),
         (np.ones((1, 3)), np.ones((2, 3)), 1, {"exclude": []}, "0 arrays, 1 queries"),
+        (np.ones((1, 3)), np.ones((2, 3)), 1, {"device": ""}, "`device` is '', which torch cannot use here"),
+        (np.ones((1, 3)), np.ones((2, 3)), 1, {"device": "cuda:99"}, "`device` is 'cuda:99', which torch cannot use"),
     ],
 )
 def test_bad_input_is_named(queries, corpus, k, options, message):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003  # typer reads the annotations
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def compare(
@@ -36,7 +39,7 @@ def compare(
         bool, typer.Option("--by-query", help="Take queries as independent, even about one document.")
     ] = False,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples and random swaps.")] = 10_000,
-    seed: Annotated[int, typer.Option(help="Same seed, same figures.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same figures.")] = 0,
     fail_on_regression: Annotated[
         bool, typer.Option("--fail-on-regression", help="Exit with code 1 if a system must not be adopted.")
     ] = False,
@@ -54,16 +57,20 @@ def compare(
 
     from llama_index_embft.cli.shared.console import command_line, console, written
     from llama_index_embft.cli.shared.data import read_data
+    from llama_index_embft.cli.shared.options import check_outputs
     from llama_index_embft.evaluation import compare as compare_reports
     from llama_index_embft.evaluation.statistics import in_words, unseen_loss
 
+    guards = _guards(guard or ())
+    outputs = {"report": report, "markdown": markdown, "junit": junit, "html": html, "plots": plots}
+    check_outputs(outputs, (base, *tuned, data, *(file for files in guards.values() for file in files)))
     dataset = read_data(data) if data is not None else None
     result = compare_reports(
         base,
         *tuned,
         primary=primary,
         slices=slices or (),
-        guard=dict(_guard(item) for item in guard or ()),
+        guard=guards,
         max_loss=max_loss,
         cluster_by="query" if by_query else "document",
         n_resamples=resamples,
@@ -96,6 +103,17 @@ def compare(
     unproven = any(system.decision != "adopt" for system in result.systems)
     failed = (fail_on_regression and result.regressed()) or (fail_unless_better and unproven)
     return {**result.to_dict(), **written(report, markdown, junit, html, plots), "exit_code": int(failed)}
+
+
+def _guards(texts: Iterable[str]) -> dict[str, list[str]]:
+    from llama_index_embft.errors import ConfigError
+
+    found: dict[str, list[str]] = {}
+    for name, reports in map(_guard, texts):
+        if name in found:
+            raise ConfigError(f"--guard names {name!r} twice, and one of them would not count; give each a name.")
+        found[name] = reports
+    return found
 
 
 def _guard(text: str) -> tuple[str, list[str]]:

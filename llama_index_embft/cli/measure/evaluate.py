@@ -62,7 +62,7 @@ def evaluate(
     embft evaluate --index storage/ --questions asked.csv --embed-model BAAI/bge-small-en-v1.5
     """
     from llama_index_embft.cli.shared.console import console, quiet_libraries, written
-    from llama_index_embft.cli.shared.options import check_not_with, check_only_for
+    from llama_index_embft.cli.shared.options import check_not_with, check_only_for, check_outputs
     from llama_index_embft.errors import ConfigError
 
     if (data is None) == (index is None):
@@ -75,6 +75,7 @@ def evaluate(
     other_mode = None if metadata_mode == "embed" else metadata_mode
     of_texts = {"metadata_mode": other_mode, "batch_size": batch_size, "no_cache": no_cache}
     check_not_with("--index", index is not None, of_texts)
+    check_outputs({"out": out, "csv": csv, "trec_run": trec_run}, (data, questions))
     ks = tuple(k) if k else (1, 3, 5, 10)
     dataset = None if data is None else read_data(data)
     quiet_libraries()

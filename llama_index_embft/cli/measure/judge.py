@@ -56,7 +56,7 @@ def judge(
 
     from llama_index_embft._core.files import atomic_write_text
     from llama_index_embft.cli.shared.console import console, written
-    from llama_index_embft.cli.shared.options import changed, check_not_with, check_only_for
+    from llama_index_embft.cli.shared.options import changed, check_not_with, check_only_for, check_outputs
     from llama_index_embft.dataset import write_qrels
     from llama_index_embft.errors import ConfigError
     from llama_index_embft.evaluation import (
@@ -76,6 +76,7 @@ def judge(
     check_not_with("--sheet", sheet is not None, of_comparison)
     check_only_for("--sheet", sheet is not None, {"sample": None if sample == 50 else sample, "seed": seed or None})
     check_not_with("--grades", grades is not None, of_llm)
+    check_outputs({"sheet": sheet, "save_grades": save_grades, "report": report}, (*reports, data, labels, grades))
     dataset = read_data(data)
     systems = [RetrievalReport.from_json(path) for path in reports]
     pool = pool_results(systems, parse_metric(primary)[1] or 0)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_arg
 
 import typer
 
-from llama_index_embft.errors import ConfigError
+from llama_index_embft.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -202,6 +202,26 @@ def check_not_with(other: str, present: bool, options: Mapping[str, Any]) -> Non
     """
     for flag in _given(options) if present else ():
         raise ConfigError(f"{flag} has no meaning together with {other}; leave it out.")
+
+
+def check_outputs(outputs: Mapping[str, Path | None], read: Iterable[str | Path | None]) -> None:
+    """Refuse to write over a file that is read, or one file twice: one of the two would be lost.
+
+    Args:
+        outputs: Name of an option (with ``_`` for ``-``) -> the file it writes.
+        read: Files and folders that the command reads.
+
+    Raises:
+        OutputError: Two of them are one.
+    """
+    taken = {Path(path).resolve(): "is read by this command" for path in read if path is not None}
+    for name, path in outputs.items():
+        if path is None:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if use := taken.get(path.resolve()):
+            raise OutputError(f"{flag} is {path}, which {use}; choose another name.")
+        taken[path.resolve()] = f"{flag} writes too"
 
 
 def _given(options: Mapping[str, Any]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from llama_index_embft.errors import EvaluationError
 from llama_index_embft.evaluation.statistics.null_distribution import null_distribution, variance_weights
 
 if TYPE_CHECKING:
@@ -91,7 +92,18 @@ def paired_tests(
 
     Returns:
         One result a metric.
+
+    Raises:
+        EvaluationError: The differences are no matrix of numbers, or not every query has a cluster.
     """
+    differences = np.asarray(differences, dtype=np.float64)
+    if differences.ndim != 2 or not len(differences) or not np.isfinite(differences).all():
+        raise EvaluationError(
+            "`differences` must be finite numbers of shape (n_queries, n_metrics), of at least one query; they have "
+            f"the shape {differences.shape}, or hold NaN."
+        )
+    if clusters is not None and np.shape(clusters) != (len(differences),):
+        raise EvaluationError(f"`clusters` must be one label for each of the {len(differences)} queries.")
     n_queries, n_metrics = differences.shape
     means, sizes = _cluster_means(differences, clusters)
     mean = differences.mean(axis=0)

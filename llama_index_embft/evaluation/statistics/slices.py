@@ -42,11 +42,10 @@ def slice_labels(
     if isinstance(slices, Mapping):
         named = dict(slices)
     else:
-        given = list(slices)
-        named = {
-            slicer if isinstance(slicer, str) else getattr(slicer, "__name__", f"slice {i}"): slicer
-            for i, slicer in enumerate(given, 1)
-        }
+        named = {}
+        for i, slicer in enumerate(slices, 1):
+            name = slicer if isinstance(slicer, str) else getattr(slicer, "__name__", f"slice {i}")
+            named[f"{name} ({i})" if name in named and not isinstance(slicer, str) else name] = slicer  # two lambdas
     return {name: _fewer(_labels(report, name, slicer)) for name, slicer in named.items()}
 
 

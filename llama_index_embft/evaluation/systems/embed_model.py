@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from llama_index.core.base.embeddings.base import BaseEmbedding
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
     from sentence_transformers import SentenceTransformer
 
     from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
@@ -50,8 +51,8 @@ def evaluate_embed_model(
     dataset: EmbeddingQAFinetuneDataset,
     embed_model: BaseEmbedding | SentenceTransformer | Encoder,
     *,
-    ks: Iterable[int] = DEFAULT_KS,
-    metrics: Iterable[str] = FAMILIES,
+    ks: int | Iterable[int] = DEFAULT_KS,
+    metrics: str | Iterable[str] = FAMILIES,
     top_k: int | None = None,
     label: str | None = None,
     metadata_mode: IndexedText = "embed",
@@ -70,7 +71,7 @@ def evaluate_embed_model(
     Args:
         dataset: Queries, corpus and judgements.
         embed_model: A LlamaIndex embedding, a SentenceTransformer, or an `Encoder`.
-        ks: Cut-offs.
+        ks: Cut-offs, or one.
         metrics: Families (``"ndcg"`` at every cut-off), full names (``"ndcg@7"``), or ``"r_precision"``.
         top_k: Hits to keep per query; None: as many as the metrics need.
         label: Name in tables; None: the model's name.
@@ -118,11 +119,11 @@ def evaluate_embed_model(
 
 def evaluate_embeddings(
     dataset: EmbeddingQAFinetuneDataset,
-    query_embeddings: NDArray[np.float32],
-    corpus_embeddings: NDArray[np.float32],
+    query_embeddings: ArrayLike,
+    corpus_embeddings: ArrayLike,
     *,
-    ks: Iterable[int] = DEFAULT_KS,
-    metrics: Iterable[str] = FAMILIES,
+    ks: int | Iterable[int] = DEFAULT_KS,
+    metrics: str | Iterable[str] = FAMILIES,
     top_k: int | None = None,
     label: str = "embeddings",
     similarity: Similarity = "cosine",
@@ -133,9 +134,9 @@ def evaluate_embeddings(
 
     Args:
         dataset: Queries, corpus and judgements.
-        query_embeddings: Shape ``(n_queries, dim)``, in the order of ``dataset.queries``; numpy or torch.
-        corpus_embeddings: Shape ``(n_documents, dim)``, in the order of ``dataset.corpus``; numpy or torch.
-        ks: Cut-offs.
+        query_embeddings: Shape ``(n_queries, dim)``, in the order of ``dataset.queries``; numpy, torch, or lists.
+        corpus_embeddings: Shape ``(n_documents, dim)``, in the order of ``dataset.corpus``; numpy, torch, or lists.
+        ks: Cut-offs, or one.
         metrics: Families or full names.
         top_k: Hits to keep per query; None: as many as the metrics need.
         label: Name in tables.
@@ -164,7 +165,7 @@ class RetrievalEvaluator:
 
     Args:
         dataset: Queries, corpus and judgements; not kept.
-        ks: Cut-offs.
+        ks: Cut-offs, or one.
         metrics: Families, full names such as ``"ndcg@10"``, or ``"r_precision"``.
         top_k: Hits to keep per query; None: as many as the metrics need.
         similarity: ``"cosine"`` or ``"dot"``.
@@ -180,8 +181,8 @@ class RetrievalEvaluator:
         self,
         dataset: EmbeddingQAFinetuneDataset,
         *,
-        ks: Iterable[int] = DEFAULT_KS,
-        metrics: Iterable[str] = FAMILIES,
+        ks: int | Iterable[int] = DEFAULT_KS,
+        metrics: str | Iterable[str] = FAMILIES,
         top_k: int | None = None,
         similarity: Similarity = "cosine",
         metadata_mode: IndexedText = "embed",
@@ -275,6 +276,7 @@ class RetrievalEvaluator:
         from llama_index_embft.search.topk import ExactIndex, TopK, top_k
 
         held = isinstance(corpus, ExactIndex)
+        queries, corpus = _matrix("query", queries), corpus if held else _matrix("corpus", corpus)
         count = corpus.corpus.n if held else len(corpus)
         if len(queries) != len(self.query_ids) or count != len(self.corpus_ids):
             raise EvaluationError(
@@ -301,6 +303,22 @@ class RetrievalEvaluator:
 
     def _score(self, rows: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
         return score_hits(find_hits(rows, self.judgements, len(self.corpus_ids)), self.judgements, self.names)
+
+
+def _matrix(which: str, vectors: Any) -> Any:
+    """An array or a tensor as it is, rows in lists as an array.
+
+    Raises:
+        EvaluationError: They are no rows of numbers of one length.
+    """
+    if not hasattr(vectors, "ndim"):
+        with contextlib.suppress(TypeError, ValueError):
+            vectors = np.asarray(vectors, dtype=np.float32)
+    if getattr(vectors, "ndim", 0) != 2:
+        raise EvaluationError(
+            f"The {which} embeddings are no matrix of numbers; give an array, or lists of one length, a row a text."
+        )
+    return vectors
 
 
 def _short(name: str) -> str:

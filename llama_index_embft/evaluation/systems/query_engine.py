@@ -69,8 +69,8 @@ def evaluate_query_engine(
     dataset: EmbeddingQAFinetuneDataset,
     query_engine: BaseQueryEngine,
     *,
-    ks: Iterable[int] = DEFAULT_KS,
-    metrics: Iterable[str] = FAMILIES,
+    ks: int | Iterable[int] = DEFAULT_KS,
+    metrics: str | Iterable[str] = FAMILIES,
     label: str | None = None,
     match: Match = "id",
     embed_model: BaseEmbedding | None = None,
@@ -95,14 +95,14 @@ def evaluate_query_engine(
     Args:
         dataset: Queries, judgements, and perhaps reference answers.
         query_engine: Any LlamaIndex query engine; streaming ones are read to the end.
-        ks: Cut-offs.
+        ks: Cut-offs, or one.
         metrics: Families or full names.
         label: Name in tables; None: the class name.
         match: How source nodes are told; see `evaluate_retriever`.
         embed_model: Compares answers with references by meaning.
         judges: Name -> a LlamaIndex evaluator (faithfulness, relevancy, correctness, …). Its scores count if they are
-            in [0, 1]; if one of them is above 1, all are taken as 1 to 5 and scaled to that; without a score, passing
-            counts 1.
+            in [0, 1]; those of a `CorrectnessEvaluator`, and where one of them is above 1, are taken as 1 to 5 and
+            scaled to that; without a score, passing counts 1.
         num_workers: Queries asked at the same time, in threads.
         show_progress: Show a progress bar.
         ignore_identical: A hit that is the query's own text is left out and counted; see `evaluate_run`.
@@ -127,15 +127,15 @@ def evaluate_query_engine(
         ]
         for name, judge in (judges or {}).items()
     }
-    return _report(run, found, seconds, references, embed_model, judgements)
+    return _report(run, found, seconds, references, embed_model, judgements, _to_five(judges))
 
 
 async def aevaluate_query_engine(
     dataset: EmbeddingQAFinetuneDataset,
     query_engine: BaseQueryEngine,
     *,
-    ks: Iterable[int] = DEFAULT_KS,
-    metrics: Iterable[str] = FAMILIES,
+    ks: int | Iterable[int] = DEFAULT_KS,
+    metrics: str | Iterable[str] = FAMILIES,
     label: str | None = None,
     match: Match = "id",
     embed_model: BaseEmbedding | None = None,
@@ -160,7 +160,8 @@ async def aevaluate_query_engine(
         rows = zip(run.task.queries, found, references, strict=True)
         judged = (_judge(judge, *row, waits=True) for row in rows)
         judgements[name] = await gather(judged, len(found), num_workers, show_progress, f"Judging: {name}")
-    return await asyncio.to_thread(_report, run, found, seconds, references, embed_model, judgements)
+    fives = _to_five(judges)
+    return await asyncio.to_thread(_report, run, found, seconds, references, embed_model, judgements, fives)
 
 
 async def _ask(query_engine: BaseQueryEngine, text: str, *, waits: bool) -> _AnsweredQuery:
@@ -198,6 +199,7 @@ def _report(
     references: Sequence[str | None],
     embed_model: BaseEmbedding | None,
     judgements: Mapping[str, Sequence[_Judgement | None]],
+    fives: set[str],
 ) -> RetrievalReport:
     report = run.report([answered.response for answered in found], seconds)
     answers = [answered.answer for answered in found]
@@ -209,7 +211,7 @@ def _report(
         if embed_model is not None:
             values["answer_similarity"] = _similarities(embed_model, answers, known)
     for name, judged in judgements.items():
-        scores = _on_one_scale([one for one in judged if one is not None])
+        scores = _on_one_scale([one for one in judged if one is not None], to_five=name in fives)
         rows = iter(scores)
         reasons = [one.reason for one, score in zip(filter(None, judged), scores, strict=True) if score is None]
         unscored = len(reasons)
@@ -267,9 +269,21 @@ def _similarities(model: BaseEmbedding, answers: list[str], references: list[str
     return np.where([bool(answer.strip()) for answer in answers], cosine, 0.0)
 
 
-def _on_one_scale(judged: Sequence[_Judgement]) -> list[float | None]:
-    """Scores in [0, 1]. A 1 is the worst of 1 to 5 and the best of 0 to 1: only all scores together tell which."""
-    to_five = any(one.score is not None and one.score > 1 for one in judged)
+def _to_five(judges: Mapping[str, BaseEvaluator] | None) -> set[str]:
+    """The judges that are known to give 1 to 5."""
+    from llama_index.core.evaluation import CorrectnessEvaluator
+
+    return {name for name, judge in (judges or {}).items() if isinstance(judge, CorrectnessEvaluator)}
+
+
+def _on_one_scale(judged: Sequence[_Judgement], *, to_five: bool) -> list[float | None]:
+    """Scores in [0, 1]. A 1 is the worst of 1 to 5 and the best of 0 to 1: only all scores together tell which.
+
+    Args:
+        judged: What one judge said.
+        to_five: It is known to give 1 to 5, whatever these are.
+    """
+    to_five = to_five or any(one.score is not None and one.score > 1 for one in judged)
     found: list[float | None] = []
     for one in judged:
         if one.score is not None:

@@ -51,8 +51,8 @@ def evaluate_retriever(
     dataset: EmbeddingQAFinetuneDataset,
     retriever: BaseRetriever,
     *,
-    ks: Iterable[int] = DEFAULT_KS,
-    metrics: Iterable[str] = FAMILIES,
+    ks: int | Iterable[int] = DEFAULT_KS,
+    metrics: str | Iterable[str] = FAMILIES,
     label: str | None = None,
     match: Match = "id",
     postprocessors: Sequence[BaseNodePostprocessor] = (),
@@ -70,7 +70,7 @@ def evaluate_retriever(
         dataset: Queries and judgements.
         retriever: Any LlamaIndex retriever: vector, BM25, fusion, auto-merging, … Let it return at least ``max(ks)``:
             metrics are named by what was measured, ``"ndcg@2"`` where it never returned more than two.
-        ks: Cut-offs.
+        ks: Cut-offs, or one.
         metrics: Families or full names.
         label: Name in tables; None: the class name.
         match: How nodes are told: by ``"id"``; by ``"text"``, where the index was built from other nodes of the same
@@ -95,8 +95,8 @@ async def aevaluate_retriever(
     dataset: EmbeddingQAFinetuneDataset,
     retriever: BaseRetriever,
     *,
-    ks: Iterable[int] = DEFAULT_KS,
-    metrics: Iterable[str] = FAMILIES,
+    ks: int | Iterable[int] = DEFAULT_KS,
+    metrics: str | Iterable[str] = FAMILIES,
     label: str | None = None,
     match: Match = "id",
     postprocessors: Sequence[BaseNodePostprocessor] = (),
@@ -141,8 +141,8 @@ class RetrieverRun:
         self,
         dataset: EmbeddingQAFinetuneDataset,
         retriever: Any,
-        ks: Iterable[int],
-        metrics: Iterable[str],
+        ks: int | Iterable[int],
+        metrics: str | Iterable[str],
         label: str | None,
         match: Match,
         num_workers: int,

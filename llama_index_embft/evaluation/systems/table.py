@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from llama_index_embft._core.checks import check_number
+from llama_index_embft._core.checks import check_choice, check_number
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.evaluation.comparing import compare
 from llama_index_embft.evaluation.metrics import (
@@ -49,8 +49,8 @@ def compare_systems(
     hybrids: Mapping[str, Sequence[str]] | None = None,
     rerankers: Mapping[str, Any] | None = None,
     depth: int = 50,
-    ks: Iterable[int] = DEFAULT_KS,
-    metrics: Iterable[str] = FAMILIES,
+    ks: int | Iterable[int] = DEFAULT_KS,
+    metrics: str | Iterable[str] = FAMILIES,
     show_progress: bool = False,
     ignore_identical: bool = True,
     **options: Any,
@@ -65,7 +65,7 @@ def compare_systems(
         rerankers: Name -> a LlamaIndex node postprocessor, a sentence-transformers ``CrossEncoder``, or a function of
             query and texts that returns scores. Each is run on every system and hybrid.
         depth: Hits of each system that are fused and re-ranked.
-        ks: Cut-offs.
+        ks: Cut-offs, or one.
         metrics: Families or full names.
         show_progress: Show progress bars.
         ignore_identical: A hit that is the query's own text is left out; see `evaluate_run`.
@@ -74,9 +74,9 @@ def compare_systems(
     Raises:
         ConfigError: There are fewer than two systems, or a hybrid names one that does not exist.
     """
-    ks, metrics = tuple(ks), tuple(metrics)
-    depth = max([depth, *(parse_metric(name)[1] or 1 for name in metric_names(ks, metrics))])
-    asked: dict[str, Any] = {"ks": ks, "metrics": metrics, "ignore_identical": ignore_identical}
+    names = metric_names(ks, metrics)
+    depth = max([depth, *(parse_metric(name)[1] or 1 for name in names)])
+    asked: dict[str, Any] = {"metrics": names, "ignore_identical": ignore_identical}
     reports = {name: _evaluate(dataset, system, name, depth, asked, show_progress) for name, system in systems.items()}
     for name, parts in (hybrids or {}).items():
         missing = [part for part in parts if part not in reports]
@@ -98,8 +98,8 @@ def compare_systems(
 def evaluate_bm25(
     dataset: EmbeddingQAFinetuneDataset,
     *,
-    ks: Iterable[int] = DEFAULT_KS,
-    metrics: Iterable[str] = FAMILIES,
+    ks: int | Iterable[int] = DEFAULT_KS,
+    metrics: str | Iterable[str] = FAMILIES,
     top_k: int | None = None,
     label: str = "BM25",
     metadata_mode: IndexedText = "embed",
@@ -111,7 +111,7 @@ def evaluate_bm25(
 
     Args:
         dataset: Queries, corpus and judgements.
-        ks: Cut-offs.
+        ks: Cut-offs, or one.
         metrics: Families or full names.
         top_k: Hits to keep per query; None: as many as the metrics need.
         label: Name in tables.
@@ -122,6 +122,7 @@ def evaluate_bm25(
         ConfigError: `top_k` is less than a metric looks at.
     """
     names = metric_names(ks, metrics)
+    check_choice("metadata_mode", metadata_mode, ("embed", "none"))
     task = RetrievalTask.of(dataset, ignore_identical=ignore_identical)
     judged = dict(zip(task.query_ids, task.relevant, strict=True))
     depth = check_depth(top_k, names, Judgements.from_qrels(judged, task.query_ids, {}))
@@ -172,6 +173,7 @@ def rerank_run(
     """
     from tqdm.auto import tqdm
 
+    check_choice("metadata_mode", metadata_mode, ("embed", "none"))
     if top_n is not None:
         check_number("top_n", top_n, at_least=1)
     order = _reranker(reranker)
@@ -196,7 +198,11 @@ def rerank_run(
     rankings = Rankings(
         tuple(found), tuple(scores), total, {**report.seconds, "re-rank": sum(latencies)}, report.errors, report.notes
     )
-    return carried_over(report_on(task_of(report), rankings, metrics=retrieval_metrics(report), label=name), report)
+    # A re-ranker that returns fewer hits than it got may have cut off what a metric would look at.
+    cut = max(map(len, found)) < max(map(len, report.hit_ids))
+    shallow: Literal["note", "keep"] = "note" if cut else "keep"
+    made = report_on(task_of(report), rankings, metrics=retrieval_metrics(report), label=name, shallow=shallow)
+    return carried_over(made, report)
 
 
 def _evaluate(
@@ -260,6 +266,7 @@ def _postprocess(
         NodeWithScore(node=TextNode(id_=doc, text=text), score=score)
         for doc, text, score in zip(ids, texts, scores, strict=True)
     ]
-    kept = reranker.postprocess_nodes(nodes, query_bundle=QueryBundle(query))
+    found = reranker.postprocess_nodes(nodes, query_bundle=QueryBundle(query))
+    kept = dict.fromkeys(node.node.node_id for node in found)  # each once, at its best place
     # Its order is what users get, whatever scores it leaves; falling ones carry that order.
-    return [(node.node.node_id, float(len(kept) - i)) for i, node in enumerate(kept)]
+    return [(doc, float(len(kept) - i)) for i, doc in enumerate(kept)]

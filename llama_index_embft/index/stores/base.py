@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import wraps
@@ -162,6 +163,7 @@ class VectorTable(ABC):
     def save_nodes(self) -> None:  # noqa: B027  # a database keeps them beside the vectors
         """Bring the texts of added and deleted nodes to the disk; `write_stamp` and `flush` bring the rest there."""
 
+    @guarded
     def delete(self, index: VectorStoreIndex, ids: Sequence[str]) -> None:
         """Take nodes out of the store, by its index.
 
@@ -172,8 +174,8 @@ class VectorTable(ABC):
             index.delete_nodes(list(ids))
         except NotImplementedError as err:
             raise StoreError(
-                f"{capital(self.label)} cannot delete the {len(ids)} nodes that have left the old index (first: "
-                f"{ids[0]}), and a search would still find them; fill an empty index of another kind."
+                f"{capital(self.label)} cannot delete the {len(ids)} nodes that have left the old index or changed "
+                f"there (first: {ids[0]}), and a search would still find them; fill an empty index of another kind."
             ) from err
 
     def check_writable(self) -> None:  # noqa: B027  # most stores can
@@ -209,7 +211,7 @@ def check_unique(ids: Sequence[str], label: str) -> None:
         StoreError: It stands for several.
     """
     if len(set(ids)) != len(ids):
-        twice = next(i for i in ids if list(ids).count(i) > 1)
+        twice = next(i for i, count in Counter(ids).items() if count > 1)
         raise StoreError(f"{capital(label)} holds several rows with the id {twice!r}; delete the spare ones.")
 
 

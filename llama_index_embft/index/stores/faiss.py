@@ -101,6 +101,25 @@ class FaissTable(MemoryTable):
         self._vectors[[positions[i] for i in ids]] = vectors
 
     @guarded
+    def delete(self, index: VectorStoreIndex, ids: Sequence[str]) -> None:
+        """See `VectorTable.delete`; LlamaIndex numbers nodes by their count, so a gap would give a number twice."""
+        import faiss
+
+        super().delete(index, ids)
+        if not self._mapped() or not isinstance(inner := self._inner(), (faiss.IndexFlat, faiss.IndexHNSWFlat)):
+            return
+        named = self.store._faiss_id_to_node_id_map
+        names = [named[int(i)] for i in faiss.vector_to_array(self.store.client.id_map)]
+        vectors = inner.reconstruct_n(0, inner.ntotal)
+        built = faiss.clone_index(self.store.client)
+        built.reset()
+        built.add_with_ids(vectors, np.arange(len(names)))
+        self.store._faiss_index = built
+        self.store._faiss_id_to_node_id_map = dict(enumerate(names))
+        self.store._node_id_to_faiss_id_map = {name: number for number, name in enumerate(names)}
+        self._positions = None
+
+    @guarded
     def flush(self) -> None:
         """See `VectorTable.flush`."""
         import faiss

@@ -93,21 +93,22 @@ class LanceTable(VectorTable):
 
         if not self._exists() or not ids:
             return {}
-        rows = self._rows(ids, ["id", "metadata"]).to_pylist()
-        return {row["id"]: metadata_dict_to_node(row["metadata"]) for row in rows}
+        # The two fields that make a node, each by itself: where nodes have other metadata the whole cannot be read.
+        wanted = {"id": "id", "_node_content": "metadata._node_content", "_node_type": "metadata._node_type"}
+        return {row.pop("id"): metadata_dict_to_node(row) for row in self._rows(ids, wanted).to_pylist()}
 
     @guarded
     def write(self, ids: Sequence[str], vectors: NDArray[np.float32]) -> None:
         """See `VectorTable.write`."""
         import pyarrow as pa
 
-        rows = self._rows(ids, None)
-        place = {node_id: row for row, node_id in enumerate(ids)}
-        column = rows.schema.get_field_index(self.store.vector_column_name)
-        field = rows.schema.field(column)
-        ordered = vectors[[place[i] for i in rows["id"].to_pylist()]]
-        rows = rows.set_column(column, field, pa.array(list(ordered), type=field.type))
-        self._table().merge_insert("id").when_matched_update_all().execute(rows)
+        table = self._table()
+        fields = [table.schema.field(name) for name in ("id", self.store.vector_column_name)]
+        columns = [
+            pa.array(list(values), type=field.type) for values, field in zip((ids, vectors), fields, strict=True)
+        ]
+        rows = pa.table(columns, schema=pa.schema(fields))  # the other columns stay as they are
+        table.merge_insert("id").when_matched_update_all().execute(rows)
 
     @guarded
     def delete(self, index: VectorStoreIndex, ids: Sequence[str]) -> None:
@@ -149,11 +150,10 @@ class LanceTable(VectorTable):
         table.checkout_latest()  # another process may have written
         return table
 
-    def _rows(self, ids: Sequence[str], columns: list[str] | None) -> Any:
+    def _rows(self, ids: Sequence[str], columns: list[str] | dict[str, str]) -> Any:
         wanted = ", ".join(_quoted(i) for i in ids)
         # Twice as many: a row too many must show, not be cut off.
-        search = self._table().search().where(f"id IN ({wanted})").limit(2 * len(ids))
-        return (search.select(columns) if columns else search).to_arrow()
+        return self._table().search().where(f"id IN ({wanted})").limit(2 * len(ids)).select(columns).to_arrow()
 
 
 def _quoted(text: str) -> str:

@@ -98,29 +98,35 @@ def _refuse_nan(broken: int, file: Path | None) -> None:
 
 
 def index_records(database: Any, record_id: str) -> None:
-    """Let TruLens find the rows of a record in SQLite by an index.
+    """Let TruLens find the rows of a record by an index, in SQLite and PostgreSQL.
 
     It looks for the id inside of the JSON of every row, four times for each answer that is stored: after ten thousand
-    answers a live one would take a second. Rows with NaN, which no function for JSON reads, have no id here.
+    answers a live one would take a second. Rows with NaN, which no function for JSON in SQLite reads, have no id there.
 
     Args:
-        database: TruLens' own object, whose queries are worded as the index is.
+        database: TruLens' own object; in SQLite its queries are worded as the index is.
         record_id: Name of the id in the attributes of a row.
     """
     import sqlalchemy as sa
 
-    of_any = database._json_path_expr
-    found = "CASE WHEN json_valid({0}) THEN json_extract({0}, '$.\"" + record_id + "\"') END"
-    by_index: Any = sa.literal_column(found.format("trulens_events.record_attributes"), sa.String)
+    dialect = database.engine.dialect.name
+    if dialect == "sqlite":
+        of_any = database._json_path_expr
+        found = "CASE WHEN json_valid({0}) THEN json_extract({0}, '$.\"" + record_id + "\"') END"
+        by_index: Any = sa.literal_column(found.format("trulens_events.record_attributes"), sa.String)
 
-    def of_path(column: Any, path: str) -> Any:
-        return by_index if (column.key, path) == ("record_attributes", record_id) else of_any(column, path)
+        def of_path(column: Any, path: str) -> Any:
+            return by_index if (column.key, path) == ("record_attributes", record_id) else of_any(column, path)
 
-    # Where it cannot be made, because another process writes just now, the same queries read all rows as before.
+        vars(database)["_json_path_expr"] = of_path
+    elif dialect == "postgresql":
+        found = f"json_extract_path_text({{0}}, '{record_id}')"
+    else:
+        return
+    # Where it cannot be made (another process writes just now, or it is not allowed) queries read all rows as before.
     with suppress(sa.exc.SQLAlchemyError), database.engine.begin() as connection:
         wanted = f"ON trulens_events ({found.format('record_attributes')})"
         connection.exec_driver_sql(f"CREATE INDEX IF NOT EXISTS embft_record_id {wanted}")
-    vars(database)["_json_path_expr"] = of_path
 
 
 def repair_database(database: str | os.PathLike[str]) -> int:

@@ -157,8 +157,8 @@ def evaluate_app(
     llm: LLM | None = None,
     embed_model: BaseEmbedding | None = None,
     database: str | os.PathLike[str] = DEFAULT_DATABASE,
-    ks: Iterable[int] = DEFAULT_KS,
-    metrics: Iterable[str] = FAMILIES,
+    ks: int | Iterable[int] = DEFAULT_KS,
+    metrics: str | Iterable[str] = FAMILIES,
     match: Match = "id",
     overwrite: bool = False,
     judging: JudgeSettings = JudgeSettings(),  # noqa: B008  # frozen
@@ -187,7 +187,7 @@ def evaluate_app(
         embed_model: The yardstick for relevance by embeddings, the same for all versions and none of those compared;
             None: that of `llama_index.core.Settings` if one is set, else no such feedback.
         database: A SQLite file, or the URL of another database that SQLAlchemy knows.
-        ks: Cut-offs.
+        ks: Cut-offs, or one.
         metrics: Families or full names; hit rate, MRR, nDCG and recall at the largest cut-off go to the leaderboard.
         match: How source nodes are told; see `evaluate_retriever`.
         overwrite: Replace what the database holds of this version, and ask the engine anew. Otherwise that is an

@@ -82,8 +82,7 @@ def open_session(database: str | os.PathLike[str]) -> TruSession:
         raise OutputError(
             f"Cannot open the TruLens database {without_secret_addresses(url)}: {first_line(err)}."
         ) from err
-    if file is not None:
-        index_records(session.connector.db, SpanAttributes.RECORD_ID)  # type: ignore[union-attr, unused-ignore]
+    index_records(session.connector.db, SpanAttributes.RECORD_ID)  # type: ignore[union-attr, unused-ignore]
     return session
 
 

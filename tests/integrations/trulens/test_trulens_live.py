@@ -7,13 +7,14 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import sqlalchemy
+import sqlalchemy.dialects.postgresql
 from trulens_helpers import DATASET, FruitEmbedding, LoopbackLLM, app_and_judge, fruit_engine, model, verdict
 
 pytest.importorskip("trulens.feedback", reason="extra trulens")
@@ -24,9 +25,11 @@ from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata, Mo
 from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from pydantic import PrivateAttr
+from trulens.core.database.sqlalchemy import SQLAlchemyDB
 
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.integrations.trulens import LiveScorer, evaluate_app, read_leaderboard
+from llama_index_embft.integrations.trulens.database import index_records
 
 QUESTIONS = list(DATASET.queries.values())
 LONG = 120.0  # seconds; only a defect takes that long
@@ -120,6 +123,21 @@ def test_no_statement_reads_the_whole_database_for_one_answer(database: Path) ->
             plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values))
             assert "USING INDEX embft_record_id" in plan, statement
             assert "SCAN trulens_events" not in plan, statement
+
+
+def test_postgresql_gets_an_index_of_what_trulens_looks_for() -> None:
+    made: list[str] = []
+
+    @contextmanager
+    def begin() -> Iterator[Any]:
+        yield SimpleNamespace(exec_driver_sql=made.append)
+
+    dialect = sqlalchemy.dialects.postgresql.dialect()
+    database: Any = SimpleNamespace(engine=SimpleNamespace(dialect=dialect, begin=begin))
+    index_records(database, "ai.observability.record_id")
+    asked = SQLAlchemyDB._json_path_expr(database, sqlalchemy.column("record_attributes"), "ai.observability.record_id")
+    words = str(asked.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+    assert made == [f"CREATE INDEX IF NOT EXISTS embft_record_id ON trulens_events ({words})"]
 
 
 def test_the_very_response_is_handed_on(database: Path) -> None:
