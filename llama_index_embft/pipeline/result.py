@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.files import atomic_write_text, write_folder_atomically
 from llama_index_embft.embeddings.describe import describe_base
+from llama_index_embft.embeddings.drift import DriftEmbedding
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.identity import identify, known_identity
 from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.index.changes import embedded_text
+from llama_index_embft.index.identity import verify_vectors
+from llama_index_embft.index.stamp import StoreError
+from llama_index_embft.index.stores.opening import open_table
 from llama_index_embft.pipeline.budget import in_words
 from llama_index_embft.pipeline.choice import RERANK_DEPTH
 from llama_index_embft.pipeline.parts import DEPTH
@@ -43,6 +48,7 @@ if TYPE_CHECKING:
     from llama_index_embft.pipeline.status import CandidateRow
 
 RECORD: Final = "tune.json"
+_VERIFIED: Final = 3  # nodes that are embedded again
 
 
 def check_can_be_saved(base: BaseEmbedding, identity: str | None) -> None:
@@ -138,6 +144,7 @@ class TuneResult:
 
         Raises:
             ConfigError: The index needs its documents embedded again.
+            ModelError: Another model embedded the index: three of its nodes are embedded again.
         """
         from llama_index.core import VectorStoreIndex
 
@@ -149,7 +156,16 @@ class TuneResult:
                 "The chosen model embeds documents differently, so this index cannot be searched with it; embed it "
                 "again: reembed_index(index, result.embed_model), or build one from its nodes."
             )
+        elif index is not self.source.index and self.chosen.weight > 0:
+            self._check_vectors(index)
         return self._over(index, self.embed_model, similarity_top_k=similarity_top_k, **kwargs)
+
+    def _check_vectors(self, index: VectorStoreIndex) -> None:
+        """Another model's vectors would be searched in silence; a store that cannot be read is believed."""
+        if isinstance(self.embed_model, DriftEmbedding):  # which searches another model's vectors
+            return
+        with suppress(StoreError):
+            verify_vectors(open_table(index), self.embed_model, _VERIFIED)
 
     def _over(self, index: VectorStoreIndex, embed_model: BaseEmbedding, **kwargs: Any) -> StackRetriever:
         reranker = None if self.reranker is None else as_postprocessor(self.reranker)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from llama_index.core import VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.schema import TextNode
 
 from llama_index_embft import EmbeddingQAFinetuneDataset, load_embed_model, tune
 from llama_index_embft.errors import ConfigError, ModelError, OutputError
@@ -71,6 +73,17 @@ def test_a_result_over_a_result_loads_by_itself(labelled, tiny_model_path, tmp_p
     shutil.rmtree(tmp_path / "one")
     with pytest.raises(ModelError, match="cannot be rebuilt from it; pass it"):
         load_embed_model(tmp_path / "two" / "model")
+
+
+def test_an_index_of_another_model_is_refused(labelled, tiny_model_path):
+    result = tune(labelled, model=tiny_model_path, methods="none", show_progress=False)
+    nodes = [TextNode(id_=doc, text=text) for doc, text in labelled.corpus.items()]
+    own = VectorStoreIndex(nodes, embed_model=load_embed_model(tiny_model_path))
+    assert result.retriever(own, similarity_top_k=2).retrieve(labelled.queries["qc7"])
+    with pytest.raises(ModelError, match="holds another vector for the node"):  # of the same size
+        result.retriever(
+            VectorStoreIndex(nodes, embed_model=load_embed_model(tiny_model_path, document_prompt="other: "))
+        )
 
 
 def test_the_model_in_use_is_not_replaced_by_what_is_made_from_it(labelled, tiny_model_path, tmp_path):
