@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from numbers import Real
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from llama_index_embft._core.redaction import redact
@@ -23,6 +23,7 @@ def check_number(
     above: float | None = None,
     at_most: float | None = None,
     below: float | None = None,
+    whole: bool = False,
     hint: str = "",
 ) -> None:
     """Refuse a number outside its range; NaN lies outside every range.
@@ -34,6 +35,7 @@ def check_number(
         above: The value must be greater than this.
         at_most: Greatest value that is allowed.
         below: The value must be less than this.
+        whole: The value must be a whole number.
         hint: A next step, put behind the rule ("use None for no limit").
 
     Raises:
@@ -43,6 +45,8 @@ def check_number(
         raise ConfigError(
             f"`{name}` is {redact(repr(value))[:80]}, which is not a number{f'; {hint}' if hint else ''}."
         )
+    if whole and not isinstance(value, Integral):
+        raise ConfigError(f"`{name}` is {value}; it must be a whole number{f': {hint}' if hint else ''}.")
     rules = [
         ("at least", at_least, at_least is None or value >= at_least),
         ("above", above, above is None or value > above),

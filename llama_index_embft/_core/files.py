@@ -21,7 +21,7 @@ from llama_index_embft._core.temporary import aside_of, is_temporary, remove_dea
 from llama_index_embft.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 StrPath: TypeAlias = str | os.PathLike[str]
 MARK: Final = ".embft-files.json"
@@ -117,12 +117,23 @@ def write_folder_atomically(path: StrPath) -> Iterator[Path]:
         _sync_folder(target.parent)
 
 
-def check_output_folder(path: StrPath) -> None:
+def check_output_folder(path: StrPath, *, keep: Iterable[StrPath] = ()) -> None:
     """Find out before the work, and not after it, that `write_folder_atomically` could not write its folder.
+
+    Args:
+        path: The folder.
+        keep: Folders that the result needs, such as the model below an adapter; they would be gone with it.
 
     Raises:
         OutputError: It could not. Nothing has changed in any case.
     """
+    target = _real(path)
+    for needed in map(_real, keep):
+        if needed == target or target in needed.parents:
+            raise OutputError(
+                f"Will not replace the folder {path}: the model that the result is made from lies there, and would be "
+                "gone; choose another folder."
+            )
 
     class TriedError(Exception):
         pass

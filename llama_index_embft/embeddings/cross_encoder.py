@@ -11,7 +11,7 @@ import numpy as np
 
 from llama_index_embft.embeddings.describe import loading, resolve_model_name
 from llama_index_embft.embeddings.fingerprint import fingerprint_sentence_transformer
-from llama_index_embft.embeddings.sentence_transformer import keep_within_positions, sound_text
+from llama_index_embft.embeddings.sentence_transformer import keep_within_positions, position_limit, sound_text
 from llama_index_embft.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -96,8 +96,9 @@ def open_cross_encoder(
     model.float()
     keep_within_positions(model)
     own = model.max_seq_length if isinstance(model.max_seq_length, int) else _MOST_TOKENS
-    if max_length is not None and max_length > own and _positions_end(model):
-        raise ConfigError(f"`max_length` is {max_length}, and {name} reads at most {own} tokens; lower it.")
+    positions = position_limit(model)  # type: ignore[arg-type]
+    if max_length is not None and positions is not None and max_length > (most := max(own, positions)):
+        raise ConfigError(f"`max_length` is {max_length}, and {name} reads at most {most} tokens; lower it.")
     model.max_seq_length = max_length or min(own, _MOST_TOKENS)
     model.eval()
     return model, new_head
@@ -203,10 +204,3 @@ def cross_encoder_fingerprint(model: Any) -> str | None:
     # It has the same parts as an embedding model of sentence-transformers: modules, settings, vocabulary.
     found = fingerprint_sentence_transformer(model, normalize=False)  # type: ignore[arg-type]
     return None if found is None else f"cross-encoder {getattr(model, 'activation_fn', None)!r} {found}"
-
-
-def _positions_end(model: CrossEncoderModel) -> bool:
-    """Whether the model cannot read more tokens than its tokenizer says."""
-    from llama_index_embft.embeddings.sentence_transformer import position_limit
-
-    return position_limit(model) is not None  # type: ignore[arg-type]

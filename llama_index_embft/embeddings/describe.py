@@ -27,6 +27,9 @@ _DAMAGE: Final = frozenset({"BadZipFile", "EOFError", "JSONDecodeError", "Safete
                             "UnpicklingError"})  # fmt: skip
 _DAMAGE_WORDS: Final = ("size mismatch", "no file named", "Unexpected end", "corrupt")
 
+# Where embeddings of this package keep the folder that they were loaded from.
+_FOLDER_FIELDS: Final = ("adapter_path", "nudge_path", "distilled_path", "drift_path", "model_name")
+
 # Bytes of a name that file systems take at most; the hub's are shorter still. Of a path each part may be as long.
 _LONGEST_NAME: Final = 255
 
@@ -75,8 +78,37 @@ def describe_base(model: BaseEmbedding) -> dict[str, Any]:
         if description["model_name"] == _demo_folder():
             description["model_name"] = DEMO_MODEL  # the folder moves with the environment, the name does not
         elif Path(model.model_name).is_dir():  # from another working folder a relative path is a name on the hub
-            description["model_name"] = str(Path(model.model_name).absolute())
+            description["model_name"] = _lasting(model.model_name)
+    elif type(model).__module__.startswith(f"{__name__.partition('.')[0]}.") and (folder := folder_of(model)):
+        description["folder"] = folder
     return description
+
+
+def folder_of(model: BaseEmbedding) -> str | None:
+    """The folder that a model was loaded from; None where there is none."""
+    names = (getattr(model, field, None) for field in _FOLDER_FIELDS)
+    name = next((name for name in names if isinstance(name, str)), "")
+    return _lasting(name) if name and Path(name).is_dir() else None
+
+
+def folders_below(model: BaseEmbedding | None) -> list[str]:
+    """The folders that a model cannot be loaded without: its own, and those of the models below."""
+    found = []
+    while model is not None:
+        found += [folder] if (folder := folder_of(model)) else []
+        model = getattr(model, "base_embed_model", None)
+    return found
+
+
+def named_folder(model: object) -> list[str]:
+    """The folder that a name of a model means, in a list; an empty one for a name on the hub and for objects."""
+    named = isinstance(model, (str, Path)) and Path(resolve_model_name(model)).is_dir()
+    return [resolve_model_name(str(model))] if named else []
+
+
+def _lasting(folder: str) -> str:
+    """The path of a folder for good: a link such as ``runs/latest`` leads elsewhere after the next run."""
+    return os.path.realpath(folder)
 
 
 def load_described_base(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llama_index_embft._core.checks import first_line
 from llama_index_embft.embeddings.describe import load_described_base, load_local, read_json, resolve_model_name
-from llama_index_embft.errors import ModelError
+from llama_index_embft.errors import EmbftError, ModelError
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -66,6 +67,15 @@ def load_embed_model(
     def below(description: dict[str, Any] | None) -> BaseEmbedding:
         if base_embed_model is not None:
             return base_embed_model
+        saved = (description or {}).get("folder")  # the model below is itself a result of ours
+        if isinstance(saved, str) and Path(saved).is_dir() and Path(saved).resolve() != folder.resolve():
+            try:
+                return load_embed_model(saved, device=device, trust_remote_code=trust_remote_code)
+            except EmbftError as err:
+                raise ModelError(
+                    f"The result in {folder} sits on that in {saved}, which cannot be loaded by itself; load it, and "
+                    f"pass it: load_embed_model({str(folder)!r}, base_embed_model=...). ({first_line(err)})"
+                ) from err
         return load_described_base(description, folder, device, trust_remote_code=trust_remote_code)
 
     if holds_drift(folder):

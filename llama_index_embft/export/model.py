@@ -14,6 +14,7 @@ import numpy as np
 from llama_index_embft._core.environment import package_versions
 from llama_index_embft._core.files import check_output_folder, write_folder_atomically
 from llama_index_embft._core.vectors import unit_rows
+from llama_index_embft.embeddings.describe import named_folder
 from llama_index_embft.embeddings.graph.embedding import RECORD_FILE
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.export.card import export_card
@@ -124,7 +125,7 @@ def export_model(
     formats = checked_formats(format)
     folders = folders_of(Path(output_path), formats, nested=not isinstance(format, str))
     for folder in folders:
-        check_output_folder(folder)
+        check_output_folder(folder, keep=named_folder(model))
     from llama_index_embft.embeddings.encoding.encoder import as_encoder
     from llama_index_embft.embeddings.loading import load_embed_model
 

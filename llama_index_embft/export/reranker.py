@@ -18,7 +18,7 @@ from llama_index_embft.embeddings.cross_encoder import (
     has_scoring_head,
     pair_logits,
 )
-from llama_index_embft.embeddings.describe import read_json, resolve_model_name
+from llama_index_embft.embeddings.describe import named_folder, read_json, resolve_model_name
 from llama_index_embft.embeddings.graph.embedding import RECORD_FILE
 from llama_index_embft.embeddings.sentence_transformer import loaded_from
 from llama_index_embft.errors import ConfigError, ModelError
@@ -108,7 +108,7 @@ def export_reranker(
     formats = checked_formats(format)
     folders = folders_of(output_path, formats, nested=not isinstance(format, str))
     for folder in folders:
-        check_output_folder(folder)
+        check_output_folder(folder, keep=named_folder(model))
     saved: dict[str, Any] = {}
     if isinstance(model, str | Path):
         reranker = load_reranker(model, trust_remote_code=trust_remote_code)

@@ -70,8 +70,8 @@ class MiningSession:
         self.seed, self.show_progress = seed, show_progress
         self.settings = settings if settings is not None else MiningSettings()
         self.strategies = as_strategies(strategies, llm=llm, trust_remote_code=self.settings.trust_remote_code)
-        check_number("num_negatives", num_negatives, at_least=1)
-        check_number("seed", seed, at_least=0)
+        check_number("num_negatives", num_negatives, at_least=1, whole=True)
+        check_number("seed", seed, at_least=0, below=2**64, whole=True)
         if not dataset.queries:
             raise ConfigError("The data set has no queries to mine negatives for; add queries.")
         if len(dataset.corpus) <= num_negatives:

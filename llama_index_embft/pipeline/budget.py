@@ -8,7 +8,11 @@ from typing import Final
 
 from llama_index_embft.errors import ConfigError
 
-_UNITS: Final = {"s": 1, "sec": 1, "second": 1, "min": 60, "m": 60, "minute": 60, "h": 3600, "hour": 3600}
+_UNITS: Final = {
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 3600),
+}
 _WRITTEN: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s{0,9}([a-z]{1,7})")
 
 
@@ -21,8 +25,7 @@ def parse_budget(budget: str | float) -> float:
     seconds: float | None = None
     if isinstance(budget, str):
         found = _WRITTEN.fullmatch(budget.strip().lower())
-        unit = found.group(2) if found else ""
-        scale = _UNITS.get(unit) or _UNITS.get(unit.removesuffix("s"))
+        scale = _UNITS.get(found.group(2)) if found else None
         if found and scale:
             seconds = float(found.group(1)) * scale
     elif isinstance(budget, (int, float)) and not isinstance(budget, bool):

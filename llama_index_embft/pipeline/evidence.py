@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -32,6 +33,11 @@ _TIED: Final = (
     "Divided by document, the questions would leave a side without enough of them (documents that share texts, or that "
     "one question is about, count as one), so they were divided by passage: passages of one document stand on several "
     "sides, and nothing is shown about other documents."
+)
+_ALL_TIED: Final = (
+    "All passages that the questions are about hang together (copies, near-duplicates, or questions about several), so "
+    "the questions were divided at random: those that prove are about passages that also chose, and nothing is shown "
+    "about others."
 )
 
 
@@ -187,16 +193,30 @@ def _folds(labels: EmbeddingQAFinetuneDataset, seed: int) -> tuple[tuple[Fold, .
         splits = []
     splits = [(choose, prove) for choose, prove in splits if choose.queries]
     if len(splits) < 2:
-        first, _, second = split_dataset(labels, by="chunk", fractions=(0.5, 0.0, 0.5), seed=seed, show_progress=False)
+        try:
+            halves = split_dataset(labels, by="chunk", fractions=(0.5, 0.0, 0.5), seed=seed, show_progress=False)
+            first, second = halves.train, halves.test
+            note = _TIED if len(documents_asked(labels)) > 1 else ""
+        except DatasetError:  # all passages hang together; what is chosen is little, and a search must not end here
+            first, second = _halves(labels, seed)
+            note = _ALL_TIED
         splits = [(first, second), (second, first)]
-        note = _TIED if len(documents_asked(labels)) > 1 else ""
     return tuple(Fold(choose, prove) for choose, prove in splits), note
+
+
+def _halves(
+    labels: EmbeddingQAFinetuneDataset, seed: int
+) -> tuple[EmbeddingQAFinetuneDataset, EmbeddingQAFinetuneDataset]:
+    """Two halves of the questions, drawn at random."""
+    queries = list(labels.queries)
+    drawn = set(random.Random(seed).sample(queries, len(queries) // 2))
+    return labels.subset([query for query in queries if query in drawn]), labels.subset(
+        [query for query in queries if query not in drawn]
+    )
 
 
 def _smaller(val: EmbeddingQAFinetuneDataset, seed: int) -> EmbeddingQAFinetuneDataset:
     """A validation set over its own passages and some others: each look at it embeds its corpus anew."""
-    import random
-
     rng = random.Random(seed)
     queries = list(val.queries)
     if len(queries) > _MOST_CHOOSING:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llama_index_embft._core.files import atomic_write_text, write_folder_atomically
 from llama_index_embft.embeddings.describe import describe_base
+from llama_index_embft.embeddings.drift import DriftEmbedding
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
+from llama_index_embft.embeddings.identity import identify, known_identity
 from llama_index_embft.embeddings.loading import load_embed_model
-from llama_index_embft.errors import ConfigError
+from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.index.changes import embedded_text
+from llama_index_embft.index.identity import verify_vectors
+from llama_index_embft.index.stamp import StoreError
+from llama_index_embft.index.stores.opening import open_table
 from llama_index_embft.pipeline.budget import in_words
 from llama_index_embft.pipeline.choice import RERANK_DEPTH
 from llama_index_embft.pipeline.parts import DEPTH
@@ -42,6 +48,28 @@ if TYPE_CHECKING:
     from llama_index_embft.pipeline.status import CandidateRow
 
 RECORD: Final = "tune.json"
+_VERIFIED: Final = 3  # nodes that are embedded again
+
+
+def check_can_be_saved(base: BaseEmbedding, identity: str | None) -> None:
+    """Find out before the work that a result over a model could not be saved.
+
+    Args:
+        base: The model in use.
+        identity: What it is called, where its class is not known.
+
+    Raises:
+        ModelError: Its class is not known, and it has no name.
+        ConfigError: It has a name, and its class is known.
+    """
+    if identity is None and known_identity(base, "query") is None:
+        raise ModelError(
+            f"Nothing says what decides the vectors of {base.model_name}, whose class ({type(base).__name__}) is not "
+            "known here, so a result over it could not be checked when it is loaded. Give it a name: "
+            "settings=TuneSettings(identity='...'), or result.save(folder, identity='...'); and change that whenever "
+            "its vectors change."
+        )
+    identify(base, "query", identity=identity)
 
 
 @dataclass(frozen=True)
@@ -63,6 +91,7 @@ class TuneResult:
         seconds: Seconds by phase, and in all (``"total"``).
         asked: What the search was asked for: ``"methods"``, ``"budget"`` in seconds, ``"seed"``.
         folder: Where it was saved; None: nowhere yet.
+        identity: What the model in use was called on saving, where its class is not known.
     """
 
     chosen: Stack
@@ -78,6 +107,7 @@ class TuneResult:
     seconds: Mapping[str, float] = field(default_factory=dict, repr=False)
     asked: Mapping[str, Any] = field(default_factory=dict, repr=False)
     folder: Path | None = None
+    identity: str | None = field(default=None, repr=False)
 
     @property
     def embed_model(self) -> BaseEmbedding:
@@ -114,6 +144,7 @@ class TuneResult:
 
         Raises:
             ConfigError: The index needs its documents embedded again.
+            ModelError: Another model embedded the index: three of its nodes are embedded again.
         """
         from llama_index.core import VectorStoreIndex
 
@@ -125,7 +156,16 @@ class TuneResult:
                 "The chosen model embeds documents differently, so this index cannot be searched with it; embed it "
                 "again: reembed_index(index, result.embed_model), or build one from its nodes."
             )
+        elif index is not self.source.index and self.chosen.weight > 0:
+            self._check_vectors(index)
         return self._over(index, self.embed_model, similarity_top_k=similarity_top_k, **kwargs)
+
+    def _check_vectors(self, index: VectorStoreIndex) -> None:
+        """Another model's vectors would be searched in silence; a store that cannot be read is believed."""
+        if isinstance(self.embed_model, DriftEmbedding):  # which searches another model's vectors
+            return
+        with suppress(StoreError):
+            verify_vectors(open_table(index), self.embed_model, _VERIFIED)
 
     def _over(self, index: VectorStoreIndex, embed_model: BaseEmbedding, **kwargs: Any) -> StackRetriever:
         reranker = None if self.reranker is None else as_postprocessor(self.reranker)
@@ -157,24 +197,39 @@ class TuneResult:
         vectors = as_encoder(embed_model).encode_documents([embedded_text(node) for node in nodes])
         return [node.model_copy(update={"embedding": vec.tolist()}) for node, vec in zip(nodes, vectors, strict=True)]
 
-    def save(self, folder: str | os.PathLike[str]) -> TuneResult:
+    def save(self, folder: str | os.PathLike[str], *, identity: str | None = None) -> TuneResult:
         """Write everything to a folder; an earlier result there is replaced.
 
         ``report.html`` and ``report.json``: the comparison. ``retriever/``: for `load_retriever`. ``model/``: the
         embedding model. ``tune.json``: candidates, times and what was seen. ``dataset/`` and ``reports/``: the
         questions in their roles, and the scores of each.
 
+        Args:
+            folder: Where to.
+            identity: For an embedding model of a class that is not known, see `TuneSettings`; `load_retriever` wants
+                the same, and `load_embed_model` the model below and ``force=True``.
+
         Returns:
             The same result, with `folder`.
 
         Raises:
+            ModelError: The embedding model is of a class that is not known, and has no name; or a trained model that
+                was kept in the cache is gone.
             OutputError: The folder cannot be written, or holds files of your own.
         """
+        identity = self.identity if identity is None else identity
+        check_can_be_saved(self.base, identity)
+        waiting = self.chosen.model.folder
+        if waiting is not None and not waiting.is_dir():
+            raise ModelError(
+                f"The trained model of this result is gone ({waiting}): it was cleared away when another search over "
+                "these texts was saved, or its folder was moved. Search again, with output_path."
+            )
         with write_folder_atomically(folder) as target:
             self._save_model(target / "model")
             # Over the model as it will be loaded, so that the retriever knows it again.
             model = self._saved_model(target / "model")
-            save_retriever(self._over(self._index_by(model), model), target / "retriever")
+            save_retriever(self._over(self._index_by(model), model), target / "retriever", identity=identity)
             self.comparison.to_json(target / "report.json")
             self.comparison.to_html(target / "report.html", self.proving())
             for name, report in self.proof.items():
@@ -184,7 +239,7 @@ class TuneResult:
         dense = self.chosen.model
         if dense.folder is not None:  # where it waited is cleared away when a search is over
             dense = replace(dense, folder=Path(folder) / "model")
-        return replace(self, folder=Path(folder), chosen=replace(self.chosen, model=dense))
+        return replace(self, folder=Path(folder), identity=identity, chosen=replace(self.chosen, model=dense))
 
     def reloaded(self) -> StackRetriever:
         """The saved retriever, loaded as its user will, over the texts that were searched.
@@ -195,12 +250,16 @@ class TuneResult:
         if self.folder is None:
             raise ConfigError("This result has no folder yet; save(folder) first.")
         index = self._index_by(self._saved_model(self.folder / "model"))
-        return load_retriever(self.folder / "retriever", index, trust_remote_code=trusts_code(self.base))
+        trust = trusts_code(self.base)
+        return load_retriever(self.folder / "retriever", index, identity=self.identity, trust_remote_code=trust)
 
     def _saved_model(self, folder: Path) -> BaseEmbedding:
         trust = trusts_code(self.base)
         known = describe_base(self.base)["class_name"] == "HuggingFaceEmbedding"
-        return load_embed_model(folder, base_embed_model=None if known else self.base, trust_remote_code=trust)
+        # By force where nothing tells the model from others: it is the very one that was searched with.
+        force = known_identity(self.base, "query") is None
+        below = None if known else self.base
+        return load_embed_model(folder, base_embed_model=below, force=force, trust_remote_code=trust)
 
     def _save_model(self, folder: Path) -> None:
         if self.chosen.model.folder is not None:

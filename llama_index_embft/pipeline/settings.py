@@ -28,6 +28,8 @@ class TuneSettings:
         confirm: Called with what the LLM's questions are estimated to cost before the first is asked; it stops the
             search by raising. None: nobody is asked.
         trust_remote_code: Run code that comes with the model. Only for models you have read.
+        identity: For an embedding model of a class that is not known, so that its result can be saved: a name that you
+            give the model and change whenever its vectors change, see `identify`.
 
     Raises:
         ConfigError: A value is out of range.
@@ -40,11 +42,12 @@ class TuneSettings:
     calls: CallSettings | None = None
     confirm: Callable[[GenerationEstimate], None] | None = None
     trust_remote_code: bool = False
+    identity: str | None = None
 
     def __post_init__(self) -> None:
-        check_number("chunk_size", self.chunk_size, at_least=1)
-        check_number("chunk_overlap", self.chunk_overlap, at_least=0, below=self.chunk_size)
-        check_number("questions_per_chunk", self.questions_per_chunk, at_least=1)
+        check_number("chunk_size", self.chunk_size, at_least=1, whole=True)
+        check_number("chunk_overlap", self.chunk_overlap, at_least=0, below=self.chunk_size, whole=True)
+        check_number("questions_per_chunk", self.questions_per_chunk, at_least=1, whole=True)
 
     def calls_or_default(self) -> CallSettings:
         """How the LLM is called."""

@@ -217,13 +217,15 @@ def _of_index(index: VectorStoreIndex, embed_model: BaseEmbedding) -> TuningSour
     return TuningSource(found.corpus, found.nodes, index=index, vectors=vectors, words=f"an index of {found.words}")
 
 
-def base_model_of(source: Any, model: str | BaseEmbedding | None, trust_remote_code: bool) -> BaseEmbedding:
+def base_model_of(
+    source: Any, model: str | os.PathLike[str] | BaseEmbedding | None, trust_remote_code: bool
+) -> BaseEmbedding:
     """The embedding model in use: as given, the index's own, or the default."""
     from llama_index.core import VectorStoreIndex
 
     if model is None and isinstance(source, VectorStoreIndex):
         in_index: BaseEmbedding = source._embed_model
         return in_index
-    if model is None or isinstance(model, str):
-        return load_embed_model(model or DEFAULT_MODEL, trust_remote_code=trust_remote_code)
+    if model is None or isinstance(model, (str, os.PathLike)):
+        return load_embed_model(os.fspath(model or DEFAULT_MODEL), trust_remote_code=trust_remote_code)
     return model

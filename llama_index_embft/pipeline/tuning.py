@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_index_embft._core.checks import check_number, first_line
 from llama_index_embft._core.files import check_output_folder
+from llama_index_embft.embeddings.describe import folders_below
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.encoding.run_cache import RunCache
 from llama_index_embft.errors import ConfigError, EmbftError
@@ -19,7 +20,7 @@ from llama_index_embft.pipeline.no_labels import NoLabelRule, copied_share
 from llama_index_embft.pipeline.parts import DenseModel, StackParts
 from llama_index_embft.pipeline.proving import prove
 from llama_index_embft.pipeline.questions import made_questions, origin_of, people_questions, what_can_be_shown
-from llama_index_embft.pipeline.result import TuneResult
+from llama_index_embft.pipeline.result import TuneResult, check_can_be_saved
 from llama_index_embft.pipeline.settings import TuneSettings
 from llama_index_embft.pipeline.sources import TuningSource, base_model_of, check_apart, read_source
 from llama_index_embft.pipeline.status import CandidateRow, TuneStatus, Watch, printed, silent
@@ -71,7 +72,7 @@ def tune(
     | EmbeddingQAFinetuneDataset
     | VectorStoreIndex,
     *,
-    model: str | BaseEmbedding | None = None,
+    model: str | os.PathLike[str] | BaseEmbedding | None = None,
     questions: EmbeddingQAFinetuneDataset | str | os.PathLike[str] | None = None,
     llm: LLM | None = None,
     methods: str | Sequence[str] = "auto",
@@ -135,17 +136,18 @@ def tune(
         OutputError: The folder cannot be written.
     """
     clock = Clock(parse_budget(budget))
-    check_number("seed", seed, at_least=0)
+    check_number("seed", seed, at_least=0, whole=True)
     watch = watch or (printed() if show_progress else silent)
     settings = settings or TuneSettings()
     if reranker not in (None, TRAIN_RERANKER, LATE_INTERACTION):  # what cannot be loaded is said before the work
         reranker = as_postprocessor(reranker, trust_remote_code=settings.trust_remote_code)
     search = _Search(clock, watch, seed, show_progress, settings)
     with only_here(output_path):
-        if output_path is not None:
-            check_output_folder(output_path)
         check_apart(questions, source, settings)
         base = base_model_of(source, model, settings.trust_remote_code)
+        if output_path is not None:
+            check_output_folder(output_path, keep=folders_below(base))
+            check_can_be_saved(base, settings.identity)
         if reranker == LATE_INTERACTION:
             reranker = LateInteractionReranker(base)
         wanted = methods_for(methods, base, reranker=reranker)
@@ -169,7 +171,7 @@ def tune(
                 command=command,
             )
             if output_path is not None:
-                result = result.save(output_path)
+                result = result.save(output_path, identity=settings.identity)
                 shutil.rmtree(search.folder, ignore_errors=True)  # what was chosen is saved
     return result
 

@@ -148,6 +148,16 @@ def test_an_earlier_result_is_replaced_whole(tmp_path: Path) -> None:
     assert names(tmp_path) == ["model"]
 
 
+def test_what_a_result_needs_is_not_replaced_by_it(tmp_path: Path) -> None:
+    with write_folder_atomically(tmp_path / "run") as folder:
+        (folder / "model").mkdir()
+    (tmp_path / "latest").symlink_to(tmp_path / "run")
+    for needed in ("run", "run/model", "latest/model"):
+        with pytest.raises(OutputError, match="the model that the result is made from lies there"):
+            check_output_folder(tmp_path / "run", keep=[tmp_path / needed])
+    check_output_folder(tmp_path / "run", keep=[tmp_path / "runs", tmp_path])
+
+
 def test_other_peoples_folders_are_not_replaced(tmp_path: Path) -> None:
     for name in ("report.json", "embft.json", "model.safetensors", "corpus.jsonl"):
         theirs = tmp_path / name.partition(".")[0]

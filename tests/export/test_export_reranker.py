@@ -18,7 +18,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from llama_index_embft import load_embed_model, load_reranker
 from llama_index_embft.dataset import EmbeddingQAFinetuneDataset
 from llama_index_embft.embeddings import load_cross_encoder, pair_logits
-from llama_index_embft.errors import ConfigError, ModelError
+from llama_index_embft.errors import ConfigError, ModelError, OutputError
 from llama_index_embft.export import export_model
 
 FORMATS = ["fp16", "onnx", "onnx-int8", "openvino", "openvino-int8"]
@@ -111,6 +111,13 @@ def test_a_validation_set_gives_the_pairs(reranker_path, tmp_path, exported, mon
     with pytest.raises(ModelError, match=r"The onnx graph gives other logits than the model.*nothing was written"):
         export_model(reranker_path, tmp_path / "other", "onnx")
     assert not (tmp_path / "other").exists()
+
+
+def test_a_model_is_not_replaced_by_its_export(reranker_path, tiny_model_path, tmp_path):
+    with pytest.raises(OutputError, match="the model that the result is made from lies there"):
+        export_model(reranker_path, reranker_path, "fp16")
+    with pytest.raises(OutputError, match="the model that the result is made from lies there"):
+        export_model(tiny_model_path, tiny_model_path, "fp16")
 
 
 def test_bad_input(reranker_path, exported, tmp_path):

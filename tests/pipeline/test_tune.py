@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import shutil
 import time
 
 import pytest
@@ -392,6 +393,10 @@ def test_a_trained_result_that_was_saved_is_saved_again_elsewhere(labelled, tiny
     assert result.chosen.model.folder == tmp_path / "one" / "model"
     result.save(tmp_path / "two")
     assert (tmp_path / "two" / "model" / "embft.json").is_file()
+    shutil.rmtree(tmp_path / "one")
+    with pytest.raises(ModelError, match="The trained model of this result is gone"):
+        result.save(tmp_path / "three")
+    assert not (tmp_path / "three").exists()
     record = json.loads((tmp_path / "two" / "tune.json").read_text())
     assert record["asked"] == {"methods": ["adapter"], "budget": 3600.0, "seed": 0}
     assert record["versions"]

@@ -39,7 +39,7 @@ def test_a_budget_is_a_time(given, seconds):
     assert parse_budget(given) == seconds
 
 
-@pytest.mark.parametrize("given", ["", "soon", "10 parsecs", 0, -5, "0 min", True, float("nan"), float("inf"), None])
+@pytest.mark.parametrize("given", ["", "soon", "500 ms", 0, -5, "0 min", True, float("nan"), float("inf"), None])
 def test_what_is_no_time_is_refused(given):
     with pytest.raises(ConfigError, match="`budget` is"):
         parse_budget(given)
@@ -99,6 +99,15 @@ def test_a_few_questions_by_people_prove_and_never_train():
         assert not documents[0] & documents[1]
     proven = [query for fold in evidence.folds for query in fold.prove.queries]
     assert sorted(proven) == sorted(labels.queries)
+
+
+def test_questions_about_one_passage_are_divided_at_random_and_that_is_said():
+    labels = questions(12, 1)
+    one = labels.replace(relevant_docs={query: list(labels.corpus)[:2] for query in labels.queries})
+    evidence = assign(one, None, made_by="text", seed=0)
+    assert [len(fold.prove.queries) for fold in evidence.folds] == [6, 6]
+    assert not set(evidence.folds[0].prove.queries) & set(evidence.folds[1].prove.queries)
+    assert "divided at random" in evidence.notes[-1]
 
 
 @pytest.mark.parametrize(

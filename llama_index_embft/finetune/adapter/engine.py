@@ -12,6 +12,7 @@ from llama_index_embft._core.environment import peak_memory_bytes
 from llama_index_embft._core.files import check_output_folder
 from llama_index_embft.embeddings.adapter.embedding import AdapterEmbedding
 from llama_index_embft.embeddings.adapter.files import save_adapter
+from llama_index_embft.embeddings.describe import folders_below
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.embeddings.stock import is_of
@@ -178,7 +179,7 @@ class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
             OutputError: The folder cannot be written.
         """
         started = time.perf_counter()
-        check_output_folder(self.model_output_path)
+        check_output_folder(self.model_output_path, keep=folders_below(self.embed_model))
         options, settings, both = self._options, self._settings, self._layer.sides == "both"
         by_folds = options.kind == "auto" and (self.val_dataset is None or len(self.dataset.queries) < FEW_QUERIES)
         embedded = embed_training_set(

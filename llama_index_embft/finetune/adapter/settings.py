@@ -59,12 +59,12 @@ class AdapterOptions:
 
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, [*ADAPTER_FORMS, "auto"])
-        check_number("epochs", self.epochs, at_least=0)
-        check_number("seed", self.seed, at_least=0)
+        check_number("epochs", self.epochs, at_least=0, whole=True)
+        check_number("seed", self.seed, at_least=0, whole=True)
         check_number("learning_rate", self.learning_rate, above=0)
         for name in ("batch_size", "checkpoint_save_steps", "dim"):
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), at_least=1)
+            if getattr(self, name) is not None or name != "dim":
+                check_number(name, getattr(self, name), at_least=1, whole=True)
         if self.kind == "auto" and self.model_checkpoint_path is not None:
             raise ConfigError(
                 "`kind` is 'auto', which trains several adapters, and checkpoints are of one; leave "
@@ -109,7 +109,7 @@ class AdapterLayerSettings:
             check_choice("start", self.start, get_args(AdapterStart))
         for name in ("output_dim", "rank", "hidden_dim"):
             if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), at_least=1)
+                check_number(name, getattr(self, name), at_least=1, whole=True)
         if self.ridge is not None:
             check_number("ridge", self.ridge, at_least=0)
         if self.output_dim is not None and self.sides != "both":
@@ -168,9 +168,9 @@ class AdapterSettings:
         for name in ("temperature", "max_grad_norm"):
             check_number(name, getattr(self, name), above=0)
         check_number("pull_to_start", self.pull_to_start, at_least=0)
-        check_number("patience", self.patience, at_least=1)
+        check_number("patience", self.patience, at_least=1, whole=True)
         if self.max_negatives is not None:
-            check_number("max_negatives", self.max_negatives, at_least=1)
+            check_number("max_negatives", self.max_negatives, at_least=1, whole=True)
         if self.optimizer_params and "lr" in self.optimizer_params:
             check_number("optimizer_params['lr']", self.optimizer_params["lr"], above=0)
 
@@ -196,7 +196,7 @@ class AdapterSearchSettings:
 
     def __post_init__(self) -> None:
         check_number("time_budget", self.time_budget, above=0)
-        check_number("folds", self.folds, at_least=2)
+        check_number("folds", self.folds, at_least=2, whole=True)
 
 
 # The engine's keyword arguments of these types are `layer`, `training` and `search`.

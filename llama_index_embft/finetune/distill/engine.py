@@ -13,7 +13,7 @@ from llama_index_embft._core.environment import package_versions, peak_memory_by
 from llama_index_embft._core.files import atomic_write_text, check_output_folder, write_folder_atomically
 from llama_index_embft.dataset.hashes import text_hash
 from llama_index_embft.dataset.schema import EmbeddingQAFinetuneDataset
-from llama_index_embft.embeddings.describe import describe_base
+from llama_index_embft.embeddings.describe import describe_base, folders_below
 from llama_index_embft.embeddings.distilled import DISTILLED, DistilledEmbedding, teacher_record
 from llama_index_embft.embeddings.identity import ModelIdentity, known_identity
 from llama_index_embft.embeddings.loading import load_embed_model
@@ -86,8 +86,8 @@ class DistillationEngine(BaseFinetuneEngine):
     def __init__(
         self,
         texts: Sequence[str] | EmbeddingQAFinetuneDataset,
-        teacher: BaseEmbedding | str | NDArray[np.float32],
-        model_id: str | SentenceTransformer | None = None,
+        teacher: BaseEmbedding | str | Path | NDArray[np.float32],
+        model_id: str | Path | SentenceTransformer | None = None,
         model_output_path: str = "exp_finetune_distilled",
         *,
         queries: Sequence[str] | None = None,
@@ -111,6 +111,7 @@ class DistillationEngine(BaseFinetuneEngine):
         self._teacher_identity = teacher_identity
         check_sides(self._data, *self._identities)
         documents = self._data.texts["document"]
+        model_id = str(model_id) if isinstance(model_id, Path) else model_id
         self._student = load_student(model_id, self.teacher, documents, self.settings, with_queries=bool(queries))
         self.student: SentenceTransformer = self._student.model
         if self.settings.hardware.compile:
@@ -126,7 +127,7 @@ class DistillationEngine(BaseFinetuneEngine):
             OutputError: A folder cannot be written.
         """
         started = time.perf_counter()
-        check_output_folder(self.model_output_path)
+        check_output_folder(self.model_output_path, keep=folders_below(self.teacher))
         if not self._student.reads_all:
             warn_if_cut(self.student, self._data.texts["document"])
         asking = time.perf_counter()
@@ -172,7 +173,7 @@ class DistillationEngine(BaseFinetuneEngine):
 
     def _teacher(
         self,
-        teacher: BaseEmbedding | str | NDArray[np.float32],
+        teacher: BaseEmbedding | str | Path | NDArray[np.float32],
         query_vectors: NDArray[np.float32] | None,
         with_queries: bool,
         identity: ModelIdentity | None,
@@ -180,7 +181,7 @@ class DistillationEngine(BaseFinetuneEngine):
         """The model that is asked, or the vectors that are there already."""
         from llama_index.core.base.embeddings.base import BaseEmbedding
 
-        if isinstance(teacher, (str, BaseEmbedding)):
+        if isinstance(teacher, (str, Path, BaseEmbedding)):
             if query_vectors is not None or identity is not None:
                 name = "query_vectors" if query_vectors is not None else "teacher_identity"
                 raise ConfigError(

@@ -48,16 +48,15 @@ class DistillationOptions:
     seed: int = option(0, "Of the held-out share, shuffling and dropout.")
 
     def __post_init__(self) -> None:
-        for name in (
-            "student_layers", "batch_size", "epochs", "max_val_texts", "evaluation_steps", "patience",
-            "checkpoint_save_steps",
-        ):  # fmt: skip
-            check_if_given(name, getattr(self, name), at_least=1)
+        for name in ("batch_size", "epochs", "max_val_texts", "patience", "checkpoint_save_steps"):
+            check_number(name, getattr(self, name), at_least=1, whole=True)
+        for name in ("student_layers", "evaluation_steps"):
+            check_if_given(name, getattr(self, name), at_least=1, whole=True)
         check_if_given("learning_rate", self.learning_rate, above=0, below=math.inf)
         check_number("weight_decay", self.weight_decay, at_least=0, below=math.inf)
         check_number("val_share", self.val_share, above=0, below=1)
-        check_number("checkpoint_save_total_limit", self.checkpoint_save_total_limit, at_least=0)
-        check_number("seed", self.seed, at_least=0, below=2**32)
+        check_number("checkpoint_save_total_limit", self.checkpoint_save_total_limit, at_least=0, whole=True)
+        check_number("seed", self.seed, at_least=0, below=2**32, whole=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ from llama_index_embft.finetune.full.settings import (
 )
 from llama_index_embft.finetune.full.training.run import train
 from llama_index_embft.finetune.record import result_record
-from llama_index_embft.finetune.running.arguments import check_compiler
+from llama_index_embft.finetune.running.arguments import check_compiler, check_trackers
 from llama_index_embft.finetune.running.base_model import load_base_model, longest_tokens
 from llama_index_embft.finetune.running.checkpoints import Checkpoints, checkpoint_folder
 from llama_index_embft.finetune.running.loss_identity import loss_identity, model_identity
@@ -170,6 +170,7 @@ class SentenceTransformersFinetuneEngine(BaseFinetuneEngine):
         # `CoSENTLoss` by its class needs scored pairs just as much as by its name.
         self.loss = COSENT if getattr(loss, "__name__", None) == "CoSENTLoss" else loss
         check_rounds(self.settings.mining, self.loss)
+        check_trackers(self.settings.validation.report_to)
         self.rounds: list[Round] = []
         self.show_progress_bar = show_progress_bar
         self.device = device_of_process(device)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from llama_index_embft._core.checks import check_choice
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.finetune.full.losses.choosing import COSENT
 from llama_index_embft.finetune.running.processes import world_size
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Of `mine_hard_negatives`, beside those that the engine gives.
+_MINING_ARGUMENTS: Final = ("batch_size", "cache", "device", "llm", "relabel", "seed", "show_progress")
+
 
 def check_rounds(settings: RoundsSettings, loss: Loss | None) -> None:
     """Find out before the model is loaded that training in rounds could not be done.
@@ -44,6 +48,9 @@ def check_rounds(settings: RoundsSettings, loss: Loss | None) -> None:
     if world_size() > 1:  # each process would mine for itself, and a last bit could make the difference
         raise ConfigError("mining_rounds runs in one process; mine first (embft mine), then train in several.")
     as_strategies(_strategies(settings))
+    allowed = {*_MINING_ARGUMENTS, *(field.name for field in fields(MiningSettings))}
+    for name in settings.options or {}:
+        check_choice("mining_options", name, sorted(allowed))
 
 
 def rounds_record(settings: RoundsSettings) -> dict[str, Any]:

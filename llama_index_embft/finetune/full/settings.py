@@ -62,11 +62,12 @@ class FullOptions:
 
     def __post_init__(self) -> None:
         check_choice("method", self.method, get_args(Method))
-        for name in ("batch_size", "epochs", "checkpoint_save_steps", "evaluation_steps"):
-            check_if_given(name, getattr(self, name), at_least=1)
+        for name in ("batch_size", "epochs", "checkpoint_save_steps"):
+            check_number(name, getattr(self, name), at_least=1, whole=True)
+        check_if_given("evaluation_steps", self.evaluation_steps, at_least=1, whole=True)
         check_if_given("learning_rate", self.learning_rate, above=0, below=math.inf)
-        check_number("checkpoint_save_total_limit", self.checkpoint_save_total_limit, at_least=0)
-        check_number("seed", self.seed, at_least=0, below=2**32)  # numpy takes no other
+        check_number("checkpoint_save_total_limit", self.checkpoint_save_total_limit, at_least=0, whole=True)
+        check_number("seed", self.seed, at_least=0, below=2**32, whole=True)  # numpy takes no other
         if self.device is not None and not str(self.device).strip():
             raise ConfigError("`device` is empty; name a torch device such as 'cpu' or 'cuda:0', or leave it out.")
 
@@ -131,7 +132,7 @@ class LossSettings:
             if not self.matryoshka_dims:
                 raise ConfigError("`matryoshka_dims` is empty; name the dimensions, or leave it out.")
             for number, dim in enumerate(self.matryoshka_dims):
-                check_number(f"matryoshka_dims[{number}]", dim, at_least=1)
+                check_number(f"matryoshka_dims[{number}]", dim, at_least=1, whole=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +162,7 @@ class ValidationSettings:
 
     def __post_init__(self) -> None:
         check_if_given("val_split", self.val_split, above=0, below=1)
-        check_number("patience", self.patience, at_least=1)
+        check_number("patience", self.patience, at_least=1, whole=True)
         check_number("max_guard_loss", self.max_guard_loss, at_least=0)
         if isinstance(self.merge, str):
             check_choice("merge", self.merge, ["auto"], hint="or a number between 0 and 1, or None")
@@ -196,8 +197,8 @@ class RoundsSettings:
     )
 
     def __post_init__(self) -> None:
-        check_number("mining_rounds", self.rounds, at_least=0)
-        check_if_given("mining_negatives", self.negatives, at_least=1)
+        check_number("mining_rounds", self.rounds, at_least=0, whole=True)
+        check_if_given("mining_negatives", self.negatives, at_least=1, whole=True)
         if self.rounds == 0:
             for name in ("strategies", "negatives", "options"):
                 if getattr(self, name) is not None:

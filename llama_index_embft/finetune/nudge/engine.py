@@ -12,6 +12,7 @@ import numpy as np
 
 from llama_index_embft._core.environment import peak_memory_bytes
 from llama_index_embft._core.files import check_output_folder
+from llama_index_embft.embeddings.describe import folders_below
 from llama_index_embft.embeddings.encoding.encoder import as_encoder
 from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.embeddings.nudge import save_nudge
@@ -106,11 +107,18 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
             dataset, val_dataset = hold_out(dataset)
         elif not val_dataset.queries:
             raise DatasetError("The validation set has no query; give one with queries, or none at all.")
-        outside = [doc for ids in val_dataset.relevant_docs.values() for doc in ids if doc not in dataset.corpus]
+        asked = [doc for ids in val_dataset.relevant_docs.values() for doc in ids]
+        outside = [doc for doc in asked if doc not in dataset.corpus]
         if outside:
             raise ConfigError(
                 f"The validation queries are about {len(outside)} documents that are not in the training set's corpus "
                 f"(first: {outside[0]!r}); give `dataset` the whole corpus of the index."
+            )
+        other = next((doc for doc in asked if val_dataset.corpus[doc] != dataset.corpus[doc]), None)
+        if other is not None:
+            raise ConfigError(
+                f"The document {other!r} has one text in the training set and another in the validation set, so their "
+                "ids do not mean the same; give a validation set about the documents of the training set."
             )
         self.dataset, self.val_dataset = dataset, val_dataset
         self.embed_model = embed_model
@@ -127,7 +135,7 @@ class NudgeFinetuneEngine(BaseFinetuneEngine):
             OutputError: The folder cannot be written.
         """
         started = time.perf_counter()
-        check_output_folder(self.model_output_path)
+        check_output_folder(self.model_output_path, keep=folders_below(self.embed_model))
         # Descending ids: the lower row wins a tie, and that must be trec_eval's greater id.
         ids = sorted(self.dataset.corpus, reverse=True)
         row_of = {doc_id: row for row, doc_id in enumerate(ids)}

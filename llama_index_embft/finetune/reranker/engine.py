@@ -96,7 +96,7 @@ class RerankerFinetuneEngine:
         model_output_path: str = "exp_finetune_reranker",
         val_dataset: EmbeddingQAFinetuneDataset | None = None,
         *,
-        embed_model: BaseEmbedding | str | None = None,
+        embed_model: BaseEmbedding | str | Path | None = None,
         settings: RerankerSettings | None = None,
         loss: Any = None,
         guard_dataset: EmbeddingQAFinetuneDataset | None = None,
@@ -113,7 +113,9 @@ class RerankerFinetuneEngine:
         self._loss, self._cache = loss, cache
         trust = self.settings.trust_remote_code
         self.embed_model = (
-            load_embed_model(embed_model, trust_remote_code=trust) if isinstance(embed_model, str) else embed_model
+            load_embed_model(embed_model, trust_remote_code=trust)
+            if isinstance(embed_model, (str, Path))
+            else embed_model
         )
         self.model, self.new_head = _open(self.model_id, self.settings)
         self.late = isinstance(self.model, LateInteractionModel)

@@ -88,8 +88,9 @@ def reranker_rows(
             rows.append(RerankerRow(dataset.queries[query], texts, grades, answers))
     if not rows:
         raise DatasetError(
-            f"None of the {len(candidates.query_ids)} questions has a passage to tell the relevant one from; add "
-            "passages that do not answer them to the corpus, or `negative_docs`."
+            f"None of the {len(candidates.query_ids)} questions has a passage to tell the relevant one from: the first "
+            "stage finds no other. BM25 alone finds what shares words with a question: give `embed_model` "
+            "(--first-stage) too, add passages that do not answer them to the corpus, or `negative_docs`."
         )
     if dropped:
         logger.warning(

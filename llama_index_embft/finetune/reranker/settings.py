@@ -54,10 +54,10 @@ class CandidateSettings:
     )
 
     def __post_init__(self) -> None:
-        check_number("candidate_depth", self.depth, at_least=2)
+        check_number("candidate_depth", self.depth, at_least=2, whole=True)
         check_number("candidate_dense_weight", self.dense_weight, at_least=0, at_most=1)
-        check_number("candidate_negatives", self.negatives, at_least=1)
-        check_number("candidate_max_val_queries", self.max_val_queries, at_least=1)
+        check_number("candidate_negatives", self.negatives, at_least=1, whole=True)
+        check_number("candidate_max_val_queries", self.max_val_queries, at_least=1, whole=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,13 +113,13 @@ class RerankerOptions:
             check_choice("loss", self.loss, LOSSES)
         check_choice("method", self.method, get_args(Method))
         for name in ("batch_size", "epochs", "checkpoint_save_steps", "evaluation_steps", "patience", "max_length"):
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), at_least=1)
+            if getattr(self, name) is not None or name not in ("evaluation_steps", "max_length"):
+                check_number(name, getattr(self, name), at_least=1, whole=True)
         if self.learning_rate is not None:
             check_number("learning_rate", self.learning_rate, above=0, below=math.inf)
         check_number("weight_decay", self.weight_decay, at_least=0, below=math.inf)
-        check_number("checkpoint_save_total_limit", self.checkpoint_save_total_limit, at_least=0)
-        check_number("seed", self.seed, at_least=0, below=2**32)
+        check_number("checkpoint_save_total_limit", self.checkpoint_save_total_limit, at_least=0, whole=True)
+        check_number("seed", self.seed, at_least=0, below=2**32, whole=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainingArguments
 
+from llama_index_embft._core.checks import check_choice, first_line
 from llama_index_embft.errors import ConfigError
 from llama_index_embft.finetune.running.processes import world_size
 
@@ -164,6 +165,24 @@ def legacy_precision_kept() -> Iterator[None]:
     finally:
         if before is not None:
             backends.fp32_precision = before
+
+
+def check_trackers(report_to: str | Sequence[str]) -> None:
+    """Refuse trackers that transformers does not know, or whose packages are missing, before the work.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+    for name in [report_to] if isinstance(report_to, str) else report_to:
+        if name in ("none", "all"):
+            continue
+        check_choice("report_to", name, ["none", "all", *INTEGRATION_TO_CALLBACK])
+        try:
+            INTEGRATION_TO_CALLBACK[name]()  # as the Trainer will
+        except (ImportError, RuntimeError) as err:
+            raise ConfigError(f"`report_to` is {name!r}, which cannot be used: {first_line(err)}.") from err
 
 
 def check_compiler(device: str) -> None:

@@ -30,6 +30,12 @@ logger = logging.getLogger(__name__)
 _MOST_BY_ITSELF: Final = 512
 # Of the longest texts, which say how much memory a row takes.
 _LONGEST: Final = 32
+_WHAT: Final = {
+    "AdapterEmbedding": "a saved adapter; give the model below it, or go on with the adapter by "
+    "EmbeddingAdapterFinetuneEngine.from_model_path",
+    "NudgedEmbedding": "moved documents over a model; give the model below them",
+}
+_ELSE: Final = "an exported graph; give the model that it was exported from"
 
 
 class LoadedBase(NamedTuple):
@@ -88,10 +94,8 @@ def load_base_model(
         embedding = embedding.model_of("query")  # the one with weights to train
     backend = as_encoder(embedding, cache=None).backend
     if not isinstance(backend, SentenceTransformerBackend):
-        raise ConfigError(
-            f"{name} is a saved adapter, which has no weights of its own to train in full; give the model below it, or "
-            "use EmbeddingAdapterFinetuneEngine.from_model_path."
-        )
+        what = _WHAT.get(type(embedding).__name__, _ELSE)
+        raise ConfigError(f"{name} is no model whose weights can be trained in full, but {what}.")
     model = backend.model
     description = describe_base(embedding)
     fingerprint = fingerprint_sentence_transformer(model, normalize=backend.normalize)

@@ -45,7 +45,7 @@ class TextSettings:
         if isinstance(self.max_seq_length, str):
             check_choice("max_seq_length", self.max_seq_length, ["auto"], hint="or a number of tokens, or None")
         else:
-            check_if_given("max_seq_length", self.max_seq_length, at_least=1)
+            check_if_given("max_seq_length", self.max_seq_length, at_least=1, whole=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class LoraSettings:
     )
 
     def __post_init__(self) -> None:
-        check_number("lora_rank", self.rank, at_least=1)
+        check_number("lora_rank", self.rank, at_least=1, whole=True)
         check_number("lora_alpha", self.alpha, above=0, below=math.inf)
         check_number("lora_dropout", self.dropout, at_least=0, below=1)
         if isinstance(self.targets, str):
@@ -112,4 +112,4 @@ class HardwareSettings:
     )
 
     def __post_init__(self) -> None:
-        check_if_given("mini_batch_size", self.mini_batch_size, at_least=1)
+        check_if_given("mini_batch_size", self.mini_batch_size, at_least=1, whole=True)

@@ -7,6 +7,7 @@ import random
 import shutil
 import time
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
@@ -61,7 +62,8 @@ def methods_for(
         methods = _SETS.get(methods, (methods,))
         if not is_trainable(base):
             methods = tuple(method for method in methods if method == "adapter") or methods
-    unknown = [method for method in methods if method not in TRAIN_METHODS]
+    named = methods if isinstance(methods, Iterable) else [methods]
+    unknown = [method for method in named if method not in TRAIN_METHODS]
     if unknown:
         raise ConfigError(
             f"`methods` names {unknown[0]!r}; it takes 'auto' or 'none', or any of {', '.join(TRAIN_METHODS)}."

@@ -187,7 +187,7 @@ def tune_and_compare(
         OutputError: The folder cannot be written.
     """
     check_choice("method", method, METHODS)
-    check_number("seed", seed, at_least=0)
+    check_number("seed", seed, at_least=0, whole=True)
     candidate, cache = folder / "candidate", RunCache()
     options = {"seed": seed, **(engine_options or {})}
 

@@ -350,11 +350,23 @@ def test_a_model_without_a_tokenizer(tiny_model_path, tmp_path):
         ({"batch_sampler": "random"}, "`batch_sampler` is 'random'"),
         ({"mini_batch_size": 0}, "`mini_batch_size` is 0"),
         ({"max_guard_loss": -1.0}, "`max_guard_loss` is -1.0"),
+        ({"report_to": "tensorbord"}, "`report_to` is 'tensorbord'.*did you mean 'tensorboard'"),
     ],
 )
 def test_contradictions_are_refused_at_once(tiny_model_path, tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
         engine(tiny_model_path, tmp_path / "m", **options)
+
+
+def test_a_tracker_whose_package_is_missing_is_said_before_the_work(tiny_model_path, tmp_path, monkeypatch):
+    from transformers.integrations import integration_utils
+
+    def without_package():
+        raise RuntimeError("WandbCallback requires wandb to be installed. Run `pip install wandb`.")
+
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "wandb", without_package)
+    with pytest.raises(ConfigError, match=r"`report_to` is 'wandb', which cannot be used: .* `pip install wandb"):
+        engine(tiny_model_path, tmp_path / "m", report_to=["wandb"])
 
 
 def test_the_loss_stands_behind_the_bar_and_nothing_on_standard_output(tiny_model_path, tmp_path, capfd):

@@ -249,6 +249,8 @@ def test_nan_loss_stops_with_the_step(tiny_model_path, tmp_path):
         ({"batch_size": 0}, ConfigError, "`batch_size` is 0; it must be at least 1"),
         ({"learning_rate": float("nan")}, ConfigError, "`learning_rate` is nan"),
         ({"evaluation_steps": -1}, ConfigError, "`evaluation_steps` is -1"),
+        ({"epochs": None}, ConfigError, "`epochs` is None, which is not a number"),
+        ({"batch_size": 2.5}, ConfigError, "`batch_size` is 2.5; it must be a whole number"),
     ],
 )
 def test_bad_arguments_are_refused_at_once(tiny_model_path, tmp_path, options, error, message):

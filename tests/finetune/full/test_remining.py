@@ -207,6 +207,7 @@ WRONG = {
     "`mining_negatives` is for mining_rounds": {"mining_negatives": 2},
     "`mining_negatives` is 0; it must be at least 1": {"mining_rounds": 1, "mining_negatives": 0},
     "loss='cosent' learns from scores": {"mining_rounds": 1, "loss": "cosent"},
+    "`mining_options` is 'sed'.*did you mean 'seed'": {"mining_rounds": 1, "mining_options": {"sed": 3}},
     "rank:x": {"mining_rounds": 1, "mining_strategies": ["rank:x"]},
     "16 documents, so no query can have 16 negatives": {"mining_rounds": 1, "mining_negatives": 16},
 }

@@ -337,6 +337,9 @@ def test_bad_input(tmp_path) -> None:
     other = EmbeddingQAFinetuneDataset(queries={"q": "x"}, corpus={"far": "away"}, relevant_docs={"q": ["far"]})
     with pytest.raises(ConfigError, match="first: 'far'"):
         NudgeFinetuneEngine(data, model, other)
+    same_ids = data.replace(corpus={doc: f"another {text}" for doc, text in data.corpus.items()})
+    with pytest.raises(ConfigError, match="'d0' has one text in the training set and another in the validation set"):
+        NudgeFinetuneEngine(data, model, same_ids)
 
 
 def test_a_damaged_or_foreign_result_is_refused(tmp_path) -> None:

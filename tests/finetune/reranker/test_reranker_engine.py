@@ -304,6 +304,27 @@ def test_values_out_of_range(options, message):
         CrossEncoderReranker(Table({}), **options)
 
 
+def test_as_many_tokens_are_read_as_the_model_has_positions_for(tiny_model_path, tmp_path):
+    made = engine(tiny_model_path, tmp_path / "m", epochs=1, max_length=128)  # by itself it reads 64
+    made.finetune()
+    assert made.get_finetuned_model().cross_encoder.max_seq_length == 128
+    with pytest.raises(ConfigError, match=r"`max_length` is 129, and .* reads at most 128 tokens"):
+        engine(tiny_model_path, tmp_path / "n", max_length=129)
+
+
+def test_a_first_stage_that_finds_nothing_is_said(tiny_model_path, tmp_path):
+    data = EmbeddingQAFinetuneDataset(
+        queries={"q": "qu'est-ce que c'est", "p": "comment ça va"},
+        corpus={"a": "a green hill", "b": "two red houses"},
+        relevant_docs={"q": ["a"], "p": ["b"]},
+    )
+    with pytest.raises(DatasetError, match="BM25 alone finds what shares words with a question: give `embed_model`"):
+        RerankerFinetuneEngine(data, tiny_model_path, str(tmp_path / "m"), show_progress=False).finetune()
+    found_by = {"embed_model": Path(tiny_model_path), "settings": settings(epochs=1)}
+    made = RerankerFinetuneEngine(data, tiny_model_path, str(tmp_path / "m"), show_progress=False, **found_by)
+    assert made.finetune().steps == 1
+
+
 def test_a_bi_encoder_is_no_reranker(tiny_model_path):
     with pytest.raises(ModelError, match="is not a cross-encoder: it has no layer that scores"):
         CrossEncoderReranker(tiny_model_path)
