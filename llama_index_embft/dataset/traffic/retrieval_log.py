@@ -106,19 +106,19 @@ class RetrievalLog:
         self._last.set(id_)
 
     def feedback(
-        self, id_: str | None, *, clicked: Iterable[str] = (), thumbs: Literal["up", "down"] | None = None
+        self, id_: str | None, *, clicked: str | Iterable[str] = (), thumbs: Literal["up", "down"] | None = None
     ) -> None:
         """Add what the user did with a retrieval.
 
         Args:
             id_: From `last_id`.
-            clicked: Ids of the nodes that were opened.
+            clicked: Ids of the nodes that were opened, or one.
             thumbs: What the user said of the whole answer.
 
         Raises:
             ConfigError: There is no id, or nothing to add.
         """
-        ids = list(clicked)
+        ids = [clicked] if isinstance(clicked, str) else list(clicked)  # not its letters
         if id_ is None or (not ids and thumbs is None) or thumbs not in (None, "up", "down"):
             raise ConfigError("Feedback needs the id of a retrieval, and `clicked` or thumbs='up' or 'down'.")
         self._write(json_line({"id": id_, "clicked": ids} | ({} if thumbs is None else {"feedback": thumbs})))
