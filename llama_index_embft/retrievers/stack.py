@@ -203,8 +203,10 @@ class StackRetriever(BaseRetriever):
         else:
             scores = similarities(found.scores, None if self.index is None else self.index.vector_store)
         dense = TopK(np.array([rows], dtype=np.int64), scores[None])
-        words = lexical.search([query], settings.depth)
-        fused = fuse(dense, words, settings.dense_weight, settings.fusion, depth=settings.depth)
+        # Alone, the part by words is asked for all that is wanted, as the dense one is.
+        depth = settings.depth if settings.dense_weight > 0 else max(settings.depth, self._wanted)
+        words = lexical.search([query], depth)
+        fused = fuse(dense, words, settings.dense_weight, settings.fusion, depth=depth)
         for row, score in zip(fused.rows[0].tolist(), fused.scores[0].tolist(), strict=True):
             if row >= 0:
                 yield (lexical.ids[row] if row < len(lexical) else strangers[row - len(lexical)]), score

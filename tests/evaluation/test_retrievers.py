@@ -168,6 +168,13 @@ def test_match_by_function(tiny_dataset: EmbeddingQAFinetuneDataset) -> None:
         evaluate_retriever(tiny_dataset, table(tiny_dataset, *nodes), match="name")
 
 
+@pytest.mark.parametrize("match", [lambda node: node.node.metadata["id"], lambda _: 5])
+def test_a_match_function_that_fails_is_named(tiny_dataset: EmbeddingQAFinetuneDataset, match) -> None:
+    retriever = table(tiny_dataset, *[[hit("apple", 1.0)]] * 3)
+    with pytest.raises(EvaluationError, match="`match` fails for the node 'apple'"):
+        evaluate_retriever(tiny_dataset, retriever, ks=1, match=match)
+
+
 def test_postprocessors_run(tiny_dataset: EmbeddingQAFinetuneDataset) -> None:
     answers = [("lemon", 0.9), ("apple", 0.2)]
     cut = SimilarityPostprocessor(similarity_cutoff=0.5)

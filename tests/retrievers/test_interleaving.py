@@ -71,7 +71,7 @@ def test_clicks_decide_and_the_log_still_makes_a_data_set(tmp_path):
         ids = [hit.node.node_id for hit in retriever.retrieve("which one?")]
         wanted = "good" if dice.random() < 0.8 else ids[0]
         if n % 4:
-            log.feedback(log.last_id, clicked=[wanted] if wanted in ids else ids[:1])
+            log.feedback(log.last_id, clicked=wanted if wanted in ids else ids[:1])  # one id needs no list
     found = compare_interleaved(log.path)
     assert (found.answers, found.clicked) == (120, 90)
     assert sum(found.wins) == 90

@@ -94,6 +94,12 @@ def test_weight_0_never_embeds_a_query(index, embed_model):
     assert embed_model.queries == []
 
 
+@pytest.mark.parametrize("weight", [0, 1])
+def test_a_part_alone_gives_all_that_is_asked_for(index, weight):
+    settings = StackSettings(dense_weight=weight, depth=2, rerank_depth=1)
+    assert len(StackRetriever(index, settings, similarity_top_k=9).retrieve("the owl of the harbour")) == 9
+
+
 def test_synchronous_and_asynchronous_are_the_same(index):
     retriever = StackRetriever(index, StackSettings(dense_weight=0.4))
     for query in QUERIES:

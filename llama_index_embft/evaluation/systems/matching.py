@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from llama_index_embft.errors import ConfigError
+from llama_index_embft._core.checks import first_line
+from llama_index_embft.errors import ConfigError, EvaluationError
 
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
@@ -46,10 +47,20 @@ class Matcher:
                     self._by_text.setdefault(text, []).append(doc)
 
     def __call__(self, node: NodeWithScore) -> list[str]:
-        """Ids that a node stands for; one that is not in the data set is returned as it is."""
+        """Ids that a node stands for; one that is not in the data set is returned as it is.
+
+        Raises:
+            EvaluationError: The function given as `match` fails.
+        """
         if callable(self._match):
-            found = self._match(node)
-            return [] if found is None else [found] if isinstance(found, str) else list(found)
+            try:
+                found = self._match(node)
+                return [] if found is None else [found] if isinstance(found, str) else list(found)
+            except Exception as err:  # it is the caller's function
+                raise EvaluationError(
+                    f"`match` fails for the node {node.node.node_id!r} ({type(err).__name__}: {first_line(err)}); it "
+                    "must give an id, several or None for every node."
+                ) from err
         if self._match == "id":
             return [node.node.node_id]
         if self._match == "document":
