@@ -31,11 +31,16 @@ _CELL: Final = "\x1f"
 _CELLS: Final = dict.fromkeys(["td", "th", "option"], _CELL)  # stand beside each other; many are not closed
 _CLOSING: Final = {**dict.fromkeys(_BLOCKS.split(), "\n"), **_CELLS}
 _OPENING: Final = {**dict.fromkeys(_LINES.split(), "\n"), **_CLOSING}
+_IN_LINE: Final = dict.fromkeys(_OPENING, " ")  # in a cell whose row is a line
+_SPACES: Final = re.compile(r"\s+")
 _HEADINGS: Final = frozenset(["h1", "h2", "h3", "h4", "h5", "h6"])
 # Not `head`: its end may be left unsaid, and then the parser puts the whole page into it.
 _NO_CONTENT: Final = frozenset(["script", "style", "noscript", "template", "svg", "iframe", "title"])
 _PARTS: Final = frozenset(["article", "main", "section"])  # have headers of their own
 _LISTS: Final = frozenset(["ul", "ol", "table"])
+_ROWS: Final = frozenset(["table", "tr", "td", "th", "pre", *_HEADINGS])  # with one of them a cell is no line
+_LONGEST_CELL: Final = 500  # characters; of a longer one, as in a table that only lays out the page, the lines stay
+_MOST_TAGS: Final = 100  # in a cell, and in a tag of it
 _NAVIGATION_ROLES: Final = frozenset(["navigation", "banner", "contentinfo", "search", "menu", "menubar"])
 # What the people who write pages call their menus, in ids and classes.
 _NAVIGATION_NAMES: Final = (
@@ -137,33 +142,38 @@ def _walked(roots: Iterable[Any], is_navigation: Callable[[Any, bool], bool] | N
     pieces: list[str] = []
     words = 0  # pieces that say something
     links = [0, 0, 0]  # characters, characters in links, and links, so far
-    in_link = inside = 0  # tags of a kind that are open: links; parts with headers of their own
+    in_link = inside = in_pre = in_line = 0  # open tags of a kind: links; parts with headers; text as it stands; lines
     todo: list[Any] = list(reversed(list(roots)))
     while todo:
         node = todo.pop()
-        if isinstance(node, tuple):  # the end of a tag: the tag, where it began, words before, and links before
-            tag, mark, before, links_before = node
+        if isinstance(node, tuple):  # the end of a tag: is it a cell in a line, where did it begin, what was before
+            tag, is_line, mark, before, links_before = node
             in_link -= tag.name == "a"
             inside -= tag.name in _PARTS
+            in_pre -= tag.name == "pre"
+            in_line -= is_line
             if tag.name in _HEADINGS and words == before:
                 pieces[mark] = ""
             if is_navigation and tag.name in _LISTS and _is_menu(links, links_before):
                 del pieces[mark:]
-            pieces.append(_CLOSING.get(tag.name, ""))
+            pieces.append((_IN_LINE if in_line else _CLOSING).get(tag.name, ""))
         elif isinstance(node, Tag):
             if node.name in _NO_CONTENT or (is_navigation and is_navigation(node, bool(inside))):
                 continue
             in_link += node.name == "a"
             links[2] += node.name == "a"
             inside += node.name in _PARTS
-            pieces.append(_OPENING.get(node.name, ""))
+            in_pre += node.name == "pre"
+            pieces.append((_IN_LINE if in_line else _OPENING).get(node.name, ""))
             mark = len(pieces)
+            is_line = node.name in ("td", "th") and _is_line(node)
+            in_line += is_line
             if node.name in _HEADINGS:
                 pieces.append("#" * int(node.name[1]) + " ")
-            todo.append((node, mark, words, tuple(links)))
+            todo.append((node, is_line, mark, words, tuple(links)))
             todo.extend(reversed(node.contents))
         elif type(node) in (NavigableString, CData):
-            pieces.append(str(node))
+            pieces.append(str(node) if in_pre else _SPACES.sub(" ", node))
             length = len(node.strip())
             words += length > 0
             links[0] += length
@@ -171,6 +181,24 @@ def _walked(roots: Iterable[Any], is_navigation: Callable[[Any, bool], bool] | N
     rows = [line.split(_CELL) for line in "".join(pieces).splitlines()]
     lines = [" | ".join(filter(None, (" ".join(cell.split()) for cell in row))) for row in rows]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+def _is_line(cell: Any) -> bool:
+    """Whether a cell is short enough for its row to be a line; looks at no more than that takes."""
+    from bs4.element import Tag
+
+    characters = tags = 0
+    todo: list[Any] = [cell]
+    while todo:
+        node = todo.pop()
+        if not isinstance(node, Tag):
+            characters += len(node.strip())
+            continue
+        tags += 1
+        if (node is not cell and node.name in _ROWS) or tags + len(node.contents) > _MOST_TAGS:
+            return False
+        todo.extend(node.contents)
+    return characters <= _LONGEST_CELL
 
 
 def _heart(page: BeautifulSoup) -> set[int]:

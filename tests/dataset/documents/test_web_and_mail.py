@@ -41,6 +41,22 @@ def test_articles_with_the_heading_or_most_of_the_text_are_the_main_part(tmp_pat
         assert "comment" not in texts(tmp_path)[0]
 
 
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("<table>\n<tr>\n<td>\nEurope\n</td>\n<td>40\neuros</td>\n</tr>\n</table>", "Europe | 40 euros"),
+        ("<table><tr><td><p>Europe</p></td><td><ul><li>40</li><li>50</li></ul></td></tr></table>", "Europe | 40 50"),
+        ("<table><tr><td>Europe<br>(EU)<td>40<tr><td>Asia<td>50</table>", "Europe\n(EU) | 40\nAsia | 50"),
+        ("<table><tr><td><h2>Rates</h2><p>Low.</p></td></tr></table>", "## Rates\n\nLow."),
+        (f"<table><tr><td><p>{LONG}</p><p>{LONG}</p></td></tr></table>", f"{LONG.strip()}\n\n{LONG.strip()}"),
+        ("<p>A line that\nthe source breaks.</p><pre>one\ntwo</pre>", "A line that the source breaks.\n\none\ntwo"),
+    ],
+)
+def test_a_row_is_a_line_however_the_source_is_set(tmp_path: Path, body: str, expected: str) -> None:
+    (tmp_path / "a.html").write_text(f"<body>{body}")
+    assert texts(tmp_path / "a.html") == [expected]
+
+
 def test_an_empty_chapter_does_not_end_a_book(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "b.epub", "w") as book:
         book.writestr("META-INF/container.xml", '<container><rootfile full-path="c.opf"/></container>')
