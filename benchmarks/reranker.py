@@ -50,6 +50,9 @@ def main() -> None:
     options.add_argument("--train-limit", type=int, default=2000, help="most questions to train on")
     options.add_argument("--val-limit", type=int, default=100, help="most questions that choose")
     options.add_argument("--limit", type=int, default=400, help="most test questions")
+    options.add_argument(
+        "--dense-weight", type=float, help="of the first stage; 1 is the model alone; default: see above"
+    )
     options.add_argument("--depth", type=int, default=50, help="hits that are reranked")
     options.add_argument("--negatives", type=int, default=7)
     options.add_argument("--epochs", type=int, default=2)
@@ -62,7 +65,7 @@ def main() -> None:
             for kind, loss, seed in itertools.product(args.kinds, args.losses, args.seeds):
                 rows = quality(HumanSet.load(args.data_dir, name, args.limit), args, kind, loss, seed)
                 print_table(rows)
-                save(rows, ("part", "data", "kind", "loss", "seed", "system"), args)
+                save(rows, ("part", "data", "kind", "loss", "seed", "first stage", "system"), args)
     if "loop" in args.parts:
         for name in args.data:
             for seed in args.seeds:
@@ -90,7 +93,7 @@ def quality(data: HumanSet, args: Any, kind: Any, loss: Any, seed: int) -> list[
 
     base = load_embed_model(minilm(), device=args.device)
     encoder = as_encoder(base)
-    weight = prior_weight(copied_share(data, encoder))
+    weight = args.dense_weight if args.dense_weight is not None else prior_weight(copied_share(data, encoder))
     train, val = data.split.train, data.split.val
     train = train.subset(list(train.queries)[: args.train_limit], keep_corpus=True)
     candidates = CandidateSettings(
@@ -130,7 +133,12 @@ def quality(data: HumanSet, args: Any, kind: Any, loss: Any, seed: int) -> list[
     rows = []
     for name, report in reports.items():
         row: dict[str, Any] = {"part": "quality", "data": data.name, "kind": kind, "loss": loss, "seed": seed}
-        row |= {"system": name.partition(",")[0], "weight": reranker.weight, "n": len(data.test)}
+        row |= {
+            "first stage": "dense" if weight == 1 else "dense + BM25",
+            "system": name.partition(",")[0],
+            "weight": reranker.weight,
+            "n": len(data.test),
+        }
         row |= {METRIC: round(report.mean(METRIC), 4), "gain": None, "gain, 95 %": None}
         if name != "first stage":
             found = compare(reports["first stage"], report, primary=METRIC).systems[0].metrics[METRIC].test
