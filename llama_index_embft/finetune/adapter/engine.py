@@ -126,6 +126,10 @@ class EmbeddingAdapterFinetuneEngine(BaseFinetuneEngine):
             learning_rate=(self._settings.optimizer_params or {}).get("lr", learning_rate),
             seed=seed,
         )
+        if search is not None and kind != "auto":
+            raise ConfigError(
+                f"`search` (time_budget, folds) is how kind='auto' chooses, and `kind` is {kind!r}; leave it out."
+            )
         self._plan = plan_of(self._options, self._layer, own_module=adapter_model is not None)
         if not dataset.queries:
             raise DatasetError("The training set has no queries; generate some, or load a data set that has.")

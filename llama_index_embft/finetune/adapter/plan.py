@@ -114,6 +114,17 @@ def plan_of(options: AdapterOptions, layer: AdapterLayerSettings, *, own_module:
             "`adapter_model` is a module of your own, which has its kind, start and dimension; leave kind, start and "
             "output_dim out with it."
         )
+    usual = type(layer)()
+    for name, kinds in (("rank", ("low-rank", "auto")), ("hidden_dim", ("mlp", "auto"))):
+        if getattr(layer, name) != getattr(usual, name) and kind not in kinds:
+            raise ConfigError(
+                f"`{name}` is {getattr(layer, name)}, which means nothing to kind={kind!r}; use kind={kinds[0]!r}, or "
+                "leave it out."
+            )
+    if layer.ridge is not None and kind != "auto" and start not in ("ridge", "procrustes"):
+        raise ConfigError(
+            f"`ridge` is {layer.ridge:g}, which is for start='ridge' or 'procrustes'; give one, or leave it out."
+        )
     if layer.output_dim is not None and kind not in ("linear", "auto"):
         raise ConfigError(f"`kind` is {kind!r}, and output_dim needs a linear adapter; use kind='linear' or 'auto'.")
     if start not in (None, "identity") and kind not in ("linear", "low-rank", "auto"):

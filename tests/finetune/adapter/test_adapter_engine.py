@@ -221,6 +221,10 @@ def test_checkpoints_are_loadable_adapters(base, tmp_path):
     ("options", "message"),
     [
         ({"epochs": 0}, "`epochs` is 0"),
+        ({"rank": 8}, "`rank` is 8, which means nothing to kind='linear'; use kind='low-rank'"),
+        ({"hidden_dim": 8, "kind": "low-rank"}, "`hidden_dim` is 8, which means nothing to kind='low-rank'"),
+        ({"ridge": 0.5}, "`ridge` is 0.5, which is for start='ridge'"),
+        ({"folds": 3}, "`search` .* is how kind='auto' chooses, and `kind` is 'linear'"),
         ({"temperature": -1.0}, "`temperature` is -1.0"),
         ({"optimizer_params": {"lr": 0.0}}, r"`optimizer_params\['lr'\]` is 0.0; it must be above 0"),
         ({"learning_rate": float("nan")}, "`learning_rate` is nan; it must be above 0"),
