@@ -120,7 +120,7 @@ class LLMCaller:
             ConfigError: ``retry_limit`` is below 1, or ``llm`` is none; else see `with_server`.
             GenerationError: See `with_server`.
         """
-        if not hasattr(llm, "metadata"):
+        if not hasattr(type(llm), "metadata"):  # the value itself may fail, which is said elsewhere
             raise ConfigError(
                 f"`llm` is {str(llm)[:60]!r}; it must be a LlamaIndex LLM, such as `OpenAI(model=...)`, or one of "
                 "`make_llm`."

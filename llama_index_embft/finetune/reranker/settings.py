@@ -152,9 +152,9 @@ class RerankerSettings(RerankerOptions):
 
     @property
     def peak_rate(self) -> float:
-        """The peak of the schedule."""
-        assert self.learning_rate is not None  # the kind decides, see `decided`
-        return self.learning_rate
+        """The peak of the schedule; of a kind that is not decided, a cross-encoder's."""
+        kind = "late-interaction" if self.kind == "late-interaction" else "cross-encoder"
+        return self.learning_rate or _LEARNING_RATES[self.method, kind]
 
     def as_record(self) -> dict[str, Any]:
         """The settings as JSON types in one row, for ``embft.json``."""
