@@ -98,6 +98,8 @@ def described(face: str, name: str) -> bool:
 
 @pytest.mark.parametrize("face", faces())
 def test_every_public_name_is_there_and_documented(face):
+    if face.endswith(".trulens"):
+        pytest.importorskip("trulens")
     module = import_module(face)
     assert module.__all__
     missing = [name for name in module.__all__ if described(face, name) and not getattr(module, name).__doc__]
@@ -133,6 +135,7 @@ def test_users_examples_and_benchmarks_import_from_faces():
 
 
 def test_the_reference_lists_every_public_name():
+    pytest.importorskip("trulens")
     page = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^::: (\S+)$", page, flags=re.MULTILINE))
     # A name that several faces show is described once, at the face nearest to the street.

@@ -415,7 +415,7 @@ def test_the_doctor_finds_what_is_broken(embft, monkeypatch, tmp_path):
     monkeypatch.setenv("EMBFT_CACHE_DIR", str(tmp_path / "file" / "below"))
     code, out, _ = embft("doctor", "--no-self-test")
     assert code == 1
-    assert "torch 0.1 is not >=2.4" in out
+    assert "torch 0.1 is not >=2.6" in out
     assert "broken   versions" in out
     assert "warning  cache" in out
     assert "Something that is needed is broken." in out

@@ -167,7 +167,7 @@ def test_it_is_saved_with_all_that_decides_its_scores(tiny_model_path, tmp_path)
     assert (loaded.weight, loaded.top_n, loaded.cache_mb) == (0.3, 3, 7)
     assert loaded.scores(QUERY, TEXTS).tolist() == reranker.scores(QUERY, TEXTS).tolist()
     with pytest.raises(ConfigError, match="ranks by the token vectors of an embedding model"):
-        export_model(tmp_path, tmp_path / "served", "onnx")
+        export_model(tmp_path, tmp_path / "served", "fp16")
     file = tmp_path / "embft.json"
     file.write_text(file.read_text("utf-8").replace('"query: "', "7"), "utf-8")
     with pytest.raises(ModelError, match="is damaged"):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import field, fields, is_dataclass, make_dataclass
-from inspect import Parameter, getdoc, signature
+from inspect import Parameter, get_annotations, getdoc, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, get_args
 
 import typer
 from typer.core import TyperArgument, TyperCommand
@@ -58,7 +58,8 @@ def add_command(
     if hasattr(function, "register"):
         function.register(app)
         return
-    hints = get_type_hints(function, include_extras=True)
+    # Python 3.10's get_type_hints puts an annotation beside `= None` into an Optional, where nobody finds it.
+    hints = get_annotations(function, eval_str=True)
     flags: dict[str, Flag] = {}
     settings: dict[str, tuple[type, dict[str, Option]]] = {}
     for name, parameter in signature(function).parameters.items():
