@@ -97,7 +97,8 @@ mutants: $(VENV)/dev.stamp
 # linked from uv's cache.
 export UV_LINK_MODE := copy
 test-lowest: .venv-lowest/.stamp
-	.venv-lowest/bin/python -m pytest -p no:cacheprovider -m "$(UNIT)" $(fast-data) $(fast-search) tests/evaluation tests/embeddings
+	.venv-lowest/bin/python -m pytest -p no:cacheprovider -m "$(UNIT)" $(fast-data) $(fast-search) tests/evaluation tests/embeddings \
+	  tests/cli/test_data_commands.py tests/cli/test_convert.py
 
 .venv-lowest/.stamp: pyproject.toml $(VENV)/dev.stamp
 	$(BIN)/uv venv --quiet --clear --python 3.10 .venv-lowest
