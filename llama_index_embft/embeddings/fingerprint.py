@@ -80,10 +80,13 @@ def state_of_weights(model: nn.Module) -> tuple[int, bytes]:
     """
     import torch
 
-    weights = [weight for weight in model.parameters() if weight.numel()]
-    changes = sum(weight._version for weight in weights if not weight.is_inference())
-    some = torch.cat([weight.detach().reshape(-1)[-1:].float() for weight in weights]) if weights else torch.empty(0)
-    return changes, some.cpu().numpy().tobytes()
+    changes = 0
+    last: dict[torch.device, list[torch.Tensor]] = {}  # a large model may lie on several devices, or on none yet
+    for weight in model.parameters():
+        changes += 0 if weight.is_inference() else weight._version
+        if weight.numel() and not weight.is_meta:
+            last.setdefault(weight.device, []).append(weight.detach()[(-1,) * weight.ndim].float())
+    return changes, b"".join(torch.stack(some).cpu().numpy().tobytes() for some in last.values())
 
 
 def fingerprint_sentence_transformer(model: SentenceTransformer, *, normalize: bool) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 
 from llama_index_embft._core.checks import first_line
-from llama_index_embft.embeddings.encoding.late_interaction import load_late_interaction, load_multi_vector
+from llama_index_embft.embeddings.encoding.late_interaction import is_sound, load_late_interaction, load_multi_vector
 from llama_index_embft.embeddings.graph.cross_encoder import GraphCrossEncoder
 from llama_index_embft.errors import ConfigError, ModelError
 from llama_index_embft.retrievers.late_interaction import LateInteractionReranker
@@ -48,10 +48,9 @@ def load_reranker(
     if "late_interaction" in record:
         late = record["late_interaction"]
         scorer = load_late_interaction(folder, late, device=device, trust_remote_code=trust_remote_code)
-        shown = {
-            name: fields[name] for name in ("top_n", "weight")
-        }  # pairs, of which there would be batches, are not read
-        return LateInteractionReranker(scorer, cache_mb=late["cache_mb"], **shown)
+        return LateInteractionReranker(
+            scorer, cache_mb=late["cache_mb"], top_n=fields["top_n"], weight=fields["weight"]
+        )
     if not record:
         made_for_it = load_multi_vector(folder, device=device, trust_remote_code=trust_remote_code)
         if made_for_it is not None:
@@ -86,8 +85,7 @@ def _record(folder: Path) -> dict[str, Any]:
         kind, weight = record["kind"], record.get("weight", 1.0)
         sound = 0 <= weight <= 1 and all(value is None or value > 0 for value in _counts(record))
         if (late := record.get("late_interaction")) is not None:
-            sound = sound and {*map(type, late["prompts"].values()), type(late["routes"])} == {str, bool}
-            sound = sound and set(late["prompts"]) == {"query", "document"} and late["cache_mb"] >= 0
+            sound = sound and is_sound(late)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
         raise ModelError(f"{file} is damaged ({first_line(err)}); restore the folder, or train again.") from err
     if kind != "reranker" and not (kind == "export" and "weight" in record and isinstance(record.get("export"), dict)):

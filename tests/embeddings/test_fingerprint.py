@@ -19,6 +19,7 @@ from llama_index_embft.embeddings.fingerprint import (
     fingerprint_sentence_transformer,
     hash_files,
     hash_parts,
+    state_of_weights,
 )
 
 
@@ -326,3 +327,13 @@ def test_a_part_whose_code_cannot_be_read_is_not_known(tmp_path) -> None:
     (tmp_path / "own_part_hidden.py").unlink()
     linecache.clearcache()
     assert fingerprint(hidden(1.0)) is None
+
+
+def test_the_state_of_weights_is_told_wherever_and_however_they_lie() -> None:
+    model = torch.nn.ParameterList([torch.ones(3, 2).t(), torch.ones(()), torch.empty(2, device="meta"), torch.ones(0)])
+    before = state_of_weights(model)
+    optimizer = torch.optim.AdamW(list(model)[:2], fused=True)  # torch does not count its changes
+    (model[0].sum() + model[1]).backward()
+    optimizer.step()
+    assert state_of_weights(model) != before
+    assert state_of_weights(model) == state_of_weights(model)

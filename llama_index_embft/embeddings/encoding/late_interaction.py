@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from llama_index_embft._core.checks import first_line
 from llama_index_embft.embeddings.describe import loading, resolve_model_name
 from llama_index_embft.embeddings.encoding.token_vectors import encode_tokens
 from llama_index_embft.embeddings.fingerprint import (
@@ -19,6 +20,7 @@ from llama_index_embft.embeddings.fingerprint import (
 )
 from llama_index_embft.embeddings.local import load_sentence_transformer
 from llama_index_embft.embeddings.sentence_transformer import sound_text
+from llama_index_embft.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -85,7 +87,8 @@ class LateInteraction:
     def fingerprint(self) -> str | None:
         """Hash of all that decides the scores; None where it cannot be told."""
         found = fingerprint_sentence_transformer(self.model, normalize=True)
-        return None if found is None else hash_parts("late interaction", found, *map(str, self.record.items()))
+        read = json.dumps([self.prompts["query"], self.prompts["document"], self.routes])
+        return None if found is None else hash_parts("late interaction", found, read)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -235,9 +238,35 @@ def _was_made_for_it(name: str) -> bool:
 
 
 def late_interaction_record(folder: str | Path) -> dict[str, Any] | None:
-    """What a saved reranker's ``embft.json`` says of late interaction; None where it says nothing."""
-    try:
-        found = json.loads((Path(folder) / "embft.json").read_text(encoding="utf-8"))["late_interaction"]
-    except (OSError, ValueError, KeyError, TypeError):
+    """What a saved reranker's ``embft.json`` says of late interaction; None where it says nothing, or is not there.
+
+    Raises:
+        ModelError: It is damaged.
+    """
+    file = Path(folder) / "embft.json"
+    if not file.is_file():
         return None
-    return found if isinstance(found, dict) else None
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))["late_interaction"]
+    except KeyError:  # a result of another kind
+        return None
+    except (OSError, ValueError, TypeError, RecursionError) as err:
+        raise ModelError(f"{file} is damaged ({first_line(err)}); restore the folder, or train again.") from err
+    if not is_sound(found):
+        raise ModelError(f"{file} is damaged (its entry of late interaction); restore the folder, or train again.")
+    return dict(found)
+
+
+def is_sound(record: Any) -> bool:
+    """Whether something is a `LateInteraction.record`."""
+    if not isinstance(record, dict) or set(record) != {"prompts", "routes", "cache_mb"}:
+        return False
+    prompts, kept = record["prompts"], record["cache_mb"]
+    return (
+        isinstance(prompts, dict)
+        and set(prompts) == {"query", "document"}
+        and all(isinstance(prompt, str) for prompt in prompts.values())
+        and isinstance(record["routes"], bool)
+        and isinstance(kept, (int, float))
+        and kept >= 0
+    )

